@@ -1,0 +1,153 @@
+"""Condition adapters: the only thing that trains, and the only part that sees the degraded image y.
+
+An adapter hands the frozen network residuals for its skip tensors, all zero at initialisation. It may also
+emit a coarse clean estimate g(y), the anchor, at which a bridge can be pinned instead of y.
+"""
+
+from copy import deepcopy
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from irbridge.backbones import PixelBackbone, skip_layout
+
+
+class Condition(NamedTuple):
+    """What an adapter knows of one image, computed once: y, the anchor or None, residuals per skip or None."""
+
+    y: Tensor
+    anchor: Tensor | None
+    residuals: list[Tensor] | None
+
+
+class Trunk(nn.Module):
+    """A light U-Net on y alone: features per stride and, if ``predicts``, the image y + correction.
+
+    It is a diffusers ``UNet2DModel`` without attention whose time input is held at 0. With a zero last
+    layer its image is y at initialisation. It is also, alone, the regression baseline.
+    """
+
+    def __init__(self, channels: list[int], layers: int = 1, predicts: bool = True, image_channels: int = 3):
+        super().__init__()
+        n = len(channels)
+        groups = next(g for g in (8, 4, 2, 1) if all(c % g == 0 for c in channels))
+        self.unet = UNet2DModel(in_channels=image_channels, out_channels=image_channels, layers_per_block=layers,
+                                block_out_channels=tuple(channels), down_block_types=("DownBlock2D",) * n,
+                                up_block_types=("UpBlock2D",) * n, norm_num_groups=groups, add_attention=False)
+        self.predicts, self.stride = predicts, 2 ** (n - 1)
+        nn.init.zeros_(self.unet.conv_out.weight)
+        nn.init.zeros_(self.unet.conv_out.bias)
+        if not predicts:
+            self.unet.conv_norm_out = self.unet.conv_act = self.unet.conv_out = nn.Identity()
+
+    @property
+    def features_layout(self) -> dict[int, int]:
+        """stride -> channels of the features."""
+        channels = self.unet.config.block_out_channels
+        finer = {2 ** (level - 1): channels[level] for level in range(2, len(channels))}
+        return {self.stride: channels[-1], **finer, 1: channels[0]}
+
+    def forward(self, y: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """y (B, C, H, W) in [-1, 1], sides divisible by ``stride`` -> (image or None, stride -> features)."""
+        outputs: list[Tensor] = []
+        blocks = [self.unet.mid_block, *self.unet.up_blocks]
+        handles = [b.register_forward_hook(lambda block, args, out: outputs.append(out)) for b in blocks]
+        try:
+            correction = self.unet(y, 0).sample
+        finally:
+            for handle in handles:
+                handle.remove()
+        features = {y.shape[-1] // o.shape[-1]: o for o in outputs}
+        return (y + correction if self.predicts else None), features
+
+
+class ZeroConvs(nn.Module):
+    """One zero-initialised 1 x 1 convolution per skip of the frozen network (ControlNet's zero convolutions)."""
+
+    def __init__(self, sources: list[int], layout: list[tuple[int, int]]):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(s, c, 1) for s, (c, _) in zip(sources, layout, strict=True))
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return [conv(f) for conv, f in zip(self.convs, features, strict=True)]
+
+
+class StaticAdapter(nn.Module):
+    """Sees only y (T2I-Adapter style), so that it runs once per image however many steps follow.
+
+    Args:
+        backbone: the frozen network whose skips are fed.
+        channels, layers: the trunk's width per level and its depth.
+        anchor: emit g(y) as well.
+    """
+
+    def __init__(self, backbone: PixelBackbone, channels: list[int] = (32, 64, 96, 128), layers: int = 1,
+                 anchor: bool = True):
+        super().__init__()
+        self.trunk = Trunk(channels, layers, predicts=anchor, image_channels=backbone.channels)
+        self.layout = skip_layout(backbone.unet)
+        self.stride = max(self.trunk.stride, backbone.stride)
+        own = self.trunk.features_layout
+        self.zero = ZeroConvs([own[min(s, self.trunk.stride)] for _, s in self.layout], self.layout)
+
+    def condition(self, y: Tensor) -> Condition:
+        """y (B, C, H, W) in [-1, 1] -> :class:`Condition`."""
+        anchor, features = self.trunk(y)
+        coarsest = self.trunk.stride
+        at = [features[s] if s <= coarsest else F.avg_pool2d(features[coarsest], s // coarsest) for _, s in self.layout]
+        return Condition(y, anchor, self.zero(at))
+
+    def residuals(self, condition: Condition, z: Tensor, time: Tensor) -> list[Tensor]:
+        """Residuals for one call of the frozen network on z (B, C, H, W) at its timestep ``time`` (B,)."""
+        return condition.residuals
+
+
+class ControlAdapter(nn.Module):
+    """A trainable copy of the frozen encoder that sees z, its timestep and y (ControlNet, ICCV 2023).
+
+    Args:
+        backbone: the frozen network that is copied and fed.
+        channels, layers, anchor: a trunk beside the copy that emits g(y); without ``anchor`` there is none,
+            and the adapter is the published method's.
+    """
+
+    def __init__(self, backbone: PixelBackbone, channels: list[int] = (32, 64, 96, 128), layers: int = 1,
+                 anchor: bool = False):
+        super().__init__()
+        unet = deepcopy(backbone.unet).float().requires_grad_(True)
+        self.encoder = nn.ModuleDict({"conv_in": unet.conv_in, "time_proj": unet.time_proj,
+                                      "time_embedding": unet.time_embedding, "down_blocks": unet.down_blocks,
+                                      "mid_block": unet.mid_block})
+        self.hint = nn.Conv2d(backbone.channels, unet.config.block_out_channels[0], 3, padding=1)
+        nn.init.zeros_(self.hint.weight)
+        nn.init.zeros_(self.hint.bias)
+        self.trunk = Trunk(channels, layers, image_channels=backbone.channels) if anchor else None
+        layout = skip_layout(backbone.unet)
+        self.zero = ZeroConvs([c for c, _ in layout], layout)
+        self.stride = max(backbone.stride, self.trunk.stride if anchor else 1)
+
+    def condition(self, y: Tensor) -> Condition:
+        """y (B, C, H, W) in [-1, 1] -> :class:`Condition`; residuals depend on z and come later."""
+        return Condition(y, self.trunk(y)[0] if self.trunk is not None else None, None)
+
+    def residuals(self, condition: Condition, z: Tensor, time: Tensor) -> list[Tensor]:
+        """Residuals for one call of the frozen network on z (B, C, H, W) at its timestep ``time`` (B,)."""
+        e = self.encoder
+        embedding = e["time_embedding"](e["time_proj"](time).to(z.dtype))
+        guide = condition.y if condition.anchor is None else condition.anchor.detach()
+        hidden = e["conv_in"](z) + self.hint(guide)
+        skips = [hidden]
+        for block in e["down_blocks"]:
+            hidden, outputs = block(hidden, embedding)
+            skips += outputs
+        return self.zero([*skips, e["mid_block"](hidden, embedding)])
+
+
+def trainable_parameters(module: nn.Module) -> int:
+    """Number of parameters that have gradients."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

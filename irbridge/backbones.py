@@ -1,0 +1,136 @@
+"""Frozen pretrained denoisers behind one convention: ``denoise(z, tau) -> x0``.
+
+Noise predictions, velocities, network timesteps and preconditioning live here and in ``priors``; bridges and
+samplers know none of it.
+"""
+
+import hashlib
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+
+from irbridge.checkpoint import read_json
+from irbridge.errors import UserError
+from irbridge.priors import Prior, prior_from_config
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "prior"
+
+
+@contextmanager
+def inject(unet: nn.Module, residuals: list[Tensor] | None):
+    """While active, add ``residuals`` to the skip tensors of a UNet2DModel and, the last one, to its mid block.
+
+    They come in the order in which the encoder makes the skips (see :func:`skip_layout`). Skips reach the up
+    blocks as their second positional argument, so the network's own forward is never copied; the up blocks
+    consume them from the end. Not for ``Skip*Block2D`` networks.
+    """
+    with ExitStack() as stack:
+        if residuals is not None:
+            left = list(residuals[:-1])
+
+            def add_skips(block, args):
+                hidden, skips, *rest = args
+                mine = [left.pop() for _ in skips][::-1]
+                return hidden, tuple(s + r for s, r in zip(skips, mine)), *rest
+
+            for block in unet.up_blocks:
+                stack.callback(block.register_forward_pre_hook(add_skips).remove)
+            stack.callback(unet.mid_block.register_forward_hook(lambda block, args, out: out + residuals[-1]).remove)
+        yield
+
+
+def skip_layout(unet: nn.Module) -> list[tuple[int, int]]:
+    """(channels, stride) of every skip tensor in the encoder's order, then of the mid block's output."""
+    channels = unet.config.block_out_channels
+    layout = [(channels[0], 1)]
+    for level, c in enumerate(channels):
+        layout += [(c, 2**level)] * unet.config.layers_per_block
+        layout += [(c, 2 ** (level + 1))] * (level < len(channels) - 1)
+    return layout + [(channels[-1], 2 ** (len(channels) - 1))]
+
+
+class PixelBackbone(nn.Module):
+    """A frozen diffusers ``UNet2DModel`` that works on pixels in [-1, 1].
+
+    Args:
+        unet: the network; its weights are frozen here and it stays in eval mode.
+        prior: levels, timesteps and what the network predicts.
+        name, digest: where the weights came from and their SHA-256, recorded in checkpoints.
+    """
+
+    def __init__(self, unet: nn.Module, prior: Prior, name: str = "", digest: str = ""):
+        super().__init__()
+        self.unet = unet.requires_grad_(False).eval()   # eval also in training: nothing of it may drift
+        self.prior, self.name, self.digest = prior, name, digest
+        self.channels = unet.config.in_channels
+        self.stride = 2 ** (len(unet.config.block_out_channels) - 1)
+
+    def train(self, mode: bool = True):
+        return super().train(False)
+
+    def denoise(self, z: Tensor, tau: Tensor, residuals: Callable | None = None) -> Tensor:
+        """The clean estimate x0 of z, (B, C, H, W) with H and W divisible by ``stride``; float32.
+
+        tau is float64 on the CPU, () or (B,). ``residuals(inputs, time)``, given what the network is given,
+        returns an adapter's residuals. Gradients pass through the frozen weights. A learned variance is dropped.
+        """
+        inputs, time = self.prior.network_input(z, tau.expand(len(z)))
+        time = time.to(torch.float32).to(z.device)
+        with inject(self.unet, residuals(inputs, time) if residuals else None):
+            output = self.unet(inputs, time).sample[:, : self.channels]
+        return self.prior.clean(z.float(), output.float(), tau)
+
+
+def load_backbone(pretrained: str | None = None, dtype: torch.dtype = torch.float32) -> PixelBackbone:
+    """Load a diffusers pixel model: a folder or hub id that holds a UNet2DModel and its scheduler's config.
+
+    Both layouts of diffusers are read: a pipeline (``unet/`` and ``scheduler/``) and a bare model folder with
+    ``scheduler_config.json`` beside ``config.json``. ``None`` is the prior embedded in this repository.
+
+    Raises:
+        UserError: nothing there, the hub out of reach, no UNet2DModel, or a scheduler that is not covered.
+    """
+    from diffusers import UNet2DModel
+
+    folder = Path(pretrained) if pretrained else EMBEDDED
+    if not folder.is_dir():
+        folder = _download(pretrained) if pretrained else None
+    if folder is None:
+        raise UserError(f"The embedded prior is missing at {EMBEDDED}; restore it with `git checkout data/prior` or give "
+                        "backbone.pretrained=FOLDER.")
+    unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
+    config = read_json(unet_folder / "config.json")
+    if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
+        raise UserError(f"{unet_folder} holds a {config['_class_name']}, not a pixel UNet2DModel; choose a pixel-space model.")
+    scheduler = next((p for p in (folder / "scheduler", folder) if (p / "scheduler_config.json").is_file()), folder)
+    prior = prior_from_config(read_json(scheduler / "scheduler_config.json"))
+    try:
+        unet = UNet2DModel.from_pretrained(unet_folder, torch_dtype=dtype, local_files_only=True)
+    except Exception as error:
+        raise UserError(f"The weights in {unet_folder} cannot be loaded ({_first_line(error)}); save the model again with "
+                        "save_pretrained.") from error
+    return PixelBackbone(unet, prior, str(pretrained or "embedded"), _digest(unet_folder))
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]))
+    except Exception as error:
+        raise UserError(f"backbone.pretrained={name!r} is neither a folder here nor reachable on the hub "
+                        f"({type(error).__name__}); download the model on a connected machine and give its folder, or set "
+                        "HF_HOME to a cache that holds it.") from error
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,129 @@
+"""Checkpoints that survive a kill at any moment: safetensors and JSON, written aside and renamed. Nothing is pickled."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from irbridge.errors import UserError
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call ``write(temporary_path)`` and rename to ``path``; on any failure the old file stays as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    """Write JSON atomically."""
+    write_atomically(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n"))
+
+
+def read_json(path: Path) -> dict:
+    """Read JSON; :class:`UserError` where the file is missing or not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; give the folder of a trained run or of a saved model.") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is not readable as JSON ({error}); copy it again.") from None
+
+
+def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Write tensors as safetensors, atomically, floating ones cast to ``dtype`` where it is given."""
+    cast = {k: (v.to(dtype) if dtype and v.is_floating_point() else v).detach().cpu().contiguous().clone()
+            for k, v in tensors.items()}
+    write_atomically(path, lambda p: save_file(cast, p))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; :class:`UserError` where it is missing or corrupt."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; train first, or give the folder of a finished run.") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); copy it again or delete it.") from None
+
+
+def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Strictly load tensors into a module; :class:`UserError` names the first name or shape that differs."""
+    own = module.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors or name not in own:
+            where = "the file" if name not in tensors else "the configured model"
+            raise UserError(f"{source} does not fit the configured model: {name} is missing from {where}; use the "
+                            "configuration that it was trained with.")
+        if own[name].shape != tensors[name].shape:
+            raise UserError(f"{source} does not fit the configured model: {name} is {tuple(tensors[name].shape)} in the "
+                            f"file and {tuple(own[name].shape)} in the model; use the configuration that it was trained with.")
+    module.load_state_dict(tensors)
+
+
+class Checkpoints:
+    """The training states of one run, ``<run>/checkpoints/step-N``: weights, EMA, optimizer and counters.
+
+    A folder gets its final name only when it is complete; the older one is removed after that.
+    """
+
+    def __init__(self, run: Path):
+        self.folder = Path(run) / "checkpoints"
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint."""
+        return max(self.folder.glob("step-*"), key=lambda p: int(p.name.split("-")[1]), default=None)
+
+    def save(self, step: int, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, **state) -> None:
+        """Write the state after ``step`` steps; ``state`` is any JSON."""
+        final, temporary = self.folder / f"step-{step:08d}", self.folder / f".tmp-{os.getpid()}"
+        older = [p for p in self.folder.glob("step-*") if p != final]
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            save_weights(temporary / "model.safetensors", module.state_dict())
+            save_weights(temporary / "ema.safetensors", ema.state_dict())
+            save_weights(temporary / "optimizer.safetensors", _flatten(optimizer))
+            write_json(temporary / "state.json", {"step": step, **state})
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(temporary, final)
+        except OSError as error:
+            raise RuntimeError(f"The checkpoint of step {step} could not be written to {self.folder} ({error}); make room "
+                               "and run the same command again: the previous checkpoint is intact.") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for path in older:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def restore(self, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
+        """Load the newest checkpoint in place and return its counters; ``{"step": 0}`` where there is none."""
+        folder = self.latest()
+        if folder is None:
+            return {"step": 0}
+        load_into(module, load_weights(folder / "model.safetensors"), str(folder))
+        load_into(ema, load_weights(folder / "ema.safetensors"), str(folder))
+        _unflatten(optimizer, load_weights(folder / "optimizer.safetensors"))
+        return json.loads((folder / "state.json").read_text())
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": torch.as_tensor(v) for index, values in state.items() for key, v in values.items()}
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,154 @@
+"""From a Hydra config to objects; checks of what the user wrote; one clear sentence for every mistake."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from irbridge.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+FREE_KEYS = {"trainer.steps", "trainer.stop", "trainer.workers", "trainer.log_every", "trainer.sample_every",
+             "trainer.save_every", "trainer.save_seconds", "trainer.device", "logger", "evaluate", "baseline", "sampler",
+             "run_root"}
+"""What a resumed run may change without training differently."""
+
+
+def run_cli(task, config_name: str) -> None:
+    """Run ``task(cfg)`` under Hydra; mistakes end with one sentence and status 2, faults with status 1.
+
+    The traceback is shown with IRBRIDGE_DEBUG=1.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"   # so that Hydra raises here instead of printing its own traceback
+
+    @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
+    def main(cfg: DictConfig):
+        check_types(cfg, config_name)
+        return task(cfg)
+
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("IRBRIDGE_DEBUG") == "1":
+            raise
+        wrong_input = isinstance(error, (UserError, OmegaConfBaseException)) or type(error).__module__.startswith("hydra")
+        print(f"Error: {one_sentence(error)}", file=sys.stderr)
+        sys.exit(2 if wrong_input else 1)
+
+
+def one_sentence(error: Exception) -> str:
+    """An exception as one line: its own text, and for Hydra's errors also the innermost cause and the choices."""
+    cause = error
+    while not isinstance(error, UserError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, UserError):
+        error = cause
+    lines = [line.strip() for line in str(error).replace("\t", " ").splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "set env", "Set the env"))]
+    text = " ".join(kept) or type(error).__name__
+    hint = "To append to your config use"
+    if hint in text:
+        text = text.split(hint)[0].strip() + " Check the spelling, or see the keys with --cfg job."
+    return text if isinstance(error, (UserError, RuntimeError)) else f"{type(error).__name__}: {text}"
+
+
+def check_types(cfg: DictConfig, config_name: str) -> None:
+    """Refuse values whose type differs from the one in the YAML files: those are the schema.
+
+    Raises:
+        UserError: names the key, the type that it has and the type that it should have.
+    """
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    if not overrides:
+        return
+    state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            groups = [o for o in overrides if (CONFIGS / o.split("=")[0].lstrip("+").split("@")[0]).is_dir()]
+            default = hydra.compose(config_name, groups)
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = state
+    for key, value in _leaves(cfg):
+        expected = OmegaConf.select(default, key)
+        if expected is None or value is None or isinstance(expected, (DictConfig, ListConfig)):
+            continue
+        fits = isinstance(value, type(expected)) or (type(expected) is float and type(value) is int)
+        if not fits or (type(value) is bool) != (type(expected) is bool):
+            raise UserError(f"{key}={value!r} must be a {type(expected).__name__}, such as {expected!r}.")
+
+
+def _leaves(cfg, prefix: str = ""):
+    for key in cfg:
+        if OmegaConf.is_missing(cfg, key):
+            raise UserError(f"{prefix}{key} has no value; give {prefix}{key}=... on the command line.")
+        if isinstance(cfg[key], DictConfig):
+            yield from _leaves(cfg[key], f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", cfg[key]
+
+
+def contradiction(saved: dict, wanted: dict, prefix: str = "") -> str | None:
+    """The first difference between two configs that would make a resumed run another run, or None."""
+    for key in sorted(saved.keys() | wanted.keys()):
+        name = prefix + key
+        if name in FREE_KEYS:
+            continue
+        a, b = saved.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found = contradiction(a, b, name + ".")
+            if found:
+                return found
+        elif a != b:
+            return f"{name} was {a!r} and is now {b!r}"
+    return None
+
+
+def instantiate(config, *args, **kwargs):
+    """Hydra's instantiate, with constructor errors as :class:`UserError`."""
+    try:
+        return hydra.utils.instantiate(config, *args, **kwargs)
+    except Exception as error:
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"{config.get('_target_', 'The configured object')} cannot be built: {cause}".strip() + ".") from error
+
+
+def device(name: str = "auto") -> torch.device:
+    """"auto" is CUDA, then MPS, then the CPU."""
+    if name != "auto":
+        try:
+            return torch.zeros(1, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device={name!r} is not available here ({str(error).splitlines()[0]}); use device=auto.") from None
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def plain(cfg) -> dict:
+    """A config as resolved plain data."""
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def commit() -> str:
+    """The git commit of the code, "+" appended where the tree is modified; "unknown" outside a checkout."""
+    def git(*words):
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

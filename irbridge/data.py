@@ -1,0 +1,245 @@
+"""Sources of clean images, pairs to restore and score, and the endless stream of training crops."""
+
+import io
+import re
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from irbridge.errors import UserError
+from irbridge.images import decode, is_image, list_images, read_header, read_image, to_bytes, to_tensor
+
+CACHE_BYTES = 400_000_000
+Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def centre_crop(image: np.ndarray, size: int | None) -> np.ndarray:
+    """The central size x size pixels; a side that is shorter, or all with ``None``, is kept whole."""
+    top, left = (max(0, side - (size or side)) // 2 for side in image.shape[:2])
+    return image[top : top + (size or len(image)), left : left + (size or image.shape[1])]
+
+
+class ImageSource:
+    """The images of a folder, or of an uncompressed .tar: ``len``, ``names`` and ``source[i]``.
+
+    A name is a file's stem, with the folders inside a tar joined by "_". No file stays open between reads.
+
+    Raises:
+        UserError: nothing there, no images, two images of one name, or a tar that is compressed or damaged.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if self.path.suffix.lower() == ".tar" and not self.path.is_dir():
+            self.entries = _tar_entries(self.path)
+            self.names = [str(Path(name).with_suffix("")).replace("/", "_") for name, _, _ in self.entries]
+        else:
+            self.entries = list_images(self.path)
+            self.names = [path.stem for path in self.entries]
+        _refuse_duplicates(self.names, self.path)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        entry = self.entries[i]
+        if isinstance(entry, Path):
+            return read_image(entry)
+        name, offset, size = entry
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            return decode(io.BytesIO(file.read(size)), f"{self.path}:{name}")
+
+
+class Pair(NamedTuple):
+    """One image and its degraded version, both float32 (H, W, 3) in [0, 1]."""
+
+    name: str
+    clean: np.ndarray
+    degraded: np.ndarray
+
+
+class SyntheticPairs:
+    """Clean images of a folder or tar, each degraded by randomness that depends on (seed, name) alone.
+
+    Args:
+        degradation: ``degradation(image, rng)``.
+        size: centre crop in pixels before degradation, or None.
+    """
+
+    def __init__(self, clean: str | Path, degradation: Degradation, seed: int = 0, size: int | None = None):
+        self.source, self.degradation, self.seed, self.size = ImageSource(clean), degradation, seed, size
+        self.names = self.source.names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Pair:
+        image = centre_crop(self.source[i], self.size)
+        rng = np.random.default_rng([self.seed, zlib.crc32(self.names[i].encode())])
+        return Pair(self.names[i], image, self.degradation(image, rng))
+
+
+class PairedFolders:
+    """Degraded images and their clean partners in two folders, named by the degraded stem.
+
+    Partners have equal stems, or equal but for the markers of Rain100H and RainDrop (norain-001 and
+    rain-001, 3_clean and 3_rain), or the degraded stem continues the clean one after "_" (RESIDE).
+
+    Raises:
+        UserError: a folder is missing or empty, a stem occurs twice, or an image has no partner.
+    """
+
+    def __init__(self, clean: str | Path, degraded: str | Path, size: int | None = None):
+        self.size = size
+        cleans, degradeds = list_images(clean), list_images(degraded)
+        _refuse_duplicates([p.stem for p in cleans], clean)
+        _refuse_duplicates([p.stem for p in degradeds], degraded)
+        exact = {p.stem: p for p in cleans}
+        bare = {_bare(p.stem): p for p in cleans}
+        self.names = [p.stem for p in degradeds]
+        self.paths = [(_partner(p.stem, exact, bare), p) for p in degradeds]
+        used = {c for c, _ in self.paths}
+        alone = [p for c, p in self.paths if c is None] + [p for p in cleans if p not in used]
+        if alone:
+            raise UserError(f"{alone[0]} has no partner{_and_more(alone)}, {clean} holding {len(cleans)} and "
+                            f"{degraded} {len(degradeds)} images; give the two of a pair the same name.")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Pair:
+        clean, degraded = (read_image(path) for path in self.paths[i])
+        if clean.shape != degraded.shape:
+            raise UserError(_mismatch(*self.paths[i], clean.shape[1::-1], degraded.shape[1::-1]))
+        return Pair(self.names[i], centre_crop(clean, self.size), centre_crop(degraded, self.size))
+
+    def keep(self, wanted: Callable[[int], bool]) -> None:
+        """Keep the pairs whose clean image has a wanted index: no scene is then on both sides of a split."""
+        order = {path: index for index, path in enumerate(sorted({clean for clean, _ in self.paths}))}
+        self.paths = [pair for pair in self.paths if wanted(order[pair[0]])]
+        self.names = [degraded.stem for _, degraded in self.paths]
+        if not self.paths:
+            raise UserError(f"{len(order)} images are too few to hold some back; give more, or test folders.")
+
+    def check(self) -> None:
+        """Open every header: UserError if one cannot be opened or a pair differs in size or mode."""
+        faults = []
+        for clean, degraded in self.paths:
+            try:
+                kinds = read_header(clean), read_header(degraded)
+                faults += [_mismatch(clean, degraded, *kinds)] if kinds[0] != kinds[1] else []
+            except UserError as error:
+                faults.append(str(error))
+        if faults:
+            raise UserError(faults[0].rstrip(".") + _and_more(faults) + ".")
+
+
+class CropStream(Dataset):
+    """Endless training crops; ``stream[draw]`` is a pure function of (seed, draw).
+
+    The draw picks the image, the position, a horizontal flip and the degradation. It is a dict of ``clean``
+    and ``degraded``, (3, crop, crop) in [-1, 1], and ``draw``. Images smaller than the crop are padded by
+    reflection.
+
+    Args:
+        source: clean images, degraded after the crop (unchanged without a degradation); or aligned pairs.
+    """
+
+    def __init__(self, source: "ImageSource | PairedFolders", crop: int, seed: int,
+                 degradation: Degradation | None = None):
+        self.source, self.crop, self.seed, self.degradation = source, crop, seed, degradation
+        self.cache, self.cached_bytes = {}, 0
+
+    def __getitem__(self, draw: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, draw])
+        images = self._read(int(rng.integers(len(self.source))))
+        missing = [max(0, self.crop - side) for side in images.shape[1:3]]
+        images = np.pad(images, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)], mode="reflect")
+        top, left = (int(rng.integers(side - self.crop + 1)) for side in images.shape[1:3])
+        images = images[:, top : top + self.crop, left : left + self.crop].astype(np.float32) / 255
+        if rng.random() < 0.5:
+            images = images[:, :, ::-1]
+        clean, degraded = images[0], images[-1]
+        if self.degradation is not None:
+            degraded = self.degradation(clean, rng)
+        return {"clean": to_tensor(clean), "degraded": to_tensor(degraded), "draw": draw}
+
+    def _read(self, i: int) -> np.ndarray:
+        """The clean image, or the pair, as uint8 (1 or 2, H, W, 3); decoded once while the cache has room."""
+        if i in self.cache:
+            return self.cache[i]
+        item = self.source[i]
+        images = to_bytes(np.stack(item[1:] if isinstance(item, Pair) else [item]))
+        worker = get_worker_info()
+        if self.cached_bytes + images.nbytes <= CACHE_BYTES / (worker.num_workers if worker else 1):
+            self.cache[i] = images
+            self.cached_bytes += images.nbytes
+        return images
+
+
+def stream_loader(stream: CropStream, start_draw: int, batch_size: int, workers: int = 0, rank: int = 0,
+                  world: int = 1) -> DataLoader:
+    """Endless batches of consecutive draws from start_draw on, the same for any number of workers.
+
+    With ``world`` processes each takes every world-th batch, so that together they see what one would.
+    """
+    batches = _Batches(start_draw + rank * batch_size, batch_size, batch_size * world)
+    # Its own generator, because a loader otherwise draws from torch's global one.
+    return DataLoader(stream, batch_sampler=batches, num_workers=workers, generator=torch.Generator())
+
+
+class _Batches:
+    def __init__(self, start: int, size: int, stride: int):
+        self.start, self.size, self.stride = start, size, stride
+
+    def __iter__(self):
+        return (range(k, k + self.size) for k in count(self.start, self.stride))
+
+
+def _tar_entries(path: Path) -> list[tuple[str, int, int]]:
+    """(name, offset, bytes) of every image in a tar, sorted by name."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            files = [member for member in tar if member.isfile() and is_image(Path(member.name))]
+    except FileNotFoundError:
+        raise UserError(f"The archive {path} does not exist; check the path.") from None
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{path} cannot be read as an uncompressed tar ({error}); "
+                        "make it with `tar -cf`, or give a folder.") from error
+    if not files:
+        raise UserError(f"The archive {path} holds no images; pack image files such as .png or .jpg.")
+    return sorted((member.name, member.offset_data, member.size) for member in files)
+
+
+def _bare(stem: str) -> str:
+    return re.sub(r"^(no)?rain[-_]|[-_](clean|rain)$", "", stem)
+
+
+def _partner(stem: str, exact: dict[str, Path], bare: dict[str, Path]) -> Path | None:
+    parts = stem.split("_")
+    prefixes = ["_".join(parts[:k]) for k in range(len(parts) - 1, 0, -1)]
+    return next((exact[s] for s in [stem, *prefixes] if s in exact), bare.get(_bare(stem)))
+
+
+def _refuse_duplicates(stems: list[str], where) -> None:
+    twice = [stem for stem, times in Counter(stems).items() if times > 1]
+    if twice:
+        raise UserError(f"{where} holds several images named {twice[0]}{_and_more(twice)}; keep one of each.")
+
+
+def _and_more(faults: list) -> str:
+    return f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+
+
+def _mismatch(clean: Path, degraded: Path, a, b) -> str:
+    return f"{clean} and {degraded} differ in size or mode ({a} and {b}); make the pair agree."

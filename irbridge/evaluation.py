@@ -1,0 +1,88 @@
+"""Scores of held-back images: one JSON record per image as it goes, never scored twice."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Callable, Iterator
+
+import numpy as np
+import torch
+
+from irbridge.config import commit
+from irbridge.data import Pair
+from irbridge.errors import UserError
+from irbridge.images import write_image
+from irbridge.metrics import LPIPS, Protocol, score
+from irbridge.model import IRBridge, Restorer, image_seed
+from irbridge.tables import read_records
+
+Method = Callable[[np.ndarray, str], np.ndarray]
+"""(degraded HxWx3 in [0, 1], image name) -> restored, alike."""
+
+
+def methods(model: Restorer, seed: int, regression: Restorer | None = None, **options) -> dict[str, Method]:
+    """The rows of a table: the model, its baselines with the same adapter, and the degraded input itself."""
+    def by(path: Callable, **fixed) -> Method:
+        return lambda image, name: model.restore(image, path=path, seeds=[image_seed(seed, name)], **fixed)
+
+    rows: dict[str, Method] = {"Degraded input": lambda image, name: image}
+    if regression is not None:
+        rows["Plain regression"] = lambda image, name: regression.restore(image)
+    if not isinstance(model, IRBridge):
+        return rows | {"Plain regression": by(model.path)}
+    steps, how = (options.get(k) or model.sampler[v] for k, v in (("steps", "steps"), ("rule_name", "rule")))
+    rows[f"DDIM from noise, same adapter, {steps} calls"] = by(model.ddim, steps=steps, start="noise")
+    rows[f"DDIM, same adapter and start, {steps} calls"] = by(model.ddim, steps=steps, start="end")
+    if model.endpoint == "anchor":
+        rows["Anchor g(y) alone"] = by(model.coarse)
+    rows[f"IRBridge ({type(model.bridge).__name__}, end {model.endpoint}, {how}, {steps} calls)"] = by(model.path, **options)
+    return rows
+
+
+def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: dict, lpips: LPIPS | None = None,
+             save_images: bool = False, limit: int | None = None) -> Iterator[dict]:
+    """Score a method on pairs, yielding one record per image, those of an earlier run included.
+
+    Args:
+        folder: where ``records.jsonl`` (appended and flushed per image) and, on request, the restored PNGs go.
+        record: what each record says besides scores: task, row, seed, settings.
+        limit: score only the first so many images.
+
+    Raises:
+        UserError: the folder holds records of other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "records.jsonl"
+    done = {r["name"]: r for r in read_records(path)} if path.exists() else {}
+    about = record | {"protocol": protocol.describe()}
+    for old in done.values():
+        changed = [k for k in about if old.get(k) != about[k]]
+        if changed:
+            raise UserError(f"{path} was scored with {changed[0]}={old.get(changed[0])!r}, not {about[changed[0]]!r}; delete the "
+                            "folder or give another results=DIR.")
+    if done:   # drop the half-written line that a kill may have left
+        path.write_text("".join(json.dumps(r) + "\n" for r in done.values()))
+    for index, name in enumerate(pairs.names[:limit]):
+        if name not in done:
+            pair: Pair = pairs[index]
+            started = time.perf_counter()
+            restored = method(pair.degraded, name)
+            seconds = time.perf_counter() - started
+            done[name] = about | {"name": name, **score(restored, pair.clean, protocol, lpips),
+                                  "seconds": round(seconds, 4), "commit": commit(), "machine": machine()}
+            if save_images:
+                write_image(folder / f"{name}.png", restored)
+            with open(path, "a") as handle:
+                handle.write(json.dumps(done[name]) + "\n")
+                handle.flush()
+                os.fsync(handle.fileno())
+        yield done[name]
+
+
+def machine() -> str:
+    """The machine in a few words: the GPU, or the processor's architecture and its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"

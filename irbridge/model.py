@@ -1,0 +1,281 @@
+"""IRBridge: a bridge, a frozen prior and a trained adapter; and plain regression, its honest baseline."""
+
+import zlib
+from typing import Callable, Iterator, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irbridge.adapters import Condition, Trunk
+from irbridge.backbones import PixelBackbone
+from irbridge.bridges import Bridge
+from irbridge.errors import UserError
+from irbridge.process import Marginal, draw, forward_keep, implicit_keep, rule, step
+from irbridge.timesteps import Timesteps
+
+
+class State(NamedTuple):
+    """One network call of a restoration: at bridge time t, the bridge's state x, the prior's state z that the
+    network saw, and its clean estimate x0, each (B, C, H, W)."""
+
+    t: float
+    x: Tensor
+    z: Tensor
+    x0: Tensor
+
+
+class Noise:
+    """Unit normal noise that is a function of (image seed, draw), whatever the batch: one generator per image."""
+
+    def __init__(self, seeds: list[int]):
+        self.generators = [torch.Generator().manual_seed(s) for s in seeds]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        noise = [torch.randn(like.shape[1:], generator=g) for g in self.generators]
+        return torch.stack(noise).to(like.device)
+
+
+def image_seed(seed: int, name: str) -> int:
+    """The seed of one image's noise: a function of the run's seed and the image's name."""
+    return zlib.crc32(f"{seed}/{name}".encode())
+
+
+def loss_weight(level: Marginal, kind: str) -> Tensor:
+    """What turns the error of x0 into that of "x0", "eps" or "v" (VP) at a level; float64, shaped as the level."""
+    weights = {"x0": torch.ones_like(level.noise), "eps": level.clean / level.noise, "v": 1 / level.noise}
+    if kind not in weights:
+        raise UserError(f"loss.weight={kind!r} is unknown; choose one of {', '.join(weights)}.")
+    return weights[kind]
+
+
+class Restorer(nn.Module):
+    """What training, evaluation and users need of any method: ``loss``, ``path`` and ``restore``."""
+
+    stride: int
+
+    def trainable(self) -> nn.Module:
+        """The one module that trains, is averaged and is stored."""
+        raise NotImplementedError
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        """The training losses, so that a distributed wrapper sees the call."""
+        return self.loss(*batch)
+
+    def path(self, y: Tensor, **options) -> Iterator[State]:
+        """Restore y (B, C, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def from_pretrained(folder, device="cpu", backbone: PixelBackbone | None = None) -> "Restorer":
+        """A trained model from a run's folder; see :func:`irbridge.build.from_pretrained`."""
+        from irbridge.build import from_pretrained
+        return from_pretrained(folder, device, backbone)
+
+    @torch.no_grad()
+    def restore(self, image, seed: int = 0, path: Callable[..., Iterator[State]] | None = None, **options):
+        """Restore an image, or a batch of one size, of any height and width.
+
+        Args:
+            image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, C, H, W) in [-1, 1].
+            seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
+            path: the sampling loop; default ``self.path``.
+            options: those of the loop, such as ``steps`` and ``rule_name``.
+        """
+        if isinstance(image, np.ndarray):
+            y = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None] * 2 - 1
+            y = y.to(next(self.parameters()).device)
+            return ((self.restore(y, seed, path, **options)[0].float().cpu() + 1) / 2).permute(1, 2, 0).numpy()
+        height, width = image.shape[-2:]
+        options.setdefault("seeds", [seed + i for i in range(len(image))])
+        for state in (path or self.path)(pad(image, self.stride), **options):
+            last = state.x0
+        return last[..., :height, :width].clamp(-1, 1)
+
+
+def pad(image: Tensor, stride: int) -> Tensor:
+    """Reflect-pad (B, C, H, W) on the right and below to sides divisible by ``stride``."""
+    down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
+    while down or right:   # reflection reaches at most one image's width at a time
+        d, r = min(down, image.shape[-2] - 1), min(right, image.shape[-1] - 1)
+        mode = "reflect" if (d or not down) and (r or not right) else "replicate"
+        d, r = (d, r) if mode == "reflect" else (down, right)
+        image = F.pad(image, (0, r, 0, d), mode=mode)
+        down, right = down - d, right - r
+    return image
+
+
+class IRBridge(Restorer):
+    """A restoration bridge driven by a frozen generative prior through the transition equation.
+
+    Args:
+        backbone: the frozen denoiser. adapter: the trained condition adapter.
+        bridge: ``t -> Marginal``. timesteps: the prior's timestep for each bridge time.
+        endpoint: the bridge's degraded end: "y", as published, or "anchor", the adapter's g(y).
+        sampler: defaults of ``path``: steps, rule, eta.
+        loss: see :meth:`loss`.
+    """
+
+    def __init__(self, backbone: PixelBackbone, adapter: nn.Module, bridge: Bridge, timesteps: Timesteps,
+                 endpoint: str = "anchor", sampler: dict | None = None, loss: dict | None = None):
+        super().__init__()
+        if endpoint not in ("y", "anchor"):
+            raise UserError(f"bridge endpoint={endpoint!r} is unknown; choose y or anchor.")
+        self.backbone, self.adapter, self.bridge, self.timesteps = backbone, adapter, bridge, timesteps
+        self.endpoint, self.stride = endpoint, adapter.stride
+        self.sampler = {"steps": 4, "rule": "reverse", "eta": 1.0, **(sampler or {})}
+        self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, **(loss or {})}
+        rule(self.sampler["rule"])
+        if self.loss_options["states"] not in self.STATES:
+            raise UserError(f"loss.states={self.loss_options['states']!r} is unknown; choose one of {', '.join(self.STATES)}.")
+
+    def trainable(self) -> nn.Module:
+        return self.adapter
+
+    def end(self, condition: Condition) -> Tensor:
+        """The bridge's degraded end, (B, C, H, W)."""
+        if self.endpoint == "y":
+            return condition.y
+        if condition.anchor is None:
+            raise UserError("endpoint=anchor needs an adapter with adapter.anchor=true; use endpoint=y or train one.")
+        return condition.anchor.detach()
+
+    def denoise(self, z: Tensor, tau: Tensor, condition: Condition) -> Tensor:
+        """The conditional clean estimate of a prior state z (B, C, H, W) at tau () or (B,); float32."""
+        return self.backbone.denoise(z, tau, lambda inputs, time: self.adapter.residuals(condition, inputs, time))
+
+    def path(self, y: Tensor, steps: int | None = None, rule_name: str | None = None, eta: float | None = None,
+             seeds: list[int] | None = None, condition: Condition | None = None) -> Iterator[State]:
+        """The sampling loop (IRBridge, Sec. 3.3): forward transition, frozen network, step of the bridge.
+
+        Args:
+            y: (B, C, H, W) in [-1, 1], sides divisible by ``stride``.
+            steps: network calls, at equal spacing in the bridge's time. rule_name, eta: see ``process.RULES``.
+            seeds: one noise seed per image; default 0, 1, ...
+            condition: the adapter's view of y, where it is already known.
+        """
+        noise = Noise(seeds if seeds is not None else list(range(len(y))))
+        condition = condition or self.adapter.condition(y)
+        walk = self._walk(self.end(condition), noise, steps, rule_name, eta)
+        at = next(walk)
+        while at is not None:
+            t, x, z, tau = at
+            x0 = self.denoise(z, tau, condition)
+            yield State(t, x, z, x0)
+            at = walk.send(x0)
+
+    def _walk(self, end: Tensor, noise: Noise, steps: int | None = None, rule_name: str | None = None,
+              eta: float | None = None):
+        """The loop without its network: yields (t, x, z, tau), is sent x0, and yields None at the clean end."""
+        how, eta = rule(rule_name or self.sampler["rule"]), self.sampler["eta"] if eta is None else eta
+        times = np.linspace(self.bridge.T, 0, (steps or self.sampler["steps"]) + 1)
+        here, x0 = self.bridge.marginal(times[0]), end
+        x = draw(here, x0, end, noise(end) * self.bridge.scale(x0, end))
+        for t, s in zip(times[:-1], times[1:]):
+            tau = self.timesteps(self.bridge, self.backbone.prior, t)
+            level, there = self.backbone.prior.marginal(tau), self.bridge.marginal(s)
+            z = step(x, x0, end, here, level, forward_keep(here, level), noise(end))
+            x0 = yield float(t), x, z, tau
+            now, state = (level, z) if how.from_prior else (here, x)
+            fresh = noise(end) * self.bridge.scale(x0, end) if how.fresh else None
+            x = step(state, x0, end, now, there, how.keep(now, there, eta), fresh)
+            here = there
+        yield None
+
+    def coarse(self, y: Tensor, **options) -> Iterator[State]:
+        """The anchor g(y) alone, without any call of the frozen network."""
+        anchor = self.adapter.condition(y).anchor
+        yield State(self.bridge.T, anchor, anchor, anchor)
+
+    def ddim(self, y: Tensor, steps: int | None = None, start: str = "noise", seeds: list[int] | None = None
+             ) -> Iterator[State]:
+        """Baselines without a bridge: DDIM (eta = 0) with the same network and adapter, uniform in the timestep.
+
+        start "noise": from the prior's last level and pure noise. start "end": from the bridge's first timestep and
+        the bridge's own end, noised (SDEdit), as theory says the published loop starts.
+        """
+        condition, prior = self.adapter.condition(y), self.backbone.prior
+        noise, steps = Noise(seeds if seeds is not None else list(range(len(y)))), steps or self.sampler["steps"]
+        first = prior.highest if start == "noise" else float(self.timesteps(self.bridge, prior, self.bridge.T))
+        taus = torch.linspace(first, prior.lowest, steps + 1, dtype=torch.float64)
+        end = torch.zeros_like(y) if start == "noise" else self.end(condition)
+        z = draw(prior.marginal(taus[0]), end, end, noise(y))
+        for tau, following in zip(taus[:-1], taus[1:]):
+            now, then = prior.marginal(tau), prior.marginal(following)
+            x0 = self.denoise(z, tau, condition).clamp(-1, 1)
+            yield State(float(tau), z, z, x0)
+            z = step(z, x0, x0, now, then, implicit_keep(now, then))
+
+    def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
+        """Training losses per image, (B,) each; their sum is minimised.
+
+        Options (``loss:`` of the config): ``states`` where z comes from, see ``STATES``.
+        ``weight`` "eps" (published), "v" or "x0": which prediction's error is measured. ``norm`` "l1" or "l2".
+        ``anchor``: weight of the L1 loss of g(y).
+
+        Args:
+            clean, degraded: (B, C, H, W) in [-1, 1]. noise: unit normal, alike. uniform: (B,) in [0, 1).
+        """
+        options, prior = self.loss_options, self.backbone.prior
+        condition = self.adapter.condition(degraded)
+        z, tau = self.STATES[options["states"]](self, clean, condition, noise, uniform)
+        level = prior.marginal(tau)
+        weight = loss_weight(level, options["weight"]).expand(len(z)).to(z)
+        error = self.denoise(z, tau, condition) - clean
+        power = {"l1": 1, "l2": 2}.get(options["norm"])
+        if power is None:
+            raise UserError(f"loss.norm={options['norm']!r} is unknown; choose l1 or l2.")
+        losses = {"prior": (error.abs() ** power).flatten(1).mean(1) * weight**power}
+        if condition.anchor is not None:
+            losses["anchor"] = options["anchor"] * (condition.anchor - clean).abs().flatten(1).mean(1)
+        return losses
+
+    def _from_prior(self, clean, condition, noise, uniform):
+        """As published: tau uniform over the prior's timesteps, z from the prior's marginal."""
+        prior = self.backbone.prior
+        tau = prior.lowest + uniform.double().cpu() * (prior.highest - prior.lowest)
+        return draw(prior.marginal(tau), clean, clean, noise), tau
+
+    @torch.no_grad()
+    def _from_bridge(self, clean, condition, noise, uniform):
+        """z by the forward transition from the bridge's own marginal: one draw in ``steps`` at the degraded end,
+        where the sampler starts, the others uniform over the bridge's time."""
+        end, first = self.end(condition), 1 / self.sampler["steps"]
+        u = uniform.double().cpu()
+        t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
+        here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
+        level = self.backbone.prior.marginal(tau)
+        x = draw(here, clean, end, noise * self.bridge.scale(clean, end))
+        fresh = noise.flip(-1, -2)   # as good as new: no pixel meets its own noise, and a step needs one array only
+        return step(x, end, end, here, level, forward_keep(here, level), fresh), tau
+
+    @torch.no_grad()
+    def _visited(self, clean, condition, noise, uniform):
+        """The state of a random step of the sampler, reached by running it that far."""
+        first = int(float(uniform[0]) * 2**31)
+        walk = self._walk(self.end(condition), Noise([first + i for i in range(len(condition.y))]))
+        _, _, z, tau = next(walk)
+        for _ in range(int(float(uniform[0]) * self.sampler["steps"])):
+            _, _, z, tau = walk.send(self.denoise(z, tau, condition))
+        return z, tau
+
+    STATES = {"prior": _from_prior, "bridge": _from_bridge, "visited": _visited}
+
+
+class Regression(Restorer):
+    """Plain regression: the adapter's trunk alone, trained by L1. The baseline that a bridge must earn its cost against."""
+
+    def __init__(self, network: Trunk):
+        super().__init__()
+        self.network, self.stride = network, network.stride
+
+    def trainable(self) -> nn.Module:
+        return self.network
+
+    def path(self, y: Tensor, **options) -> Iterator[State]:
+        x0 = self.network(y)[0]
+        yield State(0.0, x0, y, x0)
+
+    def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
+        return {"regression": (self.network(degraded)[0] - clean).abs().flatten(1).mean(1)}

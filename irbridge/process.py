@@ -1,0 +1,134 @@
+"""The algebra: Gaussian marginals and the single step between any two of them.
+
+A process is a function ``t -> Marginal``. A restoration bridge has a clean and a degraded end; a
+generative prior is the same thing with ``degraded = 0``. One step, :func:`step`, is at once the
+sampler of either process and the transition equation between them (IRBridge, eq. 7).
+Coefficients are float64 on the CPU and are cast where they meet a state.
+"""
+
+from typing import Callable, NamedTuple
+
+import torch
+from torch import Tensor
+
+from irbridge.errors import UserError
+
+
+class Marginal(NamedTuple):
+    """The law ``N(clean * x0 + degraded * y, noise**2)`` of a state.
+
+    Each field is a float64 tensor of shape () or (B,). ``noise`` is a standard deviation.
+    """
+
+    clean: Tensor
+    degraded: Tensor
+    noise: Tensor
+
+    @property
+    def level(self) -> Tensor:
+        """Noise-to-signal ratio noise / clean, infinite where nothing clean is left (both fields 0)."""
+        return torch.where(self.clean > 0, self.noise / self.clean, torch.inf)
+
+
+def marginal(clean, degraded, noise) -> Marginal:
+    """A :class:`Marginal` from numbers or tensors, all cast to float64 and to one shape."""
+    fields = [torch.as_tensor(f, dtype=torch.float64) for f in (clean, degraded, noise)]
+    return Marginal(*torch.broadcast_tensors(*fields))
+
+
+def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
+    """Cast a float64 coefficient of shape () or (B,) to the dtype and device of a state (B, ...)."""
+    coefficient = coefficient.to(like.dtype).to(like.device)
+    return coefficient.reshape(coefficient.shape + (1,) * (like.dim() - 1)) if coefficient.dim() else coefficient
+
+
+def draw(m: Marginal, x0: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+    """A state of the marginal: ``clean * x0 + degraded * y + noise_std * noise``; all shapes (B, ...)."""
+    return broadcast(m.clean, x0) * x0 + broadcast(m.degraded, x0) * y + broadcast(m.noise, x0) * noise
+
+
+def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal,
+         keep: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Move a state from the marginal ``now`` to the marginal ``then`` (IRBridge, Proposition 3.1).
+
+        u' = (k/c) u + (a' - (k/c) a) x0 + (b' - (k/c) b) y + sqrt(c'^2 - k^2) xi,    0 <= k <= c'
+
+    Args:
+        state: u, (B, ...), a state of ``now``.
+        x0, y: the clean estimate and the degraded end, shaped as the state.
+        keep: k, the standard deviation of the state's own noise that survives; see :data:`RULES`.
+        noise: xi, unit normal (times the residual for a residual-modulated bridge). ``None`` leaves the
+            fresh noise out, which keeps the marginal only where k = c'.
+
+    At a pinned end (c = 0) the state says nothing that x0 and y do not: k must be 0 there, and the step
+    draws from ``then`` outright ("booting noise", DBIM). It never divides by c = 0.
+    """
+    ratio = torch.where(now.noise > 0, keep / now.noise, 0.0)
+    result = (broadcast(ratio, state) * state
+              + broadcast(then.clean - ratio * now.clean, state) * x0
+              + broadcast(then.degraded - ratio * now.degraded, state) * y)
+    if noise is None:
+        return result
+    fresh = (then.noise**2 - (ratio * now.noise) ** 2).clamp(min=0).sqrt()
+    return result + broadcast(fresh, state) * noise
+
+
+def posterior_keep(now: Marginal, then: Marginal) -> Tensor:
+    """k of the Markov posterior p(u' | u, x0, y): ``(a/a') c'^2 / c`` (DDPM, IR-SDE, GOUB, I2SB).
+
+    Clamped to c', which only binds where the process is not Markov (a/c increasing).
+    """
+    ratio = torch.where(then.clean > 0, now.clean / then.clean, 0.0)
+    return _unpinned(now, torch.minimum(ratio * then.noise**2 / now.noise, then.noise))
+
+
+def implicit_keep(now: Marginal, then: Marginal) -> Tensor:
+    """k = c': no fresh noise. DDIM, DBIM eta=0, RDBM eq. 19; from the prior, the paper's reverse transition."""
+    return _unpinned(now, then.noise)
+
+
+def eta_keep(now: Marginal, then: Marginal, eta: float) -> Tensor:
+    """Between the two: fresh variance ``eta^2 s^2`` with s the posterior's std (eta 0 DDIM, eta 1 Markov)."""
+    variance = then.noise**2 - posterior_keep(now, then) ** 2
+    return _unpinned(now, (then.noise**2 - eta**2 * variance).clamp(min=0).sqrt())
+
+
+def forward_keep(now: Marginal, then: Marginal) -> Tensor:
+    """k = c a'/a, where x0 drops out: the paper's forward transition (Sec. 3.2).
+
+    It exists when the target is at least as noisy, ``c'/a' >= c/a``. Nearer than that k is clamped to
+    c', and the step uses whatever x0 it is given, as it does at a pinned end.
+    """
+    return _unpinned(now, torch.minimum(now.level * then.clean, then.noise))
+
+
+def _unpinned(now: Marginal, keep: Tensor) -> Tensor:
+    return torch.where(now.noise > 0, keep, 0.0)
+
+
+class Rule(NamedTuple):
+    """A step rule of a sampler: which k, from which state, with or without fresh noise."""
+
+    keep: Callable[[Marginal, Marginal, float], Tensor]
+    from_prior: bool = False   # steps from the prior's state z rather than from the bridge's x
+    fresh: bool = True         # False: the mean of the step alone, which shrinks the variance
+
+
+RULES = {
+    "reverse": Rule(lambda now, then, eta: implicit_keep(now, then), from_prior=True),
+    "implicit": Rule(lambda now, then, eta: implicit_keep(now, then)),
+    "posterior": Rule(lambda now, then, eta: posterior_keep(now, then)),
+    "eta": Rule(eta_keep),
+    "mean": Rule(lambda now, then, eta: posterior_keep(now, then), fresh=False),
+    "renoise": Rule(lambda now, then, eta: torch.zeros_like(then.noise)),
+}
+"""reverse: IRBridge's published step. implicit, posterior, eta: DBIM's family on the bridge itself.
+mean: GOUB's and UniDB++'s "mean-ODE" (not the probability-flow ODE, and not marginal preserving).
+renoise: redraw all noise."""
+
+
+def rule(name: str) -> Rule:
+    """The step rule of that name; :class:`UserError` lists the names."""
+    if name not in RULES:
+        raise UserError(f"sampler.rule={name!r} is unknown; choose one of {', '.join(RULES)}.")
+    return RULES[name]

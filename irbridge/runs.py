@@ -1,0 +1,168 @@
+"""What the train and evaluate commands do with a run's folder: train, score, table, picture."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from irbridge.build import build_model, describe, from_pretrained, save_pretrained, test_pairs, training_stream
+from irbridge.checkpoint import read_json, write_atomically, write_json
+from irbridge.config import contradiction, device, instantiate, plain
+from irbridge.errors import UserError
+from irbridge.evaluation import evaluate, methods
+from irbridge.images import write_image
+from irbridge.metrics import LPIPS, Protocol
+from irbridge.model import IRBridge, Restorer, image_seed
+from irbridge.tables import aggregate, read_records, to_markdown
+from irbridge.training import fit
+from irbridge.viz import grid
+
+
+def train_run(cfg: DictConfig) -> None:
+    """Train as configured, with the regression baseline; then score, print the table, draw, and name what was written."""
+    config = plain(cfg)
+    run = Path(config["run"])
+    wrote = [run]
+    model = prepare(config, run)
+    regression = None
+    if config["baseline"] and isinstance(model, IRBridge):
+        regression = prepare(config | {"method": "regression"}, run / "regression")
+    if not train(model, config, run):
+        print(f"Stopped and saved in {run}; run the same command to go on.")
+        return
+    if regression is not None and not train(regression, config | {"method": "regression"}, run / "regression"):
+        print(f"Stopped and saved in {run}; run the same command to go on.")
+        return
+    if config["evaluate"]["enabled"]:
+        wrote += score_run(model, config, run, regression)
+    print("Wrote: " + "  ".join(str(p) for p in wrote))
+
+
+def prepare(config: dict, run: Path) -> Restorer:
+    """The untrained model of a run whose folder this config may use; see :func:`claim`."""
+    model = build_model(config)
+    claim(run, config | {"backbone": describe(config, model)["backbone"]})
+    return model
+
+
+def claim(run: Path, config: dict) -> None:
+    """Record in ``run/run.json`` the config that a run's folder belongs to.
+
+    Raises:
+        UserError: the folder belongs to another config (names the first difference).
+    """
+    path, wanted = run / "run.json", json.loads(json.dumps(config))
+    if path.exists():
+        difference = contradiction(json.loads(path.read_text()), wanted)
+        if difference:
+            raise UserError(f"{run} was started with another configuration: {difference}; use that, give name=..., or delete "
+                            "the folder.")
+    write_json(path, wanted)
+
+
+def train(model: Restorer, config: dict, run: Path) -> bool:
+    """Train into a run's folder, with sample grids and snapshots; True when it is complete."""
+    options, described = config["trainer"], describe(config, model)
+    pairs = test_pairs(config, 96)
+    shown = [pairs[i] for i in range(min(4, len(pairs)))]
+
+    def sample(current, step):
+        rows = [[p.degraded, current.restore(p.degraded, seed=image_seed(config["seed"], p.name)), p.clean] for p in shown]
+        write_image(run / "samples" / f"step-{step:06d}.png", grid(rows, ["degraded", "restored", "clean"]))
+
+    def save(weights):
+        save_pretrained(model, run, described, weights)
+
+    return fit(model, training_stream(config, options["crop"]), options, config["seed"], run, sample, save,
+               mirror(config, run))
+
+
+def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | None = None) -> list[Path]:
+    """Score all rows of a run's table on its held-back pairs, print it, draw the picture; returns what it wrote."""
+    options = config["evaluate"]
+    pairs, protocol = test_pairs(config, options["size"]), instantiate(config["task"]["protocol"])
+    for module in filter(None, (model, regression)):
+        module.to(device(config["trainer"]["device"])).eval()
+    about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"]}
+    table = score_rows(methods(model, config["seed"], regression), pairs, protocol, run / "results", about, options)
+    write_atomically(run / "table.md", lambda p: p.write_text(table + "\n"))
+    write_image(run / "restored.png", picture(model, pairs, config["seed"]))
+    return [run / "table.md", run / "restored.png", run / "results"]
+
+
+def score_rows(rows: dict, pairs, protocol: Protocol, results: Path, about: dict, options: dict) -> str:
+    """Score every row into ``results/<row>/records.jsonl`` under a progress bar; prints and returns the table."""
+    lpips = LPIPS.load()
+    with tqdm(total=len(rows) * len(pairs.names[: options["limit"]]), desc="scoring", unit="image", dynamic_ncols=True) as bar:
+        for row, method in rows.items():
+            for _ in evaluate(method, pairs, protocol, results / _slug(row), about | {"row": row}, lpips,
+                              options["save_images"], options["limit"]):
+                bar.update()
+    table = to_markdown(aggregate(read_records(results)))
+    print("\n" + table + "\n")
+    return table
+
+
+def evaluate_run(cfg: DictConfig) -> None:
+    """Score a trained run on its held-back images or on the user's own pairs, with any sampler settings."""
+    options, run = plain(cfg), Path(cfg.run)
+    model = from_pretrained(run, device(options["device"]))
+    config = read_json(run / "run.json")
+    own = (run / "regression" / "config.json").is_file() and options["all_rows"]
+    regression = from_pretrained(run / "regression", device(options["device"])) if own else None
+    if options["data"]["clean"] or options["data"]["degraded"]:
+        config = config | {"data": options["data"] | {"test_clean": options["data"]["clean"],
+                                                      "test_degraded": options["data"]["degraded"]}}
+        config["task"] = config["task"] | {"degradation": None}
+    pairs = test_pairs(config, options["size"])
+    protocol = instantiate(config["task"]["protocol"] | {k: v for k, v in options["protocol"].items() if v is not None})
+    sampler = {"rule_name" if k == "rule" else k: v for k, v in options["sampler"].items() if v is not None}
+    rows = methods(model, options["seed"], regression, **(sampler if isinstance(model, IRBridge) else {}))
+    if not options["all_rows"]:
+        rows = dict([list(rows.items())[-1]])
+    about = {"task": config["task"]["name"], "seed": options["seed"], "size": options["size"],
+             "data": options["data"]["degraded"] or "held-back images"}
+    settings = [f"{v}" for v in (about["data"], options["size"], *sampler.values(), options["seed"]) if v is not None]
+    results = Path(options["results"] or run / "evaluations" / _slug(" ".join(settings)))
+    score_rows(rows, pairs, protocol, results, about, options)
+    print(f"Wrote: {results}")
+
+
+@torch.no_grad()
+def picture(model: Restorer, pairs, seed: int, count: int = 4) -> np.ndarray:
+    """``[degraded | steps ... | restored | clean]`` of a few images, (H, W, 3) in [0, 1]."""
+    rows = []
+    for pair in (pairs[i] for i in range(min(count, len(pairs)))):
+        y = torch.from_numpy(pair.degraded).permute(2, 0, 1)[None].to(next(model.parameters()).device) * 2 - 1
+        height, width = y.shape[-2:]
+        seen = []
+        model.restore(y, seeds=[image_seed(seed, pair.name)], path=lambda *a, **k: _collect(model.path(*a, **k), seen))
+        shots = [np.clip((s[0, :, :height, :width].float().cpu().permute(1, 2, 0).numpy() + 1) / 2, 0, 1) for s in seen]
+        rows.append([pair.degraded, *shots, pair.clean])
+    labels = ["degraded", *[f"call {i + 1}" for i in range(len(rows[0]) - 3)], "restored", "clean"]
+    return grid(rows, labels)
+
+
+def _collect(states, into: list):
+    for state in states:
+        into.append(state.x0)
+        yield state
+
+
+def _slug(row: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in row.lower()).split())
+
+
+def mirror(config: dict, run: Path):
+    """A function that sends lines of ``metrics.jsonl`` to wandb, where ``logger=wandb`` asks for it; else None."""
+    logger = config["logger"]
+    if logger["name"] != "wandb":
+        return None
+    import wandb
+    run.mkdir(parents=True, exist_ok=True)
+    wandb.init(project=logger["project"], mode=logger["mode"], dir=str(run), name=run.name, id=run.name, resume="allow",
+               config=config)
+    return lambda line: wandb.log(line, step=line["step"])

@@ -1,0 +1,177 @@
+"""From the records of scored images to tables; only scores of the same images and protocol are ranked."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from irbridge.errors import UserError
+from irbridge.metrics import bootstrap_interval
+
+REQUIRED = {"name", "task", "row", "protocol", "psnr", "ssim"}
+COLUMNS = ["task", "method", "protocol", "setting", "images", "psnr", "psnr_low", "psnr_high", "ssim", "lpips",
+           "seconds"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Means over one method's images; None where an image lacks the score.
+
+    Attributes:
+        task, row, protocol: as in the records; ``run`` is the run's folder below a folder of runs.
+        setting: what else must agree for a comparison: the records' data and size.
+        images: names, without repetition; several draws (seeds) of one image are averaged first.
+        psnr, interval: dB, and the 95 % bootstrap interval of its mean over images.
+    """
+
+    task: str
+    row: str
+    protocol: str
+    run: str
+    setting: tuple
+    images: frozenset[str]
+    psnr: float
+    interval: tuple[float, float]
+    ssim: float
+    lpips: float | None
+    seconds: float | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.row} [{self.run}]" if self.run else self.row
+
+
+def read_records(path: str | Path) -> list[dict]:
+    """Records of one ``records.jsonl`` or of all below a folder; a last line that a kill cut short is dropped.
+
+    Below a folder of runs, each record also gets its run's folder as "run".
+
+    Raises:
+        UserError: missing, no records below the folder, or a corrupt line (names file and line).
+    """
+    path = Path(path)
+    if path.is_file():
+        return _read(path)
+    if not path.is_dir():
+        raise UserError(f"The results {path} do not exist; give a run, its results, or one records.jsonl.")
+    records = []
+    for file in sorted(path.rglob("records.jsonl")):
+        parts = file.relative_to(path).parts
+        depth = next((i for i, part in enumerate(parts) if part in ("results", "evaluations")), 0)
+        run = {"run": "/".join(parts[:depth])} if depth else {}
+        records += [record | run for record in _read(file)]
+    if not records:
+        raise UserError(f"There are no records below {path}; score a run first with scripts/evaluate.py.")
+    return records
+
+
+def _read(path: Path) -> list[dict]:
+    records, lines = [], path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line) if line.strip() else None
+            if record is not None:
+                missing = REQUIRED - record.keys()
+                if missing:
+                    raise ValueError(f"no {min(missing)}")
+                records.append(record)
+        except (ValueError, AttributeError) as error:
+            if number < len(lines):   # the last piece has no newline: it was being written
+                raise UserError(f"{path}, line {number}, is not a record ({error}); delete that line.") from None
+    return records
+
+
+def aggregate(records: list[dict]) -> list[Row]:
+    """One :class:`Row` per (task, row, protocol) of each run, data and size; by task, then PSNR upwards.
+
+    Raises:
+        UserError: one image has two different scores for the same row and seed (two settings behind one name).
+    """
+    groups: dict[tuple, dict[str, dict]] = {}
+    for r in records:
+        setting = tuple(f"{k} {r[k]}" for k in ("data", "size") if r.get(k) is not None)
+        images = groups.setdefault((r["task"], r["row"], r["protocol"], r.get("run", ""), setting), {})
+        draws = images.setdefault(r["name"], {})
+        if draws.setdefault(r.get("seed"), r)["psnr"] != r["psnr"]:
+            raise UserError(f"{r['task']}, {r['row']!r} holds two different scores of {r['name']} for one seed; "
+                            "make the table from one of the results folders.")
+    rows = []
+    for key, images in groups.items():
+        mean = {k: [_mean([d.get(k) for d in draws.values()]) for draws in images.values()]
+                for k in ("psnr", "ssim", "lpips", "seconds")}
+        rows.append(Row(*key, frozenset(images), interval=bootstrap_interval(mean["psnr"]),
+                        **{k: _mean(v) for k, v in mean.items()}))
+    return sorted(rows, key=lambda row: (row.task, row.protocol, row.setting, row.psnr))
+
+
+def _mean(values: list) -> float | None:
+    return None if None in values else float(np.mean(values))
+
+
+def to_markdown(rows: list[Row]) -> str:
+    """One table per comparison: best in bold, second underlined, missing as an em dash."""
+    text = []
+    style = "**{}**", "<u>{}</u>", "—", lambda s: s.replace("|", "\\|"), "↑", "↓"
+    for caption, headings, body in _tables(rows, *style):
+        lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *body]
+        text.append(f"{caption}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+    return "\n\n".join(text)
+
+
+def to_latex(rows: list[Row]) -> str:
+    """The same tables for LaTeX, which needs the package booktabs."""
+    text = []
+    style = "\\textbf{{{}}}", "\\underline{{{}}}", "---", _escape, "$\\uparrow$", "$\\downarrow$"
+    for caption, headings, body in _tables(rows, *style):
+        head, *lines = (" & ".join(line) + " \\\\" for line in [headings, *body])
+        start = f"\\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}"
+        text.append("\n".join(["\\begin{table}", "\\centering", f"\\caption{{{caption}}}", start, "\\toprule", head,
+                               "\\midrule", *lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
+    return "\n\n".join(text)
+
+
+def to_csv(rows: list[Row]) -> str:
+    """All rows with full numbers, the protocol and the image count in columns; missing is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for r in rows:
+        writer.writerow([r.task, r.label, r.protocol, ", ".join(r.setting), len(r.images), r.psnr, *r.interval,
+                         r.ssim, r.lpips, r.seconds])
+    return out.getvalue().rstrip("\n")
+
+
+def _tables(rows: list[Row], best: str, second: str, missing: str, escape, up: str, down: str):
+    """Yields (caption, headings, cells) per set of rows that may be ranked together."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.task, row.protocol, row.setting, row.images), []).append(row)
+    for (task, protocol, setting, images), group in groups.items():
+        count = f"{len(images)} image{'s' * (len(images) > 1)}"
+        caption = escape("; ".join([f"{task}: {protocol}", *setting, count]) + ".")
+        name = " (Y)" * protocol.startswith("y,")
+        headings = ["Method", f"PSNR{name} {up}", escape("95 %"), f"SSIM{name} {up}", f"LPIPS {down}",
+                    "s/image"]
+        columns = [[escape(r.label) for r in group],
+                   _ranked([r.psnr for r in group], 2, True, best, second, missing),
+                   [f"{r.interval[0]:.2f} to {r.interval[1]:.2f}" for r in group],
+                   _ranked([r.ssim for r in group], 4, True, best, second, missing),
+                   _ranked([r.lpips for r in group], 4, False, best, second, missing),
+                   [missing if r.seconds is None else f"{r.seconds:.3f}" for r in group]]
+        yield caption, headings, [list(line) for line in zip(*columns)]
+
+
+def _ranked(values: list, digits: int, higher: bool, best: str, second: str, missing: str) -> list[str]:
+    """Formatted cells, ranked as they are shown, so that values that look equal are marked alike."""
+    cells = [None if v is None else f"{v:.{digits}f}" for v in values]
+    order = sorted(set(cells) - {None}, key=float, reverse=higher)
+    marks = dict(zip(order, (best, second))) if len(order) > 1 else {}
+    return [missing if c is None else marks.get(c, "{}").format(c) for c in cells]
+
+
+def _escape(text: str) -> str:
+    special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "—": "---"}
+    return "".join(special.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)

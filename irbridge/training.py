@@ -1,0 +1,223 @@
+"""The one training loop: of adapters, of the regression baseline and of the prior."""
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Callable
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from irbridge.checkpoint import Checkpoints, write_atomically
+from irbridge.data import CropStream, stream_loader
+from irbridge.errors import UserError
+from irbridge.model import Restorer
+
+
+def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) -> float:
+    """The learning rate of a step (0-based): linear warm-up, then "constant" or "cosine" down to 1 % at ``steps``."""
+    rate = lr * min(1.0, (step + 1) / max(warmup, 1))
+    if schedule == "cosine":
+        return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))
+    if schedule == "constant":
+        return rate
+    raise UserError(f"trainer.schedule={schedule!r} is unknown; choose cosine or constant.")
+
+
+def best_precision(requested: str) -> str:
+    """"auto" is bf16 where the processor computes in it (CUDA, AVX512-BF16, AMX), else float32.
+
+    Without such instructions bf16 is emulated: more than ten times slower than float32 on an AVX2 machine.
+    """
+    if requested != "auto":
+        return requested
+    fast_cpu = any(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile"))
+    return "bf16" if torch.cuda.is_available() or fast_cpu else "no"
+
+
+def step_noise(seed: int, step: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit normal noise (B, C, H, W) and uniforms (B,) of one step: a function of (seed, step) alone."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+    return torch.randn(shape, generator=generator), torch.rand(shape[0], generator=generator)
+
+
+class _StopSignal:
+    """Turns SIGINT and SIGTERM into a flag, so that the loop can save and leave."""
+
+    def __enter__(self):
+        self.raised = False
+        self.previous = {s: signal.signal(s, self._set) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _set(self, *_):
+        self.raised = True
+
+    def __exit__(self, *_):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path,
+        on_sample: Callable[[nn.Module, int], None] | None = None,
+        on_save: Callable[[dict], None] | None = None, log: Callable[[dict], None] | None = None) -> bool:
+    """Train ``model.trainable()`` for ``options["steps"]`` optimizer steps, resuming from the run's last checkpoint.
+
+    Args:
+        options: the ``trainer`` config. ``batch_size`` counts the images of an optimizer step over all processes.
+        run: where checkpoints and ``metrics.jsonl`` go.
+        on_sample: called with the averaged weights in place every ``sample_every`` steps.
+        on_save: called with the averaged weights of the trainable module at every save.
+        log: called with every line of ``metrics.jsonl``.
+
+    Returns:
+        True when all steps are done, False when SIGINT, SIGTERM or ``stop`` ended it early, with all saved.
+
+    Raises:
+        RuntimeError: the loss is not finite (names the step), or a checkpoint cannot be written.
+    """
+    accelerator = Accelerator(mixed_precision=best_precision(options["precision"]),
+                              cpu=options["device"] == "cpu")
+    main, world = accelerator.is_main_process, accelerator.num_processes
+    batch, parts = options["batch_size"], options["accumulate"] * world
+    if batch % parts:
+        raise UserError(f"trainer.batch_size={batch} does not divide by trainer.accumulate x processes = {parts}.")
+    if options["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)
+    module = model.trainable().to(accelerator.device)
+    model.to(accelerator.device)
+    ema = AveragedModel(module, multi_avg_fn=_averaging(options["ema_decay"]))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=options["lr"], betas=tuple(options["betas"]),
+                                  weight_decay=options["weight_decay"])
+    checkpoints = Checkpoints(run)
+    state = checkpoints.restore(module, ema, optimizer)
+    first, elapsed = state["step"], state.get("seconds", 0.0)
+    objective, optimizer = accelerator.prepare(model, optimizer)
+    metrics = _Metrics(run / "metrics.jsonl", first, log) if main else None
+    draws = iter(stream_loader(stream, first * batch, batch // parts, options["workers"],
+                               rank=accelerator.process_index, world=world))
+    end = min(options["steps"], options["stop"] or options["steps"])
+
+    def save(step: int) -> None:
+        if main:
+            checkpoints.save(step, module, ema, optimizer, seconds=elapsed + time.monotonic() - started)
+            if on_save:
+                on_save(ema.module.state_dict())
+
+    started, saved, seconds_saved = time.monotonic(), first, time.monotonic()
+    bar = tqdm(initial=first, total=options["steps"], desc="training", unit="step", disable=not main,
+               mininterval=1.0, dynamic_ncols=True)
+    step = first
+    with bar, _StopSignal() as signals:
+        model.train()
+        while step < end and not signals.raised:
+            rate = learning_rate(step, options["lr"], options["steps"], options["warmup"], options["schedule"])
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            losses = _accumulate(accelerator, objective, draws, options["accumulate"], batch, seed, step)
+            total = sum(losses.values())
+            if not math.isfinite(total):
+                raise RuntimeError(f"The loss is {total} at step {step}; lower trainer.lr or check the data. The checkpoint "
+                                   f"of step {saved} is intact: run the same command to go on from it.")
+            norm = accelerator.clip_grad_norm_(module.parameters(), options["clip"])
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            ema.update_parameters(module)
+            step += 1
+            spent = elapsed + time.monotonic() - started
+            speed = (step - first) * batch / (time.monotonic() - started)
+            bar.update()
+            bar.set_postfix(loss=f"{total:.4f}", images_s=f"{speed:.1f}", refresh=False)
+            if main and (step % options["log_every"] == 0 or step == end):
+                metrics.write({"step": step, "images": step * batch, "loss": total, **losses, "lr": rate,
+                               "grad_norm": float(norm), "images_per_second": speed, "seconds": spent})
+            if main and on_sample and (step % options["sample_every"] == 0 or step == options["steps"]):
+                with averaged(module, ema):
+                    on_sample(model, step)
+                model.train()
+            if step % options["save_every"] == 0 or time.monotonic() - seconds_saved > options["save_seconds"]:
+                save(step)
+                saved, seconds_saved = step, time.monotonic()
+    if step > saved or not checkpoints.latest():
+        save(step)
+    module.load_state_dict(ema.module.state_dict())
+    accelerator.wait_for_everyone()
+    return step >= options["steps"]
+
+
+def _accumulate(accelerator, objective, draws, rounds, batch, seed, step) -> dict[str, float]:
+    """Forward and backward over one optimizer step's images; returns the mean of each loss over all of them."""
+    sums: dict[str, float] = {}
+    for index in range(rounds):
+        pair = next(draws)
+        clean, degraded = (pair[k].to(accelerator.device) for k in ("clean", "degraded"))
+        noise, uniform = step_noise(seed, step, (batch, *clean.shape[1:]))
+        own = pair["draw"] % batch
+        if index < rounds - 1 and accelerator.num_processes > 1:
+            with accelerator.no_sync(objective):
+                losses = _backward(accelerator, objective, clean, degraded, noise[own], uniform[own], rounds)
+        else:
+            losses = _backward(accelerator, objective, clean, degraded, noise[own], uniform[own], rounds)
+        for key, value in losses.items():
+            sums[key] = sums.get(key, 0.0) + float(accelerator.reduce(value, "mean")) / rounds
+    return sums
+
+
+def _backward(accelerator, objective, clean, degraded, noise, uniform, rounds) -> dict[str, torch.Tensor]:
+    with accelerator.autocast():
+        losses = objective(clean, degraded, noise.to(clean.device), uniform.to(clean.device))
+    means = {key: value.float().mean() for key, value in losses.items()}
+    accelerator.backward(sum(means.values()) / rounds)
+    return {key: value.detach() for key, value in means.items()}
+
+
+def _averaging(decay: float):
+    """Exponential average whose first steps count more, so that short runs are not held at their start."""
+    @torch.no_grad()
+    def update(averages, current, count):
+        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+        torch._foreach_lerp_(averages, current, weight)
+    return update
+
+
+class averaged:
+    """Within the block the module carries its averaged weights."""
+
+    def __init__(self, module: nn.Module, ema: AveragedModel):
+        self.module, self.ema = module, ema
+
+    def __enter__(self):
+        self.own = {k: v.clone() for k, v in self.module.state_dict().items()}
+        self.module.load_state_dict(self.ema.module.state_dict())
+        self.module.eval()
+
+    def __exit__(self, *_):
+        self.module.load_state_dict(self.own)
+
+
+class _Metrics:
+    """``metrics.jsonl``: one line per logged step; lines after the checkpoint that a run resumes from are dropped."""
+
+    def __init__(self, path: Path, first: int, log: Callable[[dict], None] | None):
+        self.path, self.log = path, log
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= first]
+            write_atomically(path, lambda p: p.write_text("".join(line + "\n" for line in kept)))
+
+    def write(self, line: dict) -> None:
+        with open(self.path, "a") as handle:
+            handle.write(json.dumps(line) + "\n")
+        if self.log:
+            self.log(line)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):   # the half-written last line of a killed run
+        return math.inf

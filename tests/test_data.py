@@ -1,0 +1,206 @@
+import tarfile
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from irbridge.data import CropStream, ImageSource, PairedFolders, SyntheticPairs, centre_crop, stream_loader
+from irbridge.degradations import Noise
+from irbridge.errors import UserError
+from irbridge.images import list_images, read_image, to_image
+
+
+def pixels(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(folder, names, size=(20, 24)):
+    folder.mkdir(exist_ok=True)
+    for k, name in enumerate(names):
+        Image.fromarray(pixels(*size, seed=k)).save(folder / name)
+    return folder
+
+
+def pack(path, folder, mode="w"):
+    with tarfile.open(path, mode) as tar:
+        tar.add(folder, arcname="photos")
+    return path
+
+
+@pytest.fixture
+def clean(tmp_path):
+    return save(tmp_path / "clean", ["b.png", "a.png", "c.PNG"])
+
+
+def test_lists_images_sorted_and_only_images(clean):
+    (clean / "notes.txt").write_text("x")
+    (clean / ".hidden.png").write_text("x")
+    (clean / "folder.png").mkdir()
+    assert [p.name for p in list_images(clean)] == ["a.png", "b.png", "c.PNG"]
+
+
+def test_tar_gives_the_same_images_as_its_folder(tmp_path, clean):
+    folder, tar = ImageSource(clean), ImageSource(pack(tmp_path / "set.tar", clean))
+    assert folder.names == ["a", "b", "c"] and tar.names == ["photos_a", "photos_b", "photos_c"]
+    assert all(np.array_equal(folder[i], tar[i]) for i in range(3)) and len(list(tar)) == 3
+
+
+def test_refuses_sources_without_images(tmp_path, clean):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "text.tar").write_text("no tar")
+    cases = [tmp_path / "none", tmp_path / "absent", tmp_path / "absent.tar", tmp_path / "text.tar",
+             pack(tmp_path / "none.tar", tmp_path / "none"), pack(tmp_path / "zip.tar", clean, "w:gz"),
+             save(tmp_path / "twice", ["x.png", "x.bmp"])]
+    for path in cases:
+        with pytest.raises(UserError, match=path.name):
+            ImageSource(path)
+
+
+def test_centre_crop_keeps_short_sides():
+    image = np.arange(30).reshape(5, 6, 1)
+    assert centre_crop(image, 3)[..., 0].tolist() == [[7, 8, 9], [13, 14, 15], [19, 20, 21]]
+    assert centre_crop(image, 5).shape == (5, 5, 1) and centre_crop(image, 9).shape == centre_crop(image, None).shape
+
+
+def test_synthetic_pairs_depend_on_seed_and_name_only(tmp_path, clean):
+    pairs = SyntheticPairs(clean, Noise(), seed=3, size=16)
+    last = pairs[2]
+    (clean / "a.png").unlink()
+    again = SyntheticPairs(clean, Noise(), seed=3, size=16)
+    assert pairs.names == ["a", "b", "c"] and again.names == ["b", "c"] and again[1].name == last.name == "c"
+    assert np.array_equal(again[1].degraded, last.degraded) and last.clean.shape == (16, 16, 3)
+    assert not np.array_equal(SyntheticPairs(clean, Noise(), seed=4, size=16)[1].degraded, last.degraded)
+    assert 0.05 < np.std(last.degraded - last.clean) < 0.15
+
+
+@pytest.mark.parametrize("cleans, degradeds, partners", [
+    (["2.png", "1.png"], ["1.jpg", "2.jpg"], ["1", "2"]),
+    (["0001.png", "0001_5.png"], ["0001_0.8_0.2.png", "0001_1_0.1.png", "0001_5_1.png"], ["0001", "0001", "0001_5"]),
+    (["0_clean.png", "10_clean.png"], ["0_rain.png", "10_rain.png"], ["0_clean", "10_clean"]),
+    (["norain-001.png", "norain-2.png"], ["rain-001.png", "rain-2.png"], ["norain-001", "norain-2"])])
+def test_pairs_are_found_by_name(tmp_path, cleans, degradeds, partners):
+    pairs = PairedFolders(save(tmp_path / "clean", cleans), save(tmp_path / "degraded", degradeds))
+    pairs.check()
+    assert [clean.stem for clean, _ in pairs.paths] == partners
+    assert pairs[0].name == pairs.names[0] and len(pairs) == len(degradeds)
+    assert np.array_equal(pairs[1].clean, read_image(pairs.paths[1][0]))
+
+
+@pytest.mark.parametrize("degradeds, fault", [
+    (["a.png", "b.png"], "c.PNG"), (["a.png", "b.png", "c.png", "d.png"], "d.png"),
+    (["x.png", "y.png", "z.png"], r"x.png .* \(and 5 more\)"), (["a.png", "a.jpg", "b.png"], "several images named a"),
+    ([], "no images")])
+def test_refuses_folders_that_do_not_pair(tmp_path, clean, degradeds, fault):
+    with pytest.raises(UserError, match=fault):
+        PairedFolders(clean, save(tmp_path / "degraded", degradeds))
+
+
+def test_refuses_pairs_of_two_sizes_modes_or_a_broken_file(tmp_path, clean):
+    degraded = save(tmp_path / "degraded", ["a.png", "b.png", "c.png"])
+    pairs = PairedFolders(clean, degraded)
+    pairs.check()
+    Image.fromarray(pixels(24, 20)).save(degraded / "b.png")
+    with pytest.raises(UserError, match="b.png .*differ in size"):
+        pairs[1]
+    Image.open(degraded / "c.png").convert("L").save(degraded / "c.png")
+    with pytest.raises(UserError, match=r"b.png .*\(and 1 more\)\.$"):
+        pairs.check()
+    (degraded / "a.png").write_text("broken")
+    with pytest.raises(UserError, match=r"a.png .*\(and 2 more\)\.$"):
+        pairs.check()
+    with pytest.raises(UserError, match="absent"):
+        PairedFolders(tmp_path / "absent", degraded)
+
+
+def test_a_split_never_divides_the_versions_of_a_scene(tmp_path, clean):
+    degraded = save(tmp_path / "degraded", [f"{s}_{k}.png" for s in "abc" for k in range(4)])
+    held, kept = PairedFolders(clean, degraded), PairedFolders(clean, degraded)
+    held.keep(lambda index: index % 3 == 0)
+    kept.keep(lambda index: index % 3 != 0)
+    assert held.names == [f"a_{k}" for k in range(4)] and len(kept) == 8 and kept[0].name == "b_0"
+    with pytest.raises(UserError, match="too few"):
+        held.keep(lambda index: index > 9)
+
+
+NOISE = Noise()
+
+
+def stream(folder, seed=0, degradation=NOISE):
+    return CropStream(ImageSource(folder), 16, seed, degradation)
+
+
+def test_draws_are_crops_of_the_images_in_both_mirrorings(clean):
+    images = [np.asarray(Image.open(p)) for p in list_images(clean)]
+    views = {im[y : y + 16, x : x + 16][:, ::step].tobytes(): (k, step) for k, im in enumerate(images)
+             for y in range(5) for x in range(9) for step in (1, -1)}
+    draws = stream(clean, degradation=None)
+    found = set()
+    for k in range(40):
+        draw = draws[k]
+        assert torch.equal(draw["clean"], draw["degraded"]) and draw["clean"].shape == (3, 16, 16)
+        found.add(views[np.round(to_image(draw["clean"]) * 255).astype(np.uint8).tobytes()])
+    assert len(found) == 6
+
+
+def test_draws_are_a_pure_function_of_seed_and_number(clean):
+    forward, backward = stream(clean), stream(clean)
+    a = [forward[k] for k in range(6)]
+    b = [backward[k] for k in reversed(range(6))][::-1]
+    assert all(torch.equal(x[key], y[key]) for x, y in zip(a, b) for key in ("clean", "degraded"))
+    assert not torch.equal(stream(clean, seed=1)[0]["degraded"], a[0]["degraded"])
+    assert len({x["degraded"].numpy().tobytes() for x in a}) == 6
+
+
+def test_pairs_stay_aligned(tmp_path, clean):
+    degraded = tmp_path / "degraded"
+    degraded.mkdir()
+    for path in list_images(clean):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(degraded / f"{path.stem}.png")
+    draws = CropStream(PairedFolders(clean, degraded), 16, 0)
+    for k in range(20):
+        assert torch.allclose(draws[k]["clean"], -draws[k]["degraded"], atol=1e-6)
+
+
+def test_small_images_are_padded_by_reflection(tmp_path):
+    draw = stream(save(tmp_path / "small", ["s.png"], size=(5, 40)), degradation=None)[0]["clean"]
+    assert draw.shape == (3, 16, 16)
+    assert torch.equal(draw[:, 5], draw[:, 5 + 8]) and torch.equal(draw[:, 4], draw[:, 6])
+
+
+def batches(source, start, workers, count=4, **options):
+    return list(islice(stream_loader(source, start, 3, workers, **options), count))
+
+
+def same(a, b):
+    return len(a) == len(b) and all(torch.equal(x[k], y[k]) for x, y in zip(a, b) for k in ("clean", "degraded"))
+
+
+def test_batches_do_not_depend_on_workers_nor_on_where_they_start(tmp_path, clean):
+    source = stream(pack(tmp_path / "set.tar", clean))
+    state = torch.get_rng_state()
+    whole = batches(source, 0, 0)
+    assert whole[0]["clean"].shape == (3, 3, 16, 16) and torch.equal(whole[2]["degraded"][1], source[7]["degraded"])
+    assert same(batches(source, 0, 2), whole)
+    assert same(batches(source, 6, 0, 2), whole[2:])
+    loader = stream_loader(source, 0, 3)
+    assert same(list(islice(loader, 2)), list(islice(loader, 2)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_processes_share_the_batches_of_one(clean):
+    source = stream(clean)
+    parts = [batches(source, 0, 0, 2, rank=rank, world=2) for rank in range(2)]
+    assert same([parts[0][0], parts[1][0], parts[0][1], parts[1][1]], batches(source, 0, 0))
+
+
+def test_images_are_decoded_once_while_they_fit(clean, monkeypatch):
+    reads = []
+    monkeypatch.setattr("irbridge.data.read_image", lambda path: reads.append(path) or read_image(path))
+    kept = stream(clean)
+    first = [kept[k]["clean"] for k in range(30)]
+    assert len(reads) == 3
+    monkeypatch.setattr("irbridge.data.CACHE_BYTES", 20 * 24 * 3)
+    scarce = stream(clean)
+    assert all(torch.equal(scarce[k]["clean"], first[k]) for k in range(30)) and 3 + 3 < len(reads) < 3 + 30

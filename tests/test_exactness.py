@@ -1,0 +1,186 @@
+"""The sampling loop on a Gaussian x0 with its exact denoiser: which law does every combination converge to?
+
+The law of x0 given y is N(M0, V0) and the denoiser is E[x0 | state]. Every operation is then linear, so the
+loop runs on the *coefficients* of its states in the basis (1, xi_1, xi_2, ...) of all noises drawn, and the
+final mean and variance are exact numbers, not Monte Carlo. The limits below follow from the continuous-time
+loop in u = (x - b y) / a, whose level c / a is s: with q = s^2, the exact gain is g = V0 / (V0 + q).
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from golden import assert_close
+
+from irbridge.bridges import GOUB, OU, Brownian, Residual
+from irbridge.priors import VE, VP, Flow, vp_alphas_cumprod
+from irbridge.process import RULES, draw, forward_keep, step
+
+M0, V0, Y = 0.3, 0.5, -0.4
+ETA = 0.5
+STEPS = (30, 60, 120)
+BRIDGES = {"brownian": Brownian(), "ou": OU(lam=0.3, eps=0.02), "goub": GOUB(lam=0.5),
+           "residual": Residual(lam=0.25, modulated=False)}
+PINNED = ("brownian", "goub", "residual")
+PRIORS = {"direct": None, "vp": VP(vp_alphas_cumprod({})), "ve": VE(1e-4, 1e3), "flow": Flow()}
+CONVERGING = ("implicit", "posterior", "eta", "reverse")
+COMBINATIONS = [(b, p, r) for b in BRIDGES for p in PRIORS for r in CONVERGING
+                if (p, r) != ("direct", "reverse")]
+
+
+def denoise(state, m):
+    """E[x0 | state] for a state of the marginal m by Gaussian conditioning, linear in the coefficients."""
+    a, b, c = (float(v) for v in m)
+    gain = a * V0 / (a**2 * V0 + c**2) if a else 0.0
+    result = gain * state
+    result[0, 0] += M0 - gain * (a * M0 + b * Y)
+    return result
+
+
+def final_law(bridge, rule, prior, steps, raised=1.0):
+    """Mean and variance of the loop's last state; the prior's level is ``raised`` times the critical one."""
+    width = 2 * steps + 2
+    drawn = iter(range(1, width))
+
+    def noise():
+        unit = torch.zeros(1, width, dtype=torch.float64)
+        unit[0, next(drawn)] = 1
+        return unit
+
+    marginals = [bridge.marginal(t) for t in np.linspace(bridge.T, 0, steps + 1)]
+    y = torch.zeros(1, width, dtype=torch.float64)
+    y[0, 0] = Y
+    x, x0 = y + marginals[0].noise * noise(), y
+    for now, then in pairwise(marginals):
+        source, state = now, x
+        if prior:
+            level = prior.marginal(prior.timestep(raised * now.level))
+            z = step(x, x0, y, now, level, forward_keep(now, level), noise())
+            x0 = denoise(z, level)
+            if RULES[rule].from_prior:
+                source, state = level, z
+        else:
+            x0 = denoise(x, now)
+        keep = RULES[rule].keep(source, then, ETA)
+        x = step(state, x0, y, source, then, keep, noise() if RULES[rule].fresh else None)
+    return np.array([x[0, 0].item(), (x[0, 1:] ** 2).sum().item()])
+
+
+def start_level(bridge, prior, rule):
+    """Level at which the loop starts with y in the place of x0; infinite where that costs nothing."""
+    start = bridge.marginal(bridge.T).level
+    if rule == "reverse":
+        start = prior.marginal(prior.timestep(start)).level
+    return float(start)
+
+
+def limit_law(rule, start):
+    """The limit of many steps from u = y + start * xi, which differs from the marginal's x0 + start * xi.
+
+    The deviation from M0 shrinks as (V0 + q)^p, where p is 1/2 without fresh noise and 1 for the posterior,
+    and the variance V obeys V - V0 - q ~ (V0 + q)^(2 p).
+    """
+    remains = V0 / (V0 + start**2)
+    power = {"implicit": 0.5, "reverse": 0.5, "eta": (1 + ETA**2) / 2, "posterior": 1.0}[rule]
+    return np.array([M0 + (Y - M0) * remains**power, V0 * (1 - remains ** (2 * power))])
+
+
+@pytest.mark.parametrize("bridge,prior,rule", COMBINATIONS)
+def test_error_falls_like_one_over_steps(bridge, prior, rule):
+    """At the critical timestep the loop converges, at first order, to N(M0, V0) up to the start's own error.
+
+    The start is exact for a pinned bridge sampled on itself: the limit is N(M0, V0). It is not exact for OU,
+    whose x_T is drawn around y although a_T = eps > 0, nor for ``reverse`` through a prior of finite highest
+    level, which keeps the noise of z_T = alpha y + sigma xi as if alpha x0 were in it. Both floors are at
+    most of order (y - M0) sqrt(V0) / level for the mean, and are what ``limit_law`` says.
+    """
+    limit = limit_law(rule, start_level(BRIDGES[bridge], PRIORS[prior], rule))
+    errors = [np.abs(final_law(BRIDGES[bridge], rule, PRIORS[prior], n) - limit).sum() for n in STEPS]
+    assert errors[0] < 0.15
+    for coarse, fine in pairwise(errors):
+        assert 1.5 < coarse / fine < 2.2   # Brownian's levels ~ sqrt(t) add a logarithm: 1/N log N
+
+
+@pytest.mark.parametrize("rule", ("implicit", "posterior", "eta"))
+@pytest.mark.parametrize("bridge", PINNED)
+def test_pinned_bridges_have_no_floor(bridge, rule):
+    """The limit there is the true posterior, its mean without any discretisation error at all."""
+    assert limit_law(rule, start_level(BRIDGES[bridge], None, rule)) == pytest.approx([M0, V0])
+    assert final_law(BRIDGES[bridge], rule, None, STEPS[0])[0] == pytest.approx(M0, abs=1e-9)
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_mean_contracts_to_the_posterior_mean(bridge):
+    """Without fresh noise u - M0 shrinks as V0 + q: no variance is left but what the start of OU brought."""
+    start = start_level(BRIDGES[bridge], None, "mean")
+    remains = V0 / (V0 + start**2)
+    limit = [M0 + (Y - M0) * remains, (start * remains) ** 2 if remains else 0.0]
+    assert final_law(BRIDGES[bridge], "mean", None, 60) == pytest.approx(limit, abs=1e-6)
+    assert final_law(BRIDGES[bridge], "mean", PRIORS["flow"], 60) == pytest.approx(limit, abs=1e-3)
+
+
+@pytest.mark.parametrize("prior", ("direct", "flow"))
+@pytest.mark.parametrize("bridge", PINNED)
+def test_renoise_ends_with_half_the_variance(bridge, prior):
+    """Redrawing all noise re-denoises the same state: var <- g^2 (var + q), whose fixed point is
+    V0^2 / (2 V0 + q), that is V0 / 2 at the clean end. The mean is right; it nears slower than 1/steps.
+    """
+    laws = [final_law(BRIDGES[bridge], "renoise", PRIORS[prior], n) for n in STEPS]
+    errors = [abs(law[1] - V0 / 2) for law in laws]
+    assert laws[-1][0] == pytest.approx(M0, abs=1e-3)
+    assert errors[-1] < 0.02
+    assert 1.3 < errors[0] / errors[1] < 2 and 1.3 < errors[1] / errors[2] < 2
+
+
+@pytest.mark.parametrize("rule", ("implicit", "posterior", "eta"))
+@pytest.mark.parametrize("bridge", PINNED)
+def test_above_the_critical_level_the_variance_shrinks(bridge, rule):
+    """A prior state at ``raised`` times the bridge's level blunts the denoiser: its estimate, averaged over
+    the transition's noise, has gain V0 / (V0 + raised^2 q). The variance converges to V0 / raised^2.
+    """
+    raised = 1.5
+    mean, variance = final_law(BRIDGES[bridge], rule, PRIORS["flow"], 120, raised)
+    assert mean == pytest.approx(M0, abs=1e-6)
+    assert variance == pytest.approx(V0 / raised**2, abs=0.005)
+
+
+@pytest.mark.parametrize("bridge", PINNED)
+def test_reverse_above_the_critical_level_is_between_implicit_and_renoise(bridge):
+    """IRBridge's own step adds fresh noise (1 - kappa^2) each time: kappa = 1 / raised. The fixed point of
+    V <- h^2 (V + (raised^2 - 1) q), h = g + (1 - g) / raised, is V0 (1 + kappa) / 2 at the clean end: V0 at
+    the critical level, V0 / 2 (renoise) far above it. Slower than 1/steps, as renoise is.
+    """
+    raised = 1.5
+    errors = [V0 * (1 + 1 / raised) / 2 - final_law(BRIDGES[bridge], "reverse", PRIORS["flow"], n, raised)[1]
+              for n in STEPS]
+    assert 0 < errors[-1] < 0.04
+    assert 1.3 < errors[0] / errors[1] < 2 and 1.3 < errors[1] / errors[2] < 2
+
+
+@pytest.mark.parametrize("prior", [VP(vp_alphas_cumprod({})), VE(), Flow(3.0)])
+@pytest.mark.parametrize("T", (1, 7, 1000))
+@pytest.mark.parametrize("kind", (Brownian, OU, GOUB, Residual))
+def test_everything_is_finite_at_both_ends(kind, T, prior):
+    """All pairs of times, ends and their neighbours too, in one batch: in, denoised, out by all rules."""
+    bridge, near = kind(T=T), 1e-9 * T
+    t, s = torch.tensor([(t, s) for t in (0, 1e-300, near, 0.3 * T, T - near, T)
+                         for s in (0, 1e-300, near, 0.3 * T, T - near, T) if s <= t], dtype=torch.float64).T
+    now, then = bridge.marginal(t), bridge.marginal(s)
+    x0, y, eps, fresh = torch.randn(4, len(t), 1, 2, 2, generator=torch.Generator().manual_seed(0),
+                                    dtype=torch.float64)
+    x = draw(now, x0, y, eps * bridge.scale(x0, y))
+    tau = prior.critical(now)
+    level = prior.marginal(tau)
+    z = step(x, x0, y, now, level, forward_keep(now, level), fresh)
+    estimate = prior.clean(z, eps, tau)
+    states = [x, z, estimate]
+    for how in RULES.values():
+        source, state = (level, z) if how.from_prior else (now, x)
+        keep = how.keep(source, then, 0.5)
+        assert (keep >= 0).all() and (keep <= then.noise * (1 + 1e-12)).all()
+        states.append(step(state, estimate, y, source, then, keep, fresh if how.fresh else None))
+    assert all(state.isfinite().all() for state in states)
+    at_clean_end = s == 0
+    for state in states[3:]:
+        assert_close(state[at_clean_end], estimate[at_clean_end], 1e-9, 1e-9)

@@ -1,0 +1,255 @@
+"""The model on an analytic backbone whose answer is known, and what every user of ``restore`` counts on."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import configured
+from torch import nn
+
+from irbridge.adapters import Condition, ControlAdapter, StaticAdapter, Trunk
+from irbridge.bridges import GOUB, OU, Brownian, Residual
+from irbridge.config import instantiate
+from irbridge.errors import UserError
+from irbridge.model import IRBridge, Regression, loss_weight, pad
+from irbridge.priors import VP, Prior, vp_alphas_cumprod
+from irbridge.process import RULES, broadcast, marginal
+from irbridge.timesteps import Timesteps, critical
+
+BRIDGES = {"brownian": Brownian(sigma=0.5), "ou": OU(), "goub": GOUB(), "residual": Residual(),
+           "residual, plain": Residual(modulated=False)}
+PUBLISHED = Timesteps(offset={100: 300, 0: 0})
+
+
+class Analytic(nn.Module):
+    """Stands in for PixelBackbone: the exact denoiser of x0 ~ N(mean, variance), or a known x0 with variance 0."""
+
+    channels, stride = 3, 8
+
+    def __init__(self, mean, variance=0.0):
+        super().__init__()
+        self.prior: Prior = VP(vp_alphas_cumprod({}))
+        self.mean, self.variance, self.calls = mean, variance, []
+
+    def denoise(self, z, tau, residuals=None):
+        if residuals is not None:
+            residuals(z, tau)
+        self.calls.append(z)
+        m = self.prior.marginal(tau)
+        gain = broadcast(m.clean * self.variance / (m.clean**2 * self.variance + m.noise**2), z)
+        return self.mean + gain * (z - broadcast(m.clean, z) * self.mean)
+
+
+class Blind(nn.Module):
+    """An adapter that changes nothing; its anchor is what it is told."""
+
+    def __init__(self, anchor=None, stride=8):
+        super().__init__()
+        self.stride, self.anchor = stride, anchor
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def condition(self, y):
+        return Condition(y, self.anchor, None)
+
+    def residuals(self, condition, z, time):
+        return None
+
+
+def toy(mean, variance=0.0, bridge=GOUB(), timesteps=critical(), anchor=None, **sampler):
+    return IRBridge(Analytic(mean, variance), Blind(anchor), bridge, timesteps, "y" if anchor is None else "anchor", sampler)
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def real(backbone, adapter=StaticAdapter, bridge=GOUB(), endpoint="anchor", seed=0, **options):
+    """An IRBridge on the tiny backbone whose adapter is not the identity."""
+    torch.manual_seed(seed)
+    adapter = adapter(backbone, [8, 8], anchor=True)
+    with torch.no_grad():
+        for p in adapter.parameters():
+            p.add_(0.05 * noise(*p.shape, seed=1))
+    return IRBridge(backbone, adapter, bridge, PUBLISHED, endpoint, **options).eval()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_path_reaches_a_known_image(bridge, rule):
+    x0, y = noise(2, 3, 8, 8).clamp(-1, 1), noise(2, 3, 8, 8, seed=1)
+    model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
+    states = list(model.path(y, steps=20, rule_name=rule))
+    distance = [float((s.x - x0).square().mean().sqrt()) for s in states]
+    assert torch.allclose(states[-1].x0, x0, atol=1e-5) and torch.allclose(model.restore(y, steps=20), x0, atol=1e-5)
+    assert distance[-1] < 0.2 * distance[0] and all(torch.isfinite(s.x).all() for s in states)
+
+
+@pytest.mark.parametrize("rule", ["reverse", "posterior", "implicit", "eta"])
+def test_path_samples_the_right_law(rule):
+    """With the exact denoiser of N(0.3, 0.5^2) the last estimate has about that law, whatever y says."""
+    y = torch.full((4, 3, 64, 64), -0.4)
+    *_, last = toy(0.3, 0.25, bridge=GOUB(lam=0.5), steps=60, rule=rule).path(y)
+    assert abs(float(last.x0.mean()) - 0.3) < 0.03, last.x0.mean()
+    assert abs(float(last.x0.std()) / 0.5 - 1) < 0.06, last.x0.std()
+
+
+def test_first_state_is_the_end_and_times_are_even():
+    y, anchor = noise(1, 3, 8, 8), noise(1, 3, 8, 8, seed=1)
+    states = list(toy(torch.zeros(1, 3, 8, 8), anchor=anchor).path(y, steps=5))
+    assert [s.t for s in states] == pytest.approx([100, 80, 60, 40, 20])
+    assert torch.allclose(states[0].x, anchor, atol=1e-6)      # GOUB is pinned
+
+
+@pytest.mark.parametrize("adapter", [StaticAdapter, ControlAdapter])
+def test_noise_of_an_image_does_not_depend_on_its_batch(backbone, adapter):
+    model, y = real(backbone, adapter), noise(3, 3, 16, 16).clamp(-1, 1)
+    together = model.restore(y, seed=7, steps=3, rule_name="posterior")
+    alone = torch.cat([model.restore(y[i:i + 1], seed=7 + i, steps=3, rule_name="posterior") for i in range(3)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_the_seed_alone_decides(backbone):
+    model, y = real(backbone), noise(1, 3, 16, 16).clamp(-1, 1)
+    first = model.restore(y, seed=1, rule_name="posterior")
+    torch.manual_seed(99)
+    assert torch.equal(model.restore(y, seed=1, rule_name="posterior"), first)
+    assert not torch.equal(model.restore(y, seed=2, rule_name="posterior"), first)
+
+
+@pytest.mark.parametrize("height, width", [(33, 47), (17, 16), (16, 16), (3, 5), (1, 1), (2, 40)])
+def test_any_size(backbone, height, width):
+    image = np.random.default_rng(0).random((height, width, 3), dtype=np.float32)
+    model = real(backbone)
+    torch.manual_seed(0)
+    trunk = Trunk([4, 4, 8, 8])
+    for restorer in (model, Regression(trunk)):
+        out = restorer.restore(image)
+        assert out.shape == image.shape and out.dtype == np.float32 and 0 <= out.min() <= out.max() <= 1
+    # The trunk is the identity at its start, so what is cropped away again must be exactly the padding.
+    assert np.abs(out - image).max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [(5, 9), (16, 16), (1, 3)])
+def test_padding_reflects(size):
+    image = noise(1, 3, *size)
+    padded = pad(image, 8)
+    assert padded.shape[-2] % 8 == padded.shape[-1] % 8 == 0 and padded.shape[-2] - size[0] < 8
+    assert torch.equal(padded[..., : size[0], : size[1]], image)
+    if size[1] == 9:
+        assert torch.equal(padded[..., :5, 9:], image.flip(-1)[..., 1:8])
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_calls_of_the_network_are_the_steps(steps):
+    model = toy(torch.zeros(1, 3, 8, 8))
+    model.restore(noise(1, 3, 8, 8), steps=steps)
+    assert len(model.backbone.calls) == steps
+    for path in (model.ddim, lambda y, **k: model.ddim(y, start="end", **k)):
+        model.backbone.calls.clear()
+        model.restore(noise(1, 3, 8, 8), steps=steps, path=path)
+        assert len(model.backbone.calls) == steps
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_every_bridge_with_every_rule_is_finite(backbone, bridge, rule, steps):
+    model = real(backbone, bridge=BRIDGES[bridge], sampler={"steps": steps, "rule": rule, "eta": 0.5})
+    out = model.restore(noise(1, 3, 16, 16).clamp(-1, 1))
+    assert out.shape == (1, 3, 16, 16) and out.isfinite().all()
+
+
+def test_baselines(backbone):
+    model, y = real(backbone), noise(1, 3, 16, 16).clamp(-1, 1)
+    assert torch.equal(model.restore(y, path=model.coarse), model.adapter.condition(y).anchor.clamp(-1, 1))
+    x0 = noise(1, 3, 8, 8).clamp(-1, 1)
+    for start in ("noise", "end"):
+        assert torch.allclose(toy(x0).restore(y[..., :8, :8], path=lambda *a, **k: toy(x0).ddim(*a, start=start, **k)), x0, atol=1e-5)
+
+
+def test_wrong_endpoints(backbone):
+    with pytest.raises(UserError, match="anchor"):
+        model = IRBridge(backbone, StaticAdapter(backbone, [8, 8], anchor=False), GOUB(), critical(), "anchor")
+        model.restore(noise(1, 3, 16, 16))
+    with pytest.raises(UserError, match="choose y or anchor"):
+        real(backbone, endpoint="z")
+    with pytest.raises(UserError, match="reverse"):
+        real(backbone, sampler={"rule": "forward"})
+
+
+def batch():
+    return noise(2, 3, 16, 16).clamp(-1, 1), noise(2, 3, 16, 16, seed=1).clamp(-1, 1), noise(2, 3, 16, 16, seed=2), torch.tensor([0.6, 0.1])
+
+
+@pytest.mark.parametrize("states", ["prior", "visited"])
+@pytest.mark.parametrize("weight", ["x0", "eps", "v"])
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_loss_options(backbone, states, weight, norm):
+    losses = real(backbone, loss={"states": states, "weight": weight, "norm": norm}).loss(*batch())
+    assert losses.keys() == {"prior", "anchor"}
+    assert all(v.shape == (2,) and v.isfinite().all() and (v > 0).all() for v in losses.values())
+
+
+def test_published_loss_is_that_of_the_noise(backbone):
+    """states=prior, weight=eps, norm=l2 is the plain eps loss of the network's own output."""
+    clean, degraded, xi, uniform = batch()
+    model = real(backbone, loss={"states": "prior", "weight": "eps", "norm": "l2"})
+    tau, prior = uniform.double() * model.backbone.prior.highest, model.backbone.prior
+    m = prior.marginal(tau)
+    z = (m.clean.sqrt()**2).float()[:, None, None, None] * clean + m.noise.float()[:, None, None, None] * xi
+    condition = model.adapter.condition(degraded)
+    from irbridge.backbones import inject
+    with inject(model.backbone.unet, condition.residuals):
+        eps = model.backbone.unet(z, tau.float()).sample
+    expected = (eps - xi).square().flatten(1).mean(1)
+    assert torch.allclose(model.loss(clean, degraded, xi, uniform)["prior"], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("option, value", [("states", "bridge"), ("weight", "snr"), ("norm", "l3")])
+def test_unknown_loss_options(backbone, option, value):
+    with pytest.raises(UserError, match=f"{value}.* choose"):
+        real(backbone, loss={option: value}).loss(*batch())
+
+
+def test_anchor_weight_scales_the_anchor_loss_alone(backbone):
+    one, ten = (real(backbone, loss={"anchor": w}).loss(*batch()) for w in (1.0, 10.0))
+    assert torch.allclose(10 * one["anchor"], ten["anchor"]) and torch.equal(one["prior"], ten["prior"])
+
+
+def test_loss_weights_convert_the_error_of_x0():
+    m = marginal(0.6, 0.0, 0.8)
+    z, x0, guess = 1.3, 0.2, 0.5
+    errors = {"x0": guess - x0, "eps": (z - 0.6 * guess) / 0.8 - (z - 0.6 * x0) / 0.8,
+              "v": (0.6 * z - guess) / 0.8 - (0.6 * z - x0) / 0.8}
+    for kind, error in errors.items():
+        assert float(loss_weight(m, kind)) * abs(guess - x0) == pytest.approx(abs(error))
+
+
+@pytest.mark.parametrize("uniform, call", [(0.0, 0), (0.3, 1), (0.6, 2), (0.99, 3)])
+@pytest.mark.parametrize("adapter", [StaticAdapter, ControlAdapter])
+def test_visited_states_are_those_of_the_path(backbone, adapter, uniform, call):
+    model = real(backbone, adapter, sampler={"steps": 4, "rule": "posterior"})
+    seen, denoise = [], backbone.denoise
+    backbone.denoise = lambda z, *rest: (seen.append(z.clone()), denoise(z, *rest))[1]
+    clean, degraded, xi, _ = batch()
+    uniforms = torch.tensor([uniform, 0.5])
+    model.loss(clean, degraded, xi, uniforms)
+    assert len(seen) == call + 1
+    first = int(float(uniforms[0]) * 2**31)
+    with torch.no_grad():
+        states = list(model.path(degraded, seeds=[first, first + 1]))
+    for k in range(call + 1):
+        assert torch.allclose(seen[k], states[k].z, atol=1e-6), k
+
+
+def test_regression_is_y_at_its_start_and_learns_l1():
+    model = Regression(Trunk([8, 8]))
+    clean, degraded, *rest = batch()
+    assert torch.allclose(model.restore(degraded), degraded)
+    assert torch.allclose(model.loss(clean, degraded, *rest)["regression"], (degraded - clean).abs().flatten(1).mean(1))
+
+
+def test_configured_parts_make_a_model(backbone):
+    cfg = configured("train", "name=t", "adapter.channels=[8,8]")
+    model = IRBridge(backbone, instantiate(cfg.adapter, backbone), instantiate(cfg.bridge), instantiate(cfg.timesteps),
+                     cfg.endpoint, dict(cfg.sampler), dict(cfg.loss))
+    assert model.restore(noise(1, 3, 16, 16)).isfinite().all()
