@@ -89,7 +89,7 @@ class OU(Bridge):
 
 def _pinned(theta: Tensor, total: float, variance: float) -> Marginal:
     """OU bridge between x0 and y with mean y, in decaying exponentials that cannot overflow."""
-    past, future, whole = (-torch.expm1(-2 * torch.as_tensor(u)) for u in (theta, total - theta, total))
+    past, future, whole = (-torch.expm1(-2 * torch.as_tensor(u, dtype=torch.float64)) for u in (theta, total - theta, total))
     clean = torch.exp(-theta) * future / whole
     return marginal(clean, 1 - clean, (variance * past * future / whole).clamp(min=0).sqrt())
 

@@ -32,13 +32,16 @@ def write_json(path: Path, value) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read JSON; :class:`UserError` where the file is missing or not JSON."""
+    """Read a JSON object; :class:`UserError` where the file is missing or holds anything else."""
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is missing; give the folder of a trained run or of a saved model.") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable as JSON ({error}); copy it again.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; copy it again.")
+    return value
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
@@ -97,7 +100,7 @@ class Checkpoints:
             write_json(temporary / "state.json", {"step": step, **state})
             shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:   # safetensors wraps a full disk in its own
             raise RuntimeError(f"The checkpoint of step {step} could not be written to {self.folder} ({error}); make room "
                                "and run the same command again: the previous checkpoint is intact.") from error
         finally:
@@ -113,7 +116,7 @@ class Checkpoints:
         load_into(module, load_weights(folder / "model.safetensors"), str(folder))
         load_into(ema, load_weights(folder / "ema.safetensors"), str(folder))
         _unflatten(optimizer, load_weights(folder / "optimizer.safetensors"))
-        return json.loads((folder / "state.json").read_text())
+        return read_json(folder / "state.json")
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

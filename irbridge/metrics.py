@@ -77,9 +77,9 @@ def ssim(restored: np.ndarray, clean: np.ndarray, protocol: Protocol) -> float:
     from skimage.metrics import structural_similarity
 
     restored, clean = _prepared(restored, clean, protocol, SSIM_WINDOW)
-    return float(structural_similarity(clean, restored, win_size=SSIM_WINDOW, gaussian_weights=True, sigma=1.5,
-                                       K1=0.01, K2=0.03, use_sample_covariance=False, data_range=255,
-                                       channel_axis=-1 if clean.ndim == 3 else None))
+    return float(structural_similarity(
+        clean, restored, win_size=SSIM_WINDOW, gaussian_weights=True, sigma=1.5, K1=0.01, K2=0.03,
+        use_sample_covariance=False, data_range=255, channel_axis=-1 if clean.ndim == 3 else None))
 
 
 class LPIPS:
@@ -150,12 +150,12 @@ def bootstrap_interval(values, seed: int = 0, draws: int = 2000) -> tuple[float,
 def _prepared(restored, clean, protocol: Protocol, smallest: int) -> list[np.ndarray]:
     """Both images as the protocol compares them: float64 on 0 to 255, (H, W, 3) or, in y, (H, W)."""
     if restored.shape != clean.shape:
-        raise UserError(f"The restored image {restored.shape} and its reference {clean.shape} differ in shape; "
-                        "compare images of one size.")
+        raise UserError(f"The restored image {restored.shape} and its reference {clean.shape} differ in "
+                        "shape; compare images of one size.")
     images = [_prepare(restored, protocol), _prepare(clean, protocol)]
     if min(images[0].shape[:2]) < smallest:
-        raise UserError(f"An image of shape {clean.shape} with crop {protocol.crop} leaves less than the {smallest} "
-                        f"x {smallest} pixels that the score needs; use larger images or a smaller crop.")
+        raise UserError(f"An image of shape {clean.shape} with crop {protocol.crop} leaves less than the "
+                        f"{smallest} x {smallest} pixels to score; use larger images or a smaller crop.")
     return images
 
 

@@ -175,10 +175,12 @@ class IRBridge(Restorer):
         for t, s in zip(times[:-1], times[1:]):
             tau = self.timesteps(self.bridge, self.backbone.prior, t)
             level, there = self.backbone.prior.marginal(tau), self.bridge.marginal(s)
-            z = step(x, x0, end, here, level, forward_keep(here, level), noise(end))
+            scale = self.bridge.scale(x0, end)
+            z = step(x, x0, end, here, level, forward_keep(here, level), noise(end), scale)
             x0 = yield float(t), x, z, tau
-            now, state = (level, z) if how.from_prior else (here, x)
-            fresh = noise(end) * self.bridge.scale(x0, end) if how.fresh else None
+            scale = self.bridge.scale(x0, end)
+            now, state = (level, self._modulate(z, x0, level, scale)) if how.from_prior else (here, x)
+            fresh = noise(end) * scale if how.fresh else None
             x = step(state, x0, end, now, there, how.keep(now, there, eta), fresh)
             here = there
         yield None
@@ -246,9 +248,16 @@ class IRBridge(Restorer):
         t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
         here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
         level = self.backbone.prior.marginal(tau)
-        x = draw(here, clean, end, noise * self.bridge.scale(clean, end))
+        scale = self.bridge.scale(clean, end)
+        x = draw(here, clean, end, noise * scale)
         fresh = noise.flip(-1, -2)   # as good as new: no pixel meets its own noise, and a step needs one array only
-        return step(x, end, end, here, level, forward_keep(here, level), fresh), tau
+        return step(x, end, end, here, level, forward_keep(here, level), fresh, scale), tau
+
+    @staticmethod
+    def _modulate(z: Tensor, x0: Tensor, level: Marginal, scale: Tensor | float) -> Tensor:
+        """z with its noise multiplied by the bridge's residual (RDBM), so that it enters the bridge with its law."""
+        mean = draw(level, x0, x0, torch.zeros_like(z))
+        return mean + scale * (z - mean) if torch.is_tensor(scale) else z
 
     @torch.no_grad()
     def _visited(self, clean, condition, noise, uniform):

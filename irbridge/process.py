@@ -48,7 +48,7 @@ def draw(m: Marginal, x0: Tensor, y: Tensor, noise: Tensor) -> Tensor:
 
 
 def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal,
-         keep: Tensor, noise: Tensor | None = None) -> Tensor:
+         keep: Tensor, noise: Tensor | None = None, spread: Tensor | float = 1.0) -> Tensor:
     """Move a state from the marginal ``now`` to the marginal ``then`` (IRBridge, Proposition 3.1).
 
         u' = (k/c) u + (a' - (k/c) a) x0 + (b' - (k/c) b) y + sqrt(c'^2 - k^2) xi,    0 <= k <= c'
@@ -59,6 +59,8 @@ def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal,
         keep: k, the standard deviation of the state's own noise that survives; see :data:`RULES`.
         noise: xi, unit normal (times the residual for a residual-modulated bridge). ``None`` leaves the
             fresh noise out, which keeps the marginal only where k = c'.
+        spread: what the noise in the state is multiplied by, element-wise, where xi is not: the residual, on the
+            way from a residual-modulated bridge to an isotropic prior.
 
     At a pinned end (c = 0) the state says nothing that x0 and y do not: k must be 0 there, and the step
     draws from ``then`` outright ("booting noise", DBIM). It never divides by c = 0.
@@ -69,8 +71,12 @@ def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal,
               + broadcast(then.degraded - ratio * now.degraded, state) * y)
     if noise is None:
         return result
-    fresh = (then.noise**2 - (ratio * now.noise) ** 2).clamp(min=0).sqrt()
-    return result + broadcast(fresh, state) * noise
+    kept = torch.where(now.noise > 0, keep, 0.0)   # not ratio * c, whose rounding would leave a trace of noise
+    if torch.is_tensor(spread):
+        fresh = (broadcast(then.noise, state) ** 2 - (broadcast(kept, state) * spread) ** 2).clamp(min=0).sqrt()
+    else:
+        fresh = broadcast((then.noise**2 - (kept * spread) ** 2).clamp(min=0).sqrt(), state)
+    return result + fresh * noise
 
 
 def posterior_keep(now: Marginal, then: Marginal) -> Tensor:
@@ -99,7 +105,8 @@ def forward_keep(now: Marginal, then: Marginal) -> Tensor:
     It exists when the target is at least as noisy, ``c'/a' >= c/a``. Nearer than that k is clamped to
     c', and the step uses whatever x0 it is given, as it does at a pinned end.
     """
-    return _unpinned(now, torch.minimum(now.level * then.clean, then.noise))
+    wanted = torch.where(now.clean > 0, now.noise * then.clean / now.clean, then.noise)
+    return _unpinned(now, torch.minimum(wanted, then.noise))
 
 
 def _unpinned(now: Marginal, keep: Tensor) -> Tensor:

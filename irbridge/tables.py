@@ -11,9 +11,7 @@ import numpy as np
 from irbridge.errors import UserError
 from irbridge.metrics import bootstrap_interval
 
-REQUIRED = {"name", "task", "row", "protocol", "psnr", "ssim"}
-COLUMNS = ["task", "method", "protocol", "setting", "images", "psnr", "psnr_low", "psnr_high", "ssim", "lpips",
-           "seconds"]
+REQUIRED = "name", "task", "row", "protocol", "psnr", "ssim"
 
 
 @dataclass(frozen=True)
@@ -45,18 +43,16 @@ class Row:
 
 
 def read_records(path: str | Path) -> list[dict]:
-    """Records of one ``records.jsonl`` or of all below a folder; a last line that a kill cut short is dropped.
+    """Records of one ``records.jsonl`` or of all below a folder; a last line cut short by a kill is dropped.
 
     Below a folder of runs, each record also gets its run's folder as "run".
 
     Raises:
-        UserError: missing, no records below the folder, or a corrupt line (names file and line).
+        UserError: no records below the folder, or a corrupt line (names file and line).
     """
     path = Path(path)
     if path.is_file():
         return _read(path)
-    if not path.is_dir():
-        raise UserError(f"The results {path} do not exist; give a run, its results, or one records.jsonl.")
     records = []
     for file in sorted(path.rglob("records.jsonl")):
         parts = file.relative_to(path).parts
@@ -64,7 +60,7 @@ def read_records(path: str | Path) -> list[dict]:
         run = {"run": "/".join(parts[:depth])} if depth else {}
         records += [record | run for record in _read(file)]
     if not records:
-        raise UserError(f"There are no records below {path}; score a run first with scripts/evaluate.py.")
+        raise UserError(f"There are no records below {path}; give the folder of a scored run.")
     return records
 
 
@@ -74,13 +70,13 @@ def _read(path: Path) -> list[dict]:
         try:
             record = json.loads(line) if line.strip() else None
             if record is not None:
-                missing = REQUIRED - record.keys()
+                missing = [k for k in REQUIRED if record.get(k) is None]
                 if missing:
-                    raise ValueError(f"no {min(missing)}")
+                    raise ValueError(f"no {missing[0]}")
                 records.append(record)
         except (ValueError, AttributeError) as error:
             if number < len(lines):   # the last piece has no newline: it was being written
-                raise UserError(f"{path}, line {number}, is not a record ({error}); delete that line.") from None
+                raise UserError(f"{path}, line {number}, is no record ({error}); delete that line.") from None
     return records
 
 
@@ -88,16 +84,16 @@ def aggregate(records: list[dict]) -> list[Row]:
     """One :class:`Row` per (task, row, protocol) of each run, data and size; by task, then PSNR upwards.
 
     Raises:
-        UserError: one image has two different scores for the same row and seed (two settings behind one name).
+        UserError: an image has two different scores for one row and seed (two settings behind one name).
     """
     groups: dict[tuple, dict[str, dict]] = {}
     for r in records:
         setting = tuple(f"{k} {r[k]}" for k in ("data", "size") if r.get(k) is not None)
-        images = groups.setdefault((r["task"], r["row"], r["protocol"], r.get("run", ""), setting), {})
-        draws = images.setdefault(r["name"], {})
+        key = r["task"], r["row"], r["protocol"], r.get("run", ""), setting
+        draws = groups.setdefault(key, {}).setdefault(r["name"], {})
         if draws.setdefault(r.get("seed"), r)["psnr"] != r["psnr"]:
-            raise UserError(f"{r['task']}, {r['row']!r} holds two different scores of {r['name']} for one seed; "
-                            "make the table from one of the results folders.")
+            raise UserError(f"{r['task']}, {r['row']!r} has two different scores of {r['name']} for one "
+                            "seed; make the table from one of the results folders.")
     rows = []
     for key, images in groups.items():
         mean = {k: [_mean([d.get(k) for d in draws.values()]) for draws in images.values()]
@@ -113,8 +109,7 @@ def _mean(values: list) -> float | None:
 
 def to_markdown(rows: list[Row]) -> str:
     """One table per comparison: best in bold, second underlined, missing as an em dash."""
-    text = []
-    style = "**{}**", "<u>{}</u>", "—", lambda s: s.replace("|", "\\|"), "↑", "↓"
+    text, style = [], ("**{}**", "<u>{}</u>", "—", lambda s: s.replace("|", "\\|"), "↑", "↓")
     for caption, headings, body in _tables(rows, *style):
         lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *body]
         text.append(f"{caption}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
@@ -123,24 +118,24 @@ def to_markdown(rows: list[Row]) -> str:
 
 def to_latex(rows: list[Row]) -> str:
     """The same tables for LaTeX, which needs the package booktabs."""
-    text = []
-    style = "\\textbf{{{}}}", "\\underline{{{}}}", "---", _escape, "$\\uparrow$", "$\\downarrow$"
+    text, style = [], ("\\textbf{{{}}}", "\\underline{{{}}}", "---", _escape, "$\\uparrow$", "$\\downarrow$")
     for caption, headings, body in _tables(rows, *style):
         head, *lines = (" & ".join(line) + " \\\\" for line in [headings, *body])
         start = f"\\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}"
-        text.append("\n".join(["\\begin{table}", "\\centering", f"\\caption{{{caption}}}", start, "\\toprule", head,
-                               "\\midrule", *lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
+        text.append("\n".join(["\\begin{table}", "\\centering", f"\\caption{{{caption}}}", start, "\\toprule",
+                               head, "\\midrule", *lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
     return "\n\n".join(text)
 
 
 def to_csv(rows: list[Row]) -> str:
     """All rows with full numbers, the protocol and the image count in columns; missing is empty."""
+    lines = [{"task": r.task, "method": r.label, "protocol": r.protocol, "setting": ", ".join(r.setting),
+              "images": len(r.images), "psnr": r.psnr, "psnr_low": r.interval[0], "psnr_high": r.interval[1],
+              "ssim": r.ssim, "lpips": r.lpips, "seconds": r.seconds} for r in rows]
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for r in rows:
-        writer.writerow([r.task, r.label, r.protocol, ", ".join(r.setting), len(r.images), r.psnr, *r.interval,
-                         r.ssim, r.lpips, r.seconds])
+    writer = csv.DictWriter(out, lines[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return out.getvalue().rstrip("\n")
 
 
@@ -150,18 +145,16 @@ def _tables(rows: list[Row], best: str, second: str, missing: str, escape, up: s
     for row in rows:
         groups.setdefault((row.task, row.protocol, row.setting, row.images), []).append(row)
     for (task, protocol, setting, images), group in groups.items():
-        count = f"{len(images)} image{'s' * (len(images) > 1)}"
-        caption = escape("; ".join([f"{task}: {protocol}", *setting, count]) + ".")
-        name = " (Y)" * protocol.startswith("y,")
-        headings = ["Method", f"PSNR{name} {up}", escape("95 %"), f"SSIM{name} {up}", f"LPIPS {down}",
-                    "s/image"]
-        columns = [[escape(r.label) for r in group],
-                   _ranked([r.psnr for r in group], 2, True, best, second, missing),
-                   [f"{r.interval[0]:.2f} to {r.interval[1]:.2f}" for r in group],
-                   _ranked([r.ssim for r in group], 4, True, best, second, missing),
-                   _ranked([r.lpips for r in group], 4, False, best, second, missing),
-                   [missing if r.seconds is None else f"{r.seconds:.3f}" for r in group]]
-        yield caption, headings, [list(line) for line in zip(*columns)]
+        caption = escape("; ".join([f"{task}: {protocol}", *setting, f"images {len(images)}"]) + ".")
+        luma = " (Y)" * protocol.startswith("y,")
+        columns = {
+            "Method": [escape(r.label) for r in group],
+            f"PSNR{luma} {up}": _ranked([r.psnr for r in group], 2, True, best, second, missing),
+            escape("95 %"): [f"{r.interval[0]:.2f} to {r.interval[1]:.2f}" for r in group],
+            f"SSIM{luma} {up}": _ranked([r.ssim for r in group], 4, True, best, second, missing),
+            f"LPIPS {down}": _ranked([r.lpips for r in group], 4, False, best, second, missing),
+            "s/image": [missing if r.seconds is None else f"{r.seconds:.3f}" for r in group]}
+        yield caption, list(columns), [list(line) for line in zip(*columns.values())]
 
 
 def _ranked(values: list, digits: int, higher: bool, best: str, second: str, missing: str) -> list[str]:

@@ -27,7 +27,8 @@ def grid(rows: list[list[np.ndarray]], labels: list[str] | None = None, pad: int
 
 def strip(states: list[np.ndarray]) -> np.ndarray:
     """``[degraded | calls ... | restored | clean]`` as a one-row :func:`grid`; three images or more."""
-    return grid([states], ["degraded", *[f"call {i + 1}" for i in range(len(states) - 3)], "restored", "clean"])
+    calls = [f"call {i + 1}" for i in range(len(states) - 3)]
+    return grid([states], ["degraded", *calls, "restored", "clean"])
 
 
 def _centre(tile: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Tables from scored runs: ``python scripts/make_tables.py runs/derain format=latex output=table.tex``.
 
-The folder is a run, its results, or a folder of runs; format is md (the default), latex or csv; without output
-the table is printed.
+The folder is a run, its results, or a folder of runs; format is md (the default), latex or csv; the table is
+printed where no output is named.
 """
 
 import os

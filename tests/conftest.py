@@ -64,7 +64,7 @@ def trainer_options(**changes):
 
 @pytest.fixture(scope="session")
 def backbone_folder(tmp_path_factory):
-    return save_backbone(tmp_path_factory.mktemp("backbone"))
+    return save_backbone(tmp_path_factory.mktemp("backbone"), None, DDPMScheduler(prediction_type="v_prediction"))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def images(tmp_path_factory):
 def small(backbone_folder, images):
     """Overrides that make any train command tiny."""
     return [f"backbone.pretrained={backbone_folder}", "adapter.channels=[8,8]", f"data.train={images}",
-            f"data.test={images}", "debug=default", "sampler.steps=2", "evaluate.size=32", "trainer.device=cpu"]
+            f"data.test={images}", "sampler.steps=2", "evaluate.size=32", "trainer.device=cpu"]
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import configured
+from conftest import configured, small_unet
 from torch import nn
 
 from irbridge.adapters import Condition, ControlAdapter, StaticAdapter, Trunk
+from irbridge.backbones import PixelBackbone, inject
 from irbridge.bridges import GOUB, OU, Brownian, Residual
 from irbridge.config import instantiate
 from irbridge.errors import UserError
@@ -65,7 +66,7 @@ def noise(*shape, seed=0):
 def real(backbone, adapter=StaticAdapter, bridge=GOUB(), endpoint="anchor", seed=0, **options):
     """An IRBridge on the tiny backbone whose adapter is not the identity."""
     torch.manual_seed(seed)
-    adapter = adapter(backbone, [8, 8], anchor=True)
+    adapter = adapter(backbone, [16, 16], anchor=True)
     with torch.no_grad():
         for p in adapter.parameters():
             p.add_(0.05 * noise(*p.shape, seed=1))
@@ -87,9 +88,9 @@ def test_path_reaches_a_known_image(bridge, rule):
 def test_path_samples_the_right_law(rule):
     """With the exact denoiser of N(0.3, 0.5^2) the last estimate has about that law, whatever y says."""
     y = torch.full((4, 3, 64, 64), -0.4)
-    *_, last = toy(0.3, 0.25, bridge=GOUB(lam=0.5), steps=60, rule=rule).path(y)
+    *_, last = toy(0.3, 0.25, bridge=GOUB(lam=0.5), steps=80, rule=rule).path(y)
     assert abs(float(last.x0.mean()) - 0.3) < 0.03, last.x0.mean()
-    assert abs(float(last.x0.std()) / 0.5 - 1) < 0.06, last.x0.std()
+    assert abs(float(last.x0.std()) / 0.5 - 1) < 0.08, last.x0.std()
 
 
 def test_first_state_is_the_end_and_times_are_even():
@@ -180,7 +181,7 @@ def batch():
     return noise(2, 3, 16, 16).clamp(-1, 1), noise(2, 3, 16, 16, seed=1).clamp(-1, 1), noise(2, 3, 16, 16, seed=2), torch.tensor([0.6, 0.1])
 
 
-@pytest.mark.parametrize("states", ["prior", "visited"])
+@pytest.mark.parametrize("states", IRBridge.STATES)
 @pytest.mark.parametrize("weight", ["x0", "eps", "v"])
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_loss_options(backbone, states, weight, norm):
@@ -189,24 +190,23 @@ def test_loss_options(backbone, states, weight, norm):
     assert all(v.shape == (2,) and v.isfinite().all() and (v > 0).all() for v in losses.values())
 
 
-def test_published_loss_is_that_of_the_noise(backbone):
+def test_published_loss_is_that_of_the_noise():
     """states=prior, weight=eps, norm=l2 is the plain eps loss of the network's own output."""
     clean, degraded, xi, uniform = batch()
-    model = real(backbone, loss={"states": "prior", "weight": "eps", "norm": "l2"})
+    model = real(PixelBackbone(small_unet(), VP(vp_alphas_cumprod({}))), loss={"states": "prior", "weight": "eps", "norm": "l2"})
     tau, prior = uniform.double() * model.backbone.prior.highest, model.backbone.prior
     m = prior.marginal(tau)
-    z = (m.clean.sqrt()**2).float()[:, None, None, None] * clean + m.noise.float()[:, None, None, None] * xi
+    z = broadcast(m.clean, clean) * clean + broadcast(m.noise, clean) * xi
     condition = model.adapter.condition(degraded)
-    from irbridge.backbones import inject
     with inject(model.backbone.unet, condition.residuals):
         eps = model.backbone.unet(z, tau.float()).sample
     expected = (eps - xi).square().flatten(1).mean(1)
     assert torch.allclose(model.loss(clean, degraded, xi, uniform)["prior"], expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("option, value", [("states", "bridge"), ("weight", "snr"), ("norm", "l3")])
+@pytest.mark.parametrize("option, value", [("states", "between"), ("weight", "snr"), ("norm", "l3")])
 def test_unknown_loss_options(backbone, option, value):
-    with pytest.raises(UserError, match=f"{value}.* choose"):
+    with pytest.raises(UserError, match=f"{value}.*choose"):
         real(backbone, loss={option: value}).loss(*batch())
 
 
@@ -227,7 +227,7 @@ def test_loss_weights_convert_the_error_of_x0():
 @pytest.mark.parametrize("uniform, call", [(0.0, 0), (0.3, 1), (0.6, 2), (0.99, 3)])
 @pytest.mark.parametrize("adapter", [StaticAdapter, ControlAdapter])
 def test_visited_states_are_those_of_the_path(backbone, adapter, uniform, call):
-    model = real(backbone, adapter, sampler={"steps": 4, "rule": "posterior"})
+    model = real(backbone, adapter, sampler={"steps": 4, "rule": "posterior"}, loss={"states": "visited"})
     seen, denoise = [], backbone.denoise
     backbone.denoise = lambda z, *rest: (seen.append(z.clone()), denoise(z, *rest))[1]
     clean, degraded, xi, _ = batch()

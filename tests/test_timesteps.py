@@ -44,7 +44,7 @@ def test_figures_2_and_10(figure, kind, prior, i, tolerance):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_figure_4(task):
-    """The schedules by task, for IR-SDE with lambda = 2 / 255, as printed: some lie below it."""
+    """The schedules by task, for IR-SDE with lambda = 2 / 255, as printed: even below the critical timestep."""
     ours, readings = PAPER[TASKS[task]], TABLE["task_timestep_schedules"]["readings"][task]
     schedule = Timesteps(ours.offset, ours.absolute, at_least_critical=False)
     got = schedule(OU(lam=2 / 255), SD15, np.array([float(i) for i in readings])).numpy()
