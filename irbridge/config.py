@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from irbridge.errors import UserError
+from irbridge.validate import check_values
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -20,6 +21,8 @@ FREE_KEYS = {"trainer.steps", "trainer.stop", "trainer.workers", "trainer.log_ev
              "trainer.save_every", "trainer.save_seconds", "trainer.device", "logger", "evaluate", "baseline", "sampler",
              "run_root"}
 """What a resumed run may change without training differently."""
+NULLABLE = {"evaluate.size", "size", "data.exclude"}
+"""Keys with a value in the YAML files that may be null."""
 
 
 def run_cli(task, config_name: str) -> None:
@@ -29,19 +32,27 @@ def run_cli(task, config_name: str) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"   # so that Hydra raises here instead of printing its own traceback
 
+    raised: list[Exception] = []
+
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
     def main(cfg: DictConfig):
-        check_types(cfg, config_name)
-        return task(cfg)
+        try:
+            check_types(cfg, config_name)
+            check_values(plain(cfg))
+            task(cfg)
+        except Exception as error:   # kept from Hydra, which would print a line of its own
+            raised.append(error)
 
     try:
         main()
+        if raised:
+            raise raised[0]
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if os.environ.get("IRBRIDGE_DEBUG") == "1":
             raise
-        wrong_input = isinstance(error, (UserError, OmegaConfBaseException)) or type(error).__module__.startswith("hydra")
+        wrong_input = isinstance(error, (UserError, OmegaConfBaseException)) or not raised   # or Hydra could not compose
         print(f"Error: {one_sentence(error)}", file=sys.stderr)
         sys.exit(2 if wrong_input else 1)
 
@@ -68,6 +79,7 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
     Raises:
         UserError: names the key, the type that it has and the type that it should have.
     """
+    leaves = list(_leaves(cfg))
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     if not overrides:
         return
@@ -79,8 +91,10 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = state
-    for key, value in _leaves(cfg):
+    for key, value in leaves:
         expected = OmegaConf.select(default, key)
+        if value is None and expected is not None and key not in NULLABLE:
+            raise UserError(f"{key}=null must be a value, such as {plain(expected)!r}.")
         if expected is None or value is None or isinstance(expected, (DictConfig, ListConfig)):
             continue
         fits = isinstance(value, type(expected)) or (type(expected) is float and type(value) is int)
@@ -140,8 +154,8 @@ def device(name: str = "auto") -> torch.device:
 
 
 def plain(cfg) -> dict:
-    """A config as resolved plain data."""
-    return OmegaConf.to_container(cfg, resolve=True)
+    """A config, or a value of one, as resolved plain data."""
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
 
 
 def commit() -> str:

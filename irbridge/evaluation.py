@@ -32,7 +32,8 @@ def methods(model: Restorer, seed: int, regression: Restorer | None = None, **op
         rows["Plain regression"] = lambda image, name: regression.restore(image)
     if not isinstance(model, IRBridge):
         return rows | {"Plain regression": by(model.path)}
-    steps, how = (options.get(k) or model.sampler[v] for k, v in (("steps", "steps"), ("rule_name", "rule")))
+    steps, how = options.get("steps") or model.sampler["steps"], options.get("rule_name") or model.sampler["rule"]
+    how += f" {options.get('eta') or model.sampler['eta']:g}" if how == "eta" else ""
     rows[f"DDIM from noise, same adapter, {steps} calls"] = by(model.ddim, steps=steps, start="noise")
     rows[f"DDIM, same adapter and start, {steps} calls"] = by(model.ddim, steps=steps, start="end")
     if model.endpoint == "anchor":
@@ -62,7 +63,7 @@ def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: di
         if changed:
             raise UserError(f"{path} was scored with {changed[0]}={old.get(changed[0])!r}, not {about[changed[0]]!r}; delete the "
                             "folder or give another results=DIR.")
-    if done:   # drop the half-written line that a kill may have left
+    if path.exists():   # drop the half-written line that a kill may have left
         path.write_text("".join(json.dumps(r) + "\n" for r in done.values()))
     for index, name in enumerate(pairs.names[:limit]):
         if name not in done:

@@ -33,7 +33,7 @@ class Photographs:
         self.items = [(source, i) for source in self.sources for i, name in enumerate(source.names)
                       if name not in held and name.split("_")[-1] not in held]
         if not self.items:
-            raise UserError(f"No image of {', '.join(map(str, paths))} is left after data.exclude={exclude}; give other folders.")
+            raise UserError(f"No image of data.train={[str(p) for p in paths]} is left after data.exclude={exclude}; give other folders.")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -96,7 +96,10 @@ def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int) -> P
         return load_backbone(start)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PixelBackbone(UNet2DModel(**unet), prior_from_config(scheduler), "new")
+        try:
+            return PixelBackbone(UNet2DModel(**unet), prior_from_config(scheduler), "new")
+        except (ValueError, TypeError) as error:
+            raise UserError(f"A UNet2DModel cannot be built of the keys unet.* ({error}); see configs/pretrain.yaml.") from error
 
 
 def save_prior(backbone: PixelBackbone, weights: dict[str, Tensor], scheduler: dict, folder: Path) -> None:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from irbridge.build import build_model, describe, from_pretrained, save_pretrained, test_pairs, training_stream
-from irbridge.checkpoint import read_json, write_atomically, write_json
+from irbridge.checkpoint import Checkpoints, read_json, write_atomically, write_json
 from irbridge.config import contradiction, device, instantiate, plain
 from irbridge.errors import UserError
 from irbridge.evaluation import evaluate, methods
@@ -49,14 +49,16 @@ def prepare(config: dict, run: Path) -> Restorer:
 
 
 def claim(run: Path, config: dict) -> None:
-    """Record in ``run/run.json`` the config that a run's folder belongs to.
+    """Record in ``run/run.json`` the config that a run's folder belongs to, once something is trained there.
 
     Raises:
-        UserError: the folder belongs to another config (names the first difference).
+        UserError: the folder belongs to another config (names the first difference), or is a file.
     """
     path, wanted = run / "run.json", json.loads(json.dumps(config))
-    if path.exists():
-        difference = contradiction(json.loads(path.read_text()), wanted)
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run} is a file where the run's folder should be; give name=... or move it.")
+    if path.exists() and (Checkpoints(run).latest() or (run / "model.safetensors").exists()):
+        difference = contradiction(read_json(path), wanted)
         if difference:
             raise UserError(f"{run} was started with another configuration: {difference}; use that, give name=..., or delete "
                             "the folder.")
@@ -86,7 +88,7 @@ def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | N
     pairs, protocol = test_pairs(config, options["size"]), instantiate(config["task"]["protocol"])
     for module in filter(None, (model, regression)):
         module.to(device(config["trainer"]["device"])).eval()
-    about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"]}
+    about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"], "data": "held-back images"}
     table = score_rows(methods(model, config["seed"], regression), pairs, protocol, run / "results", about, options)
     write_atomically(run / "table.md", lambda p: p.write_text(table + "\n"))
     write_image(run / "restored.png", picture(model, pairs, config["seed"]))

@@ -10,6 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import DDPMScheduler, UNet2DModel
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -60,6 +61,12 @@ def trainer_options(**changes):
     small = {"steps": 6, "batch_size": 2, "crop": 16, "warmup": 2, "precision": "no", "save_every": 100, "device": "cpu",
              "sample_every": 100, "save_seconds": 1e9, "log_every": 1}
     return OmegaConf.to_container(OmegaConf.load(ROOT / "configs/trainer/cpu.yaml")) | small | changes
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    """accelerate keeps the precision of the first training in a process; each test is a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

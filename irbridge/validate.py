@@ -1,0 +1,85 @@
+"""Which numbers and words of a config make sense. Their types come from the YAML files, see ``config.check_types``."""
+
+import math
+
+from irbridge.errors import UserError
+
+
+def _whole(low: int, null: bool = False):
+    wanted = f"a whole number, {low} or more" + (", or null" if null else "")
+    return lambda v: null if v is None else type(v) is int and v >= low, wanted
+
+
+def _number(fits, wanted: str, null: bool = False):
+    return lambda v: null if v is None else type(v) in (int, float) and math.isfinite(v) and fits(v), wanted
+
+
+def _each(check, count: int | None = None):
+    fits, wanted = check
+    return (lambda v: isinstance(v, list) and len(v) == (count or len(v)) > 0 and all(map(fits, v)),
+            f"a list of {count or 'one or more'}, each {wanted}")
+
+
+def _one_of(*words: str):
+    return lambda v: v in words, f"one of {', '.join(words)}"
+
+
+POSITIVE = _number(lambda v: v > 0, "a number above 0")
+NOT_NEGATIVE = _number(lambda v: v >= 0, "a number, 0 or more")
+FRACTION = _number(lambda v: 0 <= v < 1, "a number from 0 to below 1")
+CHECKS = {
+    "seed": _whole(0),
+    "trainer.steps": _whole(1),
+    "trainer.stop": _whole(1, null=True),
+    "trainer.batch_size": _whole(1),
+    "trainer.accumulate": _whole(1),
+    "trainer.crop": _whole(1),
+    "trainer.lr": POSITIVE,
+    "trainer.betas": _each(FRACTION, count=2),
+    "trainer.weight_decay": NOT_NEGATIVE,
+    "trainer.warmup": _whole(0),
+    "trainer.schedule": _one_of("cosine", "constant"),
+    "trainer.clip": POSITIVE,
+    "trainer.ema_decay": FRACTION,
+    "trainer.precision": _one_of("auto", "no", "bf16", "fp16"),
+    "trainer.device": _one_of("auto", "cpu"),
+    "trainer.workers": _whole(0),
+    "trainer.log_every": _whole(1),
+    "trainer.sample_every": _whole(1),
+    "trainer.save_every": _whole(1),
+    "trainer.save_seconds": POSITIVE,
+    "adapter.channels": _each(_whole(1)),
+    "adapter.layers": _whole(1),
+    "bridge.lam": POSITIVE,
+    "bridge.sigma": POSITIVE,
+    "bridge.eps": _number(lambda v: 0 < v < 1, "a number between 0 and 1"),
+    "sampler.steps": _whole(1, null=True),
+    "sampler.eta": _number(lambda v: v >= 0, "a number, 0 or more", null=True),
+    "loss.weight": _one_of("x0", "eps", "v"),
+    "loss.norm": _one_of("l1", "l2"),
+    "loss.anchor": NOT_NEGATIVE,
+    "data.hold_out": _whole(2),
+    "evaluate.size": _whole(1, null=True),
+    "evaluate.limit": _whole(1, null=True),
+    "size": _whole(1, null=True),
+    "limit": _whole(1, null=True),
+    "levels.median": POSITIVE,
+    "levels.spread": POSITIVE,
+    "levels.wide": FRACTION,
+    "stds": _each(POSITIVE),
+}
+
+
+def check_values(config: dict) -> None:
+    """Refuse values of a plain config that no command can work with; keys that it lacks are not looked at.
+
+    Raises:
+        UserError: names the key, its value and what it should be.
+    """
+    for key, (fits, wanted) in CHECKS.items():
+        *groups, name = key.split(".")
+        at = config
+        for group in groups:
+            at = at.get(group) or {}
+        if name in at and not fits(at[name]):
+            raise UserError(f"{key}={at[name]} must be {wanted}.")
