@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 FREE_KEYS = {"trainer.steps", "trainer.stop", "trainer.workers", "trainer.log_every", "trainer.sample_every",
              "trainer.save_every", "trainer.save_seconds", "trainer.device", "logger", "evaluate", "baseline", "sampler",
-             "run_root"}
+             "run_root", "run", "name"}
 """What a resumed run may change without training differently."""
 NULLABLE = {"evaluate.size", "size", "data.exclude"}
 """Keys with a value in the YAML files that may be null."""

@@ -16,6 +16,7 @@ from irbridge.errors import UserError
 from irbridge.images import write_image
 from irbridge.metrics import LPIPS, Protocol, score
 from irbridge.model import IRBridge, Restorer, image_seed
+from irbridge.process import rule
 from irbridge.tables import read_records
 
 Method = Callable[[np.ndarray, str], np.ndarray]
@@ -34,6 +35,7 @@ def methods(model: Restorer, seed: int, regression: Restorer | None = None, **op
         return rows | {"Plain regression": by(model.path)}
     steps, how = options.get("steps") or model.sampler["steps"], options.get("rule_name") or model.sampler["rule"]
     how += f" {options.get('eta') or model.sampler['eta']:g}" if how == "eta" else ""
+    rule(how)   # an unknown one must not come up after the other rows
     rows[f"DDIM from noise, same adapter, {steps} calls"] = by(model.ddim, steps=steps, start="noise")
     rows[f"DDIM, same adapter and start, {steps} calls"] = by(model.ddim, steps=steps, start="end")
     if model.endpoint == "anchor":

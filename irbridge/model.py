@@ -54,6 +54,7 @@ class Restorer(nn.Module):
     """What training, evaluation and users need of any method: ``loss``, ``path`` and ``restore``."""
 
     stride: int
+    progress: float = 1.0   # share of the training that is done, set by the loop
 
     def trainable(self) -> nn.Module:
         """The one module that trains, is averaged and is stored."""
@@ -125,7 +126,8 @@ class IRBridge(Restorer):
         self.backbone, self.adapter, self.bridge, self.timesteps = backbone, adapter, bridge, timesteps
         self.endpoint, self.stride = endpoint, adapter.stride
         self.sampler = {"steps": 4, "rule": "reverse", "eta": 1.0, **(sampler or {})}
-        self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, **(loss or {})}
+        self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0,
+                             **(loss or {})}
         rule(self.sampler["rule"])
         if self.loss_options["states"] not in self.STATES:
             raise UserError(f"loss.states={self.loss_options['states']!r} is unknown; choose one of {', '.join(self.STATES)}.")
@@ -214,13 +216,18 @@ class IRBridge(Restorer):
 
         Options (``loss:`` of the config): ``states`` where z comes from, see ``STATES``.
         ``weight`` "eps" (published), "v" or "x0": which prediction's error is measured. ``norm`` "l1" or "l2".
-        ``anchor``: weight of the L1 loss of g(y).
+        ``anchor``: weight of the L1 loss of g(y). ``anchor_first``: share of the training in which g(y) alone is trained:
+        an early anchor is too poor to show the network anything, and those steps cost a fraction.
 
         Args:
             clean, degraded: (B, C, H, W) in [-1, 1]. noise: unit normal, alike. uniform: (B,) in [0, 1).
         """
         options, prior = self.loss_options, self.backbone.prior
-        condition = self.adapter.condition(degraded)
+        condition, losses = self.adapter.condition(degraded), {}
+        if condition.anchor is not None:
+            losses["anchor"] = options["anchor"] * (condition.anchor - clean).abs().flatten(1).mean(1)
+            if self.progress < options["anchor_first"]:
+                return losses
         z, tau = self.STATES[options["states"]](self, clean, condition, noise, uniform)
         level = prior.marginal(tau)
         weight = loss_weight(level, options["weight"]).expand(len(z)).to(z)
@@ -228,10 +235,7 @@ class IRBridge(Restorer):
         power = {"l1": 1, "l2": 2}.get(options["norm"])
         if power is None:
             raise UserError(f"loss.norm={options['norm']!r} is unknown; choose l1 or l2.")
-        losses = {"prior": (error.abs() ** power).flatten(1).mean(1) * weight**power}
-        if condition.anchor is not None:
-            losses["anchor"] = options["anchor"] * (condition.anchor - clean).abs().flatten(1).mean(1)
-        return losses
+        return losses | {"prior": (error.abs() ** power).flatten(1).mean(1) * weight**power}
 
     def _from_prior(self, clean, condition, noise, uniform):
         """As published: tau uniform over the prior's timesteps, z from the prior's marginal."""

@@ -26,6 +26,7 @@ def train_run(cfg: DictConfig) -> None:
     config = plain(cfg)
     run = Path(config["run"])
     wrote = [run]
+    instantiate(config["task"]["protocol"])   # a mistake in it must not come up after the training
     model = prepare(config, run)
     regression = None
     if config["baseline"] and isinstance(model, IRBridge):
@@ -115,7 +116,10 @@ def evaluate_run(cfg: DictConfig) -> None:
     config = read_json(run / "run.json")
     own = (run / "regression" / "config.json").is_file() and options["all_rows"]
     regression = from_pretrained(run / "regression", device(options["device"])) if own else None
-    if options["data"]["clean"] or options["data"]["degraded"]:
+    given = [k for k, v in options["data"].items() if v]
+    if len(given) == 1:
+        raise UserError(f"data.{given[0]} alone is not a pair; give both data.clean=DIR and data.degraded=DIR.")
+    if given:
         config = config | {"data": options["data"] | {"test_clean": options["data"]["clean"],
                                                       "test_degraded": options["data"]["degraded"]}}
         config["task"] = config["task"] | {"degradation": None}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Callable
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
@@ -82,8 +82,8 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
     """
     if options["crop"] % model.stride:
         raise UserError(f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which the network shrinks images.")
-    accelerator = Accelerator(mixed_precision=best_precision(options["precision"]),
-                              cpu=options["device"] == "cpu")
+    accelerator = Accelerator(mixed_precision=best_precision(options["precision"]), cpu=options["device"] == "cpu",
+                              kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     main, world = accelerator.is_main_process, accelerator.num_processes
     batch, parts = options["batch_size"], options["accumulate"] * world
     if batch % parts:
@@ -120,6 +120,7 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
             rate = learning_rate(step, options["lr"], options["steps"], options["warmup"], options["schedule"])
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            model.progress = step / options["steps"]
             losses = _accumulate(accelerator, objective, draws, options["accumulate"], batch, seed, step)
             total = sum(losses.values())
             if not math.isfinite(total):

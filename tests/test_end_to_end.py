@@ -1,0 +1,140 @@
+"""The commands from their first word to the files they leave, on tiny networks and images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, save_images
+from safetensors.torch import load_file
+
+from irbridge import IRBridge, read_image
+from irbridge.backbones import load_backbone
+from irbridge.build import from_pretrained
+from irbridge.errors import UserError
+from irbridge.model import Regression
+
+KINDS = {".safetensors", ".json", ".jsonl", ".png", ".md"}
+
+
+@pytest.fixture
+def debug(small, command):
+    """Run ``train`` in debug mode; returns its stdout."""
+    def run(*words):
+        status, out, err = command("train", *small, "debug=default", *words)
+        assert status == 0, err
+        return out
+    return run
+
+
+def files(run):
+    return {str(p.relative_to(run)): p for p in run.rglob("*") if p.is_file()}
+
+
+def test_train_writes_everything_and_again_changes_nothing(debug, command, tmp_path):
+    out, run = debug("task=derain"), tmp_path / "runs/derain-debug"
+    made = files(run)
+    assert {"run.json", "config.json", "model.safetensors", "metrics.jsonl", "table.md", "restored.png",
+            "samples/step-000002.png", "regression/config.json", "regression/model.safetensors"} <= made.keys()
+    assert {p.suffix for p in made.values()} <= KINDS and not any("tmp" in name for name in made)
+    table = (run / "table.md").read_text()
+    rows = ["Degraded input", "Plain regression", "DDIM from noise", "Anchor g(y) alone", "IRBridge (GOUB"]
+    assert all(row in table and row in out for row in rows) and str(run / "table.md") in out
+    records = [json.loads(line) for p in sorted((run / "results").rglob("records.jsonl")) for line in p.read_text().splitlines()]
+    assert len(records) == 6 * 2 and all(0 < r["psnr"] <= 100 for r in records)
+    assert read_image(run / "restored.png").std() > 0.01
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+
+    before = {name: p.read_bytes() for name, p in made.items() if p.suffix != ".md"}
+    debug("task=derain")
+    assert {name: p.read_bytes() for name, p in files(run).items() if p.suffix != ".md"} == before
+    assert (run / "table.md").read_text() == table
+
+    status, out, err = command("evaluate", f"run={run}", "size=32", "limit=2", "sampler.steps=3", "sampler.rule=posterior",
+                               "save_images=true")
+    assert status == 0, err
+    assert "posterior, 3 calls" in out and "Plain regression" in out
+    results = Path(out.split("Wrote: ")[1].strip())
+    assert results.is_dir() and len(list(results.rglob("*.png"))) == 6 * 2
+    again = command("evaluate", f"run={run}", "size=32", "limit=2", "sampler.steps=3", "sampler.rule=posterior")[1]
+    assert again == out
+    clean, degraded = save_images(tmp_path / "clean", 2), save_images(tmp_path / "degraded", 2, seed=1)
+    status, out, err = command("evaluate", f"run={run}", f"data.clean={clean}", f"data.degraded={degraded}", "size=null",
+                               "all_rows=false")
+    assert status == 0 and "IRBridge" in out and "Degraded input" not in out, err
+
+
+def test_resumed_is_uninterrupted(debug, tmp_path):
+    debug("trainer.stop=1", "name=parts", "baseline=false")
+    assert "Wrote" in debug("name=parts", "baseline=false")
+    debug("name=whole", "baseline=false")
+    parts, whole = (load_file(tmp_path / f"runs/derain-{name}/model.safetensors") for name in ("parts", "whole"))
+    assert all(torch.equal(parts[k], whole[k]) for k in whole)
+
+
+def test_a_saved_model_is_the_trained_one(debug, backbone, tmp_path):
+    debug("baseline=false", "evaluate.enabled=false")
+    run = tmp_path / "runs/derain-debug"
+    image = np.random.default_rng(0).random((33, 47, 3), dtype=np.float32)
+    model = IRBridge.from_pretrained(run)
+    assert isinstance(model, IRBridge) and not model.training
+    restored = model.restore(image, seed=5)
+    assert np.array_equal(from_pretrained(run, backbone=backbone).restore(image, seed=5), restored)
+    assert model.trainable().state_dict().keys() == load_file(run / "model.safetensors").keys()
+    ema = load_file(next(run.glob("checkpoints/step-*/ema.safetensors")))
+    assert all(torch.equal(v, ema[f"module.{k}"]) for k, v in model.trainable().state_dict().items())
+    with pytest.raises(UserError, match="other weights"):
+        from_pretrained(run, backbone=load_backbone())
+
+
+@pytest.mark.parametrize("words", [["adapter=control", "adapter.channels=[8,8]"], ["loss=published", "endpoint=y", "bridge=ou"],
+                                   ["bridge=residual", "timesteps=critical"], ["bridge=brownian", "sampler.rule=posterior"]])
+def test_variants(debug, tmp_path, words):
+    debug(*words, "baseline=false", "evaluate.limit=1")
+    assert "IRBridge" in (tmp_path / "runs/derain-debug/table.md").read_text()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_paired_folders(command, small, tmp_path, held):
+    folders = {name: save_images(tmp_path / name, 4, seed=k) for k, name in enumerate(("clean", "degraded", "held", "bad"))}
+    words = [w for w in small if not w.startswith("data.")]
+    words += [f"data.test_clean={folders['held']}", f"data.test_degraded={folders['bad']}"] if held else ["data.hold_out=2"]
+    status, out, err = command("train", *words, "debug=default", "task=paired", f"data.clean={folders['clean']}",
+                               f"data.degraded={folders['degraded']}")
+    assert status == 0, err
+    records = (tmp_path / "runs/paired-debug/results/degraded-input/records.jsonl").read_text().splitlines()
+    assert [json.loads(r)["name"] for r in records] == (["0", "1"] if held else ["0", "2"])
+
+
+def test_regression_alone(debug, tmp_path):
+    out = debug("method=regression")
+    assert "Plain regression" in out and "IRBridge" not in out
+    run = tmp_path / "runs/derain-debug"
+    assert isinstance(from_pretrained(run), Regression) and not (run / "regression").exists()
+
+
+def test_embedded_prior_with_the_defaults(command, tmp_path):
+    """The command of the README, cut to its debug size: nothing of the test's own but the folder."""
+    status, out, err = command("train", "debug=default", "evaluate.limit=1", "baseline=false")
+    assert status == 0, err
+    assert "IRBridge (GOUB" in out and (tmp_path / "runs/derain-debug/restored.png").exists()
+
+
+def test_pretrain_makes_a_backbone(command, tmp_path, images):
+    words = [f"data.train=[{images}]", f"data.exclude={ROOT / 'data/samples/test'}", "trainer.steps=2", "trainer.batch_size=2",
+             "trainer.crop=16", "trainer.sample_every=2", "unet.block_out_channels=[8,16]", "trainer.device=cpu",
+             "unet.down_block_types=[DownBlock2D,DownBlock2D]", "unet.up_block_types=[UpBlock2D,UpBlock2D]"]
+    for _ in range(2):
+        status, out, err = command("pretrain", *words)
+        assert status == 0 and "Finished" in out, err
+    run = tmp_path / "runs/prior"
+    assert {p.suffix for p in files(run).values()} <= KINDS
+    backbone = load_backbone(str(run / "prior"))
+    assert backbone.prior.prediction_type == "v_prediction" and backbone.stride == 2
+    assert backbone.denoise(torch.zeros(1, 3, 4, 4), torch.tensor(50.0)).isfinite().all()
+    status, out, err = command("evaluate_prior", f"backbone.pretrained={run / 'prior'}", f"images={images}", "stds=[25]",
+                               "classical=false")
+    assert status == 0 and "| 25 |" in out, err
+    status, out, err = command("pretrain", *words, "name=more", f"start={run / 'prior'}")
+    assert status == 0 and "Finished" in out, err
