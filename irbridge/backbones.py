@@ -108,7 +108,10 @@ def load_backbone(pretrained: str | None = None, dtype: torch.dtype = torch.floa
     scheduler = next((p for p in (folder / "scheduler", folder) if (p / "scheduler_config.json").is_file()), folder)
     prior = prior_from_config(read_json(scheduler / "scheduler_config.json"))
     try:
-        unet = UNet2DModel.from_pretrained(unet_folder, torch_dtype=dtype, local_files_only=True)
+        unet, found = UNet2DModel.from_pretrained(unet_folder, torch_dtype=dtype, local_files_only=True,
+                                                  output_loading_info=True)
+        if found["missing_keys"]:
+            raise ValueError(f"{found['missing_keys'][0]} is missing")
     except Exception as error:
         raise UserError(f"The weights in {unet_folder} cannot be loaded ({_first_line(error)}); save the model again with "
                         "save_pretrained.") from error

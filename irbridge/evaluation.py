@@ -34,8 +34,8 @@ def methods(model: Restorer, seed: int, regression: Restorer | None = None, **op
     if not isinstance(model, IRBridge):
         return rows | {"Plain regression": by(model.path)}
     steps, how = options.get("steps") or model.sampler["steps"], options.get("rule_name") or model.sampler["rule"]
-    how += f" {options.get('eta') or model.sampler['eta']:g}" if how == "eta" else ""
     rule(how)   # an unknown one must not come up after the other rows
+    how += f" {options.get('eta') or model.sampler['eta']:g}" if how == "eta" else ""
     rows[f"DDIM from noise, same adapter, {steps} calls"] = by(model.ddim, steps=steps, start="noise")
     rows[f"DDIM, same adapter and start, {steps} calls"] = by(model.ddim, steps=steps, start="end")
     if model.endpoint == "anchor":

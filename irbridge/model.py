@@ -253,7 +253,8 @@ class IRBridge(Restorer):
         here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
         level = self.backbone.prior.marginal(tau)
         scale = self.bridge.scale(clean, end)
-        x = draw(here, clean, end, noise * scale)
+        start = (u < first).reshape(-1, 1, 1, 1).to(clean.device)   # the sampler starts where nothing of x0 is known
+        x = draw(here, torch.where(start, end, clean), end, noise * scale)
         fresh = noise.flip(-1, -2)   # as good as new: no pixel meets its own noise, and a step needs one array only
         return step(x, end, end, here, level, forward_keep(here, level), fresh, scale), tau
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import ROOT, save_backbone, small_unet
 from diffusers import (DDIMScheduler, DDPMScheduler, EDMEulerScheduler, PNDMScheduler, ScoreSdeVeScheduler, UNet2DModel)
+from safetensors.torch import load_file, save_file
 
 from irbridge.backbones import PixelBackbone, load_backbone, skip_layout
 from irbridge.errors import UserError
@@ -173,6 +174,16 @@ def test_truncated_weights(tmp_path):
     with pytest.raises(UserError) as failure:
         load_backbone(str(tmp_path))
     one_sentence(failure, str(tmp_path), "save_pretrained")
+
+
+def test_missing_tensor(tmp_path):
+    path = save_backbone(tmp_path) / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    del weights["conv_out.weight"]
+    save_file(weights, path)
+    with pytest.raises(UserError) as failure:
+        load_backbone(str(tmp_path))
+    one_sentence(failure, str(tmp_path), "conv_out.weight is missing")
 
 
 def test_missing_scheduler(tmp_path):

@@ -76,12 +76,13 @@ def real(backbone, adapter=StaticAdapter, bridge=GOUB(), endpoint="anchor", seed
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("bridge", BRIDGES)
 def test_path_reaches_a_known_image(bridge, rule):
-    x0, y = noise(2, 3, 8, 8).clamp(-1, 1), noise(2, 3, 8, 8, seed=1)
+    x0 = 0.5 * noise(2, 3, 8, 8).clamp(-1, 1)
+    y = x0 + 0.5 * noise(2, 3, 8, 8, seed=1).clamp(-1, 1)
     model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
     states = list(model.path(y, steps=20, rule_name=rule))
     distance = [float((s.x - x0).square().mean().sqrt()) for s in states]
     assert torch.allclose(states[-1].x0, x0, atol=1e-5) and torch.allclose(model.restore(y, steps=20), x0, atol=1e-5)
-    assert distance[-1] < 0.2 * distance[0] and all(torch.isfinite(s.x).all() for s in states)
+    assert distance[-1] < 0.5 * distance[0] and all(torch.isfinite(s.x).all() for s in states)
 
 
 @pytest.mark.parametrize("rule", ["reverse", "posterior", "implicit", "eta"])
@@ -239,6 +240,20 @@ def test_visited_states_are_those_of_the_path(backbone, adapter, uniform, call):
         states = list(model.path(degraded, seeds=[first, first + 1]))
     for k in range(call + 1):
         assert torch.allclose(seen[k], states[k].z, atol=1e-6), k
+
+
+@pytest.mark.parametrize("bridge", ["ou", "goub", "brownian", "residual, plain"])
+def test_bridge_states_have_the_law_that_the_network_knows(bridge):
+    """With y = x0 every state of bridge and prior is x0 and the noise of its level, at each drawn timestep."""
+    x0, n = torch.full((64, 3, 32, 32), 0.5), 64
+    model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
+    model.loss_options["states"] = "bridge"
+    uniform = torch.arange(n) / n
+    z, tau = model.STATES["bridge"](model, x0, Condition(x0, None, None), noise(*x0.shape), uniform)
+    m = model.backbone.prior.marginal(tau)
+    assert float(tau.max() - tau.min()) > 100 and (tau[: n // 4] == tau[0]).all()     # a quarter at the degraded end
+    assert torch.allclose(z.mean((1, 2, 3)), 0.5 * m.clean.float(), atol=0.1)
+    assert torch.allclose(z.std((1, 2, 3)), m.noise.float(), rtol=0.05)
 
 
 def test_regression_is_y_at_its_start_and_learns_l1():

@@ -91,6 +91,17 @@ def test_the_trained_module_ends_with_its_average(tmp_path, stream):
     assert any(not torch.equal(v, tensors[f"model.safetensors/{k}"]) for k, v in own.items())
 
 
+def test_the_average_is_exponential_and_starts_fast(tmp_path, stream):
+    model, weights = regression(), []
+    fit(model, stream, trainer_options(steps=6, ema_decay=0.3), 0, tmp_path,
+        log=lambda m: weights.append(model.trainable().unet.conv_out.weight.clone()))
+    average, *rest = weights
+    for n, weight in enumerate(rest, start=1):
+        decay = min(0.3, (1 + n) / (10 + n))
+        average = decay * average + (1 - decay) * weight
+    assert torch.allclose(model.trainable().unet.conv_out.weight, average, atol=1e-7)
+
+
 def test_training_learns(tmp_path, stream):
     fit(regression(), stream, trainer_options(steps=40, lr=3e-3, batch_size=4), 0, tmp_path)
     losses = [m["loss"] for m in lines(tmp_path)]
