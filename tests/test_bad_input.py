@@ -2,12 +2,22 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, save_backbone, save_images, small_unet
+from conftest import ROOT, configured, save_backbone, save_images, small_unet
+from diffusers import DDPMScheduler
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from irbridge import checkpoint
+from irbridge.config import plain, run_cli
+from irbridge.errors import UserError
+from irbridge.runs import train_run
+from irbridge.validate import check_values
 
 
 def assert_one_sentence(result, *words, status=2, bar=False):
@@ -40,20 +50,10 @@ TRAIN = {
     "evaluate.limit=few": ["evaluate.limit"], "adapter.channels=[]": ["adapter.channels"], "trainer=5": ["group"],
     "adapter.channels=[8,x]": ["adapter.channels"], "trainer.betas=[0.9]": ["trainer.betas"],
     # nonsense values
-    "trainer.steps=-5": ["trainer.steps=-5"], "trainer.batch_size=0": ["trainer.batch_size=0"],
-    "trainer.crop=17": ["trainer.crop=17", "2"], "trainer.crop=0": ["trainer.crop=0"], "bridge.T=0": ["bridge.T=0"],
-    "trainer.lr=-1": ["trainer.lr=-1"], "trainer.lr=nan": ["trainer.lr=nan"], "trainer.lr=inf": ["trainer.lr=inf"],
-    "sampler.steps=0": ["sampler.steps=0"], "bridge.lam=-1": ["bridge.lam=-1"], "bridge.eps=0": ["bridge.eps=0"],
-    "bridge.eps=2": ["bridge.eps=2"], "bridge=brownian bridge.sigma=0": ["bridge.sigma=0"],
-    "evaluate.size=0": ["evaluate.size=0"], "evaluate.limit=-1": ["evaluate.limit=-1"], "seed=-1": ["seed=-1"],
-    "trainer.accumulate=0": ["trainer.accumulate=0"], "trainer.ema_decay=1.5": ["trainer.ema_decay=1.5"],
-    "trainer.clip=0": ["trainer.clip=0"], "trainer.save_every=0": ["trainer.save_every=0"],
-    "trainer.log_every=0": ["trainer.log_every=0"], "trainer.sample_every=-1": ["trainer.sample_every=-1"],
-    "trainer.workers=-1": ["trainer.workers=-1"], "trainer.weight_decay=-1": ["trainer.weight_decay=-1"],
-    "trainer.betas=[0.9,1.0]": ["trainer.betas"], "adapter.channels=[8,0]": ["adapter.channels"],
-    "adapter.layers=0": ["adapter.layers=0"], "sampler.eta=-1": ["sampler.eta=-1"], "loss.anchor=-1": ["loss.anchor=-1"],
+    "trainer.steps=-5": ["trainer.steps=-5"], "trainer.batch_size=0": ["trainer.batch_size=0"], "trainer.lr=nan": ["trainer.lr=nan"],
+    "trainer.crop=17": ["trainer.crop=17", "2"], "bridge.T=0": ["bridge.T=0"], "bridge.lam=-1": ["bridge.lam=-1"],
+    "adapter.channels=[8,0]": ["adapter.channels"], "adapter.anchor=false": ["endpoint=anchor", "adapter.anchor=true"],
     "trainer.batch_size=3 trainer.accumulate=2": ["trainer.batch_size=3", "trainer.accumulate"],
-    "adapter.anchor=false": ["endpoint=anchor", "adapter.anchor=true"], "trainer.stop=-1": ["trainer.stop=-1"],
     # data and weights that are not there
     "data.train=nowhere": ["nowhere"], "data.test=nowhere": ["nowhere"], "data.train=nowhere.tar": ["nowhere.tar"],
     "backbone.pretrained=nowhere": ["nowhere", "hub"], "task=paired": ["data.clean"],
@@ -68,6 +68,27 @@ def test_train(command, small, words):
         small = [w for w in small if not w.startswith("data.")]
     result = command("train", *small, "debug=default", *words.split())
     assert_one_sentence(result, *TRAIN[words], bar=words == "adapter.anchor=false")
+
+
+NONSENSE = """trainer.crop=0 trainer.lr=-1 trainer.lr=inf trainer.steps=0 trainer.stop=0 trainer.stop=-1 sampler.steps=0
+    sampler.eta=-1 sampler.eta=nan bridge.eps=0 bridge.eps=2 bridge.lam=0 evaluate.size=0 evaluate.limit=-1 seed=-1
+    trainer.accumulate=0 trainer.ema_decay=1.5 trainer.ema_decay=1 trainer.clip=0 trainer.save_every=0 trainer.log_every=0
+    trainer.sample_every=-1 trainer.save_seconds=0 trainer.workers=-1 trainer.warmup=-1 trainer.weight_decay=-1
+    trainer.betas=[0.9,1.0] trainer.betas=[] adapter.layers=0 loss.anchor=-1 trainer.schedule=step trainer.device=gpu""".split()
+
+
+@pytest.fixture(scope="module")
+def config():
+    cfg = configured("train", "name=t")
+    check_values(plain(cfg))
+    return cfg
+
+
+@pytest.mark.parametrize("word", NONSENSE)
+def test_values(config, word):
+    with pytest.raises(UserError) as failure:
+        check_values(plain(OmegaConf.merge(config, OmegaConf.from_dotlist([word]))))
+    assert re.fullmatch(rf"{re.escape(word.split('=')[0])}=.* must be .*\.", str(failure.value))
 
 
 def test_syntax_of_the_command_line(command):
@@ -126,15 +147,13 @@ def test_a_mistake_does_not_occupy_the_folder(command, small, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, backbone_folder, images):
     """A finished run's folder and the words that made it."""
-    from irbridge.config import run_cli
-    from irbridge.runs import train_run
     root = tmp_path_factory.mktemp("trained")
     words = [f"backbone.pretrained={backbone_folder}", "adapter.channels=[8,8]", f"data.train={images}", f"data.test={images}",
              "debug=default", "sampler.steps=2", "evaluate.enabled=false", "baseline=false", "trainer.device=cpu"]
     before, sys.argv = sys.argv, ["train.py", *words, f"run_root={root}"]
     GlobalHydra.instance().clear()
     try:
-        run_cli(lambda cfg: train_run(cfg), "train")
+        run_cli(train_run, "train")
     finally:
         sys.argv = before
     return root / "derain-debug", words
@@ -143,7 +162,6 @@ def trained(tmp_path_factory, backbone_folder, images):
 @pytest.fixture
 def run(trained, tmp_path):
     """A copy that a test may spoil."""
-    import shutil
     return shutil.copytree(trained[0], tmp_path / "runs/derain-debug")
 
 
@@ -160,7 +178,6 @@ def test_a_run_that_contradicts(command, trained, run, words):
 def test_a_backbone_with_other_weights_contradicts(command, trained, run, tmp_path):
     other = small_unet()
     other.conv_out.bias.data += 1
-    from diffusers import DDPMScheduler
     folder = save_backbone(tmp_path / "other", other, DDPMScheduler(prediction_type="v_prediction"))
     result = command("train", *trained[1], f"backbone.pretrained={folder}")
     assert_one_sentence(result, run, "backbone")
@@ -240,8 +257,6 @@ def test_evaluate_prior(command, words):
 
 
 def test_a_fault_has_status_1(command, small, monkeypatch):
-    from irbridge import checkpoint
-
     def fails(tensors, path):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(checkpoint, "save_file", fails)
@@ -257,7 +272,8 @@ def test_the_traceback_is_there_on_request(command, small, monkeypatch):
 
 @pytest.mark.parametrize("script, words", [("train", ["trainer.lrr=3"]), ("train", ["task=derian"]), ("evaluate", ["run=missing"])])
 def test_as_a_real_command(script, words, tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / f"scripts/{script}.py"), *words], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(ROOT / f"scripts/{script}.py"), *words], cwd=tmp_path, capture_output=True, text=True,
+                          check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("Error: ") and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())

@@ -100,8 +100,8 @@ def test_paired_folders(command, small, tmp_path, held):
     folders = {name: save_images(tmp_path / name, 4, seed=k) for k, name in enumerate(("clean", "degraded", "held", "bad"))}
     words = [w for w in small if not w.startswith("data.")]
     words += [f"data.test_clean={folders['held']}", f"data.test_degraded={folders['bad']}"] if held else ["data.hold_out=2"]
-    status, out, err = command("train", *words, "debug=default", "task=paired", f"data.clean={folders['clean']}",
-                               f"data.degraded={folders['degraded']}")
+    status, _, err = command("train", *words, "debug=default", "task=paired", f"data.clean={folders['clean']}",
+                             f"data.degraded={folders['degraded']}")
     assert status == 0, err
     records = (tmp_path / "runs/paired-debug/results/degraded-input/records.jsonl").read_text().splitlines()
     assert [json.loads(r)["name"] for r in records] == (["0", "1"] if held else ["0", "2"])

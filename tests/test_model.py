@@ -55,15 +55,16 @@ class Blind(nn.Module):
         return None
 
 
-def toy(mean, variance=0.0, bridge=GOUB(), timesteps=critical(), anchor=None, **sampler):
-    return IRBridge(Analytic(mean, variance), Blind(anchor), bridge, timesteps, "y" if anchor is None else "anchor", sampler)
+def toy(mean, variance=0.0, bridge=BRIDGES["goub"], timesteps=None, anchor=None, **sampler):
+    return IRBridge(Analytic(mean, variance), Blind(anchor), bridge, timesteps or critical(),
+                    "y" if anchor is None else "anchor", sampler)
 
 
 def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def real(backbone, adapter=StaticAdapter, bridge=GOUB(), endpoint="anchor", seed=0, **options):
+def real(backbone, adapter=StaticAdapter, bridge=BRIDGES["goub"], endpoint="anchor", seed=0, **options):
     """An IRBridge on the tiny backbone whose adapter is not the identity."""
     torch.manual_seed(seed)
     adapter = adapter(backbone, [16, 16], anchor=True)
@@ -165,7 +166,7 @@ def test_baselines(backbone):
     assert torch.equal(model.restore(y, path=model.coarse), model.adapter.condition(y).anchor.clamp(-1, 1))
     x0 = noise(1, 3, 8, 8).clamp(-1, 1)
     for start in ("noise", "end"):
-        assert torch.allclose(toy(x0).restore(y[..., :8, :8], path=lambda *a, **k: toy(x0).ddim(*a, start=start, **k)), x0, atol=1e-5)
+        assert torch.allclose(toy(x0).restore(y[..., :8, :8], path=toy(x0).ddim, start=start), x0, atol=1e-5)
 
 
 def test_wrong_endpoints(backbone):
