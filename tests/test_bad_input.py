@@ -70,11 +70,13 @@ def test_train(command, small, words):
     assert_one_sentence(result, *TRAIN[words], bar=words == "adapter.anchor=false")
 
 
-NONSENSE = """trainer.crop=0 trainer.lr=-1 trainer.lr=inf trainer.steps=0 trainer.stop=0 trainer.stop=-1 sampler.steps=0
-    sampler.eta=-1 sampler.eta=nan bridge.eps=0 bridge.eps=2 bridge.lam=0 evaluate.size=0 evaluate.limit=-1 seed=-1
-    trainer.accumulate=0 trainer.ema_decay=1.5 trainer.ema_decay=1 trainer.clip=0 trainer.save_every=0 trainer.log_every=0
-    trainer.sample_every=-1 trainer.save_seconds=0 trainer.workers=-1 trainer.warmup=-1 trainer.weight_decay=-1
-    trainer.betas=[0.9,1.0] trainer.betas=[] adapter.layers=0 loss.anchor=-1 trainer.schedule=step trainer.device=gpu""".split()
+NONSENSE = ["trainer.crop=0", "trainer.lr=-1", "trainer.lr=inf", "trainer.steps=0", "trainer.stop=0",
+            "trainer.stop=-1", "sampler.steps=0", "sampler.eta=-1", "sampler.eta=nan", "bridge.eps=0",
+            "bridge.eps=2", "bridge.lam=0", "evaluate.size=0", "evaluate.limit=-1", "seed=-1",
+            "trainer.accumulate=0", "trainer.ema_decay=1.5", "trainer.ema_decay=1", "trainer.clip=0",
+            "trainer.save_every=0", "trainer.log_every=0", "trainer.sample_every=-1", "trainer.save_seconds=0",
+            "trainer.workers=-1", "trainer.warmup=-1", "trainer.weight_decay=-1", "trainer.betas=[0.9,1.0]",
+            "trainer.betas=[]", "adapter.layers=0", "loss.anchor=-1", "trainer.schedule=step", "trainer.device=gpu"]
 
 
 @pytest.fixture(scope="module")
