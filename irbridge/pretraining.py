@@ -33,7 +33,8 @@ class Photographs:
         self.items = [(source, i) for source in self.sources for i, name in enumerate(source.names)
                       if name not in held and name.split("_")[-1] not in held]
         if not self.items:
-            raise UserError(f"No image of data.train={[str(p) for p in paths]} is left after data.exclude={exclude}; give other folders.")
+            raise UserError(f"No image of data.train={[str(p) for p in paths]} is left after data.exclude={exclude}; "
+                            "give other folders.")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -99,14 +100,15 @@ def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int) -> P
         try:
             return PixelBackbone(UNet2DModel(**unet), prior_from_config(scheduler), "new")
         except (ValueError, TypeError) as error:
-            raise UserError(f"A UNet2DModel cannot be built of the keys unet.* ({error}); see configs/pretrain.yaml.") from error
+            raise UserError(f"A UNet2DModel cannot be built of the keys unet.* ({error}); see "
+                            "configs/pretrain.yaml.") from error
 
 
 def save_prior(backbone: PixelBackbone, weights: dict[str, Tensor], scheduler: dict, folder: Path) -> None:
     """Write an ordinary diffusers folder: config, fp16 safetensors, scheduler config."""
     import diffusers
 
-    copy = type(backbone.unet).from_config(backbone.unet.config)
+    copy = type(backbone.unet).from_config({k: v for k, v in backbone.unet.config.items() if k != "_name_or_path"})
     copy.load_state_dict(weights)
     copy.half().save_pretrained(folder)
     getattr(diffusers, scheduler["_class_name"]).from_config(
