@@ -81,7 +81,8 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
         RuntimeError: the loss is not finite (names the step), or a checkpoint cannot be written.
     """
     if options["crop"] % model.stride:
-        raise UserError(f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which the network shrinks images.")
+        raise UserError(f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which the network "
+                        "shrinks images.")
     accelerator = Accelerator(mixed_precision=best_precision(options["precision"]), cpu=options["device"] == "cpu",
                               kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     main, world = accelerator.is_main_process, accelerator.num_processes

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from conftest import ROOT, save_backbone, small_unet
-from diffusers import (DDIMScheduler, DDPMScheduler, EDMEulerScheduler, PNDMScheduler, ScoreSdeVeScheduler, UNet2DModel)
+from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler, PNDMScheduler, ScoreSdeVeScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from irbridge.backbones import PixelBackbone, load_backbone, skip_layout
@@ -24,7 +24,8 @@ def state(unet, size=(16, 24), seed=1):
 @torch.no_grad()
 def test_denoise_is_the_schedulers_own_conversion(tmp_path, kind, pipeline):
     unet = small_unet()
-    scheduler = DDPMScheduler(prediction_type=kind, clip_sample=False, beta_schedule="squaredcos_cap_v2" if pipeline else "linear")
+    scheduler = DDPMScheduler(prediction_type=kind, clip_sample=False,
+                              beta_schedule="squaredcos_cap_v2" if pipeline else "linear")
     backbone = load_backbone(str(save_backbone(tmp_path, unet, scheduler, pipeline)))
     z = state(unet)
     for t in TIMES[:3]:

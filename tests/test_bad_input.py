@@ -50,8 +50,9 @@ TRAIN = {
     "evaluate.limit=few": ["evaluate.limit"], "adapter.channels=[]": ["adapter.channels"], "trainer=5": ["group"],
     "adapter.channels=[8,x]": ["adapter.channels"], "trainer.betas=[0.9]": ["trainer.betas"],
     # nonsense values
-    "trainer.steps=-5": ["trainer.steps=-5"], "trainer.batch_size=0": ["trainer.batch_size=0"], "trainer.lr=nan": ["trainer.lr=nan"],
-    "trainer.crop=17": ["trainer.crop=17", "2"], "bridge.T=0": ["bridge.T=0"], "bridge.lam=-1": ["bridge.lam=-1"],
+    "trainer.steps=-5": ["trainer.steps=-5"], "trainer.batch_size=0": ["trainer.batch_size=0"],
+    "trainer.lr=nan": ["trainer.lr=nan"],
+    "trainer.crop=17": ["trainer.crop=17", "2"], "bridge.T=0": ["bridge.T=0"], "bridge=goub bridge.lam=-1": ["bridge.lam=-1"],
     "adapter.channels=[8,0]": ["adapter.channels"], "adapter.anchor=false": ["endpoint=anchor", "adapter.anchor=true"],
     "trainer.batch_size=3 trainer.accumulate=2": ["trainer.batch_size=3", "trainer.accumulate"],
     # data and weights that are not there
@@ -76,12 +77,13 @@ NONSENSE = ["trainer.crop=0", "trainer.lr=-1", "trainer.lr=inf", "trainer.steps=
             "trainer.accumulate=0", "trainer.ema_decay=1.5", "trainer.ema_decay=1", "trainer.clip=0",
             "trainer.save_every=0", "trainer.log_every=0", "trainer.sample_every=-1", "trainer.save_seconds=0",
             "trainer.workers=-1", "trainer.warmup=-1", "trainer.weight_decay=-1", "trainer.betas=[0.9,1.0]",
-            "trainer.betas=[]", "adapter.layers=0", "loss.anchor=-1", "trainer.schedule=step", "trainer.device=gpu"]
+            "trainer.betas=[]", "adapter.layers=0", "loss.anchor=-1", "loss.anchor_first=1", "trainer.schedule=step",
+            "trainer.device=gpu"]
 
 
 @pytest.fixture(scope="module")
 def config():
-    cfg = configured("train", "name=t")
+    cfg = configured("train", "name=t", "bridge=goub")
     check_values(plain(cfg))
     return cfg
 
@@ -168,7 +170,8 @@ def run(trained, tmp_path):
 
 
 CONTRADICTIONS = {"trainer.lr=0.5": ["trainer.lr was 0.001 and is now 0.5"], "seed=4": ["seed was 0 and is now 4"],
-                  "bridge.T=50": ["bridge.T was 100 and is now 50"], "trainer.batch_size=4": ["trainer.batch_size was 2 and is now 4"],
+                  "bridge.T=50": ["bridge.T was 100 and is now 50"],
+                  "trainer.batch_size=4": ["trainer.batch_size was 2 and is now 4"],
                   "loss.weight=v": ["loss.weight was 'x0' and is now 'v'"]}
 
 
@@ -203,9 +206,11 @@ def edit(path, **changes):
 SPOILT = {"config.json is missing": (lambda r: (r / "config.json").unlink(), ["config.json", "missing"]),
           "config.json is cut short": (lambda r: (r / "config.json").write_text("{"), ["config.json"]),
           "config.json is a list": (lambda r: (r / "config.json").write_text("[]"), ["config.json"]),
-          "config.json lacks a key": (lambda r: (r / "config.json").write_text('{"method": "irbridge"}'), ["config.json", "lacks"]),
+          "config.json lacks a key": (lambda r: (r / "config.json").write_text('{"method": "irbridge"}'),
+                                      ["config.json", "lacks"]),
           "config.json has another method": (lambda r: edit(r / "config.json", method="magic"), ["magic", "regression"]),
-          "config.json has another bridge": (lambda r: edit(r / "config.json", bridge={"_target_": "irbridge.bridges.No"}), ["No"]),
+          "config.json has another bridge": (lambda r: edit(r / "config.json", bridge={"_target_": "irbridge.bridges.No"}),
+                                              ["No"]),
           "weights are missing": (lambda r: (r / "model.safetensors").unlink(), ["model.safetensors", "missing"]),
           "weights are nonsense": (lambda r: (r / "model.safetensors").write_text("x"), ["model.safetensors"]),
           "weights are cut short": (lambda r: os.truncate(r / "model.safetensors", 500), ["model.safetensors"]),
@@ -272,10 +277,11 @@ def test_the_traceback_is_there_on_request(command, small, monkeypatch):
         command("train", *small, "trainer.lr=fast")
 
 
-@pytest.mark.parametrize("script, words", [("train", ["trainer.lrr=3"]), ("train", ["task=derian"]), ("evaluate", ["run=missing"])])
+@pytest.mark.parametrize("script, words", [("train", ["trainer.lrr=3"]), ("train", ["task=derian"]),
+                                           ("evaluate", ["run=missing"])])
 def test_as_a_real_command(script, words, tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / f"scripts/{script}.py"), *words], cwd=tmp_path, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run([sys.executable, str(ROOT / f"scripts/{script}.py"), *words], cwd=tmp_path,
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("Error: ") and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())

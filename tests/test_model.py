@@ -180,7 +180,8 @@ def test_wrong_endpoints(backbone):
 
 
 def batch():
-    return noise(2, 3, 16, 16).clamp(-1, 1), noise(2, 3, 16, 16, seed=1).clamp(-1, 1), noise(2, 3, 16, 16, seed=2), torch.tensor([0.6, 0.1])
+    clean, degraded, xi = (noise(2, 3, 16, 16, seed=k) for k in range(3))
+    return clean.clamp(-1, 1), degraded.clamp(-1, 1), xi, torch.tensor([0.6, 0.1])
 
 
 @pytest.mark.parametrize("states", IRBridge.STATES)
@@ -195,7 +196,8 @@ def test_loss_options(backbone, states, weight, norm):
 def test_published_loss_is_that_of_the_noise():
     """states=prior, weight=eps, norm=l2 is the plain eps loss of the network's own output."""
     clean, degraded, xi, uniform = batch()
-    model = real(PixelBackbone(small_unet(), VP(vp_alphas_cumprod({}))), loss={"states": "prior", "weight": "eps", "norm": "l2"})
+    model = real(PixelBackbone(small_unet(), VP(vp_alphas_cumprod({}))),
+                 loss={"states": "prior", "weight": "eps", "norm": "l2"})
     tau, prior = uniform.double() * model.backbone.prior.highest, model.backbone.prior
     m = prior.marginal(tau)
     z = broadcast(m.clean, clean) * clean + broadcast(m.noise, clean) * xi
