@@ -1,13 +1,11 @@
 """Condition adapters: the only thing that trains, and the only part that sees the degraded image y.
 
-An adapter hands the frozen network residuals for its skip tensors, all zero at initialisation. It may also
-emit a coarse clean estimate g(y), the anchor, at which a bridge can be pinned instead of y.
-"""
+An adapter hands the frozen network residuals for its skip tensors, all zero at initialisation. It may also emit a
+coarse clean estimate g(y), the anchor, at which a bridge can be pinned instead of y."""
 
 from copy import deepcopy
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
 from torch import Tensor, nn
@@ -23,12 +21,15 @@ class Condition(NamedTuple):
     residuals: list[Tensor] | None
 
 
-class Trunk(nn.Module):
-    """A light U-Net on y alone: features per stride and, if ``predicts``, the image y + correction.
+def _zero(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
 
-    It is a diffusers ``UNet2DModel`` without attention whose time input is held at 0. With a zero last
-    layer its image is y at initialisation. It is also, alone, the regression baseline.
-    """
+
+class Trunk(nn.Module):
+    """A light U-Net on y alone: features per stride and, if ``predicts``, the image y + correction, y at
+    initialisation. A diffusers ``UNet2DModel`` without attention, its time input held at 0. Alone it is the regression
+    baseline."""
 
     def __init__(self, channels: list[int], layers: int = 1, predicts: bool = True, image_channels: int = 3):
         super().__init__()
@@ -38,8 +39,7 @@ class Trunk(nn.Module):
                                 block_out_channels=tuple(channels), down_block_types=("DownBlock2D",) * n,
                                 up_block_types=("UpBlock2D",) * n, norm_num_groups=groups, add_attention=False)
         self.predicts, self.stride = predicts, 2 ** (n - 1)
-        nn.init.zeros_(self.unet.conv_out.weight)
-        nn.init.zeros_(self.unet.conv_out.bias)
+        _zero(self.unet.conv_out)
         if not predicts:
             self.unet.conv_norm_out = self.unet.conv_act = self.unet.conv_out = nn.Identity()
 
@@ -70,29 +70,22 @@ class ZeroConvs(nn.Module):
     def __init__(self, sources: list[int], layout: list[tuple[int, int]]):
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(s, c, 1) for s, (c, _) in zip(sources, layout, strict=True))
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
+        _zero(self)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         return [conv(f) for conv, f in zip(self.convs, features, strict=True)]
 
 
 class StaticAdapter(nn.Module):
-    """Sees only y (T2I-Adapter style), so that it runs once per image however many steps follow.
-
-    Args:
-        backbone: the frozen network whose skips are fed.
-        channels, layers: the trunk's width per level and its depth.
-        anchor: emit g(y) as well.
-    """
+    """Sees only y (T2I-Adapter style), so that it runs once per image however many steps follow. ``channels`` and
+    ``layers`` are the trunk's width per level and its depth; ``anchor``: it emits g(y) as well."""
 
     def __init__(self, backbone: PixelBackbone, channels: list[int] = (32, 64, 96, 128), layers: int = 1,
                  anchor: bool = True):
         super().__init__()
         self.trunk = Trunk(channels, layers, predicts=anchor, image_channels=backbone.channels)
-        self.layout = skip_layout(backbone.unet)
+        self.layout, own = skip_layout(backbone.unet), self.trunk.features_layout
         self.stride = max(self.trunk.stride, backbone.stride)
-        own = self.trunk.features_layout
         self.zero = ZeroConvs([own[min(s, self.trunk.stride)] for _, s in self.layout], self.layout)
 
     def condition(self, y: Tensor) -> Condition:
@@ -108,24 +101,17 @@ class StaticAdapter(nn.Module):
 
 
 class ControlAdapter(nn.Module):
-    """A trainable copy of the frozen encoder that sees z, its timestep and y (ControlNet, ICCV 2023).
-
-    Args:
-        backbone: the frozen network that is copied and fed.
-        channels, layers, anchor: a trunk beside the copy that emits g(y); without ``anchor`` there is none,
-            and the adapter is the published method's.
-    """
+    """A trainable copy of the frozen encoder that sees z, its timestep and y (ControlNet, ICCV 2023). With ``anchor`` a
+    trunk of ``channels`` and ``layers`` beside the copy emits g(y); without, it is as published."""
 
     def __init__(self, backbone: PixelBackbone, channels: list[int] = (32, 64, 96, 128), layers: int = 1,
                  anchor: bool = False):
         super().__init__()
         unet = deepcopy(backbone.unet).float().requires_grad_(True)
-        self.encoder = nn.ModuleDict({"conv_in": unet.conv_in, "time_proj": unet.time_proj,
-                                      "time_embedding": unet.time_embedding, "down_blocks": unet.down_blocks,
-                                      "mid_block": unet.mid_block})
+        parts = "conv_in", "time_proj", "time_embedding", "down_blocks", "mid_block"
+        self.encoder = nn.ModuleDict({part: getattr(unet, part) for part in parts})
         self.hint = nn.Conv2d(backbone.channels, unet.config.block_out_channels[0], 3, padding=1)
-        nn.init.zeros_(self.hint.weight)
-        nn.init.zeros_(self.hint.bias)
+        _zero(self.hint)
         self.trunk = Trunk(channels, layers, image_channels=backbone.channels) if anchor else None
         layout = skip_layout(backbone.unet)
         self.zero = ZeroConvs([c for c, _ in layout], layout)
@@ -140,14 +126,8 @@ class ControlAdapter(nn.Module):
         e = self.encoder
         embedding = e["time_embedding"](e["time_proj"](time).to(z.dtype))
         guide = condition.y if condition.anchor is None else condition.anchor.detach()
-        hidden = e["conv_in"](z) + self.hint(guide)
-        skips = [hidden]
+        skips = [hidden := e["conv_in"](z) + self.hint(guide)]
         for block in e["down_blocks"]:
             hidden, outputs = block(hidden, embedding)
             skips += outputs
         return self.zero([*skips, e["mid_block"](hidden, embedding)])
-
-
-def trainable_parameters(module: nn.Module) -> int:
-    """Number of parameters that have gradients."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,8 +1,4 @@
-"""Frozen pretrained denoisers behind one convention: ``denoise(z, tau) -> x0``.
-
-Noise predictions, velocities, network timesteps and preconditioning live here and in ``priors``; bridges and
-samplers know none of it.
-"""
+"""Frozen pretrained denoisers as ``denoise(z, tau) -> x0``; with ``priors``, all that knows what networks predict."""
 
 import hashlib
 from contextlib import ExitStack, contextmanager
@@ -21,12 +17,9 @@ EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "prior"
 
 @contextmanager
 def inject(unet: nn.Module, residuals: list[Tensor] | None):
-    """While active, add ``residuals`` to the skip tensors of a UNet2DModel and, the last one, to its mid block.
-
-    They come in the order in which the encoder makes the skips (see :func:`skip_layout`). Skips reach the up
-    blocks as their second positional argument, so the network's own forward is never copied; the up blocks
-    consume them from the end. Not for ``Skip*Block2D`` networks.
-    """
+    """While active, add ``residuals``, ordered as :func:`skip_layout`, to a UNet2DModel's skips and mid block output.
+    Skips reach the up blocks as their second positional argument, so the network's own forward is never copied; the up
+    blocks consume them from the end. Not for ``Skip*Block2D`` networks."""
     with ExitStack() as stack:
         if residuals is not None:
             left = list(residuals[:-1])
@@ -53,13 +46,8 @@ def skip_layout(unet: nn.Module) -> list[tuple[int, int]]:
 
 
 class PixelBackbone(nn.Module):
-    """A frozen diffusers ``UNet2DModel`` that works on pixels in [-1, 1].
-
-    Args:
-        unet: the network; its weights are frozen here and it stays in eval mode.
-        prior: levels, timesteps and what the network predicts.
-        name, digest: where the weights came from and their SHA-256, recorded in checkpoints.
-    """
+    """A diffusers ``UNet2DModel`` on pixels in [-1, 1], frozen and in eval mode, and the prior that it was trained on.
+    ``name`` and ``digest``, recorded in checkpoints, are where the weights came from and their SHA-256."""
 
     def __init__(self, unet: nn.Module, prior: Prior, name: str = "", digest: str = ""):
         super().__init__()
@@ -72,11 +60,9 @@ class PixelBackbone(nn.Module):
         return super().train(False)
 
     def denoise(self, z: Tensor, tau: Tensor, residuals: Callable | None = None) -> Tensor:
-        """The clean estimate x0 of z, (B, C, H, W) with H and W divisible by ``stride``; float32.
-
-        tau is float64 on the CPU, () or (B,). ``residuals(inputs, time)``, given what the network is given,
-        returns an adapter's residuals. Gradients pass through the frozen weights. A learned variance is dropped.
-        """
+        """The clean estimate x0 of z, (B, C, H, W) with H and W divisible by ``stride``; float32. tau is float64 on the
+        CPU, () or (B,). ``residuals(inputs, time)``, given what the network is given, returns an adapter's residuals.
+        Gradients pass through the frozen weights. A learned variance is dropped."""
         inputs, time = self.prior.network_input(z, tau.expand(len(z)))
         time = time.to(torch.float32).to(z.device)
         with inject(self.unet, residuals(inputs, time) if residuals else None):
@@ -85,26 +71,22 @@ class PixelBackbone(nn.Module):
 
 
 def load_backbone(pretrained: str | None = None, dtype: torch.dtype = torch.float32) -> PixelBackbone:
-    """Load a diffusers pixel model: a folder or hub id that holds a UNet2DModel and its scheduler's config.
+    """Load a UNet2DModel and its scheduler's config from a folder or hub id; ``None`` is this repository's own prior.
 
     Both layouts of diffusers are read: a pipeline (``unet/`` and ``scheduler/``) and a bare model folder with
-    ``scheduler_config.json`` beside ``config.json``. ``None`` is the prior embedded in this repository.
-
-    Raises:
-        UserError: nothing there, the hub out of reach, no UNet2DModel, or a scheduler that is not covered.
-    """
+    ``scheduler_config.json`` beside ``config.json``. UserError if nothing is there, the hub is out of reach, it is no
+    UNet2DModel, or the scheduler is not covered."""
     from diffusers import UNet2DModel
-
-    folder = Path(pretrained) if pretrained else EMBEDDED
+    folder = Path(pretrained or EMBEDDED)
+    if not folder.is_dir() and not pretrained:
+        raise UserError(f"The embedded prior is missing at {EMBEDDED}; restore it with `git checkout data/prior` or "
+                        "give backbone.pretrained=FOLDER.")
     if not folder.is_dir():
-        folder = _download(pretrained) if pretrained else None
-    if folder is None:
-        raise UserError(f"The embedded prior is missing at {EMBEDDED}; restore it with `git checkout data/prior` or give "
-                        "backbone.pretrained=FOLDER.")
+        folder = _download(pretrained)
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
     config = read_json(unet_folder / "config.json")
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        raise UserError(f"{unet_folder} holds a {config['_class_name']}, not a pixel UNet2DModel; choose a pixel-space model.")
+        raise UserError(f"{unet_folder} holds a {config['_class_name']}, not a UNet2DModel; choose a pixel model.")
     scheduler = next((p for p in (folder / "scheduler", folder) if (p / "scheduler_config.json").is_file()), folder)
     prior = prior_from_config(read_json(scheduler / "scheduler_config.json"))
     try:
@@ -113,7 +95,8 @@ def load_backbone(pretrained: str | None = None, dtype: torch.dtype = torch.floa
         if found["missing_keys"]:
             raise ValueError(f"{found['missing_keys'][0]} is missing")
     except Exception as error:
-        raise UserError(f"The weights in {unet_folder} cannot be loaded ({_first_line(error)}); save the model again with "
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"The weights in {unet_folder} cannot be loaded ({reason}); save the model again with "
                         "save_pretrained.") from error
     return PixelBackbone(unet, prior, str(pretrained or "embedded"), _digest(unet_folder))
 
@@ -124,16 +107,9 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]))
     except Exception as error:
         raise UserError(f"backbone.pretrained={name!r} is neither a folder here nor reachable on the hub "
-                        f"({type(error).__name__}); download the model on a connected machine and give its folder, or set "
-                        "HF_HOME to a cache that holds it.") from error
+                        f"({type(error).__name__}); download the model on a connected machine and give its folder, or "
+                        "set HF_HOME to a cache that holds it.") from error
 
 
 def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("*.safetensors")))).hexdigest()

@@ -18,17 +18,12 @@ METHODS = ("irbridge", "regression")
 
 
 def build_model(config: dict, backbone: PixelBackbone | None = None) -> Restorer:
-    """A model from the plain config of a run (the keys ``MODEL_KEYS``), untrained.
-
-    Args:
-        backbone: the frozen network, where the caller has it already.
-    Raises:
-        UserError: an unknown method, or a part that cannot be built.
-    """
+    """A model from the plain config of a run (the keys ``MODEL_KEYS``), untrained; ``backbone`` where it is there
+    already. UserError if the method is unknown or a part cannot be built."""
     method, adapter = config["method"], config["adapter"]
     if method not in METHODS:
         raise UserError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}.")
-    with torch.random.fork_rng(devices=[]):   # initial weights are a function of the config's seed, not of what ran before
+    with torch.random.fork_rng(devices=[]):   # initial weights are a function of the config's seed alone
         torch.manual_seed(config.get("seed", 0))
         if method == "regression":
             return Regression(Trunk(adapter["channels"], adapter["layers"]))
@@ -36,7 +31,7 @@ def build_model(config: dict, backbone: PixelBackbone | None = None) -> Restorer
         digest = config["backbone"].get("digest")
         if digest and digest != backbone.digest:
             raise UserError(f"The backbone {backbone.name} has other weights than the ones the adapter was trained on "
-                            f"(SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give backbone.pretrained=FOLDER of those.")
+                            f"(SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give backbone.pretrained=FOLDER.")
         return IRBridge(backbone, instantiate(adapter, backbone), instantiate(config["bridge"]),
                         instantiate(config["timesteps"]), config["endpoint"], config["sampler"], config["loss"])
 
@@ -50,17 +45,14 @@ def describe(config: dict, model: Restorer) -> dict:
 
 
 def save_pretrained(model: Restorer, folder: str | Path, config: dict, weights: dict | None = None) -> None:
-    """Write ``config.json`` and ``model.safetensors`` (the trained part alone; ``weights`` in place of the model's own)."""
+    """Write ``config.json`` and ``model.safetensors`` (the trained part alone; ``weights`` instead of its own)."""
     save_weights(Path(folder) / "model.safetensors", weights or model.trainable().state_dict())
     write_json(Path(folder) / "config.json", config)
 
 
-def from_pretrained(folder: str | Path, device: str | torch.device = "cpu", backbone: PixelBackbone | None = None) -> Restorer:
-    """A trained model from a run's folder (or any that ``save_pretrained`` wrote), ready to restore.
-
-    Raises:
-        UserError: the folder or a file of it is missing or corrupt, or the backbone is not the one it was trained on.
-    """
+def from_pretrained(folder: str | Path, device="cpu", backbone: PixelBackbone | None = None) -> Restorer:
+    """A trained model from a run's folder (or any that ``save_pretrained`` wrote), ready to restore. UserError if the
+    folder or a file of it is missing or corrupt, or the backbone is not the one it was trained on."""
     path = Path(folder) / "config.json"
     config = read_json(path)
     missing = [k for k in MODEL_KEYS if k not in config]
@@ -81,7 +73,7 @@ def training_stream(config: dict, crop: int) -> CropStream:
     data, degradation = config["data"], config["task"].get("degradation")
     if degradation:
         return CropStream(ImageSource(find(data["train"])), crop, config["seed"], instantiate(degradation))
-    pairs = _paired(data, "clean", "degraded", None)
+    pairs = _paired(data, "", None)
     if data["test_clean"] is None:
         pairs.keep(lambda index: index % data["hold_out"] != 0)
     return CropStream(pairs, crop, config["seed"])
@@ -93,14 +85,14 @@ def test_pairs(config: dict, size: int | None):
     if degradation:
         return SyntheticPairs(find(data["test"]), instantiate(degradation), config["seed"], size)
     if data["test_clean"] is not None:
-        return _paired(data, "test_clean", "test_degraded", size)
-    pairs = _paired(data, "clean", "degraded", size)
+        return _paired(data, "test_", size)
+    pairs = _paired(data, "", size)
     pairs.keep(lambda index: index % data["hold_out"] == 0)
     return pairs
 
 
-def _paired(data: dict, clean: str, degraded: str, size: int | None) -> PairedFolders:
-    for key in (clean, degraded):
+def _paired(data: dict, prefix: str, size: int | None) -> PairedFolders:
+    for key in (clean := prefix + "clean", degraded := prefix + "degraded"):
         if not data.get(key):
             raise UserError(f"data.{key} is not set; give the folder, data.{key}=DIR.")
     pairs = PairedFolders(data[clean], data[degraded], size)

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment: safetensors and JSON, written aside and renamed. Nothing is pickled."""
+"""Checkpoints that survive a kill at any moment: safetensors and JSON, never pickles, written aside and renamed."""
 
 import json
 import os
@@ -65,21 +65,16 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
     """Strictly load tensors into a module; :class:`UserError` names the first name or shape that differs."""
     own = module.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
-        if name not in tensors or name not in own:
-            where = "the file" if name not in tensors else "the configured model"
-            raise UserError(f"{source} does not fit the configured model: {name} is missing from {where}; use the "
-                            "configuration that it was trained with.")
-        if own[name].shape != tensors[name].shape:
-            raise UserError(f"{source} does not fit the configured model: {name} is {tuple(tensors[name].shape)} in the "
-                            f"file and {tuple(own[name].shape)} in the model; use the configuration that it was trained with.")
+        there, here = (tuple(t[name].shape) if name in t else "missing" for t in (tensors, own))
+        if there != here:
+            raise UserError(f"{source} does not fit the configured model: {name} is {there} in the file and {here} in "
+                            "the model; use the configuration that it was trained with.")
     module.load_state_dict(tensors)
 
 
 class Checkpoints:
-    """The training states of one run, ``<run>/checkpoints/step-N``: weights, EMA, optimizer and counters.
-
-    A folder gets its final name only when it is complete; the older one is removed after that.
-    """
+    """The training states of one run, ``<run>/checkpoints/step-N``: weights, EMA, optimizer and counters. A folder gets
+    its final name only when it is complete; the older one is removed after that."""
 
     def __init__(self, run: Path):
         self.folder = Path(run) / "checkpoints"
@@ -94,15 +89,15 @@ class Checkpoints:
         older = [p for p in self.folder.glob("step-*") if p != final]
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            save_weights(temporary / "model.safetensors", module.state_dict())
-            save_weights(temporary / "ema.safetensors", ema.state_dict())
-            save_weights(temporary / "optimizer.safetensors", _flatten(optimizer))
+            states = {"model": module.state_dict(), "ema": ema.state_dict(), "optimizer": _flatten(optimizer)}
+            for name, tensors in states.items():
+                save_weights(temporary / f"{name}.safetensors", tensors)
             write_json(temporary / "state.json", {"step": step, **state})
             shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
         except (OSError, SafetensorError) as error:   # safetensors wraps a full disk in its own
-            raise RuntimeError(f"The checkpoint of step {step} could not be written to {self.folder} ({error}); make room "
-                               "and run the same command again: the previous checkpoint is intact.") from error
+            raise RuntimeError(f"The checkpoint of step {step} could not be written to {self.folder} ({error}); make "
+                               "room and run the same command again: the previous checkpoint is intact.") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         for path in older:
@@ -110,11 +105,10 @@ class Checkpoints:
 
     def restore(self, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
         """Load the newest checkpoint in place and return its counters; ``{"step": 0}`` where there is none."""
-        folder = self.latest()
-        if folder is None:
+        if not (folder := self.latest()):
             return {"step": 0}
-        load_into(module, load_weights(folder / "model.safetensors"), str(folder))
-        load_into(ema, load_weights(folder / "ema.safetensors"), str(folder))
+        for part, name in ((module, "model"), (ema, "ema")):
+            load_into(part, load_weights(folder / f"{name}.safetensors"), str(folder))
         _unflatten(optimizer, load_weights(folder / "optimizer.safetensors"))
         return read_json(folder / "state.json")
 

@@ -17,21 +17,16 @@ from irbridge.validate import check_values
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
-FREE_KEYS = {"trainer.steps", "trainer.stop", "trainer.workers", "trainer.log_every", "trainer.sample_every",
-             "trainer.save_every", "trainer.save_seconds", "trainer.device", "logger", "evaluate", "baseline", "sampler",
-             "run_root", "run", "name"}
-"""What a resumed run may change without training differently."""
-NULLABLE = {"evaluate.size", "size", "data.exclude"}
-"""Keys with a value in the YAML files that may be null."""
+# What a resumed run may change without training differently.
+FREE_KEYS = {"logger", "evaluate", "baseline", "sampler", "run_root", "run", "name"} | {f"trainer.{key}" for key in (
+    "steps", "stop", "workers", "log_every", "sample_every", "save_every", "save_seconds", "device")}
+NULLABLE = {"evaluate.size", "size", "data.exclude"}   # keys with a value in the YAML files that may be null
 
 
 def run_cli(task, config_name: str) -> None:
-    """Run ``task(cfg)`` under Hydra; mistakes end with one sentence and status 2, faults with status 1.
-
-    The traceback is shown with IRBRIDGE_DEBUG=1.
-    """
+    """Run ``task(cfg)`` under Hydra; mistakes end with one sentence and status 2, faults with status 1. The traceback
+    is shown with IRBRIDGE_DEBUG=1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"   # so that Hydra raises here instead of printing its own traceback
-
     raised: list[Exception] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
@@ -52,18 +47,15 @@ def run_cli(task, config_name: str) -> None:
     except Exception as error:
         if os.environ.get("IRBRIDGE_DEBUG") == "1":
             raise
-        wrong_input = isinstance(error, (UserError, OmegaConfBaseException)) or not raised   # or Hydra could not compose
+        wrong_input = isinstance(error, (UserError, OmegaConfBaseException)) or not raised   # Hydra could not compose
         print(f"Error: {one_sentence(error)}", file=sys.stderr)
         sys.exit(2 if wrong_input else 1)
 
 
 def one_sentence(error: Exception) -> str:
     """An exception as one line: its own text, and for Hydra's errors also the innermost cause and the choices."""
-    cause = error
-    while not isinstance(error, UserError) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, UserError):
-        error = cause
+    cause = _innermost(error)
+    error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
     lines = [line.strip() for line in str(error).replace("\t", " ").splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "set env", "Set the env"))]
     text = " ".join(kept) or type(error).__name__
@@ -73,12 +65,14 @@ def one_sentence(error: Exception) -> str:
     return text if isinstance(error, (UserError, RuntimeError)) else f"{type(error).__name__}: {text}"
 
 
-def check_types(cfg: DictConfig, config_name: str) -> None:
-    """Refuse values whose type differs from the one in the YAML files: those are the schema.
+def _innermost(error: Exception) -> Exception:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
-    Raises:
-        UserError: names the key, the type that it has and the type that it should have.
-    """
+
+def check_types(cfg: DictConfig, config_name: str) -> None:
+    """Refuse values whose type differs from the one in the YAML files, the schema; UserError names key and type."""
     leaves = list(_leaves(cfg))
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     if not overrides:
@@ -120,8 +114,7 @@ def contradiction(saved: dict, wanted: dict, prefix: str = "") -> str | None:
             continue
         a, b = saved.get(key), wanted.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found = contradiction(a, b, name + ".")
-            if found:
+            if found := contradiction(a, b, name + "."):
                 return found
         elif a != b:
             return f"{name} was {a!r} and is now {b!r}"
@@ -133,24 +126,22 @@ def instantiate(config, *args, **kwargs):
     try:
         return hydra.utils.instantiate(config, *args, **kwargs)
     except Exception as error:
-        cause = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, UserError):
+        if isinstance(cause := _innermost(error), UserError):
             raise cause from None
-        raise UserError(f"{config.get('_target_', 'The configured object')} cannot be built: {cause}".strip() + ".") from error
+        target = config.get("_target_", "The configured object")
+        raise UserError(f"{target} cannot be built: {cause}".strip() + ".") from error
 
 
 def device(name: str = "auto") -> torch.device:
     """"auto" is CUDA, then MPS, then the CPU."""
-    if name != "auto":
-        try:
-            return torch.zeros(1, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device={name!r} is not available here ({str(error).splitlines()[0]}); use device=auto.") from None
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name == "auto":
+        fallback = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else fallback)
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name!r} is not available here ({reason}); use device=auto.") from None
 
 
 def plain(cfg) -> dict:
@@ -161,7 +152,7 @@ def plain(cfg) -> dict:
 def commit() -> str:
     """The git commit of the code, "+" appended where the tree is modified; "unknown" outside a checkout."""
     def git(*words):
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.check_output(["git", "-C", str(ROOT), *words], text=True, stderr=subprocess.DEVNULL).strip()
     try:
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):

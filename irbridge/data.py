@@ -29,13 +29,9 @@ def centre_crop(image: np.ndarray, size: int | None) -> np.ndarray:
 
 
 class ImageSource:
-    """The images of a folder, or of an uncompressed .tar: ``len``, ``names`` and ``source[i]``.
-
-    A name is a file's stem, with the folders inside a tar joined by "_". No file stays open between reads.
-
-    Raises:
-        UserError: nothing there, no images, two images of one name, or a tar that is compressed or damaged.
-    """
+    """The images of a folder, or of an uncompressed .tar: ``len``, ``names`` and ``source[i]``. A name is a file's
+    stem, with the folders inside a tar joined by "_". No file stays open between reads. UserError if nothing is there,
+    no images, two images of one name, or a tar that is compressed or damaged."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -51,10 +47,9 @@ class ImageSource:
         return len(self.names)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        entry = self.entries[i]
-        if isinstance(entry, Path):
-            return read_image(entry)
-        name, offset, size = entry
+        if isinstance(self.entries[i], Path):
+            return read_image(self.entries[i])
+        name, offset, size = self.entries[i]
         with open(self.path, "rb") as file:
             file.seek(offset)
             return decode(io.BytesIO(file.read(size)), f"{self.path}:{name}")
@@ -62,19 +57,14 @@ class ImageSource:
 
 class Pair(NamedTuple):
     """One image and its degraded version, both float32 (H, W, 3) in [0, 1]."""
-
     name: str
     clean: np.ndarray
     degraded: np.ndarray
 
 
 class SyntheticPairs:
-    """Clean images of a folder or tar, each degraded by randomness that depends on (seed, name) alone.
-
-    Args:
-        degradation: ``degradation(image, rng)``.
-        size: centre crop in pixels before degradation, or None.
-    """
+    """Clean images of a folder or tar, centre-cropped to ``size`` pixels unless it is None, then degraded by
+    ``degradation(image, rng)`` with randomness that depends on (seed, name) alone."""
 
     def __init__(self, clean: str | Path, degradation: Degradation, seed: int = 0, size: int | None = None):
         self.source, self.degradation, self.seed, self.size = ImageSource(clean), degradation, seed, size
@@ -92,21 +82,16 @@ class SyntheticPairs:
 class PairedFolders:
     """Degraded images and their clean partners in two folders, named by the degraded stem.
 
-    Partners have equal stems, or equal but for the markers of Rain100H and RainDrop (norain-001 and
-    rain-001, 3_clean and 3_rain), or the degraded stem continues the clean one after "_" (RESIDE).
-
-    Raises:
-        UserError: a folder is missing or empty, a stem occurs twice, or an image has no partner.
-    """
+    Partners have equal stems, or equal but for the markers of Rain100H and RainDrop (norain-001 and rain-001, 3_clean
+    and 3_rain), or the degraded stem continues the clean one after "_" (RESIDE). UserError if a folder is missing or
+    empty, a stem occurs twice, or an image has no partner."""
 
     def __init__(self, clean: str | Path, degraded: str | Path, size: int | None = None):
-        self.size = size
-        cleans, degradeds = list_images(clean), list_images(degraded)
+        self.size, cleans, degradeds = size, list_images(clean), list_images(degraded)
+        exact, self.names = {p.stem: p for p in cleans}, [p.stem for p in degradeds]
         _refuse_duplicates([p.stem for p in cleans], clean)
-        _refuse_duplicates([p.stem for p in degradeds], degraded)
-        exact = {p.stem: p for p in cleans}
+        _refuse_duplicates(self.names, degraded)
         bare = {_bare(p.stem): p for p in cleans}
-        self.names = [p.stem for p in degradeds]
         self.paths = [(_partner(p.stem, exact, bare), p) for p in degradeds]
         used = {c for c, _ in self.paths}
         alone = [p for c, p in self.paths if c is None] + [p for p in cleans if p not in used]
@@ -147,16 +132,11 @@ class PairedFolders:
 class CropStream(Dataset):
     """Endless training crops; ``stream[draw]`` is a pure function of (seed, draw).
 
-    The draw picks the image, the position, a horizontal flip and the degradation. It is a dict of ``clean``
-    and ``degraded``, (3, crop, crop) in [-1, 1], and ``draw``. Images smaller than the crop are padded by
-    reflection.
+    The draw picks the image, the position, a horizontal flip and the degradation. It is a dict of ``clean`` and
+    ``degraded``, (3, crop, crop) in [-1, 1], and ``draw``. Images smaller than the crop are padded by reflection.
+    ``source``: clean images, degraded after the crop (unchanged without a degradation); or aligned pairs."""
 
-    Args:
-        source: clean images, degraded after the crop (unchanged without a degradation); or aligned pairs.
-    """
-
-    def __init__(self, source: "ImageSource | PairedFolders", crop: int, seed: int,
-                 degradation: Degradation | None = None):
+    def __init__(self, source: ImageSource | PairedFolders, crop: int, seed: int, degradation=None):
         self.source, self.crop, self.seed, self.degradation = source, crop, seed, degradation
         self.cache, self.cached_bytes = {}, 0
 
@@ -169,9 +149,8 @@ class CropStream(Dataset):
         images = images[:, top : top + self.crop, left : left + self.crop].astype(np.float32) / 255
         if rng.random() < 0.5:
             images = images[:, :, ::-1]
-        clean, degraded = images[0], images[-1]
-        if self.degradation is not None:
-            degraded = self.degradation(clean, rng)
+        clean = images[0]
+        degraded = images[-1] if self.degradation is None else self.degradation(clean, rng)
         return {"clean": to_tensor(clean), "degraded": to_tensor(degraded), "draw": draw}
 
     def _read(self, i: int) -> np.ndarray:
@@ -189,10 +168,8 @@ class CropStream(Dataset):
 
 def stream_loader(stream: CropStream, start_draw: int, batch_size: int, workers: int = 0, rank: int = 0,
                   world: int = 1) -> DataLoader:
-    """Endless batches of consecutive draws from start_draw on, the same for any number of workers.
-
-    With ``world`` processes each takes every world-th batch, so that together they see what one would.
-    """
+    """Endless batches of consecutive draws from start_draw on, the same for any number of workers. With ``world``
+    processes each takes every world-th batch, so that together they see what one would."""
     batches = _Batches(start_draw + rank * batch_size, batch_size, batch_size * world)
     # Its own generator, because a loader otherwise draws from torch's global one.
     return DataLoader(stream, batch_sampler=batches, num_workers=workers, generator=torch.Generator())
@@ -214,8 +191,8 @@ def _tar_entries(path: Path) -> list[tuple[str, int, int]]:
     except FileNotFoundError:
         raise UserError(f"The archive {path} does not exist; check the path.") from None
     except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{path} cannot be read as an uncompressed tar ({error}); "
-                        "make it with `tar -cf`, or give a folder.") from error
+        raise UserError(f"{path} cannot be read as an uncompressed tar ({error}); make it with `tar -cf`, or give a "
+                        "folder.") from error
     if not files:
         raise UserError(f"The archive {path} holds no images; pack image files such as .png or .jpg.")
     return sorted((member.name, member.offset_data, member.size) for member in files)

@@ -1,8 +1,7 @@
 """Synthetic degradations: ``degrade(image, rng)`` maps (H, W, 3) in [0, 1] to the same shape and range.
 
-Each is a pure function of the image and the generator. Lengths are in pixels and features have a density per
-area, so a crop shows the same weather as the photograph it is cut from. A pair of numbers is the range
-that a parameter is drawn from uniformly.
+Each is a pure function of the image and the generator. Lengths are in pixels and features have a density per area, so a
+crop shows the same weather as its photograph. A pair of numbers is the range that a parameter is drawn from uniformly.
 """
 
 from dataclasses import dataclass, fields
@@ -35,10 +34,8 @@ class Degradation:
 
 
 def _particle(radius: float, travel: float, angle: float, power: float = 2, lobes=()) -> np.ndarray:
-    """A soft disc, 1 in its centre and 1/2 at ``radius``, smeared over ``travel`` at ``angle`` from vertical.
-
-    A high power hardens the edge; lobes, (order, phase), dent it.
-    """
+    """A soft disc, 1 in its centre and 1/2 at ``radius``, smeared over ``travel`` at ``angle`` from vertical. A high
+    power hardens the edge; lobes, (order, phase), dent it."""
     radius = max(radius, 0.3)
     reach = int(np.ceil(2 * radius + travel / 2))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from irbridge.config import commit
-from irbridge.data import Pair
 from irbridge.errors import UserError
 from irbridge.images import write_image
 from irbridge.metrics import LPIPS, Protocol, score
@@ -19,8 +18,7 @@ from irbridge.model import IRBridge, Restorer, image_seed
 from irbridge.process import rule
 from irbridge.tables import read_records
 
-Method = Callable[[np.ndarray, str], np.ndarray]
-"""(degraded HxWx3 in [0, 1], image name) -> restored, alike."""
+Method = Callable[[np.ndarray, str], np.ndarray]   # (degraded HxWx3 in [0, 1], image name) -> restored, alike
 
 
 def methods(model: Restorer, seed: int, regression: Restorer | None = None, **options) -> dict[str, Method]:
@@ -40,36 +38,31 @@ def methods(model: Restorer, seed: int, regression: Restorer | None = None, **op
     rows[f"DDIM, same adapter and start, {steps} calls"] = by(model.ddim, steps=steps, start="end")
     if model.endpoint == "anchor":
         rows["Anchor g(y) alone"] = by(model.coarse)
-    rows[f"IRBridge ({type(model.bridge).__name__}, end {model.endpoint}, {how}, {steps} calls)"] = by(model.path, **options)
-    return rows
+    settings = f"{type(model.bridge).__name__}, end {model.endpoint}, {how}, {steps} calls"
+    return rows | {f"IRBridge ({settings})": by(model.path, **options)}
 
 
 def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: dict, lpips: LPIPS | None = None,
              save_images: bool = False, limit: int | None = None) -> Iterator[dict]:
-    """Score a method on pairs, yielding one record per image, those of an earlier run included.
+    """Score a method on (the first ``limit``) pairs, yielding one record per image, those of an earlier run included.
 
     Args:
         folder: where ``records.jsonl`` (appended and flushed per image) and, on request, the restored PNGs go.
-        record: what each record says besides scores: task, row, seed, settings.
-        limit: score only the first so many images.
-
-    Raises:
-        UserError: the folder holds records of other settings.
+        record: what each record says besides scores: task, row, seed, settings. UserError if the folder holds others.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "records.jsonl"
     done = {r["name"]: r for r in read_records(path)} if path.exists() else {}
     about = record | {"protocol": protocol.describe()}
     for old in done.values():
-        changed = [k for k in about if old.get(k) != about[k]]
-        if changed:
-            raise UserError(f"{path} was scored with {changed[0]}={old.get(changed[0])!r}, not {about[changed[0]]!r}; delete the "
-                            "folder or give another results=DIR.")
+        if changed := [k for k in about if old.get(k) != about[k]]:
+            raise UserError(f"{path} was scored with {changed[0]}={old.get(changed[0])!r}, not {about[changed[0]]!r}; "
+                            "delete the folder or give another results=DIR.")
     if path.exists():   # drop the half-written line that a kill may have left
         path.write_text("".join(json.dumps(r) + "\n" for r in done.values()))
     for index, name in enumerate(pairs.names[:limit]):
         if name not in done:
-            pair: Pair = pairs[index]
+            pair = pairs[index]
             started = time.perf_counter()
             restored = method(pair.degraded, name)
             seconds = time.perf_counter() - started

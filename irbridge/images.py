@@ -1,16 +1,14 @@
-"""One image at a time: reading, writing and listing files, and conversion to tensors.
+"""Reading, writing and listing images, float32 (H, W, 3) in [0, 1]; and tensors of them, (3, H, W) in [-1, 1]."""
 
-Images are float32 arrays (H, W, 3) in [0, 1]; tensors are (3, H, W) in [-1, 1].
-"""
-
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional as F
 
+from irbridge.checkpoint import write_atomically
 from irbridge.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -26,17 +24,26 @@ def to_image(tensor: Tensor) -> np.ndarray:
     return (tensor.detach().float().cpu() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
+def pad(image: Tensor, stride: int) -> Tensor:
+    """Reflect-pad (B, C, H, W) on the right and below to sides divisible by ``stride``."""
+    down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
+    while down or right:   # reflection reaches at most one image's width at a time
+        d, r = min(down, image.shape[-2] - 1), min(right, image.shape[-1] - 1)
+        mode = "reflect" if (d or not down) and (r or not right) else "replicate"
+        d, r = (d, r) if mode == "reflect" else (down, right)
+        image = F.pad(image, (0, r, 0, d), mode=mode)
+        down, right = down - d, right - r
+    return image
+
+
 def to_bytes(image: np.ndarray) -> np.ndarray:
     """[0, 1] to uint8, rounded."""
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read one image of any common mode: upright, RGB, alpha over white, 16-bit grey at full depth.
-
-    Raises:
-        UserError: missing, a folder, not an image, damaged, or larger than Pillow's MAX_IMAGE_PIXELS allows.
-    """
+    """Read one image of any common mode: upright, RGB, alpha over white, 16-bit grey at full depth. UserError if it is
+    missing, a folder, no image, damaged, or larger than Pillow's MAX_IMAGE_PIXELS allows."""
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder where an image file is expected; name one image in it.")
@@ -46,25 +53,15 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) in [0, 1] as an 8-bit PNG; the file appears whole or not at all.
-
-    Raises:
-        UserError: the name does not end in .png, or the place cannot be written.
-    """
+    """Write (H, W, 3) in [0, 1] as an 8-bit PNG; the file appears whole or not at all. UserError if the name does not
+    end in .png or the place cannot be written."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise UserError(f"Results are written as PNG, so {path} must end in .png.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            Image.fromarray(to_bytes(image)).save(temporary, format="PNG")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, lambda p: Image.fromarray(to_bytes(image)).save(p, format="PNG"))
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path} cannot be written ({reason}); choose a writable folder.") from error
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); choose a writable folder.") from error
 
 
 def is_image(path: Path) -> bool:
@@ -114,6 +111,6 @@ def _unreadable(name, error: Exception) -> UserError:
     if isinstance(error, Image.DecompressionBombError):
         return UserError(f"{name} declares more pixels than Pillow accepts ({2 * Image.MAX_IMAGE_PIXELS}); "
                          "replace it, or cut it into smaller images.")
-    unknown = isinstance(error, UnidentifiedImageError)
-    reason = "unknown format" if unknown else str(error).rstrip(".") or type(error).__name__
+    known = str(error).rstrip(".") or type(error).__name__
+    reason = "unknown format" if isinstance(error, UnidentifiedImageError) else known
     return UserError(f"{name} is not a readable image ({reason}); replace or remove it.")

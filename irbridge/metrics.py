@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from irbridge.errors import UserError
+from irbridge.images import to_bytes
 
 TRUNK = Path(__file__).resolve().parents[1] / "data" / "metrics" / "alexnet_lpips_trunk.safetensors"
 TRUNK_SHA256 = "55e6a715ecf5a8999423276ea50aa4e5c81d6dc4852d6b9af81762bc6440c726"
-MAX_PSNR = 100.0
-"""dB; stands for identical images too, so that every score is finite."""
+MAX_PSNR = 100.0   # dB; stands for identical images too, so that every score is finite
 SSIM_WINDOW = 11
-LPIPS_SIDE = 31
-"""Below this side, in pixels, AlexNet's last pooling has nothing left."""
+LPIPS_SIDE = 31   # below this side, in pixels, AlexNet's last pooling has nothing left
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,7 @@ class Protocol:
         space: "rgb" (all three channels) or "y" (luma of BT.601, limited range 16 to 235, not rounded).
         crop: border pixels dropped on every side.
         quantise: round both images to 8 bits first, as saving them would. Both are clipped to [0, 1] anyway.
-        reference: what the images are compared with, in a word or two; only reported.
-
-    Raises:
-        UserError: an unknown space, a negative crop, a value of the wrong type.
-    """
-
+        reference: what the images are compared with, in a word or two; only reported."""
     space: str = "rgb"
     crop: int = 0
     quantise: bool = True
@@ -49,33 +43,22 @@ class Protocol:
 
     def describe(self) -> str:
         """Such as "rgb, 8 bit, crop 0, reference clean"; records and captions carry it."""
-        depth = "8 bit" if self.quantise else "float"
-        return f"{self.space}, {depth}, crop {self.crop}, reference {self.reference}"
+        return f"{self.space}, {'8 bit' if self.quantise else 'float'}, crop {self.crop}, reference {self.reference}"
 
 
 def psnr(restored: np.ndarray, clean: np.ndarray, protocol: Protocol) -> float:
-    """Peak signal-to-noise ratio in dB, peak 255 in either space, at most ``MAX_PSNR``.
-
-    Args:
-        restored, clean: float (H, W, 3) in [0, 1].
-
-    Raises:
-        UserError: shapes differ, not float (H, W, 3), not finite, or nothing left after the crop.
-    """
+    """Peak signal-to-noise ratio in dB of float (H, W, 3) in [0, 1], peak 255 in either space, at most ``MAX_PSNR``.
+    UserError if shapes differ, the images are not float (H, W, 3) or not finite, or the crop leaves nothing."""
     from skimage.metrics import peak_signal_noise_ratio
-
     restored, clean = _prepared(restored, clean, protocol, 1)
     with np.errstate(divide="ignore"):
         return min(float(peak_signal_noise_ratio(clean, restored, data_range=255)), MAX_PSNR)
 
 
 def ssim(restored: np.ndarray, clean: np.ndarray, protocol: Protocol) -> float:
-    """Structural similarity (Wang et al., 2004): Gaussian 11 x 11 window, sigma 1.5, mean over channels.
-
-    Windows that would leave the image are not counted. Arguments and errors as :func:`psnr`.
-    """
+    """Structural similarity (Wang et al., 2004): Gaussian 11 x 11 window, sigma 1.5, mean over channels. Windows that
+    would leave the image are not counted. Arguments and errors as :func:`psnr`."""
     from skimage.metrics import structural_similarity
-
     restored, clean = _prepared(restored, clean, protocol, SSIM_WINDOW)
     return float(structural_similarity(
         clean, restored, win_size=SSIM_WINDOW, gaussian_weights=True, sigma=1.5, K1=0.01, K2=0.03,
@@ -83,23 +66,17 @@ def ssim(restored: np.ndarray, clean: np.ndarray, protocol: Protocol) -> float:
 
 
 class LPIPS:
-    """LPIPS v0.1 with AlexNet (Zhang et al., CVPR 2018) of the ``lpips`` package, on the CPU.
-
-    Args:
-        path: AlexNet's convolutions under torchvision's names, safetensors.
-
-    Raises:
-        UserError: the file is missing or is not the one known to give the published scores.
-    """
+    """LPIPS v0.1 with AlexNet (Zhang et al., CVPR 2018) of the ``lpips`` package, on the CPU. ``path``: AlexNet's
+    convolutions under torchvision's names, safetensors; UserError if the file is missing or is not the one known to
+    give the published scores."""
 
     def __init__(self, path: str | Path = TRUNK):
-        path = Path(path)
-        if not path.is_file():
+        if not Path(path).is_file():
             raise UserError(f"The LPIPS weights {path} are missing; run git checkout data/metrics.")
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
         if hashlib.sha256(content).hexdigest() != TRUNK_SHA256:
-            raise UserError(f"{path} is not the known AlexNet (its SHA-256 differs), so its LPIPS would not "
-                            "compare; restore it with git checkout data/metrics.")
+            raise UserError(f"{path} is not the known AlexNet (its SHA-256 differs), so its LPIPS would not compare; "
+                            "restore it with git checkout data/metrics.")
         import torch
         from safetensors.torch import load
         # The package draws a random trunk first: neither its warnings nor its draws may be noticed.
@@ -118,7 +95,6 @@ class LPIPS:
     def __call__(self, restored: np.ndarray, clean: np.ndarray) -> float:
         """Distance of two float (H, W, 3) in [0, 1], sides of 31 pixels or more; 0 for identical images."""
         import torch
-
         if min(clean.shape[:2]) < LPIPS_SIDE:
             raise UserError(f"Images of {clean.shape[0]} x {clean.shape[1]} pixels are too small for LPIPS; "
                             f"use {LPIPS_SIDE} or more a side.")
@@ -128,16 +104,13 @@ class LPIPS:
 
 
 def score(restored: np.ndarray, clean: np.ndarray, protocol: Protocol, lpips: LPIPS | None = None) -> dict:
-    """``{"psnr": dB, "ssim": ..., "lpips": ...}`` under the protocol; lpips is None where not given.
-
-    LPIPS is always of the 8-bit RGB images, after the protocol's crop. Arguments and errors as :func:`psnr`.
-    """
+    """``{"psnr": dB, "ssim": ..., "lpips": ...}`` under the protocol; lpips is None where not given. LPIPS is always of
+    the 8-bit RGB images, after the protocol's crop. Arguments and errors as :func:`psnr`."""
     distance = None
     if lpips is not None:
         pair = _prepared(restored, clean, replace(protocol, space="rgb", quantise=True), 1)
         distance = lpips(*(image / 255 for image in pair))
-    return {"psnr": psnr(restored, clean, protocol), "ssim": ssim(restored, clean, protocol),
-            "lpips": distance}
+    return {"psnr": psnr(restored, clean, protocol), "ssim": ssim(restored, clean, protocol), "lpips": distance}
 
 
 def bootstrap_interval(values, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
@@ -160,8 +133,6 @@ def _prepared(restored, clean, protocol: Protocol, smallest: int) -> list[np.nda
 
 
 def _prepare(image: np.ndarray, protocol: Protocol) -> np.ndarray:
-    from irbridge.images import to_bytes
-
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind != "f" or not np.isfinite(image).all():
         raise UserError(f"An image to score must be finite float (H, W, 3) in [0, 1], not "
                         f"{image.dtype} {image.shape} or NaN; read it with irbridge.read_image.")

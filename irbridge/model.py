@@ -5,21 +5,20 @@ from typing import Callable, Iterator, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from irbridge.adapters import Condition, Trunk
 from irbridge.backbones import PixelBackbone
 from irbridge.bridges import Bridge
 from irbridge.errors import UserError
-from irbridge.process import Marginal, draw, forward_keep, implicit_keep, rule, step
+from irbridge.images import pad, to_image, to_tensor
+from irbridge.priors import Prior
+from irbridge.process import Marginal, draw, forward_keep, implicit_keep, loss_weight, rule, step
 from irbridge.timesteps import Timesteps
 
 
 class State(NamedTuple):
-    """One network call of a restoration: at bridge time t, the bridge's state x, the prior's state z that the
-    network saw, and its clean estimate x0, each (B, C, H, W)."""
-
+    """One network call: bridge time t; the bridge's x, the prior's z that it saw, its estimate x0, (B, C, H, W)."""
     t: float
     x: Tensor
     z: Tensor
@@ -33,21 +32,12 @@ class Noise:
         self.generators = [torch.Generator().manual_seed(s) for s in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:
-        noise = [torch.randn(like.shape[1:], generator=g) for g in self.generators]
-        return torch.stack(noise).to(like.device)
+        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(like.device)
 
 
 def image_seed(seed: int, name: str) -> int:
     """The seed of one image's noise: a function of the run's seed and the image's name."""
     return zlib.crc32(f"{seed}/{name}".encode())
-
-
-def loss_weight(level: Marginal, kind: str) -> Tensor:
-    """What turns the error of x0 into that of "x0", "eps" or "v" (VP) at a level; float64, shaped as the level."""
-    weights = {"x0": torch.ones_like(level.noise), "eps": level.clean / level.noise, "v": 1 / level.noise}
-    if kind not in weights:
-        raise UserError(f"loss.weight={kind!r} is unknown; choose one of {', '.join(weights)}.")
-    return weights[kind]
 
 
 class Restorer(nn.Module):
@@ -76,18 +66,15 @@ class Restorer(nn.Module):
 
     @torch.no_grad()
     def restore(self, image, seed: int = 0, path: Callable[..., Iterator[State]] | None = None, **options):
-        """Restore an image, or a batch of one size, of any height and width.
+        """Restore an image of any height and width, or a batch of one size.
 
         Args:
             image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, C, H, W) in [-1, 1].
             seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
-            path: the sampling loop; default ``self.path``.
-            options: those of the loop, such as ``steps`` and ``rule_name``.
-        """
+            path: the sampling loop, by default ``self.path``; ``options`` are its own, such as ``steps``."""
         if isinstance(image, np.ndarray):
-            y = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None] * 2 - 1
-            y = y.to(next(self.parameters()).device)
-            return ((self.restore(y, seed, path, **options)[0].float().cpu() + 1) / 2).permute(1, 2, 0).numpy()
+            y = to_tensor(image)[None].to(next(self.parameters()).device)
+            return to_image(self.restore(y, seed, path, **options)[0])
         height, width = image.shape[-2:]
         options.setdefault("seeds", [seed + i for i in range(len(image))])
         for state in (path or self.path)(pad(image, self.stride), **options):
@@ -95,16 +82,13 @@ class Restorer(nn.Module):
         return last[..., :height, :width].clamp(-1, 1)
 
 
-def pad(image: Tensor, stride: int) -> Tensor:
-    """Reflect-pad (B, C, H, W) on the right and below to sides divisible by ``stride``."""
-    down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
-    while down or right:   # reflection reaches at most one image's width at a time
-        d, r = min(down, image.shape[-2] - 1), min(right, image.shape[-1] - 1)
-        mode = "reflect" if (d or not down) and (r or not right) else "replicate"
-        d, r = (d, r) if mode == "reflect" else (down, right)
-        image = F.pad(image, (0, r, 0, d), mode=mode)
-        down, right = down - d, right - r
-    return image
+def ddim(denoise: Callable[[Tensor, Tensor], Tensor], prior: Prior, z: Tensor, taus: Tensor) -> Iterator[State]:
+    """DDIM (eta = 0) from the prior's state z (B, C, H, W) at taus[0] to taus[-1], clean estimates clipped."""
+    for tau, following in zip(taus[:-1], taus[1:]):
+        now, then = prior.marginal(tau), prior.marginal(following)
+        x0 = denoise(z, tau).clamp(-1, 1)
+        yield State(float(tau), z, z, x0)
+        z = step(z, x0, x0, now, then, implicit_keep(now, then))
 
 
 class IRBridge(Restorer):
@@ -114,9 +98,7 @@ class IRBridge(Restorer):
         backbone: the frozen denoiser. adapter: the trained condition adapter.
         bridge: ``t -> Marginal``. timesteps: the prior's timestep for each bridge time.
         endpoint: the bridge's degraded end: "y", as published, or "anchor", the adapter's g(y).
-        sampler: defaults of ``path``: steps, rule, eta.
-        loss: see :meth:`loss`.
-    """
+        sampler: defaults of ``path``: steps, rule, eta. loss: see :meth:`loss`."""
 
     def __init__(self, backbone: PixelBackbone, adapter: nn.Module, bridge: Bridge, timesteps: Timesteps,
                  endpoint: str = "anchor", sampler: dict | None = None, loss: dict | None = None):
@@ -125,12 +107,12 @@ class IRBridge(Restorer):
             raise UserError(f"bridge endpoint={endpoint!r} is unknown; choose y or anchor.")
         self.backbone, self.adapter, self.bridge, self.timesteps = backbone, adapter, bridge, timesteps
         self.endpoint, self.stride = endpoint, adapter.stride
-        self.sampler = {"steps": 4, "rule": "reverse", "eta": 1.0, **(sampler or {})}
-        self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0,
-                             **(loss or {})}
+        self.sampler = {"steps": 4, "rule": "reverse", "eta": 1.0} | (sampler or {})
+        self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0}
+        self.loss_options |= loss or {}
         rule(self.sampler["rule"])
-        if self.loss_options["states"] not in self.STATES:
-            raise UserError(f"loss.states={self.loss_options['states']!r} is unknown; choose one of {', '.join(self.STATES)}.")
+        if (states := self.loss_options["states"]) not in self.STATES:
+            raise UserError(f"loss.states={states!r} is unknown; choose one of {', '.join(self.STATES)}.")
 
     def trainable(self) -> nn.Module:
         return self.adapter
@@ -154,17 +136,14 @@ class IRBridge(Restorer):
         Args:
             y: (B, C, H, W) in [-1, 1], sides divisible by ``stride``.
             steps: network calls, at equal spacing in the bridge's time. rule_name, eta: see ``process.RULES``.
-            seeds: one noise seed per image; default 0, 1, ...
-            condition: the adapter's view of y, where it is already known.
-        """
+            seeds: one noise seed per image; default 0, 1, ... condition: of y, where it is already known."""
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         condition = condition or self.adapter.condition(y)
         walk = self._walk(self.end(condition), noise, steps, rule_name, eta)
         at = next(walk)
         while at is not None:
             t, x, z, tau = at
-            x0 = self.denoise(z, tau, condition)
-            yield State(t, x, z, x0)
+            yield State(t, x, z, x0 := self.denoise(z, tau, condition))
             at = walk.send(x0)
 
     def _walk(self, end: Tensor, noise: Noise, steps: int | None = None, rule_name: str | None = None,
@@ -192,36 +171,26 @@ class IRBridge(Restorer):
         anchor = self.adapter.condition(y).anchor
         yield State(self.bridge.T, anchor, anchor, anchor)
 
-    def ddim(self, y: Tensor, steps: int | None = None, start: str = "noise", seeds: list[int] | None = None
-             ) -> Iterator[State]:
-        """Baselines without a bridge: DDIM (eta = 0) with the same network and adapter, uniform in the timestep.
-
-        start "noise": from the prior's last level and pure noise. start "end": from the bridge's first timestep and
-        the bridge's own end, noised (SDEdit), as theory says the published loop starts.
-        """
+    def ddim(self, y: Tensor, steps: int | None = None, start: str = "noise", seeds: list[int] | None = None):
+        """Baselines without a bridge: DDIM (eta = 0) with the same network and adapter, uniform in the timestep. start
+        "noise": the prior's last level and pure noise. "end": the bridge's first timestep and its own end, noised
+        (SDEdit), as theory says the published loop starts."""
         condition, prior = self.adapter.condition(y), self.backbone.prior
         noise, steps = Noise(seeds if seeds is not None else list(range(len(y)))), steps or self.sampler["steps"]
         first = prior.highest if start == "noise" else float(self.timesteps(self.bridge, prior, self.bridge.T))
         taus = torch.linspace(first, prior.lowest, steps + 1, dtype=torch.float64)
         end = torch.zeros_like(y) if start == "noise" else self.end(condition)
         z = draw(prior.marginal(taus[0]), end, end, noise(y))
-        for tau, following in zip(taus[:-1], taus[1:]):
-            now, then = prior.marginal(tau), prior.marginal(following)
-            x0 = self.denoise(z, tau, condition).clamp(-1, 1)
-            yield State(float(tau), z, z, x0)
-            z = step(z, x0, x0, now, then, implicit_keep(now, then))
+        yield from ddim(lambda z, tau: self.denoise(z, tau, condition), prior, z, taus)
 
     def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
         """Training losses per image, (B,) each; their sum is minimised.
 
-        Options (``loss:`` of the config): ``states`` where z comes from, see ``STATES``.
-        ``weight`` "eps" (published), "v" or "x0": which prediction's error is measured. ``norm`` "l1" or "l2".
-        ``anchor``: weight of the L1 loss of g(y). ``anchor_first``: share of the training in which g(y) alone is trained:
-        an early anchor is too poor to show the network anything, and those steps cost a fraction.
+        Options (``loss:`` of the config): ``states``, where z comes from, see ``STATES``; ``weight`` "eps" (published),
+        "v" or "x0", whose error is measured; ``norm`` "l1" or "l2"; ``anchor``, weight of the L1 loss of g(y);
+        ``anchor_first``, share of the training for g(y) alone: an early anchor shows the network nothing.
 
-        Args:
-            clean, degraded: (B, C, H, W) in [-1, 1]. noise: unit normal, alike. uniform: (B,) in [0, 1).
-        """
+        clean, degraded: (B, C, H, W) in [-1, 1]. noise: unit normal, alike. uniform: (B,) in [0, 1)."""
         options, prior = self.loss_options, self.backbone.prior
         condition, losses = self.adapter.condition(degraded), {}
         if condition.anchor is not None:
@@ -229,8 +198,7 @@ class IRBridge(Restorer):
             if self.progress < options["anchor_first"]:
                 return losses
         z, tau = self.STATES[options["states"]](self, clean, condition, noise, uniform)
-        level = prior.marginal(tau)
-        weight = loss_weight(level, options["weight"]).expand(len(z)).to(z)
+        weight = loss_weight(prior.marginal(tau), options["weight"]).expand(len(z)).to(z)
         error = self.denoise(z, tau, condition) - clean
         power = {"l1": 1, "l2": 2}.get(options["norm"])
         if power is None:
@@ -245,14 +213,11 @@ class IRBridge(Restorer):
 
     @torch.no_grad()
     def _from_bridge(self, clean, condition, noise, uniform):
-        """z by the forward transition from the bridge's own marginal: one draw in ``steps`` at the degraded end,
-        where the sampler starts, the others uniform over the bridge's time."""
-        end, first = self.end(condition), 1 / self.sampler["steps"]
-        u = uniform.double().cpu()
+        """z by the forward transition from the bridge's marginal: one draw in ``steps`` at T, the others uniform."""
+        end, first, u = self.end(condition), 1 / self.sampler["steps"], uniform.double().cpu()
         t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
         here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
-        level = self.backbone.prior.marginal(tau)
-        scale = self.bridge.scale(clean, end)
+        level, scale = self.backbone.prior.marginal(tau), self.bridge.scale(clean, end)
         start = (u < first).reshape(-1, 1, 1, 1).to(clean.device)   # the sampler starts where nothing of x0 is known
         x = draw(here, torch.where(start, end, clean), end, noise * scale)
         fresh = noise.flip(-1, -2)   # as good as new: no pixel meets its own noise, and a step needs one array only
@@ -278,7 +243,7 @@ class IRBridge(Restorer):
 
 
 class Regression(Restorer):
-    """Plain regression: the adapter's trunk alone, trained by L1. The baseline that a bridge must earn its cost against."""
+    """Plain regression, the baseline that a bridge must earn its cost against: the adapter's trunk, trained by L1."""
 
     def __init__(self, network: Trunk):
         super().__init__()

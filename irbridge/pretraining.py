@@ -1,4 +1,4 @@
-"""The embedded prior: unconditional training of a diffusers UNet2DModel, and the figure that tells its worth."""
+"""The embedded prior: unconditional training of a diffusers UNet2DModel."""
 
 import math
 from pathlib import Path
@@ -11,21 +11,15 @@ from torch import Tensor, nn
 from irbridge.backbones import PixelBackbone, load_backbone
 from irbridge.data import ImageSource
 from irbridge.errors import UserError
-from irbridge.images import list_images, to_image
-from irbridge.metrics import Protocol, psnr
-from irbridge.model import Noise, Restorer, State, image_seed, loss_weight, pad
+from irbridge.images import list_images
+from irbridge.model import Noise, Restorer, State, ddim
 from irbridge.priors import prior_from_config
-from irbridge.process import draw, implicit_keep, step
+from irbridge.process import draw, loss_weight
 
 
 class Photographs:
-    """Several folders or tars as one source, without the images held back for tests.
-
-    Args:
-        paths: folders or tars, as :class:`ImageSource` takes them.
-        exclude: a folder of held-back images, or None. An image is left out when its name is the stem of one of
-            them or ends with "_" and that stem.
-    """
+    """Several folders or tars as one :class:`ImageSource`, without the images held back for tests. Left out is an image
+    whose name is the stem of one in the folder ``exclude``, or ends with "_" and that stem."""
 
     def __init__(self, paths: list[str | Path], exclude: str | Path | None = None):
         held = {p.stem for p in list_images(exclude)} if exclude else set()
@@ -45,13 +39,9 @@ class Photographs:
 
 
 class Pretrainer(Restorer):
-    """An unconditional denoiser in training: the squared error of v at noise levels around those that restoration visits.
-
-    Args:
-        backbone: network and prior; its weights are thawed.
-        median, spread: of the log-normal law of noise / clean. wide: share of the draws that are instead
-            log-uniform over the prior's whole range.
-    """
+    """An unconditional denoiser in training, its backbone thawed: the squared error of v at the levels restoration
+    visits. noise / clean is log-normal with ``median`` and ``spread``; a share ``wide`` of the draws is instead
+    log-uniform over the prior's whole range."""
 
     def __init__(self, backbone: PixelBackbone, median: float = 0.25, spread: float = 1.1, wide: float = 0.1):
         super().__init__()
@@ -71,9 +61,8 @@ class Pretrainer(Restorer):
         return torch.where(u < self.wide, even, normal).exp()
 
     def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
-        prior = self.backbone.prior
-        tau = prior.timestep(self.levels(uniform))
-        level = prior.marginal(tau)
+        tau = self.backbone.prior.timestep(self.levels(uniform))
+        level = self.backbone.prior.marginal(tau)
         error = self.backbone.denoise(draw(level, clean, clean, noise), tau) - clean
         return {"prior": error.square().flatten(1).mean(1) * loss_weight(level, "v").to(error) ** 2}
 
@@ -82,17 +71,12 @@ class Pretrainer(Restorer):
         prior = self.backbone.prior
         z = Noise(seeds or list(range(len(y))))(y)
         taus = torch.linspace(prior.highest, prior.lowest, steps + 1, dtype=torch.float64)
-        for tau, following in zip(taus[:-1], taus[1:]):
-            x0 = self.backbone.denoise(z, tau).clamp(-1, 1)
-            yield State(float(tau), z, z, x0)
-            now, then = prior.marginal(tau), prior.marginal(following)
-            z = step(z, x0, x0, now, then, implicit_keep(now, then))
+        yield from ddim(self.backbone.denoise, prior, z, taus)
 
 
 def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int) -> PixelBackbone:
     """A fresh UNet2DModel of the given config, or the one saved in the folder ``start``, with its prior."""
     from diffusers import UNet2DModel
-
     if start:
         return load_backbone(start)
     with torch.random.fork_rng(devices=[]):
@@ -107,42 +91,8 @@ def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int) -> P
 def save_prior(backbone: PixelBackbone, weights: dict[str, Tensor], scheduler: dict, folder: Path) -> None:
     """Write an ordinary diffusers folder: config, fp16 safetensors, scheduler config."""
     import diffusers
-
     copy = type(backbone.unet).from_config({k: v for k, v in backbone.unet.config.items() if k != "_name_or_path"})
     copy.load_state_dict(weights)
     copy.half().save_pretrained(folder)
     getattr(diffusers, scheduler["_class_name"]).from_config(
         {k: v for k, v in scheduler.items() if k != "_class_name"}).save_pretrained(folder)
-
-
-def _noisy(images: ImageSource, index: int, std: float, seed: int) -> tuple[Tensor, Tensor]:
-    """One image (1, 3, H, W) in [-1, 1] and its unit noise, seeded by (seed, name)."""
-    x0 = torch.from_numpy(images[index]).permute(2, 0, 1)[None] * 2 - 1
-    return x0, Noise([image_seed(seed, images.names[index])])(x0)
-
-
-@torch.no_grad()
-def denoising_psnr(backbone: PixelBackbone, images: ImageSource, std: float, seed: int = 0) -> Iterator[tuple[str, float]]:
-    """(name, PSNR rgb in dB) of one denoising call per image, Gaussian noise of ``std`` (of 255), not clipped.
-
-    The noise is seeded by (seed, name). The result is clipped and rounded to 8 bits before scoring.
-    """
-    tau = backbone.prior.timestep(2 * std / 255)
-    for index, name in enumerate(images.names):
-        x0, noise = _noisy(images, index, std, seed)
-        z = pad(draw(backbone.prior.marginal(tau), x0, x0, noise), backbone.stride)
-        restored = backbone.denoise(z, tau)[..., : x0.shape[2], : x0.shape[3]]
-        yield name, psnr(to_image(restored[0]), images[index], Protocol())
-
-
-def non_local_means_psnr(images: ImageSource, std: float, seed: int = 0) -> Iterator[tuple[str, float]]:
-    """The same figure of scikit-image's non-local means (fast mode, patch 5, distance 6, h = 0.6 std), on the same noise."""
-    from skimage.restoration import denoise_nl_means
-
-    sigma = std / 255
-    for index, name in enumerate(images.names):
-        x0, noise = _noisy(images, index, std, seed)
-        noisy = images[index] + sigma * noise[0].permute(1, 2, 0).numpy()
-        restored = denoise_nl_means(noisy, patch_size=5, patch_distance=6, h=0.6 * sigma, sigma=sigma, fast_mode=True,
-                                    channel_axis=-1)
-        yield name, psnr(restored.clip(0, 1), images[index], Protocol())

@@ -1,11 +1,7 @@
 """Generative priors: processes with no degraded end, and the timestep at which a network knows each level.
 
-``tau`` is the prior's own time: the (fractional) training timestep of a VP model, the noise level of a
-VE/EDM model, the un-shifted time in [0, 1] of a rectified flow. Levels outside a prior's range are
-clamped in :meth:`Prior.timestep`, and only there.
-"""
-
-import math
+``tau`` is the prior's own time: the (fractional) training timestep of a VP model, the noise level of a VE/EDM model,
+the un-shifted time in [0, 1] of a rectified flow. Only :meth:`Prior.timestep` clamps levels to a prior's range."""
 
 import numpy as np
 import torch
@@ -49,8 +45,7 @@ class Prior:
 
     def clean(self, z: Tensor, output: Tensor, tau: Tensor) -> Tensor:
         """The network's output as an estimate of x0; z and output (B, ...), tau () or (B,)."""
-        m = self.marginal(tau)
-        alpha, sigma = broadcast(m.clean, z), broadcast(m.noise, z)
+        alpha, _, sigma = (broadcast(field, z) for field in self.marginal(tau))
         if self.prediction_type == "epsilon":
             return (z - sigma * output) / alpha
         if self.prediction_type == "v_prediction":
@@ -62,9 +57,8 @@ class Prior:
 
 def vp_alphas_cumprod(config: dict) -> np.ndarray:
     """alpha-bar of a diffusers scheduler config, (num_train_timesteps,), products in float64."""
-    n = config.get("num_train_timesteps", 1000)
+    n, schedule = config.get("num_train_timesteps", 1000), config.get("beta_schedule", "linear")
     first, last = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
-    schedule = config.get("beta_schedule", "linear")
     if config.get("trained_betas") is not None:
         betas = np.asarray(config["trained_betas"], dtype=np.float64)
     elif schedule == "linear":
@@ -87,11 +81,9 @@ def vp_alphas_cumprod(config: dict) -> np.ndarray:
 
 
 class VP(Prior):
-    """Variance-preserving diffusion (DDPM), from a table alpha-bar of shape (T,) indexed by timestep.
-
-    Between integer timesteps the log of noise / clean is interpolated linearly. A zero terminal SNR
-    (last entry 0) ends the usable range one step before it: there eps and v say nothing of x0's scale.
-    """
+    """Variance-preserving diffusion (DDPM), from a table alpha-bar of shape (T,) indexed by timestep. Between integer
+    timesteps the log of noise / clean is interpolated linearly. A zero terminal SNR (last entry 0) ends the usable
+    range one step before it: there eps and v say nothing of x0's scale."""
 
     def __init__(self, alphas_cumprod, prediction_type: str = "epsilon"):
         super().__init__(prediction_type)
@@ -101,9 +93,8 @@ class VP(Prior):
         self.lowest, self.highest = 0.0, len(abar) - 1.0
 
     def marginal(self, tau) -> Marginal:
-        log_level = torch.as_tensor(np.interp(np.asarray(tau, np.float64), np.arange(len(self.log_level)),
-                                              self.log_level))
-        return marginal(torch.sigmoid(-2 * log_level).sqrt(), 0.0, torch.sigmoid(2 * log_level).sqrt())
+        at = torch.as_tensor(np.interp(np.asarray(tau, np.float64), np.arange(len(self.log_level)), self.log_level))
+        return marginal(torch.sigmoid(-2 * at).sqrt(), 0.0, torch.sigmoid(2 * at).sqrt())
 
     def _timestep(self, level):
         with np.errstate(divide="ignore"):
@@ -112,16 +103,14 @@ class VP(Prior):
     def critical_index(self, m: Marginal) -> Tensor:
         """The smallest integer timestep whose level is at least that of ``m``, clamped to the table; int64."""
         with np.errstate(divide="ignore"):
-            index = np.searchsorted(self.log_level, np.log(m.level.numpy()), side="left")
+            index = np.searchsorted(self.log_level, np.log(m.level.numpy()))
         return torch.as_tensor(np.clip(index, int(self.lowest), int(self.highest)))
 
 
 class VE(Prior):
     """Variance-exploding diffusion: z = x0 + tau eps, tau the noise std, with EDM's preconditioning.
-
-    ``sigma_data=None`` is a plain VE network that takes (z, tau). Otherwise the network is EDM's F
-    (Karras et al. 2022, Table 1) as diffusers' EDM schedulers drive it.
-    """
+    ``sigma_data=None`` is a plain VE network that takes (z, tau). Otherwise the network is EDM's F (Karras et al. 2022,
+    Table 1) as diffusers' EDM schedulers drive it."""
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float | None = 0.5,
                  prediction_type: str = "epsilon"):
@@ -129,7 +118,6 @@ class VE(Prior):
         self.lowest, self.highest, self.sigma_data = sigma_min, sigma_max, sigma_data
 
     def marginal(self, tau) -> Marginal:
-        tau = torch.as_tensor(tau, dtype=torch.float64)
         return marginal(1.0, 0.0, tau)
 
     def _timestep(self, level):
@@ -145,16 +133,13 @@ class VE(Prior):
             return super().clean(z, output, tau)
         variance = torch.as_tensor(tau, dtype=torch.float64) ** 2
         total = variance + self.sigma_data**2
-        sign = -1 if self.prediction_type == "v_prediction" else 1
-        out = sign * variance.sqrt() * self.sigma_data / total.sqrt()
+        out = variance.sqrt() * self.sigma_data / total.sqrt() * (-1 if self.prediction_type == "v_prediction" else 1)
         return broadcast(self.sigma_data**2 / total, z) * z + broadcast(out, z) * output
 
 
 class Flow(Prior):
-    """Rectified flow: z = (1 - s) x0 + s n with s = shift u / (1 + (shift - 1) u), u = tau in [0, 1].
-
-    The network is called with 1000 s and predicts the velocity n - x0 (SD3, FLUX; diffusers' convention).
-    """
+    """Rectified flow: z = (1 - s) x0 + s n with s = shift u / (1 + (shift - 1) u), u = tau in [0, 1]. The network is
+    called with 1000 s and predicts the velocity n - x0 (SD3, FLUX; diffusers' convention)."""
 
     def __init__(self, shift: float = 1.0):
         super().__init__("flow_prediction")
@@ -174,18 +159,15 @@ class Flow(Prior):
 
 
 def prior_from_config(config: dict) -> Prior:
-    """The prior that a diffusers scheduler config (its saved dict) describes.
-
-    Raises:
-        UserError: for a scheduler class, beta schedule or prediction type that is not covered.
-    """
-    name = config.get("_class_name", "DDPMScheduler")
+    """The prior of a diffusers scheduler config (its saved dict). UserError for a scheduler class, beta schedule or
+    prediction type that is not covered."""
+    name, prediction = config.get("_class_name", "DDPMScheduler"), config.get("prediction_type", "epsilon")
     if name.startswith("FlowMatch"):
         return Flow(config.get("shift", 1.0))
     if name.startswith("EDM"):
-        return VE(config.get("sigma_min", 0.002), config.get("sigma_max", 80.0), config.get("sigma_data", 0.5),
-                  config.get("prediction_type", "epsilon"))
+        ranges = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
+        return VE(**{k: config.get(k, v) for k, v in ranges.items()}, prediction_type=prediction)
     if "beta_start" not in config and config.get("trained_betas") is None and not name.startswith("DD"):
-        raise UserError(f"The scheduler class {name} has no beta schedule that irbridge can read; save the model with a "
-                        "DDPM, DDIM, EDM or FlowMatch scheduler.")
-    return VP(vp_alphas_cumprod(config), config.get("prediction_type", "epsilon"))
+        raise UserError(f"The scheduler class {name} has no beta schedule that irbridge can read; save the model with "
+                        "a DDPM, DDIM, EDM or FlowMatch scheduler.")
+    return VP(vp_alphas_cumprod(config), prediction)

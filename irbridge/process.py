@@ -1,10 +1,8 @@
 """The algebra: Gaussian marginals and the single step between any two of them.
 
-A process is a function ``t -> Marginal``. A restoration bridge has a clean and a degraded end; a
-generative prior is the same thing with ``degraded = 0``. One step, :func:`step`, is at once the
-sampler of either process and the transition equation between them (IRBridge, eq. 7).
-Coefficients are float64 on the CPU and are cast where they meet a state.
-"""
+A process is a function ``t -> Marginal``: a restoration bridge has a clean and a degraded end, a generative prior has
+``degraded = 0``. One :func:`step` is at once the sampler of either and the transition equation between them (IRBridge,
+eq. 7). Coefficients are float64 on the CPU and are cast where they meet a state."""
 
 from typing import Callable, NamedTuple
 
@@ -15,11 +13,7 @@ from irbridge.errors import UserError
 
 
 class Marginal(NamedTuple):
-    """The law ``N(clean * x0 + degraded * y, noise**2)`` of a state.
-
-    Each field is a float64 tensor of shape () or (B,). ``noise`` is a standard deviation.
-    """
-
+    """The law ``N(clean * x0 + degraded * y, noise**2)`` of a state; each field float64, of shape () or (B,)."""
     clean: Tensor
     degraded: Tensor
     noise: Tensor
@@ -47,24 +41,22 @@ def draw(m: Marginal, x0: Tensor, y: Tensor, noise: Tensor) -> Tensor:
     return broadcast(m.clean, x0) * x0 + broadcast(m.degraded, x0) * y + broadcast(m.noise, x0) * noise
 
 
-def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal,
-         keep: Tensor, noise: Tensor | None = None, spread: Tensor | float = 1.0) -> Tensor:
+def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal, keep: Tensor,
+         noise: Tensor | None = None, spread: Tensor | float = 1.0) -> Tensor:
     """Move a state from the marginal ``now`` to the marginal ``then`` (IRBridge, Proposition 3.1).
 
         u' = (k/c) u + (a' - (k/c) a) x0 + (b' - (k/c) b) y + sqrt(c'^2 - k^2) xi,    0 <= k <= c'
 
     Args:
-        state: u, (B, ...), a state of ``now``.
-        x0, y: the clean estimate and the degraded end, shaped as the state.
+        state: u, (B, ...), a state of ``now``. x0, y: the clean estimate and the degraded end, shaped alike.
         keep: k, the standard deviation of the state's own noise that survives; see :data:`RULES`.
-        noise: xi, unit normal (times the residual for a residual-modulated bridge). ``None`` leaves the
-            fresh noise out, which keeps the marginal only where k = c'.
-        spread: what the noise in the state is multiplied by, element-wise, where xi is not: the residual, on the
-            way from a residual-modulated bridge to an isotropic prior.
+        noise: xi, unit normal (times the residual for a residual-modulated bridge). ``None`` leaves it out, which keeps
+            the marginal only where k = c'.
+        spread: what multiplies the noise in the state but not xi, element-wise: the residual, on the way from a
+            residual-modulated bridge to an isotropic prior.
 
-    At a pinned end (c = 0) the state says nothing that x0 and y do not: k must be 0 there, and the step
-    draws from ``then`` outright ("booting noise", DBIM). It never divides by c = 0.
-    """
+    At a pinned end (c = 0) the state says nothing that x0 and y do not: k must be 0 there, and the step draws from
+    ``then`` outright ("booting noise", DBIM), never dividing by c."""
     ratio = torch.where(now.noise > 0, keep / now.noise, 0.0)
     result = (broadcast(ratio, state) * state
               + broadcast(then.clean - ratio * now.clean, state) * x0
@@ -79,11 +71,17 @@ def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal,
     return result + fresh * noise
 
 
-def posterior_keep(now: Marginal, then: Marginal) -> Tensor:
-    """k of the Markov posterior p(u' | u, x0, y): ``(a/a') c'^2 / c`` (DDPM, IR-SDE, GOUB, I2SB).
+def loss_weight(level: Marginal, kind: str) -> Tensor:
+    """What turns the error of x0 into that of "x0", "eps" or "v" (VP) at a level; float64, shaped as the level."""
+    weights = {"x0": torch.ones_like(level.noise), "eps": level.clean / level.noise, "v": 1 / level.noise}
+    if kind not in weights:
+        raise UserError(f"loss.weight={kind!r} is unknown; choose one of {', '.join(weights)}.")
+    return weights[kind]
 
-    Clamped to c', which only binds where the process is not Markov (a/c increasing).
-    """
+
+def posterior_keep(now: Marginal, then: Marginal) -> Tensor:
+    """k of the Markov posterior p(u' | u, x0, y): ``(a/a') c'^2 / c`` (DDPM, IR-SDE, GOUB, I2SB). Clamped to c', which
+    only binds where the process is not Markov (a/c increasing)."""
     ratio = torch.where(then.clean > 0, now.clean / then.clean, 0.0)
     return _unpinned(now, torch.minimum(ratio * then.noise**2 / now.noise, then.noise))
 
@@ -100,11 +98,8 @@ def eta_keep(now: Marginal, then: Marginal, eta: float) -> Tensor:
 
 
 def forward_keep(now: Marginal, then: Marginal) -> Tensor:
-    """k = c a'/a, where x0 drops out: the paper's forward transition (Sec. 3.2).
-
-    It exists when the target is at least as noisy, ``c'/a' >= c/a``. Nearer than that k is clamped to
-    c', and the step uses whatever x0 it is given, as it does at a pinned end.
-    """
+    """k = c a'/a, where x0 drops out: the paper's forward transition (Sec. 3.2), for targets at least as noisy. Where
+    ``c'/a' < c/a`` k is clamped to c', and the step uses whatever x0 it is given, as at a pinned end."""
     wanted = torch.where(now.clean > 0, now.noise * then.clean / now.clean, then.noise)
     return _unpinned(now, torch.minimum(wanted, then.noise))
 
@@ -115,7 +110,6 @@ def _unpinned(now: Marginal, keep: Tensor) -> Tensor:
 
 class Rule(NamedTuple):
     """A step rule of a sampler: which k, from which state, with or without fresh noise."""
-
     keep: Callable[[Marginal, Marginal, float], Tensor]
     from_prior: bool = False   # steps from the prior's state z rather than from the bridge's x
     fresh: bool = True         # False: the mean of the step alone, which shrinks the variance
@@ -129,9 +123,8 @@ RULES = {
     "mean": Rule(lambda now, then, eta: posterior_keep(now, then), fresh=False),
     "renoise": Rule(lambda now, then, eta: torch.zeros_like(then.noise)),
 }
-"""reverse: IRBridge's published step. implicit, posterior, eta: DBIM's family on the bridge itself.
-mean: GOUB's and UniDB++'s "mean-ODE" (not the probability-flow ODE, and not marginal preserving).
-renoise: redraw all noise."""
+"""reverse: IRBridge's published step. implicit, posterior, eta: DBIM's family on the bridge itself. mean: GOUB's and
+UniDB++'s "mean-ODE" (not the probability-flow ODE, and not marginal preserving). renoise: redraw all noise."""
 
 
 def rule(name: str) -> Rule:

@@ -13,7 +13,7 @@ from irbridge.checkpoint import Checkpoints, read_json, write_atomically, write_
 from irbridge.config import contradiction, device, instantiate, plain
 from irbridge.errors import UserError
 from irbridge.evaluation import evaluate, methods
-from irbridge.images import write_image
+from irbridge.images import pad, to_image, to_tensor, write_image
 from irbridge.metrics import LPIPS, Protocol
 from irbridge.model import IRBridge, Restorer, image_seed
 from irbridge.tables import aggregate, read_records, to_markdown
@@ -22,23 +22,16 @@ from irbridge.viz import grid
 
 
 def train_run(cfg: DictConfig) -> None:
-    """Train as configured, with the regression baseline; then score, print the table, draw, and name what was written."""
-    config = plain(cfg)
-    run = Path(config["run"])
-    wrote = [run]
+    """Train as configured, with the regression baseline; then score, print the table, draw, and name what it wrote."""
+    config, run = plain(cfg), Path(cfg.run)
     instantiate(config["task"]["protocol"])   # a mistake in it must not come up after the training
-    model = prepare(config, run)
-    regression = None
+    model, regression, plainly = prepare(config, run), None, config | {"method": "regression"}
     if config["baseline"] and isinstance(model, IRBridge):
-        regression = prepare(config | {"method": "regression"}, run / "regression")
-    if not train(model, config, run):
+        regression = prepare(plainly, run / "regression")
+    if not (train(model, config, run) and (regression is None or train(regression, plainly, run / "regression"))):
         print(f"Stopped and saved in {run}; run the same command to go on.")
         return
-    if regression is not None and not train(regression, config | {"method": "regression"}, run / "regression"):
-        print(f"Stopped and saved in {run}; run the same command to go on.")
-        return
-    if config["evaluate"]["enabled"]:
-        wrote += score_run(model, config, run, regression)
+    wrote = [run, *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else [])]
     print("Wrote: " + "  ".join(str(p) for p in wrote))
 
 
@@ -50,37 +43,30 @@ def prepare(config: dict, run: Path) -> Restorer:
 
 
 def claim(run: Path, config: dict) -> None:
-    """Record in ``run/run.json`` the config that a run's folder belongs to, once something is trained there.
-
-    Raises:
-        UserError: the folder belongs to another config (names the first difference), or is a file.
-    """
+    """Record in ``run/run.json`` the config that a run's folder belongs to, once something is trained there. UserError
+    if the folder belongs to another config (names the first difference), or is a file."""
     path, wanted = run / "run.json", json.loads(json.dumps(config))
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file where the run's folder should be; give name=... or move it.")
     if path.exists() and (Checkpoints(run).latest() or (run / "model.safetensors").exists()):
-        difference = contradiction(read_json(path), wanted)
-        if difference:
-            raise UserError(f"{run} was started with another configuration: {difference}; use that, give name=..., or delete "
-                            "the folder.")
+        if difference := contradiction(read_json(path), wanted):
+            raise UserError(f"{run} was started with another configuration: {difference}; use that, give name=..., or "
+                            "delete the folder.")
     write_json(path, wanted)
 
 
 def train(model: Restorer, config: dict, run: Path) -> bool:
     """Train into a run's folder, with sample grids and snapshots; True when it is complete."""
-    options, described = config["trainer"], describe(config, model)
+    options, described, seed = config["trainer"], describe(config, model), config["seed"]
     pairs = test_pairs(config, 96)
     shown = [pairs[i] for i in range(min(4, len(pairs)))]
 
     def sample(current, step):
-        rows = [[p.degraded, current.restore(p.degraded, seed=image_seed(config["seed"], p.name)), p.clean] for p in shown]
+        rows = [[p.degraded, current.restore(p.degraded, image_seed(seed, p.name)), p.clean] for p in shown]
         write_image(run / "samples" / f"step-{step:06d}.png", grid(rows, ["degraded", "restored", "clean"]))
 
-    def save(weights):
-        save_pretrained(model, run, described, weights)
-
-    return fit(model, training_stream(config, options["crop"]), options, config["seed"], run, sample, save,
-               mirror(config, run))
+    return fit(model, training_stream(config, options["crop"]), options, seed, run, sample,
+               lambda weights: save_pretrained(model, run, described, weights), mirror(config, run))
 
 
 def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | None = None) -> list[Path]:
@@ -89,7 +75,8 @@ def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | N
     pairs, protocol = test_pairs(config, options["size"]), instantiate(config["task"]["protocol"])
     for module in filter(None, (model, regression)):
         module.to(device(config["trainer"]["device"])).eval()
-    about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"], "data": "held-back images"}
+    about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"],
+             "data": "held-back images"}
     table = score_rows(methods(model, config["seed"], regression), pairs, protocol, run / "results", about, options)
     write_atomically(run / "table.md", lambda p: p.write_text(table + "\n"))
     write_image(run / "restored.png", picture(model, pairs, config["seed"]))
@@ -99,7 +86,8 @@ def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | N
 def score_rows(rows: dict, pairs, protocol: Protocol, results: Path, about: dict, options: dict) -> str:
     """Score every row into ``results/<row>/records.jsonl`` under a progress bar; prints and returns the table."""
     lpips = LPIPS.load()
-    with tqdm(total=len(rows) * len(pairs.names[: options["limit"]]), desc="scoring", unit="image", dynamic_ncols=True) as bar:
+    total = len(rows) * len(pairs.names[: options["limit"]])
+    with tqdm(total=total, desc="scoring", unit="image", dynamic_ncols=True) as bar:
         for row, method in rows.items():
             for _ in evaluate(method, pairs, protocol, results / _slug(row), about | {"row": row}, lpips,
                               options["save_images"], options["limit"]):
@@ -120,9 +108,8 @@ def evaluate_run(cfg: DictConfig) -> None:
     if len(given) == 1:
         raise UserError(f"data.{given[0]} alone is not a pair; give both data.clean=DIR and data.degraded=DIR.")
     if given:
-        config = config | {"data": options["data"] | {"test_clean": options["data"]["clean"],
-                                                      "test_degraded": options["data"]["degraded"]}}
-        config["task"] = config["task"] | {"degradation": None}
+        config["data"] = {f"test_{k}": v for k, v in options["data"].items()}
+        config["task"]["degradation"] = None
     pairs = test_pairs(config, options["size"])
     protocol = instantiate(config["task"]["protocol"] | {k: v for k, v in options["protocol"].items() if v is not None})
     sampler = {"rule_name" if k == "rule" else k: v for k, v in options["sampler"].items() if v is not None}
@@ -142,20 +129,11 @@ def picture(model: Restorer, pairs, seed: int, count: int = 4) -> np.ndarray:
     """``[degraded | steps ... | restored | clean]`` of a few images, (H, W, 3) in [0, 1]."""
     rows = []
     for pair in (pairs[i] for i in range(min(count, len(pairs)))):
-        y = torch.from_numpy(pair.degraded).permute(2, 0, 1)[None].to(next(model.parameters()).device) * 2 - 1
-        height, width = y.shape[-2:]
-        seen = []
-        model.restore(y, seeds=[image_seed(seed, pair.name)], path=lambda *a, **k: _collect(model.path(*a, **k), seen))
-        shots = [np.clip((s[0, :, :height, :width].float().cpu().permute(1, 2, 0).numpy() + 1) / 2, 0, 1) for s in seen]
-        rows.append([pair.degraded, *shots, pair.clean])
-    labels = ["degraded", *[f"call {i + 1}" for i in range(len(rows[0]) - 3)], "restored", "clean"]
-    return grid(rows, labels)
-
-
-def _collect(states, into: list):
-    for state in states:
-        into.append(state.x0)
-        yield state
+        y = pad(to_tensor(pair.degraded)[None].to(next(model.parameters()).device), model.stride)
+        shots = [to_image(state.x0[0]) for state in model.path(y, seeds=[image_seed(seed, pair.name)])]
+        height, width = pair.clean.shape[:2]
+        rows.append([pair.degraded, *(shot[:height, :width] for shot in shots), pair.clean])
+    return grid(rows, ["degraded", *[f"call {i + 1}" for i in range(len(rows[0]) - 3)], "restored", "clean"])
 
 
 def _slug(row: str) -> str:
@@ -169,6 +147,6 @@ def mirror(config: dict, run: Path):
         return None
     import wandb
     run.mkdir(parents=True, exist_ok=True)
-    wandb.init(project=logger["project"], mode=logger["mode"], dir=str(run), name=run.name, id=run.name, resume="allow",
-               config=config)
+    wandb.init(project=logger["project"], mode=logger["mode"], dir=str(run), name=run.name, id=run.name,
+               resume="allow", config=config)
     return lambda line: wandb.log(line, step=line["step"])

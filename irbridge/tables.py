@@ -16,15 +16,11 @@ REQUIRED = "name", "task", "row", "protocol", "psnr", "ssim"
 
 @dataclass(frozen=True)
 class Row:
-    """Means over one method's images; None where an image lacks the score.
+    """Means over one method's images, several draws (seeds) of one averaged first; None where one lacks the score.
 
-    Attributes:
-        task, row, protocol: as in the records; ``run`` is the run's folder below a folder of runs.
-        setting: what else must agree for a comparison: the records' data and size.
-        images: names, without repetition; several draws (seeds) of one image are averaged first.
-        psnr, interval: dB, and the 95 % bootstrap interval of its mean over images.
-    """
-
+    task, row and protocol are the records'; ``run`` is the run's folder below a folder of runs; ``setting`` is what
+    else must agree for a comparison, the records' data and size; ``images`` are names; psnr is in dB, ``interval`` the
+    95 % bootstrap interval of its mean."""
     task: str
     row: str
     protocol: str
@@ -43,13 +39,9 @@ class Row:
 
 
 def read_records(path: str | Path) -> list[dict]:
-    """Records of one ``records.jsonl`` or of all below a folder; a last line cut short by a kill is dropped.
-
-    Below a folder of runs, each record also gets its run's folder as "run".
-
-    Raises:
-        UserError: no records below the folder, or a corrupt line (names file and line).
-    """
+    """Records of one ``records.jsonl`` or of all below a folder; a last line cut short by a kill is dropped. Below a
+    folder of runs, each record also gets its run's folder as "run". UserError if there are no records, or for a corrupt
+    line (names file and line)."""
     path = Path(path)
     if path.is_file():
         return _read(path)
@@ -57,8 +49,7 @@ def read_records(path: str | Path) -> list[dict]:
     for file in sorted(path.rglob("records.jsonl")):
         parts = file.relative_to(path).parts
         depth = next((i for i, part in enumerate(parts) if part in ("results", "evaluations")), 0)
-        run = {"run": "/".join(parts[:depth])} if depth else {}
-        records += [record | run for record in _read(file)]
+        records += [record | ({"run": "/".join(parts[:depth])} if depth else {}) for record in _read(file)]
     if not records:
         raise UserError(f"There are no records below {path}; give the folder of a scored run.")
     return records
@@ -70,8 +61,7 @@ def _read(path: Path) -> list[dict]:
         try:
             record = json.loads(line) if line.strip() else None
             if record is not None:
-                missing = [k for k in REQUIRED if record.get(k) is None]
-                if missing:
+                if missing := [k for k in REQUIRED if record.get(k) is None]:
                     raise ValueError(f"no {missing[0]}")
                 records.append(record)
         except (ValueError, AttributeError) as error:
@@ -81,11 +71,8 @@ def _read(path: Path) -> list[dict]:
 
 
 def aggregate(records: list[dict]) -> list[Row]:
-    """One :class:`Row` per (task, row, protocol) of each run, data and size; by task, then PSNR upwards.
-
-    Raises:
-        UserError: an image has two different scores for one row and seed (two settings behind one name).
-    """
+    """One :class:`Row` per (task, row, protocol) of each run, data and size; by task, then PSNR upwards. UserError if
+    an image has two different scores for one row and seed (two settings behind one name)."""
     groups: dict[tuple, dict[str, dict]] = {}
     for r in records:
         setting = tuple(f"{k} {r[k]}" for k in ("data", "size") if r.get(k) is not None)
@@ -96,10 +83,10 @@ def aggregate(records: list[dict]) -> list[Row]:
                             "seed; make the table from one of the results folders.")
     rows = []
     for key, images in groups.items():
-        mean = {k: [_mean([d.get(k) for d in draws.values()]) for draws in images.values()]
-                for k in ("psnr", "ssim", "lpips", "seconds")}
-        rows.append(Row(*key, frozenset(images), interval=bootstrap_interval(mean["psnr"]),
-                        **{k: _mean(v) for k, v in mean.items()}))
+        scores = {k: [_mean([d.get(k) for d in draws.values()]) for draws in images.values()]
+                  for k in ("psnr", "ssim", "lpips", "seconds")}
+        means = {k: _mean(v) for k, v in scores.items()}
+        rows.append(Row(*key, frozenset(images), interval=bootstrap_interval(scores["psnr"]), **means))
     return sorted(rows, key=lambda row: (row.task, row.protocol, row.setting, row.psnr))
 
 

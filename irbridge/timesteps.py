@@ -1,9 +1,8 @@
 """Which timestep of the prior serves which time of the bridge (IRBridge, Sec. 3.2 and 5.1).
 
-A schedule is one class: knots ``{percent of the bridge's time: timestep}`` joined by straight lines. Above
-``offset``'s lowest knot the value is added to the critical timestep; elsewhere it stands for itself. Timesteps
-are written on the published scale of 0 to 999 and stretched to the prior's own range.
-"""
+A schedule is knots ``{percent of the bridge's time: timestep}`` joined by straight lines. Above ``offset``'s lowest
+knot the value is added to the critical timestep; elsewhere it stands for itself. Timesteps are on the published scale
+of 0 to 999 and stretched to the prior's own range."""
 
 from dataclasses import dataclass, field
 
@@ -23,10 +22,8 @@ class Timesteps:
     Args:
         offset: knots of what is added to the critical timestep; ``{0: 0}`` alone is the critical schedule.
         absolute: knots of the timestep itself.
-        at_least_critical: clamp below at the critical timestep, without which the x0-free forward
-            transition does not exist; False reproduces the paper's figures as printed.
-    """
-
+        at_least_critical: clamp below at the critical timestep, without which the x0-free forward transition does not
+            exist; False reproduces the paper's figures as printed."""
     offset: dict = field(default_factory=dict)
     absolute: dict = field(default_factory=dict)
     at_least_critical: bool = True
@@ -51,10 +48,8 @@ class Timesteps:
 
     @staticmethod
     def last(bridge: Bridge) -> float:
-        """The latest time that has a critical timestep: T, or a hundredth before it where the bridge is pinned.
-
-        At a pinned end no noise is left to preserve (the paper skips that step); any timestep may serve it.
-        """
+        """The latest time with a critical timestep: T, or a hundredth before it where the bridge is pinned. At a pinned
+        end no noise is left to preserve (the paper skips that step); any timestep may serve it."""
         return bridge.T if bridge.marginal(bridge.T).noise > 0 else 0.99 * bridge.T
 
 
@@ -81,9 +76,7 @@ PAPER = {
     "S5": Timesteps(absolute={100: 850, 50: 850, 1: 1}),
     "S6": critical(100),
     "S7": critical(300),
-    "S8": Timesteps(offset={100: 300, 0: 0}),
-    "derain": Timesteps(offset={100: 300, 0: 0}),
-    "raindrop": Timesteps(offset={100: 300, 0: 0}),
+    **dict.fromkeys(("S8", "derain", "raindrop"), Timesteps(offset={100: 300, 0: 0})),
     "dehaze": Timesteps(offset={100: 195, 71: 27}, absolute={71: 36, 1: 1}),
     "desnow": linear(550),
     "lowlight": Timesteps(absolute={100: 850, 50: 800, 1: 50}),

@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Callable
 
@@ -30,10 +31,7 @@ def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) 
 
 
 def best_precision(requested: str) -> str:
-    """"auto" is bf16 where the processor computes in it (CUDA, AVX512-BF16, AMX), else float32.
-
-    Without such instructions bf16 is emulated: more than ten times slower than float32 on an AVX2 machine.
-    """
+    """"auto" is bf16 where the processor computes in it (CUDA, AVX512-BF16, AMX), else float32, far faster there."""
     if requested != "auto":
         return requested
     fast_cpu = any(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile"))
@@ -46,19 +44,15 @@ def step_noise(seed: int, step: int, shape: tuple[int, ...]) -> tuple[torch.Tens
     return torch.randn(shape, generator=generator), torch.rand(shape[0], generator=generator)
 
 
-class _StopSignal:
-    """Turns SIGINT and SIGTERM into a flag, so that the loop can save and leave."""
-
-    def __enter__(self):
-        self.raised = False
-        self.previous = {s: signal.signal(s, self._set) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _set(self, *_):
-        self.raised = True
-
-    def __exit__(self, *_):
-        for number, handler in self.previous.items():
+@contextmanager
+def _stop_signals():
+    """Within the block SIGINT and SIGTERM fill the list that it gets, so that the loop can save and leave."""
+    raised: list[int] = []
+    previous = {s: signal.signal(s, lambda number, _: raised.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield raised
+    finally:
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -70,16 +64,11 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
     Args:
         options: the ``trainer`` config. ``batch_size`` counts the images of an optimizer step over all processes.
         run: where checkpoints and ``metrics.jsonl`` go.
-        on_sample: called with the averaged weights in place every ``sample_every`` steps.
-        on_save: called with the averaged weights of the trainable module at every save.
-        log: called with every line of ``metrics.jsonl``.
+        on_sample: called with the averaged weights in place every ``sample_every`` steps. log: called with every line
+            of ``metrics.jsonl``. on_save: called with the averaged weights of the trainable module at every save.
 
-    Returns:
-        True when all steps are done, False when SIGINT, SIGTERM or ``stop`` ended it early, with all saved.
-
-    Raises:
-        RuntimeError: the loss is not finite (names the step), or a checkpoint cannot be written.
-    """
+    Returns True when all steps are done, False when SIGINT, SIGTERM or ``stop`` ended it early, with all saved.
+    RuntimeError if the loss is not finite (names the step) or a checkpoint cannot be written."""
     if options["crop"] % model.stride:
         raise UserError(f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which the network "
                         "shrinks images.")
@@ -111,34 +100,33 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
             if on_save:
                 on_save(ema.module.state_dict())
 
-    started, saved, seconds_saved = time.monotonic(), first, time.monotonic()
+    step, started, saved, seconds_saved = first, time.monotonic(), first, time.monotonic()
     bar = tqdm(initial=first, total=options["steps"], desc="training", unit="step", disable=not main,
                mininterval=1.0, dynamic_ncols=True)
-    step = first
-    with bar, _StopSignal() as signals:
+    with bar, _stop_signals() as signals:
         model.train()
-        while step < end and not signals.raised:
-            rate = learning_rate(step, options["lr"], options["steps"], options["warmup"], options["schedule"])
+        while step < end and not signals:
+            rate = learning_rate(step, *(options[k] for k in ("lr", "steps", "warmup", "schedule")))
             for group in optimizer.param_groups:
                 group["lr"] = rate
             model.progress = step / options["steps"]
             losses = _accumulate(accelerator, objective, draws, options["accumulate"], batch, seed, step)
             total = sum(losses.values())
             if not math.isfinite(total):
-                raise RuntimeError(f"The loss is {total} at step {step}; lower trainer.lr or check the data. The checkpoint "
-                                   f"of step {saved} is intact: run the same command to go on from it.")
+                raise RuntimeError(f"The loss is {total} at step {step}; lower trainer.lr or check the data. The "
+                                   f"checkpoint of step {saved} is intact: run the same command to go on from it.")
             norm = accelerator.clip_grad_norm_(module.parameters(), options["clip"])
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.update_parameters(module)
             step += 1
-            spent = elapsed + time.monotonic() - started
-            speed = (step - first) * batch / (time.monotonic() - started)
+            spent = time.monotonic() - started
+            speed = (step - first) * batch / spent
             bar.update()
             bar.set_postfix(loss=f"{total:.4f}", images_s=f"{speed:.1f}", refresh=False)
             if main and (step % options["log_every"] == 0 or step == end):
                 metrics.write({"step": step, "images": step * batch, "loss": total, **losses, "lr": rate,
-                               "grad_norm": float(norm), "images_per_second": speed, "seconds": spent})
+                               "grad_norm": float(norm), "images_per_second": speed, "seconds": elapsed + spent})
             if main and on_sample and (step % options["sample_every"] == 0 or step == options["steps"]):
                 with averaged(module, ema):
                     on_sample(model, step)
@@ -161,22 +149,15 @@ def _accumulate(accelerator, objective, draws, rounds, batch, seed, step) -> dic
         clean, degraded = (pair[k].to(accelerator.device) for k in ("clean", "degraded"))
         noise, uniform = step_noise(seed, step, (batch, *clean.shape[1:]))
         own = pair["draw"] % batch
-        if index < rounds - 1 and accelerator.num_processes > 1:
-            with accelerator.no_sync(objective):
-                losses = _backward(accelerator, objective, clean, degraded, noise[own], uniform[own], rounds)
-        else:
-            losses = _backward(accelerator, objective, clean, degraded, noise[own], uniform[own], rounds)
-        for key, value in losses.items():
-            sums[key] = sums.get(key, 0.0) + float(accelerator.reduce(value, "mean")) / rounds
+        waits = index < rounds - 1 and accelerator.num_processes > 1
+        with accelerator.no_sync(objective) if waits else nullcontext():
+            with accelerator.autocast():
+                losses = objective(clean, degraded, noise[own].to(clean.device), uniform[own].to(clean.device))
+            means = {key: value.float().mean() for key, value in losses.items()}
+            accelerator.backward(sum(means.values()) / rounds)
+        for key, value in means.items():
+            sums[key] = sums.get(key, 0.0) + float(accelerator.reduce(value.detach(), "mean")) / rounds
     return sums
-
-
-def _backward(accelerator, objective, clean, degraded, noise, uniform, rounds) -> dict[str, torch.Tensor]:
-    with accelerator.autocast():
-        losses = objective(clean, degraded, noise.to(clean.device), uniform.to(clean.device))
-    means = {key: value.float().mean() for key, value in losses.items()}
-    accelerator.backward(sum(means.values()) / rounds)
-    return {key: value.detach() for key, value in means.items()}
 
 
 def _averaging(decay: float):
@@ -188,19 +169,16 @@ def _averaging(decay: float):
     return update
 
 
-class averaged:
-    """Within the block the module carries its averaged weights."""
-
-    def __init__(self, module: nn.Module, ema: AveragedModel):
-        self.module, self.ema = module, ema
-
-    def __enter__(self):
-        self.own = {k: v.clone() for k, v in self.module.state_dict().items()}
-        self.module.load_state_dict(self.ema.module.state_dict())
-        self.module.eval()
-
-    def __exit__(self, *_):
-        self.module.load_state_dict(self.own)
+@contextmanager
+def averaged(module: nn.Module, ema: AveragedModel):
+    """Within the block the module carries its averaged weights, in eval mode."""
+    own = {k: v.clone() for k, v in module.state_dict().items()}
+    module.load_state_dict(ema.module.state_dict())
+    module.eval()
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 class _Metrics:

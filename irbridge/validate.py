@@ -64,11 +64,8 @@ CHECKS = {
 
 
 def check_values(config: dict) -> None:
-    """Refuse values of a plain config that no command can work with; keys that it lacks are not looked at.
-
-    Raises:
-        UserError: names the key, its value and what it should be.
-    """
+    """Refuse values of a plain config that no command can work with; keys that it lacks are not looked at. UserError
+    names the key, its value and what it should be."""
     for key, (fits, wanted) in CHECKS.items():
         *groups, name = key.split(".")
         at = config

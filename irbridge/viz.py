@@ -5,10 +5,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def grid(rows: list[list[np.ndarray]], labels: list[str] | None = None, pad: int = 2) -> np.ndarray:
-    """One picture (H, W, 3) in [0, 1], float32, of rows of images alike, captions above the columns.
-
-    Smaller tiles are centred on white, short rows end in white; ``pad`` is the gap in pixels.
-    """
+    """One picture (H, W, 3) in [0, 1], float32, of rows of images alike, captions above the columns. Smaller tiles are
+    centred on white, short rows end in white; ``pad`` is the gap in pixels."""
     heads = [_caption(label) for label in labels or []]
     tiles = [tile for row in rows for tile in row]
     height = max(tile.shape[0] for tile in tiles)
@@ -23,12 +21,6 @@ def grid(rows: list[list[np.ndarray]], labels: list[str] | None = None, pad: int
     gap = (0, pad), (0, pad), (0, 0)
     lines = [np.concatenate([np.pad(t, gap, constant_values=1) for t in line], axis=1) for line in lines]
     return np.pad(np.concatenate(lines), ((pad, 0), (pad, 0), (0, 0)), constant_values=1)
-
-
-def strip(states: list[np.ndarray]) -> np.ndarray:
-    """``[degraded | calls ... | restored | clean]`` as a one-row :func:`grid`; three images or more."""
-    calls = [f"call {i + 1}" for i in range(len(states) - 3)]
-    return grid([states], ["degraded", *calls, "restored", "clean"])
 
 
 def _centre(tile: np.ndarray, height: int, width: int) -> np.ndarray:

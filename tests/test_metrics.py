@@ -14,7 +14,7 @@ from scipy.signal import convolve2d
 
 from irbridge.errors import UserError
 from irbridge.metrics import LPIPS, MAX_PSNR, TRUNK, Protocol, bootstrap_interval, psnr, score, ssim
-from irbridge.viz import grid, strip
+from irbridge.viz import grid
 
 FLOAT = Protocol(quantise=False)
 
@@ -217,7 +217,7 @@ def test_grid_places_tiles():
 
 def test_captions_fit_above_their_columns():
     tiles = [np.ones((16, 16, 3))] * 5
-    picture = strip(tiles)
+    picture = grid([tiles], ["degraded", "call 1", "call 2", "restored", "clean"])
     column = (picture.shape[1] - 2) // 5
     ink = [(picture[:, 2 + i * column: 2 + (i + 1) * column] < 0.5).any(axis=-1) for i in range(5)]
     assert all(mask.any() for mask in ink) and not any(mask[-20:].any() for mask in ink)

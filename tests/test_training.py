@@ -131,11 +131,11 @@ def test_batch_must_divide(tmp_path, stream):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves(tmp_path, stream, number):
     before = signal.getsignal(number)
-    assert not fit(regression(), stream, trainer_options(steps=30), 0, tmp_path,
+    assert not fit(regression(), stream, trainer_options(steps=12), 0, tmp_path,
                    log=lambda m: os.kill(os.getpid(), number) if m["step"] == 4 else None)
     assert state_of(tmp_path)[1] == 4 and signal.getsignal(number) == before
-    assert fit(regression(), stream, trainer_options(steps=30), 0, tmp_path)
-    fit(regression(), stream, trainer_options(steps=30), 0, tmp_path / "whole")
+    assert fit(regression(), stream, trainer_options(steps=12), 0, tmp_path)
+    fit(regression(), stream, trainer_options(steps=12), 0, tmp_path / "whole")
     assert_same(tmp_path, tmp_path / "whole")
 
 
