@@ -84,6 +84,7 @@ class StaticAdapter(nn.Module):
                  anchor: bool = True):
         super().__init__()
         self.trunk = Trunk(channels, layers, predicts=anchor, image_channels=backbone.channels)
+        self.anchored = anchor
         self.layout, own = skip_layout(backbone.unet), self.trunk.features_layout
         self.stride = max(self.trunk.stride, backbone.stride)
         self.zero = ZeroConvs([own[min(s, self.trunk.stride)] for _, s in self.layout], self.layout)
@@ -113,7 +114,7 @@ class ControlAdapter(nn.Module):
         self.hint = nn.Conv2d(backbone.channels, unet.config.block_out_channels[0], 3, padding=1)
         _zero(self.hint)
         self.trunk = Trunk(channels, layers, image_channels=backbone.channels) if anchor else None
-        layout = skip_layout(backbone.unet)
+        self.anchored, layout = anchor, skip_layout(backbone.unet)
         self.zero = ZeroConvs([c for c, _ in layout], layout)
         self.stride = max(backbone.stride, self.trunk.stride if anchor else 1)
 

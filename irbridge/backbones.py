@@ -92,6 +92,8 @@ def load_backbone(pretrained: str | None = None, dtype: torch.dtype = torch.floa
     try:
         unet, found = UNet2DModel.from_pretrained(unet_folder, torch_dtype=dtype, local_files_only=True,
                                                   output_loading_info=True)
+        if unet.config.in_channels != 3 or unet.config.class_embed_type or any("Skip" in t for t in unet.config.up_block_types):
+            raise ValueError("only unconditional networks of 3 channels without Skip blocks are supported")
         if found["missing_keys"]:
             raise ValueError(f"{found['missing_keys'][0]} is missing")
     except Exception as error:

@@ -58,7 +58,7 @@ class Bridge:
 class Brownian(Bridge):
     """Brownian bridge: ``a = 1 - s, b = s, c = sigma sqrt(s (1 - s))`` with s = t / T. sigma is the std that the
     Brownian motion would reach at T; BBDM (CVPR 2023) has sigma^2 = 2."""
-    sigma: float = 1.0
+    sigma: float = 2**0.5
 
     def marginal(self, t) -> Marginal:
         s = torch.as_tensor(t, dtype=torch.float64) / self.T

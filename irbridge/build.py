@@ -40,7 +40,9 @@ def describe(config: dict, model: Restorer) -> dict:
     """What a folder must say for the model to be built again: its part of the config, the backbone's hash, the code."""
     kept = {k: config[k] for k in MODEL_KEYS} | {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
     if isinstance(model, IRBridge):
-        kept["backbone"] = kept["backbone"] | {"digest": model.backbone.digest}
+        name = kept["backbone"]["pretrained"]
+        kept["backbone"] = {"pretrained": str(Path(name).resolve()) if name and Path(name).is_dir() else name,
+                            "digest": model.backbone.digest}
     return kept
 
 

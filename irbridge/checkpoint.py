@@ -87,7 +87,8 @@ class Checkpoints:
         """Write the state after ``step`` steps; ``state`` is any JSON."""
         final, temporary = self.folder / f"step-{step:08d}", self.folder / f".tmp-{os.getpid()}"
         older = [p for p in self.folder.glob("step-*") if p != final]
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in self.folder.glob(".tmp-*"):   # of killed processes
+            shutil.rmtree(left, ignore_errors=True)
         try:
             states = {"model": module.state_dict(), "ema": ema.state_dict(), "optimizer": _flatten(optimizer)}
             for name, tensors in states.items():

@@ -1,8 +1,10 @@
 """From a Hydra config to objects; checks of what the user wrote; one clear sentence for every mistake."""
 
 import os
+import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import hydra
@@ -18,7 +20,7 @@ from irbridge.validate import check_values
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 # What a resumed run may change without training differently.
-FREE_KEYS = {"logger", "evaluate", "baseline", "sampler", "run_root", "run", "name"} | {f"trainer.{key}" for key in (
+FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name"} | {f"trainer.{key}" for key in (
     "steps", "stop", "workers", "log_every", "sample_every", "save_every", "save_seconds", "device")}
 NULLABLE = {"evaluate.size", "size", "data.exclude"}   # keys with a value in the YAML files that may be null
 
@@ -28,6 +30,7 @@ def run_cli(task, config_name: str) -> None:
     is shown with IRBRIDGE_DEBUG=1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"   # so that Hydra raises here instead of printing its own traceback
     raised: list[Exception] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
     def main(cfg: DictConfig):
@@ -43,7 +46,8 @@ def run_cli(task, config_name: str) -> None:
         if raised:
             raise raised[0]
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("Interrupted; what was finished is saved, and the same command goes on.")
+        sys.exit(0)
     except Exception as error:
         if os.environ.get("IRBRIDGE_DEBUG") == "1":
             raise
@@ -57,6 +61,8 @@ def one_sentence(error: Exception) -> str:
     cause = _innermost(error)
     error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
     lines = [line.strip() for line in str(error).replace("\t", " ").splitlines() if line.strip()]
+    if lines and lines[0].startswith("Caught "):   # a worker process hands its traceback on as text
+        lines = [lines[-1].split(": ", 1)[-1]]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "set env", "Set the env"))]
     text = " ".join(kept) or type(error).__name__
     hint = "To append to your config use"
@@ -89,7 +95,14 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
         expected = OmegaConf.select(default, key)
         if value is None and expected is not None and key not in NULLABLE:
             raise UserError(f"{key}=null must be a value, such as {plain(expected)!r}.")
-        if expected is None or value is None or isinstance(expected, (DictConfig, ListConfig)):
+        if expected is None or value is None:
+            continue
+        if isinstance(expected, DictConfig):
+            raise UserError(f"{key}={value!r} is a group of keys; set one of {', '.join(f'{key}.{k}' for k in expected)}.")
+        if isinstance(expected, ListConfig) != isinstance(value, ListConfig):
+            wanted = "list" if isinstance(expected, ListConfig) else type(expected).__name__
+            raise UserError(f"{key}={value!r} must be a {wanted}, such as {plain(expected)!r}.")
+        if isinstance(expected, ListConfig):
             continue
         fits = isinstance(value, type(expected)) or (type(expected) is float and type(value) is int)
         if not fits or (type(value) is bool) != (type(expected) is bool):
@@ -149,6 +162,7 @@ def plain(cfg) -> dict:
     return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
 
 
+@cache
 def commit() -> str:
     """The git commit of the code, "+" appended where the tree is modified; "unknown" outside a checkout."""
     def git(*words):

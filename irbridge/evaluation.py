@@ -33,7 +33,8 @@ def methods(model: Restorer, seed: int, regression: Restorer | None = None, **op
         return rows | {"Plain regression": by(model.path)}
     steps, how = options.get("steps") or model.sampler["steps"], options.get("rule_name") or model.sampler["rule"]
     rule(how)   # an unknown one must not come up after the other rows
-    how += f" {options.get('eta') or model.sampler['eta']:g}" if how == "eta" else ""
+    eta = options.get("eta")
+    how += f" {model.sampler['eta'] if eta is None else eta:g}" if how == "eta" else ""
     rows[f"DDIM from noise, same adapter, {steps} calls"] = by(model.ddim, steps=steps, start="noise")
     rows[f"DDIM, same adapter and start, {steps} calls"] = by(model.ddim, steps=steps, start="end")
     if model.endpoint == "anchor":
@@ -55,21 +56,24 @@ def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: di
     done = {r["name"]: r for r in read_records(path)} if path.exists() else {}
     about = record | {"protocol": protocol.describe()}
     for old in done.values():
-        if changed := [k for k in about if old.get(k) != about[k]]:
+        if changed := [k for k in about if old.get(k) != about[k] and k != "weights"]:
             raise UserError(f"{path} was scored with {changed[0]}={old.get(changed[0])!r}, not {about[changed[0]]!r}; "
-                            "delete the folder or give another results=DIR.")
+                            "delete the folder.")
+    done = {name: r for name, r in done.items() if r.get("weights") == about.get("weights")}   # those of these weights
     if path.exists():   # drop the half-written line that a kill may have left
         path.write_text("".join(json.dumps(r) + "\n" for r in done.values()))
     for index, name in enumerate(pairs.names[:limit]):
-        if name not in done:
+        wanted = save_images and not (folder / f"{name}.png").exists()
+        if name not in done or wanted:
             pair = pairs[index]
             started = time.perf_counter()
             restored = method(pair.degraded, name)
             seconds = time.perf_counter() - started
+            if wanted:
+                write_image(folder / f"{name}.png", restored)
+        if name not in done:
             done[name] = about | {"name": name, **score(restored, pair.clean, protocol, lpips),
                                   "seconds": round(seconds, 4), "commit": commit(), "machine": machine()}
-            if save_images:
-                write_image(folder / f"{name}.png", restored)
             with open(path, "a") as handle:
                 handle.write(json.dumps(done[name]) + "\n")
                 handle.flush()

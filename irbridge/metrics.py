@@ -36,10 +36,9 @@ class Protocol:
             raise UserError(f"protocol.space={self.space!r} is not known; use rgb or y.")
         if type(self.crop) is not int or self.crop < 0:
             raise UserError(f"protocol.crop={self.crop!r} must be a whole number of pixels, 0 or more.")
-        if type(self.quantise) is not bool:
-            raise UserError(f"protocol.quantise={self.quantise!r} must be true or false.")
-        if not isinstance(self.reference, str) or not self.reference.strip():
-            raise UserError(f"protocol.reference={self.reference!r} must be a word such as clean.")
+        if type(self.quantise) is not bool or not isinstance(self.reference, str) or not self.reference.strip():
+            raise UserError(f"protocol.quantise={self.quantise!r} must be true or false, and "
+                            f"protocol.reference={self.reference!r} a word such as clean.")
 
     def describe(self) -> str:
         """Such as "rgb, 8 bit, crop 0, reference clean"; records and captions carry it."""

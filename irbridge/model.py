@@ -45,6 +45,7 @@ class Restorer(nn.Module):
 
     stride: int
     progress: float = 1.0   # share of the training that is done, set by the loop
+    draw: float | None = None   # one uniform number for all images of the step, likewise
 
     def trainable(self) -> nn.Module:
         """The one module that trains, is averaged and is stored."""
@@ -73,6 +74,8 @@ class Restorer(nn.Module):
             seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
             path: the sampling loop, by default ``self.path``; ``options`` are its own, such as ``steps``."""
         if isinstance(image, np.ndarray):
+            if image.dtype.kind != "f":
+                raise UserError(f"An image to restore must be float in [0, 1], not {image.dtype}; use irbridge.read_image.")
             y = to_tensor(image)[None].to(next(self.parameters()).device)
             return to_image(self.restore(y, seed, path, **options)[0])
         height, width = image.shape[-2:]
@@ -110,6 +113,8 @@ class IRBridge(Restorer):
         self.sampler = {"steps": 4, "rule": "reverse", "eta": 1.0} | (sampler or {})
         self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0}
         self.loss_options |= loss or {}
+        if endpoint == "anchor" and not getattr(adapter, "anchored", True):
+            raise UserError("endpoint=anchor needs an adapter with adapter.anchor=true; use endpoint=y or turn it on.")
         rule(self.sampler["rule"])
         if (states := self.loss_options["states"]) not in self.STATES:
             raise UserError(f"loss.states={states!r} is unknown; choose one of {', '.join(self.STATES)}.")
@@ -129,6 +134,7 @@ class IRBridge(Restorer):
         """The conditional clean estimate of a prior state z (B, C, H, W) at tau () or (B,); float32."""
         return self.backbone.denoise(z, tau, lambda inputs, time: self.adapter.residuals(condition, inputs, time))
 
+    @torch.no_grad()
     def path(self, y: Tensor, steps: int | None = None, rule_name: str | None = None, eta: float | None = None,
              seeds: list[int] | None = None, condition: Condition | None = None) -> Iterator[State]:
         """The sampling loop (IRBridge, Sec. 3.3): forward transition, frozen network, step of the bridge.
@@ -166,11 +172,13 @@ class IRBridge(Restorer):
             here = there
         yield None
 
+    @torch.no_grad()
     def coarse(self, y: Tensor, **options) -> Iterator[State]:
         """The anchor g(y) alone, without any call of the frozen network."""
         anchor = self.adapter.condition(y).anchor
         yield State(self.bridge.T, anchor, anchor, anchor)
 
+    @torch.no_grad()
     def ddim(self, y: Tensor, steps: int | None = None, start: str = "noise", seeds: list[int] | None = None):
         """Baselines without a bridge: DDIM (eta = 0) with the same network and adapter, uniform in the timestep. start
         "noise": the prior's last level and pure noise. "end": the bridge's first timestep and its own end, noised
@@ -208,19 +216,19 @@ class IRBridge(Restorer):
     def _from_prior(self, clean, condition, noise, uniform):
         """As published: tau uniform over the prior's timesteps, z from the prior's marginal."""
         prior = self.backbone.prior
-        tau = prior.lowest + uniform.double().cpu() * (prior.highest - prior.lowest)
+        tau = prior.lowest + uniform.cpu().double() * (prior.highest - prior.lowest)
         return draw(prior.marginal(tau), clean, clean, noise), tau
 
     @torch.no_grad()
     def _from_bridge(self, clean, condition, noise, uniform):
         """z by the forward transition from the bridge's marginal: one draw in ``steps`` at T, the others uniform."""
-        end, first, u = self.end(condition), 1 / self.sampler["steps"], uniform.double().cpu()
+        end, first, u = self.end(condition), 1 / self.sampler["steps"], uniform.cpu().double()
         t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
         here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
         level, scale = self.backbone.prior.marginal(tau), self.bridge.scale(clean, end)
         start = (u < first).reshape(-1, 1, 1, 1).to(clean.device)   # the sampler starts where nothing of x0 is known
         x = draw(here, torch.where(start, end, clean), end, noise * scale)
-        fresh = noise.flip(-1, -2)   # as good as new: no pixel meets its own noise, and a step needs one array only
+        fresh = Noise([2**31 + int(v * 2**31) for v in u.tolist()])(noise)
         return step(x, end, end, here, level, forward_keep(here, level), fresh, scale), tau
 
     @staticmethod
@@ -232,10 +240,9 @@ class IRBridge(Restorer):
     @torch.no_grad()
     def _visited(self, clean, condition, noise, uniform):
         """The state of a random step of the sampler, reached by running it that far."""
-        first = int(float(uniform[0]) * 2**31)
-        walk = self._walk(self.end(condition), Noise([first + i for i in range(len(condition.y))]))
+        walk = self._walk(self.end(condition), Noise([int(v * 2**31) for v in uniform.tolist()]))
         _, _, z, tau = next(walk)
-        for _ in range(int(float(uniform[0]) * self.sampler["steps"])):
+        for _ in range(int((float(uniform[0]) if self.draw is None else self.draw) * self.sampler["steps"])):
             _, _, z, tau = walk.send(self.denoise(z, tau, condition))
         return z, tau
 
@@ -252,6 +259,7 @@ class Regression(Restorer):
     def trainable(self) -> nn.Module:
         return self.network
 
+    @torch.no_grad()
     def path(self, y: Tensor, **options) -> Iterator[State]:
         x0 = self.network(y)[0]
         yield State(0.0, x0, y, x0)

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irbridge.backbones import PixelBackbone, load_backbone
+from irbridge.backbones import PixelBackbone
 from irbridge.data import ImageSource
 from irbridge.errors import UserError
 from irbridge.images import list_images
 from irbridge.model import Noise, Restorer, State, ddim
-from irbridge.priors import prior_from_config
 from irbridge.process import draw, loss_weight
 
 
@@ -54,7 +53,7 @@ class Pretrainer(Restorer):
 
     def levels(self, uniform: Tensor) -> Tensor:
         """Noise levels (B,), float64, of uniforms (B,) in [0, 1)."""
-        u, prior = uniform.double().cpu().clamp(1e-6, 1 - 1e-6), self.backbone.prior
+        u, prior = uniform.cpu().double().clamp(1e-6, 1 - 1e-6), self.backbone.prior
         low, high = (prior.marginal(t).level.clamp(1e-4, 1e3).log() for t in (prior.lowest, prior.highest))
         even = low + (u / max(self.wide, 1e-9)) * (high - low)
         normal = math.log(self.median) + self.spread * torch.special.ndtri((u - self.wide) / (1 - self.wide))
@@ -72,27 +71,3 @@ class Pretrainer(Restorer):
         z = Noise(seeds or list(range(len(y))))(y)
         taus = torch.linspace(prior.highest, prior.lowest, steps + 1, dtype=torch.float64)
         yield from ddim(self.backbone.denoise, prior, z, taus)
-
-
-def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int) -> PixelBackbone:
-    """A fresh UNet2DModel of the given config, or the one saved in the folder ``start``, with its prior."""
-    from diffusers import UNet2DModel
-    if start:
-        return load_backbone(start)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return PixelBackbone(UNet2DModel(**unet), prior_from_config(scheduler), "new")
-        except (ValueError, TypeError) as error:
-            raise UserError(f"A UNet2DModel cannot be built of the keys unet.* ({error}); see "
-                            "configs/pretrain.yaml.") from error
-
-
-def save_prior(backbone: PixelBackbone, weights: dict[str, Tensor], scheduler: dict, folder: Path) -> None:
-    """Write an ordinary diffusers folder: config, fp16 safetensors, scheduler config."""
-    import diffusers
-    copy = type(backbone.unet).from_config({k: v for k, v in backbone.unet.config.items() if k != "_name_or_path"})
-    copy.load_state_dict(weights)
-    copy.half().save_pretrained(folder)
-    getattr(diffusers, scheduler["_class_name"]).from_config(
-        {k: v for k, v in scheduler.items() if k != "_class_name"}).save_pretrained(folder)

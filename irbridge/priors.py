@@ -155,7 +155,7 @@ class Flow(Prior):
         return s / (self.shift - (self.shift - 1) * s)
 
     def network_input(self, z, tau):
-        return z, 1000 * self.marginal(tau.cpu()).noise.to(z.device)
+        return z, 1000 * self.marginal(tau.cpu()).noise
 
 
 def prior_from_config(config: dict) -> Prior:

@@ -64,7 +64,11 @@ def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal, ke
     if noise is None:
         return result
     kept = torch.where(now.noise > 0, keep, 0.0)   # not ratio * c, whose rounding would leave a trace of noise
-    if torch.is_tensor(spread):
+    if torch.is_tensor(spread):   # where the state is noisier than the target, x0 stands in for the excess
+        excess = (broadcast(kept, state) * spread.abs()).clamp(min=1e-12)
+        share = (broadcast(then.noise, state) / excess).clamp(max=1)
+        result = result - broadcast(ratio, state) * (1 - share) * (state - draw(now, x0, y, torch.zeros_like(state)))
+        spread = spread * share
         fresh = (broadcast(then.noise, state) ** 2 - (broadcast(kept, state) * spread) ** 2).clamp(min=0).sqrt()
     else:
         fresh = broadcast((then.noise**2 - (kept * spread) ** 2).clamp(min=0).sqrt(), state)

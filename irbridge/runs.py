@@ -1,10 +1,12 @@
 """What the train and evaluate commands do with a run's folder: train, score, table, picture."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -30,6 +32,8 @@ def train_run(cfg: DictConfig) -> None:
         regression = prepare(plainly, run / "regression")
     if not (train(model, config, run) and (regression is None or train(regression, plainly, run / "regression"))):
         print(f"Stopped and saved in {run}; run the same command to go on.")
+        return
+    if not PartialState().is_main_process:
         return
     wrote = [run, *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else [])]
     print("Wrote: " + "  ".join(str(p) for p in wrote))
@@ -76,7 +80,7 @@ def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | N
     for module in filter(None, (model, regression)):
         module.to(device(config["trainer"]["device"])).eval()
     about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"],
-             "data": "held-back images"}
+             "data": "held-back images", "weights": _weights(run)}
     table = score_rows(methods(model, config["seed"], regression), pairs, protocol, run / "results", about, options)
     write_atomically(run / "table.md", lambda p: p.write_text(table + "\n"))
     write_image(run / "restored.png", picture(model, pairs, config["seed"]))
@@ -117,8 +121,8 @@ def evaluate_run(cfg: DictConfig) -> None:
     if not options["all_rows"]:
         rows = dict([list(rows.items())[-1]])
     about = {"task": config["task"]["name"], "seed": options["seed"], "size": options["size"],
-             "data": options["data"]["degraded"] or "held-back images"}
-    settings = [f"{v}" for v in (about["data"], options["size"], *sampler.values(), options["seed"]) if v is not None]
+             "data": options["data"]["degraded"] or "held-back images", "weights": _weights(run)}
+    settings = [f"{v}" for v in (about["data"], options["size"], *sampler.values(), options["seed"], protocol.describe()) if v is not None]
     results = Path(options["results"] or run / "evaluations" / _slug(" ".join(settings)))
     score_rows(rows, pairs, protocol, results, about, options)
     print(f"Wrote: {results}")
@@ -136,6 +140,12 @@ def picture(model: Restorer, pairs, seed: int, count: int = 4) -> np.ndarray:
     return grid(rows, ["degraded", *[f"call {i + 1}" for i in range(len(rows[0]) - 3)], "restored", "clean"])
 
 
+def _weights(run: Path) -> str:
+    """A short hash of what was trained in a run's folder, so that scores of older weights are not taken for these."""
+    paths = [run / "model.safetensors", run / "regression" / "model.safetensors"]
+    return hashlib.sha256(b"".join(p.read_bytes() for p in paths if p.is_file())).hexdigest()[:12]
+
+
 def _slug(row: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in row.lower()).split())
 
@@ -143,10 +153,11 @@ def _slug(row: str) -> str:
 def mirror(config: dict, run: Path):
     """A function that sends lines of ``metrics.jsonl`` to wandb, where ``logger=wandb`` asks for it; else None."""
     logger = config["logger"]
-    if logger["name"] != "wandb":
+    if logger["name"] != "wandb" or not PartialState().is_main_process:
         return None
     import wandb
     run.mkdir(parents=True, exist_ok=True)
-    wandb.init(project=logger["project"], mode=logger["mode"], dir=str(run), name=run.name, id=run.name,
-               resume="allow", config=config)
+    label = "-".join(run.parts[-2:] if run.name == "regression" else run.parts[-1:])
+    wandb.init(project=logger["project"], mode=logger["mode"], dir=str(run), name=label, id=label, resume="allow",
+               config=config, reinit="finish_previous")
     return lambda line: wandb.log(line, step=line["step"])

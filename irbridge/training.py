@@ -30,12 +30,15 @@ def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) 
     raise UserError(f"trainer.schedule={schedule!r} is unknown; choose cosine or constant.")
 
 
-def best_precision(requested: str) -> str:
+def best_precision(requested: str, device: str) -> str:
     """"auto" is bf16 where the processor computes in it (CUDA, AVX512-BF16, AMX), else float32, far faster there."""
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if requested == "fp16" and not cuda:
+        raise UserError("trainer.precision=fp16 needs a CUDA device; use auto.")
     if requested != "auto":
         return requested
     fast_cpu = any(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile"))
-    return "bf16" if torch.cuda.is_available() or fast_cpu else "no"
+    return "bf16" if (torch.cuda.is_bf16_supported(including_emulation=False) if cuda else fast_cpu) else "no"
 
 
 def step_noise(seed: int, step: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +75,8 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
     if options["crop"] % model.stride:
         raise UserError(f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which the network "
                         "shrinks images.")
-    accelerator = Accelerator(mixed_precision=best_precision(options["precision"]), cpu=options["device"] == "cpu",
+    accelerator = Accelerator(mixed_precision=best_precision(options["precision"], options["device"]),
+                              cpu=options["device"] == "cpu",
                               kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     main, world = accelerator.is_main_process, accelerator.num_processes
     batch, parts = options["batch_size"], options["accumulate"] * world
@@ -100,22 +104,27 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
             if on_save:
                 on_save(ema.module.state_dict())
 
+    def stopping() -> bool:   # together: a process that left alone would leave the others waiting for its gradients
+        if world == 1:
+            return bool(signals)
+        return bool(accelerator.reduce(torch.tensor(float(bool(signals)), device=accelerator.device), "sum"))
+
     step, started, saved, seconds_saved = first, time.monotonic(), first, time.monotonic()
     bar = tqdm(initial=first, total=options["steps"], desc="training", unit="step", disable=not main,
                mininterval=1.0, dynamic_ncols=True)
     with bar, _stop_signals() as signals:
         model.train()
-        while step < end and not signals:
+        while step < end and not stopping():
             rate = learning_rate(step, *(options[k] for k in ("lr", "steps", "warmup", "schedule")))
             for group in optimizer.param_groups:
                 group["lr"] = rate
             model.progress = step / options["steps"]
             losses = _accumulate(accelerator, objective, draws, options["accumulate"], batch, seed, step)
             total = sum(losses.values())
-            if not math.isfinite(total):
-                raise RuntimeError(f"The loss is {total} at step {step}; lower trainer.lr or check the data. The "
-                                   f"checkpoint of step {saved} is intact: run the same command to go on from it.")
-            norm = accelerator.clip_grad_norm_(module.parameters(), options["clip"])
+            norm = float(accelerator.clip_grad_norm_(module.parameters(), options["clip"]))
+            if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
+                raise RuntimeError(f"The loss is {total} at step {step}, its gradient {norm}; check the data, or start "
+                                   f"anew with a lower trainer.lr and name=.... The checkpoint of step {saved} is kept.")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.update_parameters(module)
@@ -126,7 +135,7 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
             bar.set_postfix(loss=f"{total:.4f}", images_s=f"{speed:.1f}", refresh=False)
             if main and (step % options["log_every"] == 0 or step == end):
                 metrics.write({"step": step, "images": step * batch, "loss": total, **losses, "lr": rate,
-                               "grad_norm": float(norm), "images_per_second": speed, "seconds": elapsed + spent})
+                               "grad_norm": norm, "images_per_second": speed, "seconds": elapsed + spent})
             if main and on_sample and (step % options["sample_every"] == 0 or step == options["steps"]):
                 with averaged(module, ema):
                     on_sample(model, step)
@@ -136,6 +145,8 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
                 saved, seconds_saved = step, time.monotonic()
     if step > saved or not checkpoints.latest():
         save(step)
+    elif main and on_save and step == first:   # a kill may have come between the checkpoint and this
+        on_save(ema.module.state_dict())
     module.load_state_dict(ema.module.state_dict())
     accelerator.wait_for_everyone()
     return step >= options["steps"]
@@ -148,6 +159,7 @@ def _accumulate(accelerator, objective, draws, rounds, batch, seed, step) -> dic
         pair = next(draws)
         clean, degraded = (pair[k].to(accelerator.device) for k in ("clean", "degraded"))
         noise, uniform = step_noise(seed, step, (batch, *clean.shape[1:]))
+        accelerator.unwrap_model(objective).draw = float(uniform[0])
         own = pair["draw"] % batch
         waits = index < rounds - 1 and accelerator.num_processes > 1
         with accelerator.no_sync(objective) if waits else nullcontext():

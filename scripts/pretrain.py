@@ -6,14 +6,16 @@ Writes an ordinary diffusers folder to ``<run>/prior``, which ``backbone.pretrai
 from pathlib import Path
 
 from irbridge.config import run_cli
+from irbridge.errors import UserError
 
 
 def main(cfg):
     from irbridge.build import find
+    from irbridge.checkpoint import read_json
     from irbridge.config import plain
     from irbridge.data import CropStream
     from irbridge.images import write_image
-    from irbridge.pretraining import Photographs, Pretrainer, new_backbone, save_prior
+    from irbridge.pretraining import Photographs, Pretrainer
     from irbridge.runs import claim, mirror
     from irbridge.training import fit
     from irbridge.viz import grid
@@ -24,6 +26,10 @@ def main(cfg):
     data = config["data"]
     photographs = Photographs([find(p) for p in data["train"]], find(data["exclude"]) if data["exclude"] else None)
     backbone = new_backbone(config["unet"], config["scheduler"], config["start"], config["seed"])
+    scheduler = config["scheduler"]
+    if config["start"]:
+        start = Path(config["start"])
+        scheduler = read_json((start / "scheduler" if (start / "scheduler").is_dir() else start) / "scheduler_config.json")
     model = Pretrainer(backbone, **config["levels"])
     size = config["trainer"]["crop"]
 
@@ -34,8 +40,36 @@ def main(cfg):
         write_image(run / "samples" / f"step-{step:06d}.png", grid([images[:4], images[4:]]))
 
     done = fit(model, CropStream(photographs, size, config["seed"]), config["trainer"], config["seed"], run, sample,
-               lambda weights: save_prior(backbone, weights, config["scheduler"], run / "prior"), mirror(config, run))
+               lambda weights: save_prior(backbone, weights, scheduler, run / "prior"), mirror(config, run))
     print(f"{'Finished' if done else 'Stopped and saved; run the same command to go on'}: {run / 'prior'}")
+
+
+def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int):
+    """A fresh UNet2DModel of the given config, or the one saved in the folder ``start``, with its prior."""
+    import torch
+    from diffusers import UNet2DModel
+
+    from irbridge.backbones import PixelBackbone, load_backbone
+    from irbridge.priors import prior_from_config
+    if start:
+        return load_backbone(start)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return PixelBackbone(UNet2DModel(**unet), prior_from_config(scheduler), "new")
+        except (ValueError, TypeError) as error:
+            raise UserError(f"A UNet2DModel cannot be built of the keys unet.* ({error}); see "
+                            "configs/pretrain.yaml.") from error
+
+
+def save_prior(backbone, weights: dict, scheduler: dict, folder: Path) -> None:
+    """Write an ordinary diffusers folder: config, fp16 safetensors, scheduler config."""
+    import diffusers
+    copy = type(backbone.unet).from_config({k: v for k, v in backbone.unet.config.items() if k != "_name_or_path"})
+    copy.load_state_dict(weights)
+    copy.half().save_pretrained(folder)
+    getattr(diffusers, scheduler["_class_name"]).from_config(
+        {k: v for k, v in scheduler.items() if k != "_class_name"}).save_pretrained(folder)
 
 
 if __name__ == "__main__":

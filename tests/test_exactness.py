@@ -20,7 +20,7 @@ from irbridge.process import RULES, draw, forward_keep, step
 M0, V0, Y = 0.3, 0.5, -0.4
 ETA = 0.5
 STEPS = (30, 60, 120)
-BRIDGES = {"brownian": Brownian(), "ou": OU(lam=0.3, eps=0.02), "goub": GOUB(lam=0.5),
+BRIDGES = {"brownian": Brownian(sigma=1.0), "ou": OU(lam=0.3, eps=0.02), "goub": GOUB(lam=0.5),
            "residual": Residual(lam=0.25, modulated=False)}
 PINNED = ("brownian", "goub", "residual")
 PRIORS = {"direct": None, "vp": VP(vp_alphas_cumprod({})), "ve": VE(1e-4, 1e3), "flow": Flow()}

@@ -238,9 +238,8 @@ def test_visited_states_are_those_of_the_path(backbone, adapter, uniform, call):
     uniforms = torch.tensor([uniform, 0.5])
     model.loss(clean, degraded, xi, uniforms)
     assert len(seen) == call + 1
-    first = int(float(uniforms[0]) * 2**31)
     with torch.no_grad():
-        states = list(model.path(degraded, seeds=[first, first + 1]))
+        states = list(model.path(degraded, seeds=[int(v * 2**31) for v in uniforms.tolist()]))
     for k in range(call + 1):
         assert torch.allclose(seen[k], states[k].z, atol=1e-6), k
 

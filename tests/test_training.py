@@ -269,7 +269,9 @@ def test_noise_of_a_step_is_a_function_of_seed_and_step():
 
 
 def test_precision_is_as_asked():
-    assert best_precision("no") == "no" and best_precision("auto") in ("no", "bf16")
+    assert best_precision("no", "cpu") == "no" and best_precision("auto", "auto") in ("no", "bf16")
+    with pytest.raises(UserError, match="fp16 needs"):
+        best_precision("fp16", "cpu")
 
 
 def test_kill_and_term_of_the_command(tmp_path, small, command):
