@@ -10,6 +10,7 @@ from typing import Callable, Iterator
 import numpy as np
 import torch
 
+from irbridge.checkpoint import write_atomically
 from irbridge.config import commit
 from irbridge.errors import UserError
 from irbridge.images import write_image
@@ -61,9 +62,9 @@ def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: di
                             "delete the folder.")
     done = {name: r for name, r in done.items() if r.get("weights") == about.get("weights")}   # those of these weights
     if path.exists():   # drop the half-written line that a kill may have left
-        path.write_text("".join(json.dumps(r) + "\n" for r in done.values()))
+        write_atomically(path, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in done.values())))
     for index, name in enumerate(pairs.names[:limit]):
-        wanted = save_images and not (folder / f"{name}.png").exists()
+        wanted = save_images and (name not in done or not (folder / f"{name}.png").exists())
         if name not in done or wanted:
             pair = pairs[index]
             started = time.perf_counter()

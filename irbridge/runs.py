@@ -122,8 +122,8 @@ def evaluate_run(cfg: DictConfig) -> None:
         rows = dict([list(rows.items())[-1]])
     about = {"task": config["task"]["name"], "seed": options["seed"], "size": options["size"],
              "data": options["data"]["degraded"] or "held-back images", "weights": _weights(run)}
-    settings = [f"{v}" for v in (about["data"], options["size"], *sampler.values(), options["seed"], protocol.describe()) if v is not None]
-    results = Path(options["results"] or run / "evaluations" / _slug(" ".join(settings)))
+    settings = about["data"], options["size"], *sampler.values(), options["seed"], protocol.describe()
+    results = Path(options["results"] or run / "evaluations" / _slug(" ".join(f"{v}" for v in settings if v is not None)))
     score_rows(rows, pairs, protocol, results, about, options)
     print(f"Wrote: {results}")
 
