@@ -64,11 +64,12 @@ def one_sentence(error: Exception) -> str:
     if lines and lines[0].startswith("Caught "):   # a worker process hands its traceback on as text
         lines = [lines[-1].split(": ", 1)[-1]]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "set env", "Set the env"))]
-    text = " ".join(kept) or type(error).__name__
+    text = (" ".join(kept) or type(error).__name__).split(" Config search path:")[0]
     hint = "To append to your config use"
     if hint in text:
         text = text.split(hint)[0].strip() + " Check the spelling, or see the keys with --cfg job."
-    return text if isinstance(error, (UserError, RuntimeError)) else f"{type(error).__name__}: {text}"
+    plainly = isinstance(error, (UserError, RuntimeError)) or type(error).__module__.startswith("hydra")
+    return text if plainly else f"{type(error).__name__}: {text}"
 
 
 def _innermost(error: Exception) -> Exception:

@@ -10,8 +10,8 @@ from irbridge.errors import UserError
 from irbridge.priors import VP, vp_alphas_cumprod
 from irbridge.process import RULES
 
-GROUPS = {p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain" and not f.stem.startswith("_"))
-          for p in (ROOT / "configs").iterdir() if p.is_dir()}
+GROUPS = {p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain")
+          for p in (ROOT / "configs").iterdir() if p.is_dir() and p.name != "base"}   # base: what tasks share
 CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices
            if group != "task"]   # tasks have a test of their own
 PAIRS = ["data.clean=a", "data.degraded=b"]
