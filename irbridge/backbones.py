@@ -47,12 +47,14 @@ def skip_layout(unet: nn.Module) -> list[tuple[int, int]]:
 
 class PixelBackbone(nn.Module):
     """A diffusers ``UNet2DModel`` on pixels in [-1, 1], frozen and in eval mode, and the prior that it was trained on.
-    ``name`` and ``digest``, recorded in checkpoints, are where the weights came from and their SHA-256."""
+    ``name`` and ``digest``, recorded in checkpoints, are where the weights came from and their SHA-256; ``scheduler`` is
+    the diffusers config that the prior was read from."""
 
-    def __init__(self, unet: nn.Module, prior: Prior, name: str = "", digest: str = ""):
+    def __init__(self, unet: nn.Module, prior: Prior, name: str = "", digest: str = "",
+                 scheduler: dict | None = None):
         super().__init__()
         self.unet = unet.requires_grad_(False).eval()   # eval also in training: nothing of it may drift
-        self.prior, self.name, self.digest = prior, name, digest
+        self.prior, self.name, self.digest, self.scheduler = prior, name, digest, scheduler
         self.channels = unet.config.in_channels
         self.stride = 2 ** (len(unet.config.block_out_channels) - 1)
 
@@ -88,7 +90,8 @@ def load_backbone(pretrained: str | None = None, dtype: torch.dtype = torch.floa
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise UserError(f"{unet_folder} holds a {config['_class_name']}, not a UNet2DModel; choose a pixel model.")
     scheduler = next((p for p in (folder / "scheduler", folder) if (p / "scheduler_config.json").is_file()), folder)
-    prior = prior_from_config(read_json(scheduler / "scheduler_config.json"))
+    scheduler = read_json(scheduler / "scheduler_config.json")
+    prior = prior_from_config(scheduler)
     try:
         unet, found = UNet2DModel.from_pretrained(unet_folder, torch_dtype=dtype, local_files_only=True,
                                                   output_loading_info=True)
@@ -100,7 +103,7 @@ def load_backbone(pretrained: str | None = None, dtype: torch.dtype = torch.floa
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"The weights in {unet_folder} cannot be loaded ({reason}); save the model again with "
                         "save_pretrained.") from error
-    return PixelBackbone(unet, prior, str(pretrained or "embedded"), _digest(unet_folder))
+    return PixelBackbone(unet, prior, str(pretrained or "embedded"), _digest(unet_folder), scheduler)
 
 
 def _download(name: str) -> Path:

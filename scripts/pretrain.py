@@ -11,7 +11,6 @@ from irbridge.errors import UserError
 
 def main(cfg):
     from irbridge.build import find
-    from irbridge.checkpoint import read_json
     from irbridge.config import plain
     from irbridge.data import CropStream
     from irbridge.images import write_image
@@ -26,10 +25,6 @@ def main(cfg):
     data = config["data"]
     photographs = Photographs([find(p) for p in data["train"]], find(data["exclude"]) if data["exclude"] else None)
     backbone = new_backbone(config["unet"], config["scheduler"], config["start"], config["seed"])
-    scheduler = config["scheduler"]
-    if config["start"]:
-        start = Path(config["start"])
-        scheduler = read_json((start / "scheduler" if (start / "scheduler").is_dir() else start) / "scheduler_config.json")
     model = Pretrainer(backbone, **config["levels"])
     size = config["trainer"]["crop"]
 
@@ -40,7 +35,7 @@ def main(cfg):
         write_image(run / "samples" / f"step-{step:06d}.png", grid([images[:4], images[4:]]))
 
     done = fit(model, CropStream(photographs, size, config["seed"]), config["trainer"], config["seed"], run, sample,
-               lambda weights: save_prior(backbone, weights, scheduler, run / "prior"), mirror(config, run))
+               lambda weights: save_prior(backbone, weights, run / "prior"), mirror(config, run))
     print(f"{'Finished' if done else 'Stopped and saved; run the same command to go on'}: {run / 'prior'}")
 
 
@@ -56,20 +51,20 @@ def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return PixelBackbone(UNet2DModel(**unet), prior_from_config(scheduler), "new")
+            return PixelBackbone(UNet2DModel(**unet), prior_from_config(scheduler), "new", scheduler=scheduler)
         except (ValueError, TypeError) as error:
             raise UserError(f"A UNet2DModel cannot be built of the keys unet.* ({error}); see "
                             "configs/pretrain.yaml.") from error
 
 
-def save_prior(backbone, weights: dict, scheduler: dict, folder: Path) -> None:
+def save_prior(backbone, weights: dict, folder: Path) -> None:
     """Write an ordinary diffusers folder: config, fp16 safetensors, scheduler config."""
     import diffusers
     copy = type(backbone.unet).from_config({k: v for k, v in backbone.unet.config.items() if k != "_name_or_path"})
     copy.load_state_dict(weights)
     copy.half().save_pretrained(folder)
-    getattr(diffusers, scheduler["_class_name"]).from_config(
-        {k: v for k, v in scheduler.items() if k != "_class_name"}).save_pretrained(folder)
+    getattr(diffusers, backbone.scheduler["_class_name"]).from_config(
+        {k: v for k, v in backbone.scheduler.items() if k != "_class_name"}).save_pretrained(folder)
 
 
 if __name__ == "__main__":
