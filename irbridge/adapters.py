@@ -26,20 +26,25 @@ def _zero(module: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+def unet(channels: list[int], layers: int, inputs: int = 3, outputs: int = 3) -> UNet2DModel:
+    """The one network definition of all that trains: a diffusers ``UNet2DModel`` without attention, of the given width
+    per level and depth, whose output is 0 at initialisation."""
+    n, groups = len(channels), next(g for g in (8, 4, 2, 1) if all(c % g == 0 for c in channels))
+    network = UNet2DModel(in_channels=inputs, out_channels=outputs, layers_per_block=layers,
+                          block_out_channels=tuple(channels), down_block_types=("DownBlock2D",) * n,
+                          up_block_types=("UpBlock2D",) * n, norm_num_groups=groups, add_attention=False)
+    _zero(network.conv_out)
+    return network
+
+
 class Trunk(nn.Module):
-    """A light U-Net on y alone: features per stride and, if ``predicts``, the image y + correction, y at
-    initialisation. A diffusers ``UNet2DModel`` without attention, its time input held at 0. Alone it is the regression
-    baseline."""
+    """A light :func:`unet` on y alone, its time input held at 0: features per stride and, if ``predicts``, the image
+    y + correction, y at initialisation. Alone it is the regression baseline."""
 
     def __init__(self, channels: list[int], layers: int = 1, predicts: bool = True, image_channels: int = 3):
         super().__init__()
-        n = len(channels)
-        groups = next(g for g in (8, 4, 2, 1) if all(c % g == 0 for c in channels))
-        self.unet = UNet2DModel(in_channels=image_channels, out_channels=image_channels, layers_per_block=layers,
-                                block_out_channels=tuple(channels), down_block_types=("DownBlock2D",) * n,
-                                up_block_types=("UpBlock2D",) * n, norm_num_groups=groups, add_attention=False)
-        self.predicts, self.stride = predicts, 2 ** (n - 1)
-        _zero(self.unet.conv_out)
+        self.unet = unet(channels, layers, image_channels, image_channels)
+        self.predicts, self.stride = predicts, 2 ** (len(channels) - 1)
         if not predicts:
             self.unet.conv_norm_out = self.unet.conv_act = self.unet.conv_out = nn.Identity()
 

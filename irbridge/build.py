@@ -10,11 +10,12 @@ from irbridge.backbones import PixelBackbone, load_backbone
 from irbridge.checkpoint import load_into, load_weights, read_json, save_weights, write_json
 from irbridge.config import ROOT, commit, instantiate
 from irbridge.data import CropStream, ImageSource, PairedFolders, SyntheticPairs
+from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.model import IRBridge, Regression, Restorer
 
 MODEL_KEYS = ("method", "endpoint", "backbone", "adapter", "bridge", "timesteps", "sampler", "loss", "task")
-METHODS = ("irbridge", "regression")
+METHODS = ("irbridge", "bridge", "regression")
 
 
 def build_model(config: dict, backbone: PixelBackbone | None = None) -> Restorer:
@@ -27,18 +28,23 @@ def build_model(config: dict, backbone: PixelBackbone | None = None) -> Restorer
         torch.manual_seed(config.get("seed", 0))
         if method == "regression":
             return Regression(Trunk(adapter["channels"], adapter["layers"]))
+        if method == "bridge":
+            return BridgeNetwork(instantiate(config["bridge"]), adapter["channels"], adapter["layers"],
+                                 **config["objective"], sampler=config["sampler"])
         backbone = backbone or load_backbone(config["backbone"]["pretrained"])
         digest = config["backbone"].get("digest")
         if digest and digest != backbone.digest:
             raise UserError(f"The backbone {backbone.name} has other weights than the ones the adapter was trained on "
                             f"(SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give backbone.pretrained=FOLDER.")
         return IRBridge(backbone, instantiate(adapter, backbone), instantiate(config["bridge"]),
-                        instantiate(config["timesteps"]), config["endpoint"], config["sampler"], config["loss"])
+                        instantiate(config["timesteps"]), config["endpoint"],
+                        config["task"]["sampler"] | {k: v for k, v in config["sampler"].items() if v is not None},
+                        config["loss"])
 
 
 def describe(config: dict, model: Restorer) -> dict:
     """What a folder must say for the model to be built again: its part of the config, the backbone's hash, the code."""
-    kept = {k: config[k] for k in MODEL_KEYS} | {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
+    kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config} | {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
     if isinstance(model, IRBridge):
         name = kept["backbone"]["pretrained"]
         kept["backbone"] = {"pretrained": str(Path(name).resolve()) if name and Path(name).is_dir() else name,

@@ -15,8 +15,8 @@ from irbridge.config import commit
 from irbridge.errors import UserError
 from irbridge.images import write_image
 from irbridge.metrics import LPIPS, Protocol, score
-from irbridge.model import IRBridge, Restorer, image_seed
-from irbridge.process import rule
+from irbridge.direct import BridgeNetwork
+from irbridge.model import Regression, Restorer, image_seed
 from irbridge.tables import read_records
 
 Method = Callable[[np.ndarray, str], np.ndarray]   # (degraded HxWx3 in [0, 1], image name) -> restored, alike
@@ -30,17 +30,19 @@ def methods(model: Restorer, seed: int, regression: Restorer | None = None, **op
     rows: dict[str, Method] = {"Degraded input": lambda image, name: image}
     if regression is not None:
         rows["Plain regression"] = lambda image, name: regression.restore(image)
-    if not isinstance(model, IRBridge):
+    if isinstance(model, Regression):
         return rows | {"Plain regression": by(model.path)}
-    steps, how = options.get("steps") or model.sampler["steps"], options.get("rule_name") or model.sampler["rule"]
-    rule(how)   # an unknown one must not come up after the other rows
-    eta = options.get("eta")
-    how += f" {model.sampler['eta'] if eta is None else eta:g}" if how == "eta" else ""
-    rows[f"DDIM from noise, same adapter, {steps} calls"] = by(model.ddim, steps=steps, start="noise")
-    rows[f"DDIM, same adapter and start, {steps} calls"] = by(model.ddim, steps=steps, start="end")
+    sampler = model.sampler.changed(**options).check(model.bridge)   # a mistake must not come up after the other rows
+    settings = f"{sampler.describe()}, {sampler.nfe} calls"
+    if isinstance(model, BridgeNetwork):
+        return rows | {f"Bridge from scratch ({type(model.bridge).__name__}, {settings})": by(model.path, **options)}
+    for label, how, start in (("DDIM from noise, same adapter", "ddim", "noise"),
+                              ("DDIM, same adapter and start", "ddim", "end"),
+                              ("DPM-Solver++(2M), same adapter and start", "dpmpp", "end")):
+        rows[f"{label}, {sampler.nfe} calls"] = by(model.path, rule=how, nfe=sampler.nfe, start=start)
     if model.endpoint == "anchor":
         rows["Anchor g(y) alone"] = by(model.coarse)
-    settings = f"{type(model.bridge).__name__}, end {model.endpoint}, {how}, {steps} calls"
+    settings = f"{type(model.bridge).__name__}, end {model.endpoint}, {settings}"
     return rows | {f"IRBridge ({settings})": by(model.path, **options)}
 
 

@@ -12,8 +12,8 @@ from irbridge.backbones import PixelBackbone
 from irbridge.bridges import Bridge
 from irbridge.errors import UserError
 from irbridge.images import pad, to_image, to_tensor
-from irbridge.priors import Prior
-from irbridge.process import Marginal, draw, forward_keep, implicit_keep, loss_weight, rule, step
+from irbridge.process import Marginal, draw, forward_keep, loss_weight, step
+from irbridge.samplers import PriorPath, Sampler, rule, walk
 from irbridge.timesteps import Timesteps
 
 
@@ -56,7 +56,8 @@ class Restorer(nn.Module):
         return self.loss(*batch)
 
     def path(self, y: Tensor, **options) -> Iterator[State]:
-        """Restore y (B, C, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`."""
+        """Restore y (B, C, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`. The options
+        are ``seeds``, one per image, and the fields of a :class:`~irbridge.samplers.Sampler`."""
         raise NotImplementedError
 
     @staticmethod
@@ -85,13 +86,22 @@ class Restorer(nn.Module):
         return last[..., :height, :width].clamp(-1, 1)
 
 
-def ddim(denoise: Callable[[Tensor, Tensor], Tensor], prior: Prior, z: Tensor, taus: Tensor) -> Iterator[State]:
-    """DDIM (eta = 0) from the prior's state z (B, C, H, W) at taus[0] to taus[-1], clean estimates clipped."""
-    for tau, following in zip(taus[:-1], taus[1:]):
-        now, then = prior.marginal(tau), prior.marginal(following)
-        x0 = denoise(z, tau).clamp(-1, 1)
-        yield State(float(tau), z, z, x0)
-        z = step(z, x0, x0, now, then, implicit_keep(now, then))
+def _send(loop, value):
+    """The next item of a coroutine, None at its end."""
+    try:
+        return loop.send(value)
+    except StopIteration:
+        return None
+
+
+def drive(loop, ask: Callable) -> Iterator[State]:
+    """Run a sampling loop with ``ask(t, x) -> (x0, state, marginal)``, yielding a :class:`State` per call."""
+    at = next(loop)
+    while at is not None:
+        t, x = at
+        answer = ask(t, x)
+        yield State(t, x, answer[1], answer[0])
+        at = _send(loop, answer)
 
 
 class IRBridge(Restorer):
@@ -101,7 +111,7 @@ class IRBridge(Restorer):
         backbone: the frozen denoiser. adapter: the trained condition adapter.
         bridge: ``t -> Marginal``. timesteps: the prior's timestep for each bridge time.
         endpoint: the bridge's degraded end: "y", as published, or "anchor", the adapter's g(y).
-        sampler: defaults of ``path``: steps, rule, eta. loss: see :meth:`loss`."""
+        sampler: fields of ``samplers.Sampler``. loss: see :meth:`loss`."""
 
     def __init__(self, backbone: PixelBackbone, adapter: nn.Module, bridge: Bridge, timesteps: Timesteps,
                  endpoint: str = "anchor", sampler: dict | None = None, loss: dict | None = None):
@@ -110,12 +120,11 @@ class IRBridge(Restorer):
             raise UserError(f"bridge endpoint={endpoint!r} is unknown; choose y or anchor.")
         self.backbone, self.adapter, self.bridge, self.timesteps = backbone, adapter, bridge, timesteps
         self.endpoint, self.stride = endpoint, adapter.stride
-        self.sampler = {"steps": 4, "rule": "reverse", "eta": 1.0} | (sampler or {})
+        self.sampler = Sampler().changed(**(sampler or {})).check(bridge)
         self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0}
         self.loss_options |= loss or {}
         if endpoint == "anchor" and not getattr(adapter, "anchored", True):
             raise UserError("endpoint=anchor needs an adapter with adapter.anchor=true; use endpoint=y or turn it on.")
-        rule(self.sampler["rule"])
         if (states := self.loss_options["states"]) not in self.STATES:
             raise UserError(f"loss.states={states!r} is unknown; choose one of {', '.join(self.STATES)}.")
 
@@ -135,61 +144,53 @@ class IRBridge(Restorer):
         return self.backbone.denoise(z, tau, lambda inputs, time: self.adapter.residuals(condition, inputs, time))
 
     @torch.no_grad()
-    def path(self, y: Tensor, steps: int | None = None, rule_name: str | None = None, eta: float | None = None,
-             seeds: list[int] | None = None, condition: Condition | None = None) -> Iterator[State]:
+    def path(self, y: Tensor, seeds: list[int] | None = None, condition: Condition | None = None,
+             start: str = "end", **options) -> Iterator[State]:
         """The sampling loop (IRBridge, Sec. 3.3): forward transition, frozen network, step of the bridge.
 
         Args:
             y: (B, C, H, W) in [-1, 1], sides divisible by ``stride``.
-            steps: network calls, at equal spacing in the bridge's time. rule_name, eta: see ``process.RULES``.
-            seeds: one noise seed per image; default 0, 1, ... condition: of y, where it is already known."""
+            seeds: one noise seed per image; default 0, 1, ... condition: of y, where it is already known.
+            start: of a rule on the prior itself (ddim, dpmpp). "end": the bridge's first timestep and its own end, noised
+                (SDEdit), as theory says the published loop starts; "noise": the prior's last level and pure noise.
+            options: other fields of the :class:`~irbridge.samplers.Sampler` than the model's own, such as nfe or rule."""
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         condition = condition or self.adapter.condition(y)
-        walk = self._walk(self.end(condition), noise, steps, rule_name, eta)
-        at = next(walk)
+        loop = self._walk(self.end(condition), noise, self.sampler.changed(**options).check(self.bridge), start)
+        at = next(loop, None)
         while at is not None:
             t, x, z, tau = at
             yield State(t, x, z, x0 := self.denoise(z, tau, condition))
-            at = walk.send(x0)
+            at = _send(loop, x0)
 
-    def _walk(self, end: Tensor, noise: Noise, steps: int | None = None, rule_name: str | None = None,
-              eta: float | None = None):
-        """The loop without its network: yields (t, x, z, tau), is sent x0, and yields None at the clean end."""
-        how, eta = rule(rule_name or self.sampler["rule"]), self.sampler["eta"] if eta is None else eta
-        times = np.linspace(self.bridge.T, 0, (steps or self.sampler["steps"]) + 1)
-        here, x0 = self.bridge.marginal(times[0]), end
-        x = draw(here, x0, end, noise(end) * self.bridge.scale(x0, end))
-        for t, s in zip(times[:-1], times[1:]):
-            tau = self.timesteps(self.bridge, self.backbone.prior, t)
-            level, there = self.backbone.prior.marginal(tau), self.bridge.marginal(s)
-            scale = self.bridge.scale(x0, end)
+    def _walk(self, end: Tensor, noise: Noise, sampler: Sampler, start: str = "end"):
+        """The loop without its network: yields (t, x, z, tau) and is sent x0."""
+        prior, alone = self.backbone.prior, rule(sampler.rule).on_prior
+        if alone:
+            first = prior.highest if start == "noise" else float(self.timesteps(self.bridge, prior, self.bridge.T))
+            end = torch.zeros_like(end) if start == "noise" else end
+            loop = walk(PriorPath(T=first, prior=prior), sampler, end, noise)
+        else:
+            loop = walk(self.bridge, sampler, end, noise)
+        x0, at = end, next(loop)
+        while at is not None:
+            t, x = at
+            tau = torch.tensor(t, dtype=torch.float64) if alone else self.timesteps(self.bridge, prior, t)
+            level = prior.marginal(tau)
+            if alone:
+                x0 = (yield t, x, x, tau).clamp(-1, 1)
+                at = _send(loop, (x0, x, level))
+                continue
+            here, scale = self.bridge.marginal(t), self.bridge.scale(x0, end)
             z = step(x, x0, end, here, level, forward_keep(here, level), noise(end), scale)
-            x0 = yield float(t), x, z, tau
-            scale = self.bridge.scale(x0, end)
-            now, state = (level, self._modulate(z, x0, level, scale)) if how.from_prior else (here, x)
-            fresh = noise(end) * scale if how.fresh else None
-            x = step(state, x0, end, now, there, how.keep(now, there, eta), fresh)
-            here = there
-        yield None
+            x0 = yield t, x, z, tau
+            at = _send(loop, (x0, self._modulate(z, x0, level, self.bridge.scale(x0, end)), level))
 
     @torch.no_grad()
     def coarse(self, y: Tensor, **options) -> Iterator[State]:
         """The anchor g(y) alone, without any call of the frozen network."""
         anchor = self.adapter.condition(y).anchor
         yield State(self.bridge.T, anchor, anchor, anchor)
-
-    @torch.no_grad()
-    def ddim(self, y: Tensor, steps: int | None = None, start: str = "noise", seeds: list[int] | None = None):
-        """Baselines without a bridge: DDIM (eta = 0) with the same network and adapter, uniform in the timestep. start
-        "noise": the prior's last level and pure noise. "end": the bridge's first timestep and its own end, noised
-        (SDEdit), as theory says the published loop starts."""
-        condition, prior = self.adapter.condition(y), self.backbone.prior
-        noise, steps = Noise(seeds if seeds is not None else list(range(len(y)))), steps or self.sampler["steps"]
-        first = prior.highest if start == "noise" else float(self.timesteps(self.bridge, prior, self.bridge.T))
-        taus = torch.linspace(first, prior.lowest, steps + 1, dtype=torch.float64)
-        end = torch.zeros_like(y) if start == "noise" else self.end(condition)
-        z = draw(prior.marginal(taus[0]), end, end, noise(y))
-        yield from ddim(lambda z, tau: self.denoise(z, tau, condition), prior, z, taus)
 
     def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
         """Training losses per image, (B,) each; their sum is minimised.
@@ -222,7 +223,7 @@ class IRBridge(Restorer):
     @torch.no_grad()
     def _from_bridge(self, clean, condition, noise, uniform):
         """z by the forward transition from the bridge's marginal: one draw in ``steps`` at T, the others uniform."""
-        end, first, u = self.end(condition), 1 / self.sampler["steps"], uniform.cpu().double()
+        end, first, u = self.end(condition), 1 / self.sampler.nfe, uniform.cpu().double()
         t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
         here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
         level, scale = self.backbone.prior.marginal(tau), self.bridge.scale(clean, end)
@@ -240,10 +241,10 @@ class IRBridge(Restorer):
     @torch.no_grad()
     def _visited(self, clean, condition, noise, uniform):
         """The state of a random step of the sampler, reached by running it that far."""
-        walk = self._walk(self.end(condition), Noise([int(v * 2**31) for v in uniform.tolist()]))
-        _, _, z, tau = next(walk)
-        for _ in range(int((float(uniform[0]) if self.draw is None else self.draw) * self.sampler["steps"])):
-            _, _, z, tau = walk.send(self.denoise(z, tau, condition))
+        loop = self._walk(self.end(condition), Noise([int(v * 2**31) for v in uniform.tolist()]), self.sampler)
+        _, _, z, tau = next(loop)
+        for _ in range(int((float(uniform[0]) if self.draw is None else self.draw) * self.sampler.nfe)):
+            _, _, z, tau = loop.send(self.denoise(z, tau, condition))
         return z, tau
 
     STATES = {"prior": _from_prior, "bridge": _from_bridge, "visited": _visited}

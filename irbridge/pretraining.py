@@ -12,8 +12,9 @@ from irbridge.backbones import PixelBackbone
 from irbridge.data import ImageSource
 from irbridge.errors import UserError
 from irbridge.images import list_images
-from irbridge.model import Noise, Restorer, State, ddim
+from irbridge.model import Noise, Restorer, State, drive
 from irbridge.process import draw, loss_weight
+from irbridge.samplers import PriorPath, Sampler, walk
 
 
 class Photographs:
@@ -69,5 +70,10 @@ class Pretrainer(Restorer):
         """Unconditional DDIM samples of y's shape, steps spaced evenly in the timestep."""
         prior = self.backbone.prior
         z = Noise(seeds or list(range(len(y))))(y)
-        taus = torch.linspace(prior.highest, prior.lowest, steps + 1, dtype=torch.float64)
-        yield from ddim(self.backbone.denoise, prior, z, taus)
+
+        def ask(t, z):
+            tau = torch.tensor(t, dtype=torch.float64)
+            return self.backbone.denoise(z, tau).clamp(-1, 1), z, prior.marginal(tau)
+
+        loop = walk(PriorPath(T=prior.highest, prior=prior), Sampler("ddim", steps), z, torch.zeros_like, x=z)
+        yield from drive(loop, ask)

@@ -4,7 +4,7 @@ A process is a function ``t -> Marginal``: a restoration bridge has a clean and 
 ``degraded = 0``. One :func:`step` is at once the sampler of either and the transition equation between them (IRBridge,
 eq. 7). Coefficients are float64 on the CPU and are cast where they meet a state."""
 
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal, ke
 
     Args:
         state: u, (B, ...), a state of ``now``. x0, y: the clean estimate and the degraded end, shaped alike.
-        keep: k, the standard deviation of the state's own noise that survives; see :data:`RULES`.
+        keep: k, the standard deviation of the state's own noise that survives; see ``samplers.RULES``.
         noise: xi, unit normal (times the residual for a residual-modulated bridge). ``None`` leaves it out, which keeps
             the marginal only where k = c'.
         spread: what multiplies the noise in the state but not xi, element-wise: the residual, on the way from a
@@ -95,12 +95,6 @@ def implicit_keep(now: Marginal, then: Marginal) -> Tensor:
     return _unpinned(now, then.noise)
 
 
-def eta_keep(now: Marginal, then: Marginal, eta: float) -> Tensor:
-    """Between the two: fresh variance ``eta^2 s^2`` with s the posterior's std (eta 0 DDIM, eta 1 Markov)."""
-    variance = then.noise**2 - posterior_keep(now, then) ** 2
-    return _unpinned(now, (then.noise**2 - eta**2 * variance).clamp(min=0).sqrt())
-
-
 def forward_keep(now: Marginal, then: Marginal) -> Tensor:
     """k = c a'/a, where x0 drops out: the paper's forward transition (Sec. 3.2), for targets at least as noisy. Where
     ``c'/a' < c/a`` k is clamped to c', and the step uses whatever x0 it is given, as at a pinned end."""
@@ -108,31 +102,10 @@ def forward_keep(now: Marginal, then: Marginal) -> Tensor:
     return _unpinned(now, torch.minimum(wanted, then.noise))
 
 
+def kept(now: Marginal, then: Marginal, share: Tensor) -> Tensor:
+    """k that keeps this share of the state's own noise, k <= c'."""
+    return _unpinned(now, torch.minimum(share * now.noise, then.noise))
+
+
 def _unpinned(now: Marginal, keep: Tensor) -> Tensor:
     return torch.where(now.noise > 0, keep, 0.0)
-
-
-class Rule(NamedTuple):
-    """A step rule of a sampler: which k, from which state, with or without fresh noise."""
-    keep: Callable[[Marginal, Marginal, float], Tensor]
-    from_prior: bool = False   # steps from the prior's state z rather than from the bridge's x
-    fresh: bool = True         # False: the mean of the step alone, which shrinks the variance
-
-
-RULES = {
-    "reverse": Rule(lambda now, then, eta: implicit_keep(now, then), from_prior=True),
-    "implicit": Rule(lambda now, then, eta: implicit_keep(now, then)),
-    "posterior": Rule(lambda now, then, eta: posterior_keep(now, then)),
-    "eta": Rule(eta_keep),
-    "mean": Rule(lambda now, then, eta: posterior_keep(now, then), fresh=False),
-    "renoise": Rule(lambda now, then, eta: torch.zeros_like(then.noise)),
-}
-"""reverse: IRBridge's published step. implicit, posterior, eta: DBIM's family on the bridge itself. mean: GOUB's and
-UniDB++'s "mean-ODE" (not the probability-flow ODE, and not marginal preserving). renoise: redraw all noise."""
-
-
-def rule(name: str) -> Rule:
-    """The step rule of that name; :class:`UserError` lists the names."""
-    if name not in RULES:
-        raise UserError(f"sampler.rule={name!r} is unknown; choose one of {', '.join(RULES)}.")
-    return RULES[name]

@@ -81,7 +81,9 @@ def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | N
         module.to(device(config["trainer"]["device"])).eval()
     about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"],
              "data": "held-back images", "weights": _weights(run)}
-    table = score_rows(methods(model, config["seed"], regression), pairs, protocol, run / "results", about, options)
+    rows = methods(model, config["seed"], regression)
+    rows = rows if options["all_rows"] else dict([list(rows.items())[-1]])
+    table = score_rows(rows, pairs, protocol, run / "results", about, options)
     write_atomically(run / "table.md", lambda p: p.write_text(table + "\n"))
     write_image(run / "restored.png", picture(model, pairs, config["seed"]))
     return [run / "table.md", run / "restored.png", run / "results"]
@@ -116,8 +118,8 @@ def evaluate_run(cfg: DictConfig) -> None:
         config["task"]["degradation"] = None
     pairs = test_pairs(config, options["size"])
     protocol = instantiate(config["task"]["protocol"] | {k: v for k, v in options["protocol"].items() if v is not None})
-    sampler = {"rule_name" if k == "rule" else k: v for k, v in options["sampler"].items() if v is not None}
-    rows = methods(model, options["seed"], regression, **(sampler if isinstance(model, IRBridge) else {}))
+    sampler = {k: v for k, v in options["sampler"].items() if v is not None and k != "steps"}   # nfe says the same
+    rows = methods(model, options["seed"], regression, **sampler)
     if not options["all_rows"]:
         rows = dict([list(rows.items())[-1]])
     about = {"task": config["task"]["name"], "seed": options["seed"], "size": options["size"],

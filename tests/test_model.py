@@ -80,7 +80,7 @@ def test_path_reaches_a_known_image(bridge, rule):
     x0 = 0.5 * noise(2, 3, 8, 8).clamp(-1, 1)
     y = x0 + 0.5 * noise(2, 3, 8, 8, seed=1).clamp(-1, 1)
     model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
-    states = list(model.path(y, steps=20, rule_name=rule))
+    states = list(model.path(y, steps=20, rule=rule))
     distance = [float((s.x - x0).square().mean().sqrt()) for s in states]
     assert torch.allclose(states[-1].x0, x0, atol=1e-5) and torch.allclose(model.restore(y, steps=20), x0, atol=1e-5)
     assert distance[-1] < 0.5 * distance[0] and all(torch.isfinite(s.x).all() for s in states)
@@ -105,17 +105,17 @@ def test_first_state_is_the_end_and_times_are_even():
 @pytest.mark.parametrize("adapter", [StaticAdapter, ControlAdapter])
 def test_noise_of_an_image_does_not_depend_on_its_batch(backbone, adapter):
     model, y = real(backbone, adapter), noise(3, 3, 16, 16).clamp(-1, 1)
-    together = model.restore(y, seed=7, steps=3, rule_name="posterior")
-    alone = torch.cat([model.restore(y[i:i + 1], seed=7 + i, steps=3, rule_name="posterior") for i in range(3)])
+    together = model.restore(y, seed=7, steps=3, rule="posterior")
+    alone = torch.cat([model.restore(y[i:i + 1], seed=7 + i, steps=3, rule="posterior") for i in range(3)])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
 def test_the_seed_alone_decides(backbone):
     model, y = real(backbone), noise(1, 3, 16, 16).clamp(-1, 1)
-    first = model.restore(y, seed=1, rule_name="posterior")
+    first = model.restore(y, seed=1, rule="posterior")
     torch.manual_seed(99)
-    assert torch.equal(model.restore(y, seed=1, rule_name="posterior"), first)
-    assert not torch.equal(model.restore(y, seed=2, rule_name="posterior"), first)
+    assert torch.equal(model.restore(y, seed=1, rule="posterior"), first)
+    assert not torch.equal(model.restore(y, seed=2, rule="posterior"), first)
 
 
 @pytest.mark.parametrize("height, width", [(33, 47), (17, 16), (16, 16), (3, 5), (1, 1), (2, 40)])

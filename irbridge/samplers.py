@@ -1,0 +1,272 @@
+"""Step rules and sampling loops of any process, asked directly or through a prior.
+
+A loop is a generator: it yields ``(t, x)``, is sent the clean estimate there, and ends at the clean end, where the last
+estimate is the answer. Every rule makes exactly ``nfe`` network calls; rules of two or three calls a step drop a
+corrector where the budget does not divide."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Callable, Iterator, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irbridge.bridges import Bridge
+from irbridge.errors import UserError
+from irbridge.priors import Prior
+from irbridge.process import Marginal, broadcast, draw, implicit_keep, marginal, step
+
+Laws = tuple[Marginal, Marginal, Tensor]
+
+
+def _eta(bridge: Bridge, t, s, eta: float) -> Laws:
+    if eta == 1:
+        return bridge.posterior(t, s)
+    _, law, keep = bridge.posterior(t, s)
+    then = bridge.marginal(s)
+    variance = law.noise**2 - keep**2
+    k = (then.noise**2 - eta**2 * variance).clamp(min=0).sqrt()
+    now = bridge.marginal(t)
+    return now, then, torch.where(now.noise > 0, k, 0.0)
+
+
+def _between(bridge: Bridge, t, s, eta: float, keep: Callable) -> Laws:
+    now, then = bridge.marginal(t), bridge.marginal(s)
+    return now, then, keep(now, then)
+
+
+class Rule(NamedTuple):
+    """A step rule: ``laws(bridge, t, s, eta)`` gives the marginals of a step and the kept std k."""
+    laws: Callable[..., Laws] = partial(_between, keep=implicit_keep)
+    from_prior: bool = False   # steps from the prior's state z rather than from the bridge's x
+    fresh: bool = True         # False: the mean of the step alone, which shrinks the variance
+    on_prior: bool = False     # a baseline without a bridge: walks the prior itself from the same start
+    solver: str = ""           # more than one estimate goes into a step: multistep or heun, see the loop
+    order: int = 1
+    calls: int = 1             # network calls of a full step; the last step to the clean end takes one less than that
+
+
+RULES = {
+    "reverse": Rule(from_prior=True),
+    "implicit": Rule(),
+    "posterior": Rule(lambda bridge, t, s, eta: bridge.posterior(t, s)),
+    "eta": Rule(_eta),
+    "mean": Rule(lambda bridge, t, s, eta: bridge.posterior(t, s), fresh=False),
+    "renoise": Rule(partial(_between, keep=lambda now, then: torch.zeros_like(then.noise))),
+    "drift": Rule(partial(_between, keep=lambda now, then: now.noise)),
+    "dbim2": Rule(solver="multistep", order=2),
+    "dbim3": Rule(solver="multistep", order=3),
+    "odes3": Rule(solver="exponential", order=2, calls=2),
+    "heun": Rule(solver="hybrid", order=2, calls=3),
+    "ddim": Rule(on_prior=True),
+    "dpmpp": Rule(on_prior=True, solver="multistep", order=2),
+}
+"""reverse: IRBridge's published step. implicit, posterior, eta: DBIM's family on the bridge itself. mean: GOUB's and
+UniDB++'s "mean-ODE" (not the probability-flow ODE, and not marginal preserving). renoise: redraw all noise. drift:
+DiffUIR's update, which moves the mean and leaves the noise as it is (not marginal preserving). dbim2, dbim3: DBIM's
+multistep solvers of the probability-flow ODE. odes3: one stochastic posterior step off the degraded end, then Heun. heun:
+DDBM's hybrid of Euler-Maruyama and Heun. ddim, dpmpp: baselines on the prior itself, DDIM and DPM-Solver++(2M)."""
+SPACINGS = "time", "logsnr", "karras"
+
+
+def rule(name: str) -> Rule:
+    """The step rule of that name; :class:`UserError` lists the names."""
+    if name not in RULES:
+        raise UserError(f"sampler.rule={name!r} is unknown; choose one of {', '.join(RULES)}.")
+    return RULES[name]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a bridge is walked from its degraded to its clean end.
+
+    Args:
+        rule: see :data:`RULES`. nfe: network calls.
+        eta: of rule=eta, 0 (implicit) to 1 (posterior). churn: of rule=heun, the stochastic share of a step.
+        noise: False leaves out all fresh noise, also that of the first step off a pinned end (RDBM as published).
+        spacing: of the times: uniform in "time", in "logsnr", or "karras" (uniform in t^(1/rho), DDBM).
+        boot: share of T that the first step takes (DBIM, ODES3: a small one, before the solver); 0: like the others.
+        times: the times themselves, descending from T to 0, instead of nfe and spacing."""
+    rule: str = "reverse"
+    nfe: int = 3
+    eta: float = 1.0
+    churn: float = 0.33
+    noise: bool = True
+    spacing: str = "time"
+    rho: float = 7.0
+    boot: float = 0.0
+    times: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        rule(self.rule)
+        if self.spacing not in SPACINGS:
+            raise UserError(f"sampler.spacing={self.spacing!r} is unknown; choose one of {', '.join(SPACINGS)}.")
+
+    def changed(self, **options) -> "Sampler":
+        """This sampler with the given fields; None leaves one as it is, and ``steps`` is another name of nfe."""
+        given = {{"steps": "nfe"}.get(k, k): v for k, v in options.items() if v is not None}
+        try:
+            return replace(self, **given)
+        except TypeError:
+            unknown = sorted(given.keys() - self.__dataclass_fields__.keys())[0]
+            raise UserError(f"{unknown!r} is no sampler option; use {', '.join(self.__dataclass_fields__)}.") from None
+
+    def describe(self) -> str:
+        """Rule and what differs from its defaults, in words."""
+        words = [self.rule + f" {self.eta:g}" * (self.rule == "eta"), f"spacing {self.spacing}" * (self.spacing != "time"),
+                 "no noise" * (not self.noise), f"boot {self.boot:g}" * (self.boot > 0)]
+        return ", ".join(filter(None, words))
+
+    def check(self, bridge: Bridge) -> "Sampler":
+        """Itself; UserError if the bridge cannot serve it."""
+        how, name = rule(self.rule), type(bridge).__name__
+        if bridge.steps and self.nfe > bridge.T and not how.on_prior and self.times is None:
+            raise UserError(f"sampler.nfe={self.nfe} is more than the {int(bridge.T)} steps of {name}'s schedule; use at "
+                            "most as many, or raise bridge.T.")
+        if how.calls > 1 and torch.is_tensor(bridge.scale(torch.zeros(1), torch.zeros(1))):
+            raise UserError(f"sampler.rule={self.rule} solves an ODE that {name}'s residual-modulated noise does not have; "
+                            "use implicit, posterior or mean, or bridge.pi=one.")
+        if how.calls > 1 and bridge.pinned and not self.boot and self.times is None:
+            raise UserError(f"sampler.rule={self.rule} would divide by the noise of {name}'s pinned end, which is 0; set "
+                            "sampler.boot, such as 0.01.")
+        return self
+
+    def plan(self, bridge: Bridge, first: float | None = None) -> tuple[np.ndarray, list[int]]:
+        """Descending times, one more than steps, and the network calls of each step, nfe in all. ``first``: where to
+        start instead of T."""
+        how, first = rule(self.rule), bridge.T if first is None else first
+        most = how.calls - (how.solver == "hybrid" and not self.churn)
+        if self.times is not None:
+            return np.asarray(self.times, np.float64), [most] * (len(self.times) - 2) + [max(most - 1, 1)]
+        head = [first] if self.boot and self.nfe > 1 and how.solver != "hybrid" else []
+        left = self.nfe - len(head)
+        count = left if most == 1 else -(-(left + 1) // most)
+        calls = [most] * (count - 1) + [max(most - 1, 1)]
+        calls[max(count - 2, 0)] -= sum(calls) - left
+        start = first if how.solver != "hybrid" and not head else bridge.T * (1 - self.boot)
+        return np.concatenate([head, self._spaced(bridge, min(start, first), count)]), [1] * len(head) + calls
+
+    def _spaced(self, bridge: Bridge, first: float, count: int) -> np.ndarray:
+        low = getattr(bridge, "lowest", 0.0)
+        near = low + 0.01 * (bridge.T - low)
+        if self.spacing == "time" or count == 1 or first <= near:
+            return np.linspace(first, low, count + 1)
+        if self.spacing == "karras":
+            inner = np.linspace(first ** (1 / self.rho), near ** (1 / self.rho), count) ** self.rho
+        else:
+            times = np.linspace(near, min(first, 0.99 * bridge.T), 4001)
+            level = np.log(bridge.marginal(torch.as_tensor(times)).level.numpy())
+            inner = np.interp(np.linspace(level[-1], level[0], count), level, times)
+        return np.concatenate([[first], inner[1:], [low]])
+
+
+@dataclass(frozen=True)
+class PriorPath(Bridge):
+    """A generative prior as a process to walk, from timestep T down to its lowest; it starts at the noised end (SDEdit)."""
+    prior: Prior | None = None
+
+    @property
+    def lowest(self) -> float:
+        return self.prior.lowest
+
+    def marginal(self, t) -> Marginal:
+        return self.prior.marginal(t)
+
+
+def walk(bridge: Bridge, sampler: Sampler, y: Tensor, noise: Callable[[Tensor], Tensor], first: float | None = None,
+         x: Tensor | None = None) -> Iterator[tuple[float, Tensor]]:
+    """The loop: yields (t, x), is sent (x0, state, its marginal), and returns the last x.
+
+    Args:
+        y: the degraded end, (B, C, H, W). noise: called with a tensor, gives unit normal noise of its shape.
+        first: the time to start at, instead of T; a pinned bridge starts at y there too (its end is skipped).
+        x: the state to start from, instead of the bridge's own start.
+
+    What is sent back is what the step starts from: x and the bridge's marginal, or the prior's state and its own."""
+    how = rule(sampler.rule)
+    times, calls = sampler.plan(bridge, first)
+    if x is None:
+        law = bridge.begin() if times[0] == bridge.T else marginal(0, 1, 0 if bridge.pinned else bridge.marginal(times[0]).noise)
+        x = draw(law, y, y, noise(y) * bridge.scale(y, y))
+    past: list[tuple[Tensor, Tensor]] = []   # log(a / c) and the estimate of earlier calls
+
+    for i, ((t, s), budget) in enumerate(zip(pairwise(times), calls)):
+        def fresh(x0):
+            return noise(y) * bridge.scale(x0, y) if sampler.noise else None
+
+        booting, last = i == 0 and sampler.boot > 0, i == len(calls) - 1
+        if how.solver == "hybrid":
+            x = yield from _hybrid(bridge, sampler, x, y, t, s, budget, last, fresh)
+            continue
+        x0, state, law = yield float(t), x
+        now, then, keep = how.laws(bridge, t, s, sampler.eta)
+        if how.from_prior:
+            now, then = law, bridge.marginal(s)
+            x = step(state, x0, y, now, then, implicit_keep(now, then))
+            continue
+        if how.solver and (booting or not now.noise > 0):
+            now, then, keep = bridge.posterior(t, s)
+        x = step(x, x0, y, now, then, keep, fresh(x0) if how.fresh and (keep < then.noise).any() else None)
+        if not how.solver or booting or not now.noise > 0:
+            continue
+        width = then.level.log().neg() - now.level.log().neg()
+        if how.solver == "exponential" and budget > 1:
+            again = (yield float(s), x)[0]
+            x = x + broadcast(then.clean * (width + torch.expm1(-width)) / width, x) * (again - x0)
+        if how.solver == "multistep" and not last:
+            x = x + _multistep(how, then, width, now.level.log().neg(), x0, past)
+            past.append((now.level.log().neg(), x0))
+    return x
+
+
+def _multistep(how: Rule, then: Marginal, width: Tensor, at: Tensor, x0: Tensor, past: list) -> Tensor | float:
+    """What earlier estimates add to an implicit step over ``width`` of log(a / c) (DBIM, App. on high-order solvers;
+    DPM-Solver++(2M), which weighs the slope as a midpoint would)."""
+    if not past:
+        return 0.0
+    flat = -torch.expm1(-width)
+    slope = (x0 - past[-1][1]) / broadcast(at - past[-1][0], x0)
+    if how.on_prior:
+        return broadcast(then.clean * flat * width / 2, x0) * slope
+    if how.order == 2 or len(past) == 1:
+        return broadcast(then.clean * (width - flat), x0) * slope
+    h1, h2 = at - past[-1][0], past[-1][0] - past[-2][0]
+    bend = (slope - (past[-1][1] - past[-2][1]) / broadcast(h2, x0)) / broadcast(h1 + h2, x0)
+    slope = slope + broadcast(h1, x0) * bend
+    return (broadcast(then.clean * (width - flat), x0) * slope
+            + broadcast(then.clean * (width**2 / 2 - width + flat), x0) * 2 * bend)
+
+
+def velocity(bridge: Bridge, t: Tensor, x: Tensor, x0: Tensor, y: Tensor, markov: bool = False) -> tuple[Tensor, Tensor]:
+    """(dx/dt, g^2) of the bridge at x_t (B, ...) given x0: of the probability-flow ODE, or of the Markov reverse SDE
+    ``a' x0 + b' y + (c'/c + e/c^2)(x - a x0 - b y), g^2 = 2 e, e = c c' - (a'/a) c^2``. Derivatives are one-sided, so
+    that a published table gives the rate of the step that ends at t. t: float64, () or (B,), off the pinned ends."""
+    now, room = bridge.marginal(t), torch.where(t < bridge.T, torch.minimum(t, bridge.T - t), t)
+    before = bridge.marginal(t - 1e-6 * room)
+    da, db, dc = ((late - early) / (1e-6 * room) for late, early in zip(now, before))
+    excess = dc / now.noise - da / now.clean
+    rate = dc / now.noise + (excess if markov else 0.0)
+    mean = draw(now, x0, y, torch.zeros_like(x))
+    return broadcast(da, x) * x0 + broadcast(db, x) * y + broadcast(rate, x) * (x - mean), 2 * now.noise**2 * excess
+
+
+def _hybrid(bridge: Bridge, sampler: Sampler, x: Tensor, y: Tensor, t: float, s: float, budget: int, last: bool, fresh):
+    """DDBM's step in t: Euler-Maruyama over the share ``churn``, then Heun (Euler to the clean end)."""
+    t, s = torch.tensor(t, dtype=torch.float64), torch.tensor(s, dtype=torch.float64)
+    if budget == (2 if last else 3) and sampler.churn:
+        x0 = (yield float(t), x)[0]
+        middle = t + sampler.churn * (s - t)
+        slope, variance = velocity(bridge, t, x, x0, y, markov=True)
+        wiener = fresh(x0)
+        x = x + broadcast(middle - t, x) * slope
+        x = x if wiener is None else x + broadcast((variance.clamp(min=0) * (t - middle)).sqrt(), x) * wiener
+        t = middle
+    x0 = (yield float(t), x)[0]
+    slope, _ = velocity(bridge, t, x, x0, y)
+    ahead = x + broadcast(s - t, x) * slope
+    if last or budget < 2:
+        return ahead
+    again = (yield float(s), ahead)[0]
+    return x + broadcast((s - t) / 2, x) * (slope + velocity(bridge, s, ahead, again, y)[0])
