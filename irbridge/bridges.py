@@ -45,10 +45,11 @@ def running(increments: np.ndarray) -> np.ndarray:
 
 class Published(NamedTuple):
     """How a bridge's authors train and sample a network of their own (``method=bridge``): what the network predicts and
-    in which loss (see ``irbridge.direct``), and by which step rule of ``irbridge.samplers``."""
+    in which loss (see ``irbridge.direct``), by which step rule of ``irbridge.samplers`` and in how many calls."""
     target: str
     loss: str
     rule: str = "posterior"
+    nfe: int = 10
     noise: bool = True
     boot: float = 0.0
 
@@ -146,7 +147,7 @@ class BBDM(Bridge):
     start: str = "y"
     max_var: float = 1.0
     steps: ClassVar = True
-    published: ClassVar = Published("difference", "l1")
+    published: ClassVar = Published("difference", "l1", nfe=200)
 
     def marginal(self, t) -> Marginal:
         m = interpolate(t, np.concatenate([[0.0], np.linspace(0.001, 0.999, self.T)]))
@@ -160,7 +161,7 @@ class OU(Bridge):
     lam: float = 10 / 255
     eps: float = 0.005
     steps: ClassVar = True
-    published: ClassVar = Published("noise", "likelihood")
+    published: ClassVar = Published("noise", "likelihood", nfe=100)
 
     def marginal(self, t) -> Marginal:
         theta = interpolate(t, cosine_theta(self.T, self.eps))
@@ -174,7 +175,7 @@ class GOUB(Bridge):
     lam: float = 30 / 255
     eps: float = 0.005
     steps: ClassVar = True
-    published: ClassVar = Published("noise", "likelihood")
+    published: ClassVar = Published("noise", "likelihood", nfe=100)
 
     def marginal(self, t) -> Marginal:
         table = cosine_theta(self.T, self.eps)
@@ -235,7 +236,7 @@ class I2SB(Bridge):
     beta_max: float = 0.3
     official: bool = True
     steps: ClassVar = True
-    published: ClassVar = Published("score", "l2")
+    published: ClassVar = Published("score", "l2", nfe=100)
 
     def _sums(self, t) -> tuple[Tensor, Tensor]:
         half = np.linspace(1e-4**0.5, (self.beta_max / self.T) ** 0.5, self.T)[: (self.T + 1) // 2] ** 2
@@ -261,7 +262,7 @@ class I2SB(Bridge):
 class DDBMVE(Bridge):
     """Variance-exploding bridge of DDBM (ICLR 2024): a Brownian bridge in the time t^2, T its sigma_max."""
     T: float = 80.0
-    published: ClassVar = Published("edm", "l2", "heun", boot=1e-4)
+    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4)
 
     def marginal(self, t) -> Marginal:
         t = torch.as_tensor(t, dtype=torch.float64)
@@ -276,7 +277,7 @@ class DDBMVP(Bridge):
     T: float = 1.0
     beta_d: float = 2.0
     beta_min: float = 0.1
-    published: ClassVar = Published("edm", "l2", "heun", boot=1e-4)
+    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4)
 
     def marginal(self, t) -> Marginal:
         theta, total = (0.25 * self.beta_d * u**2 + 0.5 * self.beta_min * u

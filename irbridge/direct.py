@@ -74,7 +74,8 @@ class BridgeNetwork(Restorer):
         super().__init__()
         published = bridge.published
         self.bridge, self.target, self.loss_name = bridge, target or published.target, loss or published.loss
-        own = Sampler(published.rule, nfe=min(10, int(bridge.T)) if bridge.steps else 10, noise=published.noise, boot=published.boot)
+        own = Sampler(published.rule, min(published.nfe, int(bridge.T)) if bridge.steps else published.nfe,
+                      noise=published.noise, boot=published.boot)
         self.sampler = own.changed(**(sampler or {})).check(bridge)
         self.network, self.stride = unet(channels, layers, inputs=6), 2 ** (len(channels) - 1)
         modulated = torch.is_tensor(bridge.scale(torch.zeros(1), torch.zeros(1)))

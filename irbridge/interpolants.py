@@ -31,7 +31,7 @@ class ResShift(_Shifted):
     end: float = 0.99
     power: float = 0.3
     steps: ClassVar = True
-    published: ClassVar = Published("x0", "l2")
+    published: ClassVar = Published("x0", "l2", nfe=15)
 
     def marginal(self, t) -> Marginal:
         first, share = min(self.min_noise / self.kappa, self.min_noise), np.linspace(0, 1, self.T) ** self.power
@@ -64,7 +64,7 @@ class DiffUIR(_Shifted):
     delta_end: float = 1.8e-3
     start_noise: float = 0.1
     steps: ClassVar = True
-    published: ClassVar = Published("residual", "l1", "drift")
+    published: ClassVar = Published("residual", "l1", "drift", nfe=3)
 
     def marginal(self, t) -> Marginal:
         log_abar = interpolate(t, running(np.log1p(-np.linspace(1e-4, 0.02, self.T))))
