@@ -241,3 +241,16 @@ class Noise(Degradation):
 
     def apply(self, image, rng):
         return image + self.std / 255 * rng.standard_normal(image.shape, np.float32)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of several degradations, drawn anew for each image: one model for several tasks (RDBM's universal setting)."""
+    choices: list[Degradation]
+
+    def __post_init__(self):
+        if not self.choices:
+            raise UserError("task.degradation.choices is empty; name at least one degradation.")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return self.choices[int(rng.integers(len(self.choices)))](image, rng)
