@@ -84,14 +84,8 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     if not overrides:
         return
-    state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
-    try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            groups = [o for o in overrides if (CONFIGS / o.split("=")[0].lstrip("+").split("@")[0]).is_dir()]
-            default = hydra.compose(config_name, groups)
-    finally:
-        GlobalHydra.instance().clear()
-        GlobalHydra.instance().hydra = state
+    groups = [o for o in overrides if (CONFIGS / o.split("=")[0].lstrip("+").split("@")[0]).is_dir()]
+    default = composed(config_name, *groups)
     for key, value in leaves:
         expected = OmegaConf.select(default, key)
         if value is None and expected is not None and key not in NULLABLE:
@@ -108,6 +102,17 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
         fits = isinstance(value, type(expected)) or (type(expected) is float and type(value) is int)
         if not fits or (type(value) is bool) != (type(expected) is bool):
             raise UserError(f"{key}={value!r} must be a {type(expected).__name__}, such as {expected!r}.")
+
+
+def composed(config_name: str, *overrides: str) -> DictConfig:
+    """The config that a command would get from these overrides, also within a running command."""
+    state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose(config_name, list(overrides))
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = state
 
 
 def _leaves(cfg, prefix: str = ""):
