@@ -61,6 +61,7 @@ class Bridge:
     law of the class's own."""
     T: float = 100
     start: str = "marginal"
+    lowest: ClassVar[float] = 0.0   # the time of the clean end
     steps: ClassVar[bool] = False   # True: a published table of T steps, so that a sampler has no more than T
     published: ClassVar[Published] = Published("x0", "l1")
 

@@ -17,6 +17,7 @@ from irbridge.images import write_image
 from irbridge.metrics import LPIPS, Protocol, score
 from irbridge.direct import BridgeNetwork
 from irbridge.model import Regression, Restorer, image_seed
+from irbridge.samplers import Sampler
 from irbridge.tables import read_records
 
 Method = Callable[[np.ndarray, str], np.ndarray]   # (degraded HxWx3 in [0, 1], image name) -> restored, alike
@@ -39,7 +40,7 @@ def methods(model: Restorer, seed: int, regression: Restorer | None = None, **op
     for label, how, start in (("DDIM from noise, same adapter", "ddim", "noise"),
                               ("DDIM, same adapter and start", "ddim", "end"),
                               ("DPM-Solver++(2M), same adapter and start", "dpmpp", "end")):
-        rows[f"{label}, {sampler.nfe} calls"] = by(model.path, rule=how, nfe=sampler.nfe, start=start)
+        rows[f"{label}, {sampler.nfe} calls"] = by(model.path, sampler=Sampler(how, sampler.nfe), start=start)
     if model.endpoint == "anchor":
         rows["Anchor g(y) alone"] = by(model.coarse)
     settings = f"{type(model.bridge).__name__}, end {model.endpoint}, {settings}"

@@ -145,7 +145,7 @@ class IRBridge(Restorer):
 
     @torch.no_grad()
     def path(self, y: Tensor, seeds: list[int] | None = None, condition: Condition | None = None,
-             start: str = "end", **options) -> Iterator[State]:
+             start: str = "end", sampler: Sampler | None = None, **options) -> Iterator[State]:
         """The sampling loop (IRBridge, Sec. 3.3): forward transition, frozen network, step of the bridge.
 
         Args:
@@ -153,10 +153,10 @@ class IRBridge(Restorer):
             seeds: one noise seed per image; default 0, 1, ... condition: of y, where it is already known.
             start: of a rule on the prior itself (ddim, dpmpp). "end": the bridge's first timestep and its own end, noised
                 (SDEdit), as theory says the published loop starts; "noise": the prior's last level and pure noise.
-            options: other fields of the :class:`~irbridge.samplers.Sampler` than the model's own, such as nfe or rule."""
+            sampler: instead of the model's own. options: its fields to change, such as nfe or rule."""
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         condition = condition or self.adapter.condition(y)
-        loop = self._walk(self.end(condition), noise, self.sampler.changed(**options).check(self.bridge), start)
+        loop = self._walk(self.end(condition), noise, (sampler or self.sampler).changed(**options).check(self.bridge), start)
         at = next(loop, None)
         while at is not None:
             t, x, z, tau = at

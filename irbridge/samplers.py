@@ -149,7 +149,7 @@ class Sampler:
         return np.concatenate([head, self._spaced(bridge, min(start, first), count)]), [1] * len(head) + calls
 
     def _spaced(self, bridge: Bridge, first: float, count: int) -> np.ndarray:
-        low = getattr(bridge, "lowest", 0.0)
+        low = bridge.lowest
         near = low + 0.01 * (bridge.T - low)
         if self.spacing == "time" or count == 1 or first <= near:
             return np.linspace(first, low, count + 1)
@@ -192,10 +192,10 @@ def walk(bridge: Bridge, sampler: Sampler, y: Tensor, noise: Callable[[Tensor], 
         x = draw(law, y, y, noise(y) * bridge.scale(y, y))
     past: list[tuple[Tensor, Tensor]] = []   # log(a / c) and the estimate of earlier calls
 
-    for i, ((t, s), budget) in enumerate(zip(pairwise(times), calls)):
-        def fresh(x0):
-            return noise(y) * bridge.scale(x0, y) if sampler.noise else None
+    def fresh(x0):
+        return noise(y) * bridge.scale(x0, y) if sampler.noise else None
 
+    for i, ((t, s), budget) in enumerate(zip(pairwise(times), calls)):
         booting, last = i == 0 and sampler.boot > 0, i == len(calls) - 1
         if how.solver == "hybrid":
             x = yield from _hybrid(bridge, sampler, x, y, t, s, budget, last, fresh)

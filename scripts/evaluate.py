@@ -1,4 +1,4 @@
-"""Score a trained run: ``python scripts/evaluate.py run=runs/derain-brownian sampler.steps=10``; again to go on."""
+"""Score a trained run: ``python scripts/evaluate.py run=runs/derain-brownian sampler.nfe=10``; again to go on."""
 
 from irbridge.config import run_cli
 
