@@ -62,6 +62,8 @@ class Bridge:
     T: float = 100
     start: str = "marginal"
     lowest: ClassVar[float] = 0.0   # the time of the clean end
+    modulated: ClassVar[bool] = False   # whether the noise is multiplied by the residual
+    near: ClassVar[float] = 0.01    # share of T at which spacings other than "time" end, before the clean end
     steps: ClassVar[bool] = False   # True: a published table of T steps, so that a sampler has no more than T
     published: ClassVar[Published] = Published("x0", "l1")
 
@@ -215,6 +217,10 @@ class Residual(Bridge):
             raise UserError(f"bridge.pi={self.pi!r} is unknown; choose residual, one or zero.")
 
     @property
+    def modulated(self) -> bool:
+        return self.pi == "residual"
+
+    @property
     def published(self) -> Published:
         return Published("x0" if self.pi == "zero" else "product", "l1", "implicit", noise=False)
 
@@ -263,6 +269,7 @@ class I2SB(Bridge):
 class DDBMVE(Bridge):
     """Variance-exploding bridge of DDBM (ICLR 2024): a Brownian bridge in the time t^2, T its sigma_max."""
     T: float = 80.0
+    near: ClassVar = 0.002 / 80
     published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4)
 
     def marginal(self, t) -> Marginal:
@@ -278,6 +285,7 @@ class DDBMVP(Bridge):
     T: float = 1.0
     beta_d: float = 2.0
     beta_min: float = 0.1
+    near: ClassVar = 1e-4
     published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4)
 
     def marginal(self, t) -> Marginal:

@@ -78,15 +78,14 @@ class BridgeNetwork(Restorer):
                       noise=published.noise, boot=published.boot)
         self.sampler = own.changed(**(sampler or {})).check(bridge)
         self.network, self.stride = unet(channels, layers, inputs=6), 2 ** (len(channels) - 1)
-        modulated = torch.is_tensor(bridge.scale(torch.zeros(1), torch.zeros(1)))
         readout(self.target, bridge, torch.tensor(0.5 * bridge.T, dtype=torch.float64))
         if self.loss_name not in LOSSES:
             raise UserError(f"objective.loss={self.loss_name!r} is unknown; choose one of {', '.join(LOSSES)}.")
-        if modulated and (self.target == "noise" or self.loss_name == "likelihood"):
+        if bridge.modulated and (self.target == "noise" or self.loss_name == "likelihood"):
             key = "target=noise" if self.target == "noise" else "loss=likelihood"
             raise UserError(f"objective.{key} would divide by {type(bridge).__name__}'s residual-modulated noise; use "
                             "objective.target=product objective.loss=l1, or bridge.pi=one.")
-        if self.target in ("noise", "product") and not bridge.marginal(0.5 * bridge.T).noise * bridge_scale(bridge) > 0:
+        if self.target in ("noise", "product") and getattr(bridge, "pi", "one") == "zero":
             raise UserError(f"objective.target={self.target} has no noise to predict with bridge.pi=zero; use "
                             "objective.target=x0.")
         self.skips = bridge.pinned and (self.target in ("noise", "product") or self.loss_name == "likelihood")
@@ -140,9 +139,3 @@ class BridgeNetwork(Restorer):
         wanted = (clean - broadcast(form.state, x) * x - broadcast(form.end, x) * degraded) / broadcast(form.output, x)
         error = self.output(x, t, degraded, form) - wanted
         return {self.target: (error.abs() if self.loss_name == "l1" else error**2).flatten(1).mean(1)}
-
-
-def bridge_scale(bridge: Bridge) -> float:
-    """The factor of the noise where it is one number, 1 where it is an image."""
-    scale = bridge.scale(torch.zeros(1), torch.zeros(1))
-    return 1.0 if torch.is_tensor(scale) else scale

@@ -18,7 +18,7 @@ class _Shifted(Bridge):
     def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:
         """Kept std ``c'^2 / c``: the noise is a random walk, whatever the means do."""
         now, then = self.marginal(t), self.marginal(s)
-        return now, then, kept(now, then, then.noise / now.noise)
+        return now, then, kept(now, then, (then.noise / now.noise) ** 2)
 
 
 @dataclass(frozen=True)

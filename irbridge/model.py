@@ -166,6 +166,8 @@ class IRBridge(Restorer):
     def _walk(self, end: Tensor, noise: Noise, sampler: Sampler, start: str = "end"):
         """The loop without its network: yields (t, x, z, tau) and is sent x0."""
         prior, alone = self.backbone.prior, rule(sampler.rule).on_prior
+        if start not in ("end", "noise"):
+            raise UserError(f"start={start!r} is unknown; choose end or noise.")
         if alone:
             first = prior.highest if start == "noise" else float(self.timesteps(self.bridge, prior, self.bridge.T))
             end = torch.zeros_like(end) if start == "noise" else end

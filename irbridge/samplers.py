@@ -103,10 +103,19 @@ class Sampler:
         rule(self.rule)
         if self.spacing not in SPACINGS:
             raise UserError(f"sampler.spacing={self.spacing!r} is unknown; choose one of {', '.join(SPACINGS)}.")
+        falling = self.times is None or (len(self.times) > 1 and all(t > s for t, s in pairwise(self.times)))
+        for name, fits, wanted in (("nfe", type(self.nfe) is int and self.nfe > 0, "a whole number, 1 or more"),
+                                   ("eta", 0 <= self.eta <= 1, "from 0 to 1"), ("boot", 0 <= self.boot < 1, "from 0 to below 1"),
+                                   ("churn", 0 <= self.churn < 1, "from 0 to below 1"), ("rho", self.rho > 0, "above 0"),
+                                   ("times", falling, "two or more falling numbers")):
+            if not fits:
+                raise UserError(f"sampler.{name}={getattr(self, name)} must be {wanted}.")
 
     def changed(self, **options) -> "Sampler":
         """This sampler with the given fields; None leaves one as it is, and ``steps`` is another name of nfe."""
         given = {{"steps": "nfe"}.get(k, k): v for k, v in options.items() if v is not None}
+        if "nfe" in given:
+            given.setdefault("times", None)
         try:
             return replace(self, **given)
         except TypeError:
@@ -125,12 +134,13 @@ class Sampler:
         if bridge.steps and self.nfe > bridge.T and not how.on_prior and self.times is None:
             raise UserError(f"sampler.nfe={self.nfe} is more than the {int(bridge.T)} steps of {name}'s schedule; use at "
                             "most as many, or raise bridge.T.")
-        if how.calls > 1 and torch.is_tensor(bridge.scale(torch.zeros(1), torch.zeros(1))):
+        if how.calls > 1 and bridge.modulated:
             raise UserError(f"sampler.rule={self.rule} solves an ODE that {name}'s residual-modulated noise does not have; "
                             "use implicit, posterior or mean, or bridge.pi=one.")
-        if how.calls > 1 and bridge.pinned and not self.boot and self.times is None:
-            raise UserError(f"sampler.rule={self.rule} would divide by the noise of {name}'s pinned end, which is 0; set "
-                            "sampler.boot, such as 0.01.")
+        end = bridge.marginal(bridge.T)
+        if how.calls > 1 and not (end.noise > 0 and end.clean > 0) and not self.boot and self.times is None:
+            raise UserError(f"sampler.rule={self.rule} would divide by the {'noise' if bridge.pinned else 'share of x0'} at "
+                            f"{name}'s degraded end, which is 0; set sampler.boot, such as 0.01.")
         return self
 
     def plan(self, bridge: Bridge, first: float | None = None) -> tuple[np.ndarray, list[int]]:
@@ -150,7 +160,7 @@ class Sampler:
 
     def _spaced(self, bridge: Bridge, first: float, count: int) -> np.ndarray:
         low = bridge.lowest
-        near = low + 0.01 * (bridge.T - low)
+        near = low + bridge.near * (bridge.T - low)
         if self.spacing == "time" or count == 1 or first <= near:
             return np.linspace(first, low, count + 1)
         if self.spacing == "karras":
@@ -209,7 +219,7 @@ def walk(bridge: Bridge, sampler: Sampler, y: Tensor, noise: Callable[[Tensor], 
         if how.solver and (booting or not now.noise > 0):
             now, then, keep = bridge.posterior(t, s)
         x = step(x, x0, y, now, then, keep, fresh(x0) if how.fresh and (keep < then.noise).any() else None)
-        if not how.solver or booting or not now.noise > 0:
+        if not how.solver or booting or not (now.noise > 0 and now.clean > 0):
             continue
         width = then.level.log().neg() - now.level.log().neg()
         if how.solver == "exponential" and budget > 1:
@@ -239,13 +249,15 @@ def _multistep(how: Rule, then: Marginal, width: Tensor, at: Tensor, x0: Tensor,
             + broadcast(then.clean * (width**2 / 2 - width + flat), x0) * 2 * bend)
 
 
-def velocity(bridge: Bridge, t: Tensor, x: Tensor, x0: Tensor, y: Tensor, markov: bool = False) -> tuple[Tensor, Tensor]:
+def velocity(bridge: Bridge, t: Tensor, x: Tensor, x0: Tensor, y: Tensor, markov: bool = False,
+             ahead: bool = False) -> tuple[Tensor, Tensor]:
     """(dx/dt, g^2) of the bridge at x_t (B, ...) given x0: of the probability-flow ODE, or of the Markov reverse SDE
     ``a' x0 + b' y + (c'/c + e/c^2)(x - a x0 - b y), g^2 = 2 e, e = c c' - (a'/a) c^2``. Derivatives are one-sided, so
-    that a published table gives the rate of the step that ends at t. t: float64, () or (B,), off the pinned ends."""
+    that a published table gives the rate below t, or with ``ahead`` above it. t: float64, () or (B,), off the pinned
+    ends."""
     now, room = bridge.marginal(t), torch.where(t < bridge.T, torch.minimum(t, bridge.T - t), t)
-    before = bridge.marginal(t - 1e-6 * room)
-    da, db, dc = ((late - early) / (1e-6 * room) for late, early in zip(now, before))
+    width = 1e-6 * room if ahead else -1e-6 * room
+    da, db, dc = ((there - here) / width for there, here in zip(bridge.marginal(t + width), now))
     excess = dc / now.noise - da / now.clean
     rate = dc / now.noise + (excess if markov else 0.0)
     mean = draw(now, x0, y, torch.zeros_like(x))
@@ -269,4 +281,4 @@ def _hybrid(bridge: Bridge, sampler: Sampler, x: Tensor, y: Tensor, t: float, s:
     if last or budget < 2:
         return ahead
     again = (yield float(s), ahead)[0]
-    return x + broadcast((s - t) / 2, x) * (slope + velocity(bridge, s, ahead, again, y)[0])
+    return x + broadcast((s - t) / 2, x) * (slope + velocity(bridge, s, ahead, again, y, ahead=True)[0])

@@ -1,6 +1,7 @@
 """Which numbers and words of a config make sense. Their types come from the YAML files, see ``config.check_types``."""
 
 import math
+from itertools import pairwise
 
 from irbridge.errors import UserError
 
@@ -18,6 +19,11 @@ def _each(check, count: int | None = None):
     fits, wanted = check
     return (lambda v: isinstance(v, list) and len(v) == (count or len(v)) > 0 and all(map(fits, v)),
             f"a list of {count or 'one or more'}, each {wanted}")
+
+
+def _descending(v) -> bool:
+    numbers = isinstance(v, list) and all(type(u) in (int, float) and math.isfinite(u) for u in v)
+    return v is None or numbers and len(v) > 1 and all(a > b for a, b in pairwise(v)) and v[-1] >= 0
 
 
 def _one_of(*words: str):
@@ -45,11 +51,18 @@ CHECKS = {
     "trainer.save_seconds": POSITIVE,
     "adapter.channels": _each(_whole(1)),
     "adapter.layers": _whole(1),
-    "bridge.lam": POSITIVE,
-    "bridge.sigma": POSITIVE,
-    "bridge.eps": _number(lambda v: 0 < v < 1, "a number between 0 and 1"),
-    "sampler.steps": _whole(1, null=True),
-    "sampler.eta": _number(lambda v: v >= 0, "a number, 0 or more", null=True),
+    **{f"bridge.{key}": POSITIVE for key in ("lam", "sigma", "max_var", "rate", "gamma", "beta_max", "beta_min",
+                                             "kappa", "min_noise", "power", "sum_scale", "alpha", "k")},
+    **{f"bridge.{key}": NOT_NEGATIVE for key in ("beta_d", "delta_end", "start_noise")},
+    "bridge.mean": _number(lambda v: 0 <= v <= 1, "a number from 0 to 1"),
+    **{f"bridge.{key}": _number(lambda v: 0 < v < 1, "a number between 0 and 1") for key in ("eps", "end")},
+    **{f"sampler.{key}": _whole(1, null=True) for key in ("steps", "nfe")},
+    "sampler.eta": _number(lambda v: 0 <= v <= 1, "a number from 0 to 1", null=True),
+    **{f"sampler.{key}": _number(lambda v: 0 <= v < 1, "a number from 0 to below 1, or null", null=True)
+       for key in ("churn", "boot")},
+    "sampler.rho": _number(lambda v: v > 0, "a number above 0", null=True),
+    "sampler.noise": (lambda v: v in (None, True, False), "true, false or null"),
+    "sampler.times": (_descending, "a list of two or more falling numbers, the last 0 or more, or null"),
     "loss.weight": _one_of("x0", "eps", "v"),
     "loss.norm": _one_of("l1", "l2"),
     "loss.anchor": NOT_NEGATIVE,

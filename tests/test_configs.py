@@ -1,49 +1,202 @@
-"""Every choice of every group composes, and every part that a config names can be built."""
+"""Every choice of every group composes, and every part that a config names can be built and run."""
+
+from functools import cache
 
 import numpy as np
 import pytest
-from conftest import ROOT, configured
+import torch
+from conftest import ROOT, configured, small_unet
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from irbridge.backbones import PixelBackbone
+from irbridge.bridges import GOUB, OU, Bridge
+from irbridge.build import build_model
 from irbridge.config import contradiction, instantiate, plain
 from irbridge.errors import UserError
 from irbridge.priors import VP, vp_alphas_cumprod
-from irbridge.process import RULES
+from irbridge.samplers import RULES, Sampler, rule
+from irbridge.validate import check_values
 
 GROUPS = {p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain")
           for p in (ROOT / "configs").iterdir() if p.is_dir() and p.name != "base"}   # base: what tasks share
 CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices
            if group != "task"]   # tasks have a test of their own
 PAIRS = ["data.clean=a", "data.degraded=b"]
+IMAGE = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
 
 
+def settled(cfg):
+    """As a command would see it, but for ``run``, which may name choices that only Hydra's own start knows."""
+    run = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "run")])
+    check_values(plain(run))
+    return plain(run)
+
+
+@cache
 def composed(*overrides):
-    return configured("train", "name=t", *overrides, *(PAIRS if "task=paired" in overrides else []))
+    return settled(configured("train", "name=t", *overrides, *(PAIRS if "task=paired" in overrides else [])))
+
+
+@cache
+def of_method(method):
+    return configured("train", "name=t", f"method={method}")
+
+
+def bridged(method, choice):
+    """The config of a method and a bridge, from the files composed once each."""
+    cfg = of_method(method).copy()
+    cfg.bridge = OmegaConf.load(ROOT / f"configs/bridge/{choice}.yaml")
+    return settled(cfg)
+
+
+def tiny(config, **sampler):
+    """The config with a network of a few weights."""
+    return config | {"adapter": config["adapter"] | {"channels": [4, 4]}, "sampler": config["sampler"] | sampler}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return PixelBackbone(small_unet((4, 8)), VP(vp_alphas_cumprod({}), "v_prediction"))
 
 
 def test_every_group_is_offered_by_the_train_command():
-    assert GROUPS.keys() == {"adapter", "backbone", "bridge", "debug", "logger", "loss", "method", "sampler", "task",
-                             "timesteps", "trainer"} | ({"experiment"} & GROUPS.keys())
+    assert GROUPS.keys() == {"adapter", "backbone", "bridge", "contender", "debug", "experiment", "logger", "loss",
+                             "method", "sampler", "task", "timesteps", "trainer"}
 
 
 @pytest.mark.parametrize("group, choice", CHOICES)
-def test_every_choice_composes_and_builds(group, choice, backbone):
-    cfg = composed(f"{group}={choice}")
-    config = plain(cfg)
-    assert config["sampler"]["rule"] in RULES and config["method"] in ("irbridge", "regression")
-    bridge, timesteps = instantiate(config["bridge"]), instantiate(config["timesteps"])
-    t = np.linspace(0, bridge.T, 7)
-    marginal = bridge.marginal(t)
-    assert all(field.isfinite().all() for field in marginal)
-    tau = timesteps(bridge, VP(vp_alphas_cumprod({})), t)
-    assert tau.shape == (7,) and ((tau >= 0) & (tau <= 999)).all()
-    adapter = instantiate(config["adapter"] | {"channels": [8, 8]}, backbone)
-    assert len(adapter.zero.convs) == 5 and adapter.stride == 2
+def test_every_choice_composes_and_builds(group, choice, network):
+    config = tiny(composed(f"{group}={choice}"))
+    model = build_model(config, network)
+    assert type(model).__name__ == {"irbridge": "IRBridge", "bridge": "BridgeNetwork",
+                                    "regression": "Regression"}[config["method"]]
+    if config["method"] == "irbridge":
+        t = np.linspace(0, model.bridge.T, 7)
+        tau = model.timesteps(model.bridge, model.backbone.prior, t)
+        assert tau.shape == (7,) and ((tau >= 0) & (tau <= 999)).all()
+        assert len(model.adapter.zero.convs) == 5 and model.stride == 2
+
+
+# Bridges and samplers
+
+def refusal(bridge, sampler):
+    """What the sentence of a combination that does not exist must say, or None."""
+    modulated = getattr(bridge, "pi", None) == "residual"
+    return ["residual-modulated", "bridge.pi=one"] if modulated and sampler["rule"] in ("odes3", "heun") else None
+
+
+@pytest.mark.parametrize("method", ["irbridge", "bridge"])
+@pytest.mark.parametrize("choice", GROUPS["bridge"])
+def test_every_sampler_walks_every_bridge(method, choice, network):
+    """In exactly nfe calls; 4 leave the solvers of two and three calls a step a part of one."""
+    config = bridged(method, choice)
+    model = build_model(tiny(config), network)
+    published, bridge = model.sampler, model.bridge
+    own = Sampler(**config["task"]["sampler"]) if method == "irbridge" else published
+    assert (published.rule, published.nfe) == (own.rule, own.nfe)
+    for name in GROUPS["sampler"]:
+        sampler = composed(f"sampler={name}")["sampler"] | {"nfe": 4}
+        if wanted := refusal(bridge, sampler):
+            with pytest.raises(UserError) as refused:
+                build_model(tiny(config, **sampler), network)
+            assert all(word in str(refused.value) for word in [f"sampler.rule={sampler['rule']}", *wanted])
+            continue
+        model.sampler = own.changed(**sampler).check(bridge)
+        states = []
+        for state in model.path(torch.from_numpy(IMAGE).permute(2, 0, 1)[None] * 2 - 1, seeds=[0]):
+            states.append(state)
+        assert len(states) == 4 and all(s.x.isfinite().all() and s.x0.isfinite().all() for s in states), name
+        assert states[0].t > states[-1].t and states[-1].x0.shape == (1, 3, 40, 56)
+    restored = build_model(tiny(config, nfe=3), network).restore(IMAGE[:39, :55])
+    assert restored.shape == (39, 55, 3) and np.isfinite(restored).all()
+
+
+@pytest.mark.parametrize("method", ["irbridge", "bridge"])
+@pytest.mark.parametrize("choice", GROUPS["bridge"])
+def test_no_more_calls_than_steps(method, choice, network):
+    config = bridged(method, choice)
+    bridge = instantiate(config["bridge"])
+    most = int(bridge.T) if bridge.steps else 2000
+    assert build_model(tiny(config, rule="posterior", nfe=most), network).sampler.nfe == most
+    if bridge.steps:
+        with pytest.raises(UserError, match=f"sampler.nfe={most + 1} is more than the {most} steps"):
+            build_model(tiny(config, rule="posterior", nfe=most + 1), network)
+
+
+@pytest.mark.parametrize("choice", GROUPS["sampler"])
+def test_a_sampler_is_named_by_its_rule(choice):
+    sampler = composed(f"sampler={choice}")["sampler"]
+    assert sampler.keys() == Sampler.__dataclass_fields__.keys() | {"steps"}
+    assert sampler["rule"] == (None if choice == "default" else choice)
+    assert choice == "default" or rule(choice)
+    assert GROUPS["sampler"] == sorted([*RULES, "default"])
+
+
+def test_steps_is_another_name_of_nfe():
+    assert composed("sampler.steps=7")["sampler"]["nfe"] == 7 == composed("sampler.nfe=7")["sampler"]["nfe"]
+
+
+@pytest.mark.parametrize("choice", GROUPS["bridge"])
+def test_a_bridge_is_public_and_as_published(choice):
+    """Trained from scratch, a bridge has its class's published constants but for lam, which doubles in [-1, 1]."""
+    config = bridged("bridge", choice)["bridge"]
+    kind = get_class(config["_target_"])
+    assert not kind.__name__.startswith("_") and issubclass(kind, Bridge) and kind is not Bridge
+    bridge, published = instantiate(config), kind()
+    for key, value in config.items():
+        if key in ("_target_", "sigma") or choice == "resshift4":
+            continue
+        default = getattr(published, key)
+        if key == "lam" and kind.__name__ != "Residual":
+            default = 2 * (30 / 255 if kind is not OU or choice == "ou" else OU().lam)
+        assert value == (default if isinstance(default, str) else pytest.approx(default, rel=1e-3)), key
+    assert bridge.published.nfe > 0
+
+
+def test_resshift_with_four_steps_is_the_journals():
+    config = composed("bridge=resshift4")["bridge"]
+    assert config | {"T": 4, "kappa": 2.0, "min_noise": 0.2, "end": 0.99, "power": 0.3} == config
+
+
+@pytest.mark.parametrize("task, lam", [("derain", 20 / 255), ("inpaint", 60 / 255), ("sr", 60 / 255)])
+def test_irsde_has_its_published_noise(task, lam):
+    assert composed("method=bridge", "bridge=irsde", f"task={task}")["bridge"]["lam"] == pytest.approx(lam, rel=1e-3)
+
+
+# Experiments
+
+CONTENDERS = {"irbridge": ("irbridge", "Brownian"), "irbridge_y": ("irbridge", "GOUB"), "goub": ("bridge", "GOUB"),
+              "goub_residual": ("bridge", "GOUB"), "irsde": ("bridge", "OU"), "rdbm": ("bridge", "Residual"),
+              "rdbm_one": ("bridge", "Residual"), "rdbm_zero": ("bridge", "Residual"),
+              "rdbm_released": ("bridge", "Residual"), "regression": ("regression", "")}
+
+
+@pytest.mark.parametrize("contender", GROUPS["contender"])
+def test_every_contender_of_the_efficiency_experiment(contender, network):
+    config, (method, bridge) = tiny(composed("experiment=efficiency", f"contender={contender}")), CONTENDERS[contender]
+    model = build_model(config, network)
+    assert config["method"] == method and (not bridge or type(model.bridge).__name__ == bridge)
+    assert not config["baseline"] and not config["evaluate"]["all_rows"]
+    assert config["run_root"] == "runs/efficiency"
+    if method == "bridge":
+        assert model.target == {"goub_residual": "residual", "rdbm_zero": "x0", "rdbm_released": "x0", "goub": "noise",
+                                "irsde": "noise"}.get(contender, "product")
+
+
+@pytest.mark.parametrize("experiment", ["efficiency", "rdbm"])
+def test_a_sweep_names_contenders_that_there_are(experiment):
+    file = OmegaConf.load(ROOT / f"configs/experiment/{experiment}.yaml")
+    assert file.hydra.mode == "MULTIRUN"
+    assert "choices.contender" in OmegaConf.to_container(file)["run"]   # a folder for each
+    swept = file.hydra.sweeper.params
+    assert len(swept.contender.split(",")) > 1 and set(swept.contender.split(",")) <= set(GROUPS["contender"])
+    assert set(str(swept.get("task", "derain")).split(",")) <= set(GROUPS["task"])
 
 
 @pytest.mark.parametrize("task", GROUPS["task"])
 def test_every_task_builds_and_runs_in_debug(task):
-    config = plain(composed(f"task={task}", "debug=default"))
+    config = composed(f"task={task}", "debug=default")
     assert config["trainer"]["steps"] <= 5 and config["task"]["name"] == task
     assert instantiate(config["task"]["protocol"]).describe()
     if task == "paired":
@@ -57,19 +210,21 @@ def test_every_task_builds_and_runs_in_debug(task):
 
 
 def test_published_settings_are_one_override_each():
-    config = plain(composed("loss=published", "endpoint=y", "adapter=control", "timesteps=task", "bridge=goub"))
+    config = composed("loss=published", "endpoint=y", "adapter=control", "timesteps=task", "bridge=goub")
     assert (config["loss"]["states"], config["loss"]["weight"], config["loss"]["norm"]) == ("prior", "eps", "l2")
     assert config["endpoint"] == "y" and config["adapter"]["_target_"].endswith("ControlAdapter")
+    assert GOUB(lam=config["bridge"]["lam"])
 
 
 @pytest.mark.parametrize("name", ["S1", "S8", "derain", "inpaint"])
 def test_paper_schedules(name):
-    assert instantiate(plain(composed("timesteps=paper", f"timesteps.name={name}"))["timesteps"])
+    assert instantiate(composed("timesteps=paper", f"timesteps.name={name}")["timesteps"])
 
 
 @pytest.mark.parametrize("config_name", ["pretrain", "evaluate", "prior"])
 def test_other_commands_compose(config_name):
-    assert OmegaConf.to_container(configured(config_name, *(["run=x"] if config_name == "evaluate" else [])), resolve=False)
+    words = ["run=x"] if config_name == "evaluate" else []
+    assert OmegaConf.to_container(configured(config_name, *words), resolve=False)
 
 
 def test_contradiction_names_the_first_difference():
@@ -83,7 +238,9 @@ def test_contradiction_names_the_first_difference():
 def test_parts_that_cannot_be_built():
     with pytest.raises(UserError, match="irbridge.bridges.Nothing"):
         instantiate({"_target_": "irbridge.bridges.Nothing"})
-    with pytest.raises(UserError, match="bridge.T=0 must be positive"):
+    with pytest.raises(UserError, match="bridge.T=0 must be a whole number"):
         instantiate({"_target_": "irbridge.bridges.GOUB", "T": 0})
+    with pytest.raises(UserError, match="bridge.T=0 must be positive"):
+        instantiate({"_target_": "irbridge.bridges.Brownian", "T": 0})
     with pytest.raises(UserError, match="GOUB cannot be built"):
         instantiate({"_target_": "irbridge.bridges.GOUB", "sigma": 1.0})

@@ -1,27 +1,28 @@
-"""The sampling loop on a Gaussian x0 with its exact denoiser: which law does every combination converge to?
+"""The sampling loop on a Gaussian x0 with its exact denoiser: which law does every combination converge to, how fast?
 
-The law of x0 given y is N(M0, V0) and the denoiser is E[x0 | state]. Every operation is then linear, so the
-loop runs on the *coefficients* of its states in the basis (1, xi_1, xi_2, ...) of all noises drawn, and the
-final mean and variance are exact numbers, not Monte Carlo. The limits below follow from the continuous-time
+The law of x0 given y is N(M0, V0) and the denoiser is E[x0 | state]. Every operation is then affine, so the final mean
+and variance are exact numbers, not Monte Carlo (see ``gaussian``). The limits below follow from the continuous-time
 loop in u = (x - b y) / a, whose level c / a is s: with q = s^2, the exact gain is g = V0 / (V0 + q).
 """
 
 from itertools import pairwise
 
+import gaussian
 import numpy as np
 import pytest
 import torch
+from gaussian import M0, V0, Draws, Y, column, law, posterior_mean, run
 from golden import assert_close
 
-from irbridge.bridges import GOUB, OU, Brownian, Residual
+from irbridge.bridges import GOUB, I2SB, OU, Brownian, Residual
 from irbridge.priors import VE, VP, Flow, vp_alphas_cumprod
-from irbridge.process import RULES, draw, forward_keep, step
+from irbridge.process import draw, forward_keep, implicit_keep, step
+from irbridge.samplers import RULES, PriorPath, Sampler, walk
 
-M0, V0, Y = 0.3, 0.5, -0.4
 ETA = 0.5
 STEPS = (30, 60, 120)
 BRIDGES = {"brownian": Brownian(sigma=1.0), "ou": OU(lam=0.3, eps=0.02), "goub": GOUB(lam=0.5),
-           "residual": Residual(lam=0.25, modulated=False)}
+           "residual": Residual(lam=0.25, pi="one")}
 PINNED = ("brownian", "goub", "residual")
 PRIORS = {"direct": None, "vp": VP(vp_alphas_cumprod({})), "ve": VE(1e-4, 1e3), "flow": Flow()}
 CONVERGING = ("implicit", "posterior", "eta", "reverse")
@@ -29,42 +30,21 @@ COMBINATIONS = [(b, p, r) for b in BRIDGES for p in PRIORS for r in CONVERGING
                 if (p, r) != ("direct", "reverse")]
 
 
-def denoise(state, m):
-    """E[x0 | state] for a state of the marginal m by Gaussian conditioning, linear in the coefficients."""
-    a, b, c = (float(v) for v in m)
-    gain = a * V0 / (a**2 * V0 + c**2) if a else 0.0
-    result = gain * state
-    result[0, 0] += M0 - gain * (a * M0 + b * Y)
-    return result
-
-
 def final_law(bridge, rule, prior, steps, raised=1.0):
     """Mean and variance of the loop's last state; the prior's level is ``raised`` times the critical one."""
-    width = 2 * steps + 2
-    drawn = iter(range(1, width))
-
-    def noise():
-        unit = torch.zeros(1, width, dtype=torch.float64)
-        unit[0, next(drawn)] = 1
-        return unit
-
-    marginals = [bridge.marginal(t) for t in np.linspace(bridge.T, 0, steps + 1)]
-    y = torch.zeros(1, width, dtype=torch.float64)
-    y[0, 0] = Y
-    x, x0 = y + marginals[0].noise * noise(), y
-    for now, then in pairwise(marginals):
-        source, state = now, x
+    y, noise = column(Y, 2 * steps + 3), Draws()
+    loop, x0 = walk(bridge, Sampler(rule, steps, eta=ETA), y, noise), y
+    t, x = next(loop)
+    while True:
+        level, z = bridge.marginal(t), x
         if prior:
-            level = prior.marginal(prior.timestep(raised * now.level))
-            z = step(x, x0, y, now, level, forward_keep(now, level), noise())
-            x0 = denoise(z, level)
-            if RULES[rule].from_prior:
-                source, state = level, z
-        else:
-            x0 = denoise(x, now)
-        keep = RULES[rule].keep(source, then, ETA)
-        x = step(state, x0, y, source, then, keep, noise() if RULES[rule].fresh else None)
-    return np.array([x[0, 0].item(), (x[0, 1:] ** 2).sum().item()])
+            now, level = level, prior.marginal(prior.timestep(raised * level.level))
+            z = step(x, x0, y, now, level, forward_keep(now, level), noise(y))
+        x0 = posterior_mean(level, z, y)
+        try:
+            t, x = loop.send((x0, z, level))
+        except StopIteration as end:
+            return law(end.value)
 
 
 def start_level(bridge, prior, rule):
@@ -158,9 +138,84 @@ def test_reverse_above_the_critical_level_is_between_implicit_and_renoise(bridge
     assert 1.3 < errors[0] / errors[1] < 2 and 1.3 < errors[1] / errors[2] < 2
 
 
+def grid(bridge, steps, spacing):
+    """Times from 0.9 to 0.1 of the range: uniform in time or log-SNR, or in its root, which starts with small steps."""
+    low = getattr(bridge, "lowest", 0.0)
+    first, last = (low + u * (bridge.T - low) for u in (0.9, 0.1))
+    if spacing == "time":
+        return np.linspace(first, last, steps + 1)
+    times = np.linspace(last, first, 5001)
+    level = np.log(bridge.marginal(torch.as_tensor(times)).level.numpy())
+    share = (np.arange(steps + 1) / steps) ** (2 if spacing == "graded" else 1)
+    return np.interp(level[-1] + (level[0] - level[-1]) * share, level, times)
+
+
+def order(bridge, name, spacing="time", steps=(40, 80), **options):
+    """Slope of the largest error of mean and std against the true law, from the true law on, as the step is halved.
+    Gaussians flow affinely, so for a rule without noise these are the errors of the probability-flow ODE's path."""
+    errors = []
+    for n in steps:
+        times = grid(bridge, n, spacing)
+        y = column(0.0 if isinstance(bridge, PriorPath) else Y, 3 * n + 3)
+        noise, start = Draws(), y.clone()
+        truth = {t: (a * M0 + b * y[0, 0], (a**2 * V0 + c**2).sqrt())
+                 for t, (a, b, c) in zip(times, map(bridge.marginal, times))}
+        start[0] = truth[times[0]][0] + truth[times[0]][1] * noise(y)[0]
+        states = dict(run(bridge, Sampler(name, times=(*times, 0.0), **options), noise=noise, start=start, y=y)[0])
+        laws = np.array([[*law(states[t]), *truth[t]] for t in times])
+        wrong = max(np.abs(laws[:, 0] - laws[:, 2]).max(), np.abs(laws[:, 1] ** 0.5 - laws[:, 3]).max())
+        errors.append(wrong / laws[:, 3].max())
+    assert errors[0] < 0.1
+    return np.log(errors[0] / errors[1]) / np.log(steps[1] / steps[0])
+
+
+SMOOTH = ["brownian", "oubridge", "ddbmve", "ddbmvp", "nadb"]
+TABLES = {"goub": GOUB(T=1000, lam=0.5), "ou": OU(T=1000, lam=0.3), "i2sb exact": I2SB(official=False)}
+ORDERS = [*[(b, r, "time", p) for b in [*SMOOTH, *TABLES]
+            for r, p in (("implicit", 1), ("posterior", 1), ("eta", 1), ("dbim2", 2), ("odes3", 2))],
+          *[(b, "dbim2", "logsnr", 2) for b in [*SMOOTH, *TABLES]],
+          *[(b, "heun", "time", 2) for b in [*SMOOTH, *TABLES]],
+          *[(b, r, "time", p) for b in gaussian.PRIORS for r, p in (("ddim", 1), ("dpmpp", 2))]]
+
+
+@pytest.mark.parametrize("name, how, spacing, promised", ORDERS)
+def test_order_of_convergence(name, how, spacing, promised):
+    options = {"churn": 0.0} if how == "heun" else {"eta": 0.5} if how == "eta" else {}
+    bridge = {**gaussian.BRIDGES, **TABLES, **gaussian.PRIORS}[name]
+    assert order(bridge, how, spacing, **options) == pytest.approx(promised, abs=0.25)
+
+
+@pytest.mark.parametrize("name", [*SMOOTH, *TABLES])
+def test_dbim3_is_of_order_3_but_for_its_first_step(name):
+    """Its first step knows no slope: it must be small, as on a graded grid, not to cost an order."""
+    bridge = {**gaussian.BRIDGES, **TABLES}[name]
+    assert order(bridge, "dbim3", "graded", (80, 160)) == pytest.approx(3, abs=0.3)
+    assert order(bridge, "dbim2", "graded", (80, 160)) < 2.5
+
+
+@pytest.mark.parametrize("how", ["dbim2", "dbim3", "odes3"])
+@pytest.mark.parametrize("name", ["brownian", "goub", "ddbmvp", "oubridge"])
+def test_solvers_are_worth_their_calls_from_the_degraded_end_on(name, how):
+    """The std of the last estimate in 24 calls, stepping off the pinned end first, against that of implicit."""
+    def wrong(rule):
+        t, x = run(bridge, Sampler(rule, 24, spacing="logsnr", boot=0.01))[0][-1]
+        mean, variance = law(posterior_mean(bridge.marginal(t), x, column(Y)))
+        assert mean == pytest.approx(M0, abs=1e-6)
+        return abs(variance**0.5 - V0**0.5)
+
+    bridge = gaussian.BRIDGES[name]
+    assert wrong(how) < 0.6 * wrong("implicit")
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_churn_has_the_right_law_in_the_limit(name):
+    """DDBM's hybrid: the Euler-Maruyama share is of weak order 1."""
+    assert order(gaussian.BRIDGES[name], "heun", churn=0.33) == pytest.approx(1, abs=0.25)
+
+
 @pytest.mark.parametrize("prior", [VP(vp_alphas_cumprod({})), VE(), Flow(3.0)])
 @pytest.mark.parametrize("T", (1, 7, 1000))
-@pytest.mark.parametrize("kind", (Brownian, OU, GOUB, Residual))
+@pytest.mark.parametrize("kind", sorted({type(b) for b in gaussian.BRIDGES.values()}, key=str))
 def test_everything_is_finite_at_both_ends(kind, T, prior):
     """All pairs of times, ends and their neighbours too, in one batch: in, denoised, out by all rules."""
     bridge, near = kind(T=T), 1e-9 * T
@@ -175,12 +230,13 @@ def test_everything_is_finite_at_both_ends(kind, T, prior):
     z = step(x, x0, y, now, level, forward_keep(now, level), fresh)
     estimate = prior.clean(z, eps, tau)
     states = [x, z, estimate]
-    for how in RULES.values():
-        source, state = (level, z) if how.from_prior else (now, x)
-        keep = how.keep(source, then, 0.5)
-        assert (keep >= 0).all() and (keep <= then.noise * (1 + 1e-12)).all()
-        states.append(step(state, estimate, y, source, then, keep, fresh if how.fresh else None))
+    for rule, how in RULES.items():
+        source, target, keep = how.laws(bridge, t, s, 0.5)
+        assert (keep >= 0).all() and (rule == "drift" or (keep <= target.noise * (1 + 1e-12)).all())
+        states.append(step(x, estimate, y, source, target, keep, fresh if how.fresh else None))
+    states.append(step(z, estimate, y, level, then, implicit_keep(level, then)))
     assert all(state.isfinite().all() for state in states)
     at_clean_end = s == 0
-    for state in states[3:]:
-        assert_close(state[at_clean_end], estimate[at_clean_end], 1e-9, 1e-9)
+    for rule, state in zip([*RULES, "to the bridge"], states[3:]):
+        if rule != "drift":
+            assert_close(state[at_clean_end], estimate[at_clean_end], 1e-9, 1e-9)

@@ -11,14 +11,16 @@ from irbridge.backbones import PixelBackbone, inject
 from irbridge.bridges import GOUB, OU, Brownian, Residual
 from irbridge.config import instantiate
 from irbridge.errors import UserError
-from irbridge.model import IRBridge, Regression, loss_weight, pad
+from irbridge.model import IRBridge, Noise, Regression, loss_weight, pad
 from irbridge.priors import VP, Prior, vp_alphas_cumprod
-from irbridge.process import RULES, broadcast, marginal
+from irbridge.process import broadcast, marginal
+from irbridge.samplers import RULES
 from irbridge.timesteps import Timesteps, critical
 
 BRIDGES = {"brownian": Brownian(sigma=0.5), "ou": OU(), "goub": GOUB(), "residual": Residual(),
-           "residual, plain": Residual(modulated=False)}
+           "residual, plain": Residual(pi="one")}
 PUBLISHED = Timesteps(offset={100: 300, 0: 0})
+SERVED = [(b, r) for b in BRIDGES for r in RULES if b != "residual" or RULES[r].calls == 1]   # no ODE to solve there
 
 
 class Analytic(nn.Module):
@@ -74,16 +76,17 @@ def real(backbone, adapter=StaticAdapter, bridge=BRIDGES["goub"], endpoint="anch
     return IRBridge(backbone, adapter, bridge, PUBLISHED, endpoint, **options).eval()
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize("bridge, rule", SERVED)
 def test_path_reaches_a_known_image(bridge, rule):
     x0 = 0.5 * noise(2, 3, 8, 8).clamp(-1, 1)
     y = x0 + 0.5 * noise(2, 3, 8, 8, seed=1).clamp(-1, 1)
     model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
-    states = list(model.path(y, steps=20, rule=rule))
+    states = list(model.path(y, steps=20, rule=rule, boot=0.01))
     distance = [float((s.x - x0).square().mean().sqrt()) for s in states]
     assert torch.allclose(states[-1].x0, x0, atol=1e-5) and torch.allclose(model.restore(y, steps=20), x0, atol=1e-5)
-    assert distance[-1] < 0.5 * distance[0] and all(torch.isfinite(s.x).all() for s in states)
+    assert all(torch.isfinite(s.x).all() for s in states)
+    if rule != "drift":   # which never lets go of the noise that it once had
+        assert distance[-1] < 0.5 * distance[0]
 
 
 @pytest.mark.parametrize("rule", ["reverse", "posterior", "implicit", "eta"])
@@ -144,19 +147,17 @@ def test_padding_reflects(size):
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_calls_of_the_network_are_the_steps(steps):
     model = toy(torch.zeros(1, 3, 8, 8))
-    model.restore(noise(1, 3, 8, 8), steps=steps)
-    assert len(model.backbone.calls) == steps
-    for path in (model.ddim, lambda y, **k: model.ddim(y, start="end", **k)):
-        model.backbone.calls.clear()
-        model.restore(noise(1, 3, 8, 8), steps=steps, path=path)
-        assert len(model.backbone.calls) == steps
+    for rule in RULES:
+        for start in ("end", "noise"):
+            model.backbone.calls.clear()
+            model.restore(noise(1, 3, 8, 8), steps=steps, rule=rule, start=start, boot=0.01)
+            assert len(model.backbone.calls) == steps, rule
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize("bridge, rule", SERVED)
 @pytest.mark.parametrize("steps", [1, 3])
 def test_every_bridge_with_every_rule_is_finite(backbone, bridge, rule, steps):
-    model = real(backbone, bridge=BRIDGES[bridge], sampler={"steps": steps, "rule": rule, "eta": 0.5})
+    model = real(backbone, bridge=BRIDGES[bridge], sampler={"steps": steps, "rule": rule, "eta": 0.5, "boot": 0.01})
     out = model.restore(noise(1, 3, 16, 16).clamp(-1, 1))
     assert out.shape == (1, 3, 16, 16) and out.isfinite().all()
 
@@ -165,8 +166,48 @@ def test_baselines(backbone):
     model, y = real(backbone), noise(1, 3, 16, 16).clamp(-1, 1)
     assert torch.equal(model.restore(y, path=model.coarse), model.adapter.condition(y).anchor.clamp(-1, 1))
     x0 = noise(1, 3, 8, 8).clamp(-1, 1)
-    for start in ("noise", "end"):
-        assert torch.allclose(toy(x0).restore(y[..., :8, :8], path=toy(x0).ddim, start=start), x0, atol=1e-5)
+    for start, rule in [(s, r) for s in ("noise", "end") for r in ("ddim", "dpmpp")]:
+        assert torch.allclose(toy(x0).restore(y[..., :8, :8], rule=rule, start=start), x0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["ddim", "dpmpp"])
+def test_baselines_on_the_prior_start_where_they_say(rule):
+    """"end": the end noised to the bridge's first timestep, where the published loop starts too; "noise": the prior's
+    last timestep and pure noise, whatever the end is. Both walk the prior: x is the state that the network sees."""
+    y, n = torch.full((1, 3, 64, 64), -0.7), Noise([0])(torch.empty(1, 3, 64, 64))
+    model = toy(torch.zeros(1, 3, 64, 64), timesteps=PUBLISHED)
+    prior = model.backbone.prior
+    states = {start: list(model.path(y, start=start, rule=rule, steps=4)) for start in ("end", "noise")}
+    first = float(PUBLISHED(model.bridge, prior, 100.0))
+    for start, tau, mean in [("end", first, -0.7), ("noise", prior.highest, 0.0)]:
+        m = prior.marginal(tau)
+        assert [s.t for s in states[start]] == pytest.approx([tau * k / 4 for k in (4, 3, 2, 1)])
+        assert torch.allclose(states[start][0].z, m.clean.float() * mean + m.noise.float() * n, atol=1e-6)
+        assert all(torch.equal(s.x, s.z) for s in states[start])
+
+
+def test_ddim_is_the_published_loop_at_critical_timesteps(monkeypatch):
+    """There the forward transition draws nothing after the start: DDIM on the prior from that start and timesteps."""
+    monkeypatch.setattr("irbridge.model.Noise", lambda seeds: lambda like: noise(*like.shape, seed=7))
+    y, x0 = noise(1, 3, 8, 8), 0.5 * noise(1, 3, 8, 8, seed=1).clamp(-1, 1)
+    model = toy(x0, variance=0.04, bridge=BRIDGES["goub"])
+    loop = list(model.path(y, steps=5, rule="reverse"))
+    prior = model.backbone.prior
+    at = [float(model.timesteps(model.bridge, prior, s.t)) for s in loop]
+    alone = list(model.path(y, rule="ddim", times=(*at, prior.lowest)))
+    assert all(torch.allclose(a.z, b.z, atol=1e-5) for a, b in zip(alone, loop, strict=True))
+
+
+def test_sampler_options_are_fields_of_a_sampler():
+    model, y = toy(torch.zeros(1, 3, 8, 8), steps=4, rule="posterior"), noise(1, 3, 8, 8)
+    assert (model.sampler.nfe, model.sampler.rule) == (4, "posterior")
+    for options, calls in [({}, 4), ({"nfe": 2}, 2), ({"steps": 3, "rule": "dbim2", "eta": None}, 3),
+                           ({"times": (100, 30, 10, 2, 1, 0)}, 5)]:
+        assert len(list(model.path(y, **options))) == calls
+    with pytest.raises(UserError, match="'step' is no sampler option; use rule, nfe"):
+        model.restore(y, step=3)
+    with pytest.raises(UserError, match="residual-modulated"):
+        toy(torch.zeros(1, 3, 8, 8), bridge=BRIDGES["residual"], rule="heun", boot=0.01)
 
 
 def test_wrong_endpoints(backbone):
