@@ -1,9 +1,9 @@
 """Frozen pretrained denoisers as ``denoise(z, tau) -> x0``; with ``priors``, all that knows what networks predict."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Callable
 
 import torch
 from torch import Tensor, nn

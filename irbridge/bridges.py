@@ -52,6 +52,7 @@ class Published(NamedTuple):
     nfe: int = 10
     noise: bool = True
     boot: float = 0.0
+    spacing: str = "time"
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ class DDBMVE(Bridge):
     """Variance-exploding bridge of DDBM (ICLR 2024): a Brownian bridge in the time t^2, T its sigma_max."""
     T: float = 80.0
     near: ClassVar = 0.002 / 80
-    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4)
+    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4, spacing="karras")
 
     def marginal(self, t) -> Marginal:
         t = torch.as_tensor(t, dtype=torch.float64)
@@ -286,7 +287,7 @@ class DDBMVP(Bridge):
     beta_d: float = 2.0
     beta_min: float = 0.1
     near: ClassVar = 1e-4
-    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4)
+    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4, spacing="karras")
 
     def marginal(self, t) -> Marginal:
         theta, total = (0.25 * self.beta_d * u**2 + 0.5 * self.beta_min * u

@@ -63,7 +63,7 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: PixelBackbone | 
     folder or a file of it is missing or corrupt, or the backbone is not the one it was trained on."""
     path = Path(folder) / "config.json"
     config = read_json(path)
-    missing = [k for k in MODEL_KEYS if k not in config]
+    missing = [k for k in (*MODEL_KEYS, *["objective"] * (config.get("method") == "bridge")) if k not in config]
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
     model = build_model(config, backbone)

@@ -101,7 +101,7 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
             continue
         fits = isinstance(value, type(expected)) or (type(expected) is float and type(value) is int)
         if not fits or (type(value) is bool) != (type(expected) is bool):
-            raise UserError(f"{key}={value!r} must be a {type(expected).__name__}, such as {expected!r}.")
+            raise UserError(f"{key}={value!r} must be of type {type(expected).__name__}, such as {expected!r}.")
 
 
 def composed(config_name: str, *overrides: str) -> DictConfig:

@@ -1,6 +1,7 @@
 """Bridges trained from scratch: one network on (x_t, y) for every published target and loss."""
 
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +75,10 @@ class BridgeNetwork(Restorer):
         super().__init__()
         published = bridge.published
         self.bridge, self.target, self.loss_name = bridge, target or published.target, loss or published.loss
-        own = Sampler(published.rule, min(published.nfe, int(bridge.T)) if bridge.steps else published.nfe,
-                      noise=published.noise, boot=published.boot)
-        self.sampler = own.changed(**(sampler or {})).check(bridge)
+        own = Sampler(published.rule, min(published.nfe, int(bridge.T)) if bridge.steps else published.nfe)
+        if (sampler or {}).get("rule") in (None, published.rule):
+            own = own.changed(noise=published.noise, boot=published.boot, spacing=published.spacing)
+        self.sampler = own.changed(**(sampler or {})).check(bridge, direct=True)
         self.network, self.stride = unet(channels, layers, inputs=6), 2 ** (len(channels) - 1)
         readout(self.target, bridge, torch.tensor(0.5 * bridge.T, dtype=torch.float64))
         if self.loss_name not in LOSSES:
@@ -85,9 +87,10 @@ class BridgeNetwork(Restorer):
             key = "target=noise" if self.target == "noise" else "loss=likelihood"
             raise UserError(f"objective.{key} would divide by {type(bridge).__name__}'s residual-modulated noise; use "
                             "objective.target=product objective.loss=l1, or bridge.pi=one.")
-        if self.target in ("noise", "product") and getattr(bridge, "pi", "one") == "zero":
-            raise UserError(f"objective.target={self.target} has no noise to predict with bridge.pi=zero; use "
-                            "objective.target=x0.")
+        if getattr(bridge, "pi", "one") == "zero" and (self.target in ("noise", "product") or self.loss_name == "likelihood"):
+            key = f"loss={self.loss_name}" if self.loss_name == "likelihood" else f"target={self.target}"
+            raise UserError(f"objective.{key} has no noise to work on with bridge.pi=zero; use objective.target=x0 "
+                            "objective.loss=l1.")
         self.skips = bridge.pinned and (self.target in ("noise", "product") or self.loss_name == "likelihood")
 
     def trainable(self) -> nn.Module:
@@ -116,7 +119,7 @@ class BridgeNetwork(Restorer):
         """The sampling loop on the bridge itself. ``reverse`` is ``implicit`` here, and the prior's rules, ddim and
         dpmpp, step on the bridge: it is its own generative process. Estimates are clipped to [-1, 1]."""
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
-        sampler = self.sampler.changed(**options).check(self.bridge)
+        sampler = self.sampler.changed(**options).check(self.bridge, direct=True)
 
         def ask(t, x):
             x0 = self.denoise(x, torch.tensor(t, dtype=torch.float64), y).clamp(-1, 1)

@@ -4,18 +4,18 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import numpy as np
 import torch
 
 from irbridge.checkpoint import write_atomically
 from irbridge.config import commit
+from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.images import write_image
 from irbridge.metrics import LPIPS, Protocol, score
-from irbridge.direct import BridgeNetwork
 from irbridge.model import Regression, Restorer, image_seed
 from irbridge.samplers import Sampler
 from irbridge.tables import read_records

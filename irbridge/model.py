@@ -1,7 +1,8 @@
 """IRBridge: a bridge, a frozen prior and a trained adapter; and plain regression, its honest baseline."""
 
 import zlib
-from typing import Callable, Iterator, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch

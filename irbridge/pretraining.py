@@ -1,8 +1,8 @@
 """The embedded prior: unconditional training of a diffusers UNet2DModel."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import torch

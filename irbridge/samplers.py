@@ -4,10 +4,11 @@ A loop is a generator: it yields ``(t, x)``, is sent the clean estimate there, a
 estimate is the answer. Every rule makes exactly ``nfe`` network calls; rules of two or three calls a step drop a
 corrector where the budget does not divide."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Callable, Iterator, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -110,16 +111,20 @@ class Sampler:
                                    ("times", falling, "two or more falling numbers")):
             if not fits:
                 raise UserError(f"sampler.{name}={getattr(self, name)} must be {wanted}.")
+        if self.times is not None:
+            object.__setattr__(self, "nfe", sum(self._calls()))
 
     def changed(self, **options) -> "Sampler":
         """This sampler with the given fields; None leaves one as it is, and ``steps`` is another name of nfe."""
-        given = {{"steps": "nfe"}.get(k, k): v for k, v in options.items() if v is not None}
+        given = {k: v for k, v in options.items() if v is not None}
+        if "steps" in given:
+            given = {"nfe": given.pop("steps")} | given
         if "nfe" in given:
             given.setdefault("times", None)
         try:
             return replace(self, **given)
         except TypeError:
-            unknown = sorted(given.keys() - self.__dataclass_fields__.keys())[0]
+            unknown = min(given.keys() - self.__dataclass_fields__.keys())
             raise UserError(f"{unknown!r} is no sampler option; use {', '.join(self.__dataclass_fields__)}.") from None
 
     def describe(self) -> str:
@@ -128,10 +133,14 @@ class Sampler:
                  "no noise" * (not self.noise), f"boot {self.boot:g}" * (self.boot > 0)]
         return ", ".join(filter(None, words))
 
-    def check(self, bridge: Bridge) -> "Sampler":
-        """Itself; UserError if the bridge cannot serve it."""
+    def check(self, bridge: Bridge, direct: bool = False) -> "Sampler":
+        """Itself; UserError if the bridge cannot serve it. ``direct``: there is no prior to walk instead."""
         how, name = rule(self.rule), type(bridge).__name__
-        if bridge.steps and self.nfe > bridge.T and not how.on_prior and self.times is None:
+        if how.on_prior and not direct:
+            return self
+        if self.times is not None and self.times[0] > bridge.T:
+            raise UserError(f"sampler.times starts at {self.times[0]}, beyond {name}'s T = {bridge.T:g}; start at T.")
+        if bridge.steps and self.nfe > bridge.T and self.times is None:
             raise UserError(f"sampler.nfe={self.nfe} is more than the {int(bridge.T)} steps of {name}'s schedule; use at "
                             "most as many, or raise bridge.T.")
         if how.calls > 1 and bridge.modulated:
@@ -147,9 +156,9 @@ class Sampler:
         """Descending times, one more than steps, and the network calls of each step, nfe in all. ``first``: where to
         start instead of T."""
         how, first = rule(self.rule), bridge.T if first is None else first
-        most = how.calls - (how.solver == "hybrid" and not self.churn)
+        most = self._most()
         if self.times is not None:
-            return np.asarray(self.times, np.float64), [most] * (len(self.times) - 2) + [max(most - 1, 1)]
+            return np.asarray(self.times, np.float64), self._calls()
         head = [first] if self.boot and self.nfe > 1 and how.solver != "hybrid" else []
         left = self.nfe - len(head)
         count = left if most == 1 else -(-(left + 1) // most)
@@ -157,6 +166,15 @@ class Sampler:
         calls[max(count - 2, 0)] -= sum(calls) - left
         start = first if how.solver != "hybrid" and not head else bridge.T * (1 - self.boot)
         return np.concatenate([head, self._spaced(bridge, min(start, first), count)]), [1] * len(head) + calls
+
+    def _most(self) -> int:
+        how = rule(self.rule)
+        return how.calls - (how.solver == "hybrid" and not self.churn)
+
+    def _calls(self) -> list[int]:
+        """Network calls of the steps between given times."""
+        calls = [self._most()] * (len(self.times) - 2) + [max(self._most() - 1, 1)]
+        return [1, *calls[1:]] if self.boot and rule(self.rule).solver == "exponential" else calls
 
     def _spaced(self, bridge: Bridge, first: float, count: int) -> np.ndarray:
         low = bridge.lowest
@@ -166,7 +184,7 @@ class Sampler:
         if self.spacing == "karras":
             inner = np.linspace(first ** (1 / self.rho), near ** (1 / self.rho), count) ** self.rho
         else:
-            times = np.linspace(near, min(first, 0.99 * bridge.T), 4001)
+            times = np.geomspace(near, min(first, 0.99 * bridge.T), 20001)
             level = np.log(bridge.marginal(torch.as_tensor(times)).level.numpy())
             inner = np.interp(np.linspace(level[-1], level[0], count), level, times)
         return np.concatenate([[first], inner[1:], [low]])

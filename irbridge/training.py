@@ -4,9 +4,9 @@ import json
 import math
 import signal
 import time
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Callable
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs

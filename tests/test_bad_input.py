@@ -55,6 +55,21 @@ TRAIN = {
     "trainer.crop=17": ["trainer.crop=17", "2"], "bridge.T=0": ["bridge.T=0"], "bridge=goub bridge.lam=-1": ["bridge.lam=-1"],
     "adapter.channels=[8,0]": ["adapter.channels"], "adapter.anchor=false": ["endpoint=anchor", "adapter.anchor=true"],
     "trainer.batch_size=3 trainer.accumulate=2": ["trainer.batch_size=3", "trainer.accumulate"],
+    # bridges, samplers and objectives that do not go together
+    "bridge=goub sampler.steps=1000": ["sampler.nfe=1000", "100 steps", "bridge.T"],
+    "bridge=goub method=bridge sampler.nfe=1000": ["sampler.nfe=1000", "100 steps", "bridge.T"],
+    "bridge=rdbm sampler=odes3": ["sampler.rule=odes3", "residual-modulated", "bridge.pi=one"],
+    "bridge=goub sampler=heun sampler.boot=0": ["sampler.rule=heun", "GOUB", "sampler.boot"],
+    "method=bridge objective.target=foo": ["objective.target='foo'", "noise", "product", "edm"],
+    "method=bridge objective.loss=foo": ["objective.loss='foo'", "l1", "likelihood"],
+    "method=bridge bridge=rdbm objective.target=noise": ["objective.target=noise", "objective.target=product"],
+    "method=bridge bridge=rdbm objective.loss=likelihood": ["objective.loss=likelihood", "objective.loss=l1"],
+    "method=bridge bridge=rdbm bridge.pi=zero objective.target=product": ["objective.target=product", "target=x0"],
+    "sampler.spacing=foo": ["sampler.spacing='foo'", "logsnr", "karras"],
+    "bridge=rdbm bridge.pi=two": ["bridge.pi='two'", "residual", "one", "zero"],
+    "bridge=i2sb bridge.start=there": ["bridge.start='there'", "marginal", "y"],
+    "sampler.nfe=0": ["sampler.nfe=0", "1 or more"], "sampler.times=[0,100]": ["sampler.times", "falling"],
+    "contender=best": ["best", "goub", "irbridge"], "experiment=all": ["all", "efficiency"],
     # data and weights that are not there
     "data.train=nowhere": ["nowhere"], "data.test=nowhere": ["nowhere"], "data.train=nowhere.tar": ["nowhere.tar"],
     "backbone.pretrained=nowhere": ["nowhere", "hub"], "task=paired": ["data.clean"],
@@ -73,6 +88,9 @@ def test_train(command, small, words):
 
 NONSENSE = ["trainer.crop=0", "trainer.lr=-1", "trainer.lr=inf", "trainer.steps=0", "trainer.stop=0",
             "trainer.stop=-1", "sampler.steps=0", "sampler.eta=-1", "sampler.eta=nan", "bridge.eps=0",
+            "sampler.nfe=-3", "sampler.nfe=2.5", "sampler.eta=1.5", "sampler.boot=1", "sampler.boot=-0.1",
+            "sampler.churn=1", "sampler.churn=-1", "sampler.rho=0", "sampler.noise=loud", "sampler.times=[50]",
+            "sampler.times=[100,100,0]", "sampler.times=5", "sampler.times=[1,-1]",
             "bridge.eps=2", "bridge.lam=0", "evaluate.size=0", "evaluate.limit=-1", "seed=-1",
             "trainer.accumulate=0", "trainer.ema_decay=1.5", "trainer.ema_decay=1", "trainer.clip=0",
             "trainer.save_every=0", "trainer.log_every=0", "trainer.sample_every=-1", "trainer.save_seconds=0",
@@ -93,6 +111,13 @@ def test_values(config, word):
     with pytest.raises(UserError) as failure:
         check_values(plain(OmegaConf.merge(config, OmegaConf.from_dotlist([word]))))
     assert re.fullmatch(rf"{re.escape(word.split('=')[0])}=.* must be .*\.", str(failure.value))
+
+
+@pytest.mark.parametrize("word", ["gamma=0", "beta_max=-1", "beta_d=-1", "mean=2", "end=1", "alpha=0", "kappa=0", "k=nan"])
+def test_values_of_other_bridges(word):
+    key, value = word.split("=")
+    with pytest.raises(UserError, match=f"bridge.{key}=.* must be a number"):
+        check_values({"bridge": {key: float(value)}})
 
 
 def test_syntax_of_the_command_line(command):
@@ -234,6 +259,9 @@ EVALUATE = {"": ["run", "run="], "run=missing": ["missing"], "run=RUN sampler.st
             "run=RUN size=0": ["size=0"], "run=RUN limit=0": ["limit=0"], "run=RUN device=tpu": ["device", "tpu"],
             "run=RUN protocol.space=yuv": ["protocol.space", "yuv"], "run=RUN protocol.crop=-1": ["protocol.crop=-1"],
             "run=RUN data.clean=nowhere data.degraded=nowhere": ["nowhere"], "run=RUN data.clean=nowhere": ["data.degraded"],
+            "run=RUN sampler.nfe=0": ["sampler.nfe=0"],
+            "run=RUN sampler.spacing=foo": ["sampler.spacing='foo'"], "run=RUN sampler.boot=2": ["sampler.boot=2"],
+            "run=RUN sampler=heun sampler.boot=0": ["sampler.rule=heun", "sampler.boot"],
             "run=RUN sampler.eta=-1": ["sampler.eta=-1"], "run=RUN seed=-1": ["seed=-1"], "run=FILE": ["file.txt"]}
 
 
@@ -273,7 +301,7 @@ def test_a_fault_has_status_1(command, small, monkeypatch):
 
 def test_the_traceback_is_there_on_request(command, small, monkeypatch):
     monkeypatch.setenv("IRBRIDGE_DEBUG", "1")
-    with pytest.raises(Exception, match="must be a float"):
+    with pytest.raises(Exception, match="must be of type float"):
         command("train", *small, "trainer.lr=fast")
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from irbridge import IRBridge, read_image
 from irbridge.backbones import load_backbone
 from irbridge.build import from_pretrained
+from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.model import Regression
 
@@ -42,7 +43,7 @@ def test_train_writes_everything_and_again_changes_nothing(debug, command, tmp_p
     rows = ["Degraded input", "Plain regression", "DDIM from noise", "Anchor g(y) alone", "IRBridge (Brownian"]
     assert all(row in table and row in out for row in rows) and str(run / "table.md") in out
     records = [json.loads(line) for p in (run / "results").rglob("records.jsonl") for line in p.read_text().splitlines()]
-    assert len(records) == 6 * 2 and all(0 < r["psnr"] <= 100 for r in records)
+    assert len(records) == 7 * 2 and all(0 < r["psnr"] <= 100 for r in records)
     assert read_image(run / "restored.png").std() > 0.01
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
 
@@ -56,7 +57,7 @@ def test_train_writes_everything_and_again_changes_nothing(debug, command, tmp_p
     assert status == 0, err
     assert "posterior, 3 calls" in out and "Plain regression" in out
     results = Path(out.split("Wrote: ")[1].strip())
-    assert results.is_dir() and len(list(results.rglob("*.png"))) == 6 * 2
+    assert results.is_dir() and len(list(results.rglob("*.png"))) == 7 * 2
     again = command("evaluate", f"run={run}", "size=32", "limit=2", "sampler.steps=3", "sampler.rule=posterior")[1]
     assert again == out
     clean, degraded = save_images(tmp_path / "clean", 2), save_images(tmp_path / "degraded", 2, seed=1)
@@ -94,6 +95,30 @@ def test_a_saved_model_is_the_trained_one(debug, backbone, tmp_path):
 def test_variants(debug, tmp_path, words):
     debug(*words, "baseline=false", "evaluate.limit=1")
     assert "IRBridge" in (tmp_path / "runs/derain-debug/table.md").read_text()
+
+
+def test_a_bridge_trained_from_scratch(debug, command, tmp_path):
+    """In two parts and at once, alike; then scored with another sampler, and not gone on with for another target."""
+    words = ["method=bridge", "bridge=goub", "evaluate.limit=1"]
+    assert "Stopped and saved" in debug(*words, "trainer.stop=2", "name=parts")
+    assert "Wrote" in debug(*words, "name=parts")
+    out = debug(*words, "name=whole")
+    assert "Bridge from scratch (GOUB, posterior, 2 calls)" in out and "IRBridge" not in out
+    parts, whole = (tmp_path / f"runs/derain-{name}" for name in ("parts", "whole"))
+    assert not (whole / "regression").exists() and (whole / "restored.png").exists()
+    saved = [load_file(run / "model.safetensors") for run in (parts, whole)]
+    assert saved[0].keys() == saved[1].keys() and all(torch.equal(v, saved[1][k]) for k, v in saved[0].items())
+    model = from_pretrained(whole)
+    assert isinstance(model, BridgeNetwork) and (model.target, model.loss_name) == ("noise", "likelihood")
+    assert model.sampler.nfe == 2 and model.bridge.lam == pytest.approx(60 / 255, rel=1e-3)
+    losses = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in losses] == [1, 2, 3] and all(line["likelihood"] > 0 for line in losses)
+
+    status, out, err = command("evaluate", f"run={whole}", "size=32", "limit=1", "sampler=dbim2", "sampler.nfe=3")
+    assert status == 0 and "Bridge from scratch (GOUB, dbim2, boot 0.001, 3 calls)" in out, err
+    status, _, err = command("train", "method=bridge", "debug=default", "bridge=goub", "objective.target=x0", "name=whole",
+                             "adapter.channels=[8,8]", "sampler.steps=2")
+    assert status == 2 and "was" in err and "is now" in err
 
 
 @pytest.mark.parametrize("held", [False, True])

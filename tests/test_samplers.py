@@ -186,7 +186,7 @@ def test_spacings(name):
     levels = bridge.marginal(times["logsnr"][1:-1]).level.log()
     for even in (times["time"], times["karras"][:-1] ** 0.2, levels.numpy()):
         np.testing.assert_allclose(np.diff(even), np.diff(even).mean(), rtol=1e-3)
-    assert times["logsnr"][-2] == pytest.approx(0.01 * bridge.T) == times["karras"][-2]
+    assert times["logsnr"][-2] == pytest.approx(bridge.near * bridge.T) == times["karras"][-2]
 
 
 # diffusers' samplers on the same timesteps

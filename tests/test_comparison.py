@@ -1,0 +1,75 @@
+"""Comparisons over settings: the sampler sweep of one adapter, and contenders over budgets."""
+
+import pytest
+
+from irbridge.comparison import budget_plot, budget_table, budgets, sampler_table
+from irbridge.errors import UserError
+from irbridge.tables import read_records
+
+TINY = ("trainer.device=cpu", "debug=default", "evaluate.limit=1", "evaluate.size=32")
+
+
+@pytest.fixture
+def adapter(command, small, tmp_path):
+    assert command("train", *small, "debug=default", "baseline=false", "evaluate.enabled=false", "name=one")[0] == 0
+    return tmp_path / "runs/derain-one"
+
+
+def test_sampler_sweep(command, adapter, tmp_path):
+    words = [f"run={adapter}", "bridges=[brownian,residual]", "samplers=[reverse,odes3,ddim]", "nfe=[1,2]", "limit=2",
+             "size=32", f"results={tmp_path / 'compared'}", "device=cpu"]
+    status, out, err = command("compare_samplers", *words)
+    assert status == 0, err
+    records = read_records(tmp_path / "compared")
+    kinds = {(r["bridge"], r["rule"], r["nfe"]) for r in records}
+    assert kinds == {(b, r, n) for b, r in [("brownian", "reverse"), ("brownian", "odes3"), ("residual", "reverse"),
+                                            ("no bridge", "ddim")] for n in (1, 2)}
+    assert len(records) == 2 * len(kinds) and "left out: residual, odes3" in out + err
+    one_call = {r["bridge"]: r["psnr"] for r in records if r["nfe"] == 1 and r["rule"] == "reverse" and r["name"] == "0"}
+    assert len(set(one_call.values())) == 1   # from a pinned end the first estimate does not see the bridge
+    again = command("compare_samplers", *words)
+    assert again[0] == 0 and [r["seconds"] for r in read_records(tmp_path / "compared")] == [r["seconds"] for r in records]
+    assert "| residual | reverse | time |" in again[1]
+
+
+def test_sampler_sweep_needs_an_adapter(command, small, tmp_path):
+    command("train", *small, "method=regression", "debug=default", "evaluate.enabled=false", "name=plain")
+    status, _, err = command("compare_samplers", f"run={tmp_path / 'runs/derain-plain'}")
+    assert status == 2 and "method=irbridge" in err
+
+
+def test_sampler_table_averages_and_marks_missing():
+    record = {"task": "t", "protocol": "p", "size": 8, "seed": 0, "machine": "m", "rule": "mean", "spacing": "time"}
+    records = [record | {"bridge": b, "nfe": n, "name": name, "psnr": p, "ssim": 0.5, "lpips": 0.25, "seconds": n}
+               for b, n, name, p in [("b", 1, "x", 20.0), ("b", 1, "y", 22.0), ("b", 2, "x", 30.0), ("c", 2, "x", 10.0)]]
+    table = sampler_table(records)
+    assert "| b | mean | time | 21.00 / 0.500 / 0.250 | 30.00 / 0.500 / 0.250 |" in table
+    assert "| c | mean | time | — | 10.00 / 0.500 / 0.250 |" in table and "images 2" in table
+
+
+def test_efficiency_runs_to_table_and_plot(command, small, tmp_path):
+    words = [w for w in small if "sampler" not in w]
+    status, _, err = command("train", "experiment=efficiency", *words, *TINY,
+                             'hydra.sweeper.params={trainer.steps:"1,2",contender:"irbridge,rdbm,regression"}')
+    assert status == 0, err
+    rows = budgets(tmp_path / "runs")
+    assert {(r["contender"], r["images"]) for r in rows} == {(c, n) for c in ("irbridge", "rdbm", "regression")
+                                                             for n in (2, 4)}
+    assert all(r["seconds"] > 0 and r["parameters"] > 100 for r in rows)
+    table = budget_table(rows)
+    assert all(f"| {c} | 0.0" in table for c in ("irbridge", "rdbm", "regression")) and "2 images | 4 images" in table
+    budget_plot(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_best_of_a_budget_is_bold_by_value():
+    row = {"task": "t", "seed": 0, "images": 8, "seconds": 1.0, "parameters": 10**6, "protocol": "p", "size": 8,
+           "scored": 1, "machine": "m", "ssim": 0.5}
+    table = budget_table([row | {"contender": "a", "psnr": 9.9, "lpips": 0.1},
+                          row | {"contender": "b", "psnr": 10.1, "lpips": 0.2}])
+    assert "9.90 / **0.500** / **0.100**" in table and "**10.10** / **0.500** / 0.200" in table
+
+
+def test_nothing_scored(tmp_path):
+    with pytest.raises(UserError, match="no scored run"):
+        budgets(tmp_path)
