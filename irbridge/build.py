@@ -44,7 +44,8 @@ def build_model(config: dict, backbone: PixelBackbone | None = None) -> Restorer
 
 def describe(config: dict, model: Restorer) -> dict:
     """What a folder must say for the model to be built again: its part of the config, the backbone's hash, the code."""
-    kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config} | {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
+    kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config}
+    kept |= {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
     if isinstance(model, IRBridge):
         name = kept["backbone"]["pretrained"]
         kept["backbone"] = {"pretrained": str(Path(name).resolve()) if name and Path(name).is_dir() else name,

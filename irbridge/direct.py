@@ -11,7 +11,8 @@ from irbridge.bridges import Bridge
 from irbridge.errors import UserError
 from irbridge.model import Noise, Restorer, State, drive
 from irbridge.process import broadcast, draw, step
-from irbridge.samplers import Sampler, velocity, walk
+from irbridge.samplers import Sampler
+from irbridge.solvers import velocity, walk
 
 SIGMA_DATA = 0.5   # DDBM's and EDM's, of images in [-1, 1]
 

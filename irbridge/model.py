@@ -14,7 +14,8 @@ from irbridge.bridges import Bridge
 from irbridge.errors import UserError
 from irbridge.images import pad, to_image, to_tensor
 from irbridge.process import Marginal, draw, forward_keep, loss_weight, step
-from irbridge.samplers import PriorPath, Sampler, rule, walk
+from irbridge.samplers import PriorPath, Sampler, rule
+from irbridge.solvers import walk
 from irbridge.timesteps import Timesteps
 
 

@@ -14,7 +14,8 @@ from irbridge.errors import UserError
 from irbridge.images import list_images
 from irbridge.model import Noise, Restorer, State, drive
 from irbridge.process import draw, loss_weight
-from irbridge.samplers import PriorPath, Sampler, walk
+from irbridge.samplers import PriorPath, Sampler
+from irbridge.solvers import walk
 
 
 class Photographs:

@@ -10,7 +10,8 @@ import torch
 from irbridge.bridges import BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Brownian, OUBridge, Residual, UniDB
 from irbridge.interpolants import NADB, RDDM, DiffUIR, ResShift
 from irbridge.priors import VE, VP, Flow, vp_alphas_cumprod
-from irbridge.samplers import RULES, PriorPath, walk
+from irbridge.samplers import RULES, PriorPath
+from irbridge.solvers import walk
 
 M0, V0, Y, X0 = 0.3, 0.5, -0.4, 0.7
 BRIDGES = {

@@ -14,7 +14,8 @@ from irbridge.direct import readout
 from irbridge.errors import UserError
 from irbridge.interpolants import NADB, RDDM, DiffUIR, ResShift
 from irbridge.process import step
-from irbridge.samplers import RULES, velocity
+from irbridge.samplers import RULES
+from irbridge.solvers import velocity
 
 
 def at(t):

@@ -17,7 +17,8 @@ from golden import assert_close
 from irbridge.bridges import GOUB, I2SB, OU, Brownian, Residual
 from irbridge.priors import VE, VP, Flow, vp_alphas_cumprod
 from irbridge.process import draw, forward_keep, implicit_keep, step
-from irbridge.samplers import RULES, PriorPath, Sampler, walk
+from irbridge.samplers import RULES, PriorPath, Sampler
+from irbridge.solvers import walk
 
 ETA = 0.5
 STEPS = (30, 60, 120)

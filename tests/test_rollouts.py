@@ -10,7 +10,8 @@ from golden import assert_close, inputs, load, tensor
 
 from irbridge.bridges import BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Bridge, Residual, UniDB, cosine_theta
 from irbridge.interpolants import NADB, RDDM, DiffUIR, ResShift
-from irbridge.samplers import Sampler, velocity, walk
+from irbridge.samplers import Sampler
+from irbridge.solvers import velocity, walk
 
 
 def toy(x, y, t, rate=0.05):

@@ -14,7 +14,8 @@ from irbridge.errors import UserError
 from irbridge.interpolants import RDDM, ResShift
 from irbridge.priors import VP, vp_alphas_cumprod
 from irbridge.process import draw, marginal
-from irbridge.samplers import RULES, SPACINGS, PriorPath, Sampler, walk
+from irbridge.samplers import RULES, SPACINGS, PriorPath, Sampler
+from irbridge.solvers import walk
 
 # Rules are what they are called
 
