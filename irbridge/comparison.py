@@ -131,7 +131,7 @@ def budget_table(rows: list[dict]) -> str:
     text = []
     for task in sorted({r["task"] for r in rows}):
         mine = [r for r in rows if r["task"] == task]
-        images = sorted({r["images"] for r in mine})
+        images, seeds = (sorted({r[k] for r in mine}) for k in ("images", "seed"))
         groups = {(c, n): [r for r in mine if (r["contender"], r["images"]) == (c, n)]
                   for c in dict.fromkeys(r["contender"] for r in mine) for n in images}
         best = {(k, n): (max if k != "lpips" else min)(
@@ -147,10 +147,11 @@ def budget_table(rows: list[dict]) -> str:
                                         for k, form in SCORES.items()) if group else "—")
             own = [r for r in mine if r["contender"] == contender]
             longest = [r["seconds"] for r in own if r["images"] == images[-1]]
-            lines.append([contender, f"{own[0]['parameters'] / 1e6:.2f} M", *cells,
+            seen = sorted({r["seed"] for r in own})
+            label = contender if seen == seeds else f"{contender} (seed {', '.join(map(str, seen))})"
+            lines.append([label, f"{own[0]['parameters'] / 1e6:.2f} M", *cells,
                           f"{np.mean(longest):.0f}" if longest else "—"])
         one = mine[0]
-        seeds = sorted({r["seed"] for r in mine})
         caption = (f"{task}: PSNR / SSIM / LPIPS by training images seen; {one['protocol']}; size {one['size']}; images "
                    f"{one['scored']}; mean over seeds {', '.join(map(str, seeds))}; {one['machine']}.")
         text.append(caption + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
