@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,6 +26,25 @@ def write_atomically(path: Path, write) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path):
+    """Within the block the folder, made where it is missing, belongs to this process; the lock dies with the process,
+    also by kill -9. UserError if another process has it, or it cannot be written."""
+    folder = Path(folder)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder} is in use by another process; wait for it to end, or choose another folder.") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose a writable folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, value) -> None:

@@ -13,6 +13,7 @@ from irbridge.model import Noise, Restorer, State, drive
 from irbridge.process import broadcast, draw, step
 from irbridge.samplers import Sampler
 from irbridge.solvers import velocity, walk
+from irbridge.tiles import WHOLE, Tiles
 
 SIGMA_DATA = 0.5   # DDBM's and EDM's, of images in [-1, 1]
 
@@ -116,14 +117,15 @@ class BridgeNetwork(Restorer):
         return broadcast(form.state, x) * x + broadcast(form.end, x) * y + broadcast(form.output, x) * out
 
     @torch.no_grad()
-    def path(self, y: Tensor, seeds: list[int] | None = None, **options) -> Iterator[State]:
+    def path(self, y: Tensor, seeds: list[int] | None = None, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         """The sampling loop on the bridge itself. ``reverse`` is ``implicit`` here, and the prior's rules, ddim and
         dpmpp, step on the bridge: it is its own generative process. Estimates are clipped to [-1, 1]."""
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         sampler = self.sampler.changed(**options).check(self.bridge, direct=True)
 
         def ask(t, x):
-            x0 = self.denoise(x, torch.tensor(t, dtype=torch.float64), y).clamp(-1, 1)
+            time = torch.tensor(t, dtype=torch.float64)
+            x0 = tiles(lambda x, y: self.denoise(x, time, y), x, y, stride=self.stride).clamp(-1, 1)
             return x0, x, self.bridge.marginal(t)
 
         yield from drive(walk(self.bridge, sampler, y, noise, self.first), ask)

@@ -16,6 +16,7 @@ from irbridge.images import pad, to_image, to_tensor
 from irbridge.process import Marginal, draw, forward_keep, loss_weight, step
 from irbridge.samplers import PriorPath, Sampler, rule
 from irbridge.solvers import walk
+from irbridge.tiles import WHOLE, Tiles
 from irbridge.timesteps import Timesteps
 
 
@@ -59,8 +60,13 @@ class Restorer(nn.Module):
 
     def path(self, y: Tensor, **options) -> Iterator[State]:
         """Restore y (B, C, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`. The options
-        are ``seeds``, one per image, and the fields of a :class:`~irbridge.samplers.Sampler`."""
+        are ``seeds``, one per image, ``tiles``, for large images, and the fields of a
+        :class:`~irbridge.samplers.Sampler`."""
         raise NotImplementedError
+
+    def passes(self, **options) -> int:
+        """How often ``path`` with these options sends the image through networks, for a progress bar."""
+        return self.sampler.changed(**options).nfe
 
     @staticmethod
     def from_pretrained(folder, device="cpu", backbone: PixelBackbone | None = None) -> "Restorer":
@@ -75,7 +81,7 @@ class Restorer(nn.Module):
         Args:
             image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, C, H, W) in [-1, 1].
             seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
-            path: the sampling loop, by default ``self.path``; ``options`` are its own, such as ``steps``."""
+            path: the sampling loop, by default ``self.path``; ``options`` are its own, such as ``steps`` or ``tiles``."""
         if isinstance(image, np.ndarray):
             if image.dtype.kind != "f":
                 raise UserError(f"An image to restore must be float in [0, 1], not {image.dtype}; use irbridge.read_image.")
@@ -147,7 +153,7 @@ class IRBridge(Restorer):
 
     @torch.no_grad()
     def path(self, y: Tensor, seeds: list[int] | None = None, condition: Condition | None = None,
-             start: str = "end", sampler: Sampler | None = None, **options) -> Iterator[State]:
+             start: str = "end", sampler: Sampler | None = None, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         """The sampling loop (IRBridge, Sec. 3.3): forward transition, frozen network, step of the bridge.
 
         Args:
@@ -155,15 +161,31 @@ class IRBridge(Restorer):
             seeds: one noise seed per image; default 0, 1, ... condition: of y, where it is already known.
             start: of a rule on the prior itself (ddim, dpmpp). "end": the bridge's first timestep and its own end, noised
                 (SDEdit), as theory says the published loop starts; "noise": the prior's last level and pure noise.
-            sampler: instead of the model's own. options: its fields to change, such as nfe or rule."""
+            sampler: instead of the model's own. options: its fields to change, such as nfe or rule.
+            tiles: of each call; an adapter's features are then computed anew, as those of a whole image take gigabytes."""
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
-        condition = condition or self.adapter.condition(y)
+        whole = tiles.count(*y.shape[-2:], self.stride) == 1
+        condition = condition or (self.adapter.condition(y) if whole else Condition(y, None, None))
+        if self.endpoint == "anchor":
+            condition = condition if whole else condition._replace(anchor=self._anchor(y, tiles))
+            tiles.done(int(whole))
         loop = self._walk(self.end(condition), noise, (sampler or self.sampler).changed(**options).check(self.bridge), start)
         at = next(loop, None)
         while at is not None:
             t, x, z, tau = at
-            yield State(t, x, z, x0 := self.denoise(z, tau, condition))
+            if whole:
+                x0 = self.denoise(z, tau, condition)
+                tiles.done()
+            else:
+                x0 = tiles(lambda z, y: self.denoise(z, tau, self.adapter.condition(y)), z, y, stride=self.stride)  # noqa: B023
+            yield State(t, x, z, x0)
             at = _send(loop, x0)
+
+    def _anchor(self, y: Tensor, tiles: Tiles) -> Tensor:
+        return tiles(lambda y: self.adapter.condition(y).anchor, y, stride=self.stride)
+
+    def passes(self, **options) -> int:
+        return super().passes(**options) + (self.endpoint == "anchor")
 
     def _walk(self, end: Tensor, noise: Noise, sampler: Sampler, start: str = "end"):
         """The loop without its network: yields (t, x, z, tau) and is sent x0."""
@@ -191,9 +213,9 @@ class IRBridge(Restorer):
             at = _send(loop, (x0, self._modulate(z, x0, level, self.bridge.scale(x0, end)), level))
 
     @torch.no_grad()
-    def coarse(self, y: Tensor, **options) -> Iterator[State]:
+    def coarse(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         """The anchor g(y) alone, without any call of the frozen network."""
-        anchor = self.adapter.condition(y).anchor
+        anchor = self._anchor(y, tiles)
         yield State(self.bridge.T, anchor, anchor, anchor)
 
     def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
@@ -265,9 +287,12 @@ class Regression(Restorer):
         return self.network
 
     @torch.no_grad()
-    def path(self, y: Tensor, **options) -> Iterator[State]:
-        x0 = self.network(y)[0]
+    def path(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
+        x0 = tiles(lambda y: self.network(y)[0], y, stride=self.stride)
         yield State(0.0, x0, y, x0)
+
+    def passes(self, **options) -> int:
+        return 1
 
     def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
         return {"regression": (self.network(degraded)[0] - clean).abs().flatten(1).mean(1)}

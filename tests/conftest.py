@@ -5,7 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = os.environ["OMP_NUM_THREADS"] = "1"   # processes share the cores, also those of the tests
 
 import numpy as np
 import pytest
