@@ -95,7 +95,7 @@ def decode(file, name) -> np.ndarray:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     except Exception as error:  # decoders raise anything on damaged data
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
 
 
 def read_header(path: Path) -> tuple[tuple[int, int], str]:
@@ -104,10 +104,10 @@ def read_header(path: Path) -> tuple[tuple[int, int], str]:
             turned = image.getexif().get(0x0112, 1) >= 5
             return (image.size[::-1] if turned else image.size), image.mode
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(name, error: Exception) -> UserError:
+def unreadable(name, error: Exception) -> UserError:
     if isinstance(error, Image.DecompressionBombError):
         return UserError(f"{name} declares more pixels than Pillow accepts ({2 * Image.MAX_IMAGE_PIXELS}); "
                          "replace it, or cut it into smaller images.")
