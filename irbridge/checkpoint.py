@@ -1,9 +1,11 @@
 """Checkpoints that survive a kill at any moment: safetensors and JSON, never pickles, written aside and renamed."""
 
+import errno
 import json
 import os
+import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -15,17 +17,49 @@ from torch import Tensor, nn
 from irbridge.errors import UserError
 
 
+@contextmanager
+def naming(path: Path):
+    """Within the block what the system refuses is an OSError that names ``path``; a failed write alone does not."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:   # safetensors wraps a full disk in its own
+        number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [errno.EIO])[0])
+        raise OSError(number, getattr(error, "strerror", None) or str(error), str(path)) from error
+
+
 def write_atomically(path: Path, write) -> None:
-    """Call ``write(temporary_path)`` and rename to ``path``; on any failure the old file stays as it was."""
+    """Call ``write(temporary_path)`` and rename to ``path``; on any failure the old file stays as it was, and an
+    OSError names ``path``. Afterwards the file outlasts a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            write(temporary)
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():   # not every file system can do it for a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what killed trainings left half-written in a run's folder. Call it under the lock alone: what another
+    process is writing looks the same."""
+    for left in (*run.glob(".*.tmp"), *run.glob("samples/.*.tmp")):
+        left.unlink(missing_ok=True)
+    for left in run.glob("checkpoints/.tmp-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -33,6 +67,8 @@ def locked(folder: Path):
     """Within the block the folder, made where it is missing, belongs to this process; the lock dies with the process,
     also by kill -9. UserError if another process has it, or it cannot be written."""
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file where a folder should be; move it, or choose another folder.")
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +80,8 @@ def locked(folder: Path):
     try:
         yield
     finally:
+        with suppress(OSError):   # while it is held: whoever has opened it meanwhile sees that it has no name any more
+            os.unlink(folder / ".lock")
         lock.release()
 
 
@@ -102,7 +140,8 @@ class Checkpoints:
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint."""
-        return max(self.folder.glob("step-*"), key=lambda p: int(p.name.split("-")[1]), default=None)
+        complete = (p for p in self.folder.glob("step-*") if p.name[5:].isdecimal())
+        return max(complete, key=lambda p: int(p.name[5:]), default=None)
 
     def save(self, step: int, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, **state) -> None:
         """Write the state after ``step`` steps; ``state`` is any JSON."""
@@ -115,24 +154,36 @@ class Checkpoints:
             for name, tensors in states.items():
                 save_weights(temporary / f"{name}.safetensors", tensors)
             write_json(temporary / "state.json", {"step": step, **state})
-            shutil.rmtree(final, ignore_errors=True)
+            _sync(temporary)
+            if final.exists():
+                os.replace(final, temporary.with_name(f"{temporary.name}-old"))
             os.replace(temporary, final)
-        except (OSError, SafetensorError) as error:   # safetensors wraps a full disk in its own
+            _sync(self.folder)   # before the older one goes
+        except OSError as error:
             raise RuntimeError(f"The checkpoint of step {step} could not be written to {self.folder} ({error}); make "
                                "room and run the same command again: the previous checkpoint is intact.") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for path in older:
+        for path in (*older, temporary.with_name(f"{temporary.name}-old")):
             shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-        """Load the newest checkpoint in place and return its counters; ``{"step": 0}`` where there is none."""
+        """Load the newest checkpoint in place and return its counters; ``{"step": 0}`` where there is none. UserError
+        if it is damaged, or of another model."""
         if not (folder := self.latest()):
             return {"step": 0}
+        try:
+            weights = {name: load_weights(folder / f"{name}.safetensors") for name in ("model", "ema", "optimizer")}
+            state = read_json(folder / "state.json")
+            if state.get("step") != int(folder.name[5:]):
+                raise UserError(f"{folder / 'state.json'} is not readable as the state of that step")
+        except UserError as error:
+            raise UserError(f"{str(error).split(';')[0]}; delete the damaged checkpoint {folder} and run the same "
+                            "command: the training starts anew.") from None
         for part, name in ((module, "model"), (ema, "ema")):
-            load_into(part, load_weights(folder / f"{name}.safetensors"), str(folder))
-        _unflatten(optimizer, load_weights(folder / "optimizer.safetensors"))
-        return read_json(folder / "state.json")
+            load_into(part, weights[name], str(folder))
+        _unflatten(optimizer, weights["optimizer"])
+        return state
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """From a Hydra config to objects; checks of what the user wrote; one clear sentence for every mistake."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,14 +24,17 @@ CONFIGS = ROOT / "configs"
 # What a resumed run may change without training differently.
 FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name"} | {f"trainer.{key}" for key in (
     "steps", "stop", "workers", "log_every", "sample_every", "save_every", "save_seconds", "device")}
-NULLABLE = {"evaluate.size", "size", "data.exclude"}   # keys with a value in the YAML files that may be null
+stops: list[int] = []   # the stop signals that the present training, which first saves, has had
+NULLABLE = {"evaluate.size", "size", "data.exclude", "tile"}   # keys with a value in the YAML files that may be null
 
 
 def run_cli(task, config_name: str) -> None:
     """Run ``task(cfg)`` under Hydra; mistakes end with one sentence and status 2, faults with status 1. The traceback
-    is shown with IRBRIDGE_DEBUG=1."""
+    is shown with IRBRIDGE_DEBUG=1. A sweep goes on after a job that fails, and ends at a stop signal."""
     os.environ["HYDRA_FULL_ERROR"] = "1"   # so that Hydra raises here instead of printing its own traceback
     raised: list[Exception] = []
+    stops.clear()
+    process, debug = os.getpid(), os.environ.get("IRBRIDGE_DEBUG") == "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
@@ -39,27 +44,48 @@ def run_cli(task, config_name: str) -> None:
             check_values(plain(cfg))
             task(cfg)
         except Exception as error:   # kept from Hydra, which would print a line of its own
-            raised.append(error)
+            raised.append(error if debug else _told(error))
+            if os.getpid() != process:   # in a launcher's worker: Hydra takes it to the command's own process
+                raise raised[-1] from None
+        if stops and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise KeyboardInterrupt
 
+    interrupted = False
     try:
         main()
-        if raised:
-            raise raised[0]
     except KeyboardInterrupt:
-        print("Interrupted; what was finished is saved, and the same command goes on.")
-        sys.exit(0)
+        interrupted = True
     except Exception as error:
-        if os.environ.get("IRBRIDGE_DEBUG") == "1":
-            raise
-        wrong_input = isinstance(error, (UserError, OmegaConfBaseException)) or not raised   # Hydra could not compose
-        print(f"Error: {one_sentence(error)}", file=sys.stderr)
-        sys.exit(2 if wrong_input else 1)
+        fault = isinstance(error, RuntimeError)   # of a worker; else Hydra could not compose
+        raised.append(error if debug else (RuntimeError if fault else UserError)(one_sentence(error)))
+    if raised and debug:
+        raise raised[0]
+    for error in raised:
+        print(f"Error: {error}", file=sys.stderr)
+    if interrupted:
+        print("Interrupted; what was finished is saved, and the same command goes on.")
+    if raised or interrupted:
+        sys.exit(min((2 if isinstance(error, UserError) else 1 for error in raised), default=0))
+
+
+def _told(error: Exception) -> Exception:
+    """The error of a job as a UserError where it is a mistake, else as a RuntimeError; its text is one sentence, which
+    in a sweep names the job."""
+    config, text = HydraConfig.get(), one_sentence(error)
+    if config.mode == RunMode.MULTIRUN:
+        text = f"Job {config.job.num} ({' '.join(config.overrides.task)}): {text}"
+    return (UserError if isinstance(error, (UserError, OmegaConfBaseException)) else RuntimeError)(text)
 
 
 def one_sentence(error: Exception) -> str:
     """An exception as one line: its own text, and for Hydra's errors also the innermost cause and the choices."""
     cause = _innermost(error)
     error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
+    if isinstance(error, OSError) and error.filename:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room there" if full else "check the path and its permissions"
+        return (f"{error.filename} could not be read or written ({error.strerror}); {remedy}, and the same command "
+                "goes on from what was finished.")
     lines = [line.strip() for line in str(error).replace("\t", " ").splitlines() if line.strip()]
     if lines and lines[0].startswith("Caught "):   # a worker process hands its traceback on as text
         lines = [lines[-1].split(": ", 1)[-1]]

@@ -41,7 +41,7 @@ class ImageSource:
         else:
             self.entries = list_images(self.path)
             self.names = [path.stem for path in self.entries]
-        _refuse_duplicates(self.names, self.path)
+        refuse_duplicates(self.names, self.path)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,23 +80,26 @@ class SyntheticPairs:
 
 
 class PairedFolders:
-    """Degraded images and their clean partners in two folders, named by the degraded stem.
+    """Degraded images and their clean partners in two folders, or mixed in one, named by the degraded stem.
 
     Partners have equal stems, or equal but for the markers of Rain100H and RainDrop (norain-001 and rain-001, 3_clean
-    and 3_rain), or the degraded stem continues the clean one after "_" (RESIDE). UserError if a folder is missing or
-    empty, a stem occurs twice, or an image has no partner."""
+    and 3_rain), or the degraded stem continues the clean one after "_" (RESIDE). In one folder the markers alone tell the
+    two apart, and other images are left out. UserError if a folder is missing or empty, a stem occurs twice, or an image
+    has no partner."""
 
     def __init__(self, clean: str | Path, degraded: str | Path, size: int | None = None):
         self.size, cleans, degradeds = size, list_images(clean), list_images(degraded)
+        if Path(clean).resolve() == Path(degraded).resolve():
+            cleans, degradeds = _unmix(cleans)
         exact, self.names = {p.stem: p for p in cleans}, [p.stem for p in degradeds]
-        _refuse_duplicates([p.stem for p in cleans], clean)
-        _refuse_duplicates(self.names, degraded)
+        refuse_duplicates([p.stem for p in cleans], clean)
+        refuse_duplicates(self.names, degraded)
         bare = {_bare(p.stem): p for p in cleans}
         self.paths = [(_partner(p.stem, exact, bare), p) for p in degradeds]
         used = {c for c, _ in self.paths}
         alone = [p for c, p in self.paths if c is None] + [p for p in cleans if p not in used]
         if alone:
-            raise UserError(f"{alone[0]} has no partner{_and_more(alone)}, {clean} holding {len(cleans)} and "
+            raise UserError(f"{alone[0]} has no partner{and_more(alone)}, {clean} holding {len(cleans)} and "
                             f"{degraded} {len(degradeds)} images; give the two of a pair the same name.")
 
     def __len__(self) -> int:
@@ -111,8 +114,8 @@ class PairedFolders:
     def keep(self, wanted: Callable[[int], bool]) -> None:
         """Keep the pairs whose clean image has a wanted index: no scene is then on both sides of a split."""
         order = {path: index for index, path in enumerate(sorted({clean for clean, _ in self.paths}))}
-        self.paths = [pair for pair in self.paths if wanted(order[pair[0]])]
-        self.names = [degraded.stem for _, degraded in self.paths]
+        kept = [i for i, (clean, _) in enumerate(self.paths) if wanted(order[clean])]
+        self.paths, self.names = ([values[i] for i in kept] for values in (self.paths, self.names))
         if not self.paths:
             raise UserError(f"{len(order)} images are too few to hold some back; give more, or test folders.")
 
@@ -126,7 +129,7 @@ class PairedFolders:
             except UserError as error:
                 faults.append(str(error))
         if faults:
-            raise UserError(faults[0].rstrip(".") + _and_more(faults) + ".")
+            raise UserError(faults[0].rstrip(".") + and_more(faults) + ".")
 
 
 class CropStream(Dataset):
@@ -198,6 +201,16 @@ def _tar_entries(path: Path) -> list[tuple[str, int, int]]:
     return sorted((member.name, member.offset_data, member.size) for member in files)
 
 
+def _unmix(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The clean and the degraded images of one folder, by their markers."""
+    cleans, degradeds = ([p for p in paths if re.search(marker, p.stem)] for marker in
+                         (r"^norain[-_]|[-_]clean$", r"^rain[-_]|[-_]rain$"))
+    if not cleans or not degradeds:
+        raise UserError(f"{paths[0].parent} is given as both clean and degraded, but its names do not tell the two apart; "
+                        "name them norain-1 and rain-1, or 1_clean and 1_rain, or give two folders.")
+    return cleans, degradeds
+
+
 def _bare(stem: str) -> str:
     return re.sub(r"^(no)?rain[-_]|[-_](clean|rain)$", "", stem)
 
@@ -208,13 +221,13 @@ def _partner(stem: str, exact: dict[str, Path], bare: dict[str, Path]) -> Path |
     return next((exact[s] for s in [stem, *prefixes] if s in exact), bare.get(_bare(stem)))
 
 
-def _refuse_duplicates(stems: list[str], where) -> None:
+def refuse_duplicates(stems: list[str], where) -> None:
     twice = [stem for stem, times in Counter(stems).items() if times > 1]
     if twice:
-        raise UserError(f"{where} holds several images named {twice[0]}{_and_more(twice)}; keep one of each.")
+        raise UserError(f"{where} holds several images named {twice[0]}{and_more(twice)}; keep one of each.")
 
 
-def _and_more(faults: list) -> str:
+def and_more(faults: list) -> str:
     return f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
 
 

@@ -5,12 +5,16 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
-from irbridge.checkpoint import write_atomically
+from irbridge.checkpoint import locked, write_atomically
 from irbridge.config import commit
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
@@ -23,66 +27,128 @@ from irbridge.tables import read_records
 Method = Callable[[np.ndarray, str], np.ndarray]   # (degraded HxWx3 in [0, 1], image name) -> restored, alike
 
 
-def methods(model: Restorer, seed: int, regression: Restorer | None = None, **options) -> dict[str, Method]:
-    """The rows of a table: the model, its baselines with the same adapter, and the degraded input itself."""
+class Row(NamedTuple):
+    """One method of a table: what the table calls it, its short key (see ``scoring.METHODS``), its sampler's network
+    calls."""
+    label: str
+    method: str
+    restore: Method
+    nfe: int | None = None
+    weights: str | None = None   # a hash of what the scores come from
+
+    def about(self) -> dict:
+        """What each of its records says of it."""
+        return {"row": self.label, "method": self.method, "nfe": self.nfe, "weights": self.weights}
+
+
+IDENTITY = Row("Degraded input", "identity", lambda image, name: image)
+
+
+def methods(model: Restorer, seed: int, weights: str | None = None, **options) -> list[Row]:
+    """The rows that a trained model gives, itself the last: before it the baselines with the same adapter. ``options``
+    are fields of its sampler."""
     def by(path: Callable, **fixed) -> Method:
         return lambda image, name: model.restore(image, path=path, seeds=[image_seed(seed, name)], **fixed)
 
-    rows: dict[str, Method] = {"Degraded input": lambda image, name: image}
-    if regression is not None:
-        rows["Plain regression"] = lambda image, name: regression.restore(image)
     if isinstance(model, Regression):
-        return rows | {"Plain regression": by(model.path)}
+        return [Row("Plain regression", "regression", lambda image, name: model.restore(image), None, weights)]
     sampler = model.sampler.changed(**options).check(model.bridge)   # a mistake must not come up after the other rows
-    settings = f"{sampler.describe()}, {sampler.nfe} calls"
+    settings, nfe = f"{sampler.describe()}, {sampler.nfe} calls", sampler.nfe
+    bridge = type(model.bridge).__name__
     if isinstance(model, BridgeNetwork):
-        return rows | {f"Bridge from scratch ({type(model.bridge).__name__}, {settings})": by(model.path, **options)}
-    for label, how, start in (("DDIM from noise, same adapter", "ddim", "noise"),
-                              ("DDIM, same adapter and start", "ddim", "end"),
-                              ("DPM-Solver++(2M), same adapter and start", "dpmpp", "end")):
-        rows[f"{label}, {sampler.nfe} calls"] = by(model.path, sampler=Sampler(how, sampler.nfe), start=start)
+        return [Row(f"Bridge from scratch ({bridge}, {settings})", "bridge", by(model.path, **options), nfe, weights)]
+    rows = [Row(f"{label}, {nfe} calls", key, by(model.path, sampler=Sampler(how, nfe), start=start), nfe, weights)
+            for label, key, how, start in (("DDIM from noise, same adapter", "ddim_noise", "ddim", "noise"),
+                                           ("DDIM, same adapter and start", "ddim", "ddim", "end"),
+                                           ("DPM-Solver++(2M), same adapter and start", "dpmpp", "dpmpp", "end"))]
     if model.endpoint == "anchor":
-        rows["Anchor g(y) alone"] = by(model.coarse)
-    settings = f"{type(model.bridge).__name__}, end {model.endpoint}, {settings}"
-    return rows | {f"IRBridge ({settings})": by(model.path, **options)}
+        rows.append(Row("Anchor g(y) alone", "anchor", by(model.coarse), None, weights))
+    key = "irbridge_y" if model.endpoint == "y" else "irbridge"
+    label = f"IRBridge ({bridge}, end {model.endpoint}, {settings})"
+    return [*rows, Row(label, key, by(model.path, **options), nfe, weights)]
 
 
 def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: dict, lpips: LPIPS | None = None,
-             save_images: bool = False, limit: int | None = None) -> Iterator[dict]:
+             save_images: bool = False, limit: int | None = None, share: tuple[int, int] = (0, 1)) -> Iterator[dict]:
     """Score a method on (the first ``limit``) pairs, yielding one record per image, those of an earlier run included.
 
     Args:
-        folder: where ``records.jsonl`` (appended and flushed per image) and, on request, the restored PNGs go.
+        folder: where ``records.jsonl`` (appended and flushed per image) and, on request, the restored PNGs go, the
+            clean ones beside it in ``clean/``. It is locked; UserError if another process has it.
         record: what each record says besides scores: task, row, seed, settings. UserError if the folder holds others.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "records.jsonl"
-    done = {r["name"]: r for r in read_records(path)} if path.exists() else {}
+        share: (rank, world): this process takes every world-th image, beginning with its rank. Meanwhile its records are
+            in ``records-RANK.jsonl``; the first process puts them together when all are done."""
+    rank, world = share
     about = record | {"protocol": protocol.describe()}
-    for old in done.values():
-        if changed := [k for k in about if old.get(k) != about[k] and k != "weights"]:
-            raise UserError(f"{path} was scored with {changed[0]}={old.get(changed[0])!r}, not {about[changed[0]]!r}; "
-                            "delete the folder.")
-    done = {name: r for name, r in done.items() if r.get("weights") == about.get("weights")}   # those of these weights
-    if path.exists():   # drop the half-written line that a kill may have left
-        write_atomically(path, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in done.values())))
-    for index, name in enumerate(pairs.names[:limit]):
-        wanted = save_images and (name not in done or not (folder / f"{name}.png").exists())
-        if name not in done or wanted:
-            pair = pairs[index]
-            started = time.perf_counter()
-            restored = method(pair.degraded, name)
-            seconds = time.perf_counter() - started
-            if wanted:
-                write_image(folder / f"{name}.png", restored)
-        if name not in done:
-            done[name] = about | {"name": name, **score(restored, pair.clean, protocol, lpips),
-                                  "seconds": round(seconds, 4), "commit": commit(), "machine": machine()}
-            with open(path, "a") as handle:
-                handle.write(json.dumps(done[name]) + "\n")
-                handle.flush()
-                os.fsync(handle.fileno())
-        yield done[name]
+    path = folder / ("records.jsonl" if rank == 0 else f"records-{rank}.jsonl")
+    with ExitStack() as stack:
+        done = _agreed(lambda: stack.enter_context(locked(folder)) or _gathered(folder, about, pairs.names), share)
+        for index, name in list(enumerate(pairs.names[:limit]))[rank::world]:
+            wanted = save_images and (name not in done or not (folder / f"{name}.png").exists())
+            if name not in done or wanted:
+                pair = pairs[index]
+                started = time.perf_counter()
+                restored = method(pair.degraded, name)
+                seconds = time.perf_counter() - started
+                if wanted:
+                    write_image(folder / f"{name}.png", restored)
+                    write_image(folder.parent / "clean" / f"{name}.png", pair.clean)
+            if name not in done:
+                done[name] = about | {"name": name, **score(restored, pair.clean, protocol, lpips),
+                                      "seconds": round(seconds, 4), "commit": commit(), "machine": machine()}
+                _append(path, done[name])
+            yield done[name]
+        if world > 1:
+            PartialState().wait_for_everyone()
+            _agreed(lambda: _gathered(folder, about, pairs.names), share)
+
+
+def _agreed(work: Callable, share: tuple[int, int]):
+    """What ``work()`` gives in the first process, or its UserError, in every process."""
+    result = [None]
+    if share[0] == 0:
+        try:
+            result = [work()]
+        except UserError as error:
+            result = [error]
+    if share[1] > 1:
+        broadcast_object_list(result)
+    if isinstance(result[0], UserError):
+        raise result[0]
+    return result[0]
+
+
+def _gathered(folder: Path, about: dict, names: list[str]) -> dict[str, dict]:
+    """The folder's records of these weights by image, those of all processes put together in ``records.jsonl``. Records
+    of other weights go, and the half-written line that a kill may have left. UserError if settings differ."""
+    files = sorted(folder.glob("records*.jsonl"))
+    records = [record for path in files for record in read_records(path)]
+    for old in records:
+        changed = [k for k in about if k in old and old[k] != about[k] and k != "weights"]
+        if changed:
+            raise UserError(f"{folder / 'records.jsonl'} was scored with {changed[0]}={old[changed[0]]!r}, not "
+                            f"{about[changed[0]]!r}; delete the folder.")
+    order = {name: index for index, name in enumerate(names)}
+    records.sort(key=lambda r: order.get(r["name"], len(order)))
+    done = {r["name"]: r for r in records if r.get("weights") == about.get("weights")}
+    if files:
+        lines = "".join(json.dumps(r) + "\n" for r in done.values())
+        write_atomically(folder / "records.jsonl", lambda p: p.write_text(lines))
+    for path in files:
+        if path.name != "records.jsonl":
+            path.unlink()
+    return done
+
+
+def _append(path: Path, record: dict) -> None:
+    try:
+        with open(path, "a") as handle:
+            handle.write(json.dumps(record) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise RuntimeError(f"{path} could not be written ({error.strerror or error}); make room and run the same command "
+                           "again: finished images are kept.") from error
 
 
 def machine() -> str:

@@ -2,10 +2,11 @@
 
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from irbridge.checkpoint import Checkpoints, write_atomically
+from irbridge.checkpoint import Checkpoints, naming, write_atomically
+from irbridge.config import stops
 from irbridge.data import CropStream, stream_loader
 from irbridge.errors import UserError
 from irbridge.model import Restorer
@@ -49,11 +51,14 @@ def step_noise(seed: int, step: int, shape: tuple[int, ...]) -> tuple[torch.Tens
 
 @contextmanager
 def _stop_signals():
-    """Within the block SIGINT and SIGTERM fill the list that it gets, so that the loop can save and leave."""
-    raised: list[int] = []
-    previous = {s: signal.signal(s, lambda number, _: raised.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    """Within the block SIGINT and SIGTERM go to ``stops`` alone, so that the loop can save and leave. A loader's worker
+    that such a signal to all of the group has ended fails the next read, never the middle of an optimizer step."""
+    stops.clear()
+    previous = {s: signal.signal(s, lambda number, _: stops.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    if hasattr(signal, "SIGCHLD"):
+        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        yield raised
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -70,8 +75,8 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
         on_sample: called with the averaged weights in place every ``sample_every`` steps. log: called with every line
             of ``metrics.jsonl``. on_save: called with the averaged weights of the trainable module at every save.
 
-    Returns True when all steps are done, False when SIGINT, SIGTERM or ``stop`` ended it early, with all saved.
-    RuntimeError if the loss is not finite (names the step) or a checkpoint cannot be written."""
+    Returns True when all steps are done, False when SIGINT, SIGTERM (also at the last step) or ``stop`` ended it, with
+    all saved. RuntimeError if the loss is not finite (names the step) or a checkpoint cannot be written."""
     if options["crop"] % model.stride:
         raise UserError(f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which the network "
                         "shrinks images.")
@@ -92,8 +97,10 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
     checkpoints = Checkpoints(run)
     state = checkpoints.restore(module, ema, optimizer)
     first, elapsed, worked = state["step"], state.get("seconds", 0.0), state.get("cpu_seconds", 0.0) - time.process_time()
+    if accelerator.scaler and state.get("scaler"):
+        accelerator.scaler.load_state_dict(state["scaler"])
     objective, optimizer = accelerator.prepare(model, optimizer)
-    metrics = _Metrics(run / "metrics.jsonl", first, log) if main else None
+    metrics = _Metrics(run / "metrics.jsonl", first) if main else None
     draws = iter(stream_loader(stream, first * batch, batch // parts, options["workers"],
                                rank=accelerator.process_index, world=world))
     end = min(options["steps"], options["stop"] or options["steps"])
@@ -101,26 +108,32 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
     def save(step: int) -> None:
         if main:
             checkpoints.save(step, module, ema, optimizer, seconds=elapsed + time.monotonic() - started,
-                             cpu_seconds=worked + time.process_time())
+                             cpu_seconds=worked + time.process_time(),
+                             scaler=accelerator.scaler and accelerator.scaler.state_dict())
             if on_save:
                 on_save(ema.module.state_dict())
 
     def stopping() -> bool:   # together: a process that left alone would leave the others waiting for its gradients
-        if world == 1:
-            return bool(signals)
-        return bool(accelerator.reduce(torch.tensor(float(bool(signals)), device=accelerator.device), "sum"))
+        if world > 1 and accelerator.reduce(torch.tensor(float(bool(stops)), device=accelerator.device), "sum"):
+            stops.append(signal.SIGTERM)
+        return bool(stops)
 
     step, started, saved, seconds_saved = first, time.monotonic(), first, time.monotonic()
     bar = tqdm(initial=first, total=options["steps"], desc="training", unit="step", disable=not main,
                mininterval=1.0, dynamic_ncols=True)
-    with bar, _stop_signals() as signals:
+    with bar, _stop_signals():
         model.train()
         while step < end and not stopping():
             rate = learning_rate(step, *(options[k] for k in ("lr", "steps", "warmup", "schedule")))
             for group in optimizer.param_groups:
                 group["lr"] = rate
             model.progress = step / options["steps"]
-            losses = _accumulate(accelerator, objective, draws, options["accumulate"], batch, seed, step)
+            try:
+                losses = _accumulate(accelerator, objective, draws, options["accumulate"], batch, seed, step)
+            except RuntimeError:
+                if stops and world == 1:   # the signal has ended the loader's workers too; the weights are as of step
+                    break
+                raise
             total = sum(losses.values())
             norm = float(accelerator.clip_grad_norm_(module.parameters(), options["clip"]))
             if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
@@ -134,24 +147,32 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
             speed = (step - first) * batch / spent
             bar.update()
             bar.set_postfix(loss=f"{total:.4f}", images_s=f"{speed:.1f}", refresh=False)
-            if main and (step % options["log_every"] == 0 or step == end):
-                metrics.write({"step": step, "images": step * batch, "loss": total, **losses, "lr": rate,
-                               "grad_norm": norm, "images_per_second": speed, "seconds": elapsed + spent,
-                               "cpu_seconds": worked + time.process_time()})
-            if main and on_sample and (step % options["sample_every"] == 0 or step == options["steps"]):
-                with averaged(module, ema):
-                    on_sample(model, step)
-                model.train()
+            line = {"step": step, "images": step * batch, "loss": total, **losses, "lr": rate, "grad_norm": norm,
+                    "images_per_second": speed, "seconds": elapsed + spent, "cpu_seconds": worked + time.process_time()}
+            logged = main and (step % options["log_every"] == 0 or step == end)
+            if logged:
+                metrics.write(line)
+            try:
+                if logged and log:
+                    log(line)
+                if main and on_sample and (step % options["sample_every"] == 0 or step == options["steps"]):
+                    with averaged(module, ema):
+                        on_sample(model, step)
+                    model.train()
+            except Exception:   # a picture or a logger must not cost the steps since the last checkpoint
+                with suppress(Exception):
+                    save(step)
+                raise
             if step % options["save_every"] == 0 or time.monotonic() - seconds_saved > options["save_seconds"]:
                 save(step)
                 saved, seconds_saved = step, time.monotonic()
-    if step > saved or not checkpoints.latest():
-        save(step)
-    elif main and on_save and step == first:   # a kill may have come between the checkpoint and this
-        on_save(ema.module.state_dict())
+        if step > saved or not checkpoints.latest():
+            save(step)
+        elif main and on_save and step == first:   # a kill may have come between the checkpoint and this
+            on_save(ema.module.state_dict())
     module.load_state_dict(ema.module.state_dict())
     accelerator.wait_for_everyone()
-    return step >= options["steps"]
+    return step >= options["steps"] and not stopping()
 
 
 def _accumulate(accelerator, objective, draws, rounds, batch, seed, step) -> dict[str, float]:
@@ -198,22 +219,22 @@ def averaged(module: nn.Module, ema: AveragedModel):
 class _Metrics:
     """``metrics.jsonl``: one line per logged step; lines after the checkpoint that a run resumes from are dropped."""
 
-    def __init__(self, path: Path, first: int, log: Callable[[dict], None] | None):
-        self.path, self.log = path, log
+    def __init__(self, path: Path, first: int):
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= first]
+            kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= first]
             write_atomically(path, lambda p: p.write_text("".join(line + "\n" for line in kept)))
 
     def write(self, line: dict) -> None:
-        with open(self.path, "a") as handle:
+        with naming(self.path), open(self.path, "a") as handle:
             handle.write(json.dumps(line) + "\n")
-        if self.log:
-            self.log(line)
+            handle.flush()
+            os.fsync(handle.fileno())
 
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):   # the half-written last line of a killed run
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):   # the half-written last line of a killed run
         return math.inf

@@ -1,12 +1,12 @@
-"""Score a trained run: ``python scripts/evaluate.py run=runs/derain-brownian sampler.nfe=10``; again to go on."""
+"""Score methods: ``python scripts/evaluate.py run=runs/derain-brownian sampler.nfe=10``; the same command again goes on.
 
-from irbridge.config import run_cli
+``python scripts/evaluate.py -m task=derain,dehaze method=irbridge,ddim,classical`` scores the shipped adapters.
+"""
 
+import sys
 
-def main(cfg):
-    from irbridge.runs import evaluate_run
-    evaluate_run(cfg)
-
+from irbridge.cli import main
 
 if __name__ == "__main__":
-    run_cli(main, "evaluate")
+    sys.argv.insert(1, "evaluate")
+    main()

@@ -57,7 +57,7 @@ def test_train_writes_everything_and_again_changes_nothing(debug, command, tmp_p
     assert status == 0, err
     assert "posterior, 3 calls" in out and "Plain regression" in out
     results = Path(out.split("Wrote: ")[1].strip())
-    assert results.is_dir() and len(list(results.rglob("*.png"))) == 7 * 2
+    assert results.is_dir() and len(list(results.rglob("*.png"))) == (8 + 1) * 2   # the classical method, and the clean ones
     again = command("evaluate", f"run={run}", "size=32", "limit=2", "sampler.steps=3", "sampler.rule=posterior")[1]
     assert again == out
     clean, degraded = save_images(tmp_path / "clean", 2), save_images(tmp_path / "degraded", 2, seed=1)
