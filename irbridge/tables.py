@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -12,47 +14,103 @@ from irbridge.errors import UserError
 from irbridge.metrics import bootstrap_interval
 
 REQUIRED = "name", "task", "row", "protocol", "psnr", "ssim"
+# Name, digits, whether higher is better.
+SCORES = {"psnr": ("PSNR", 2, True), "ssim": ("SSIM", 4, True), "lpips": ("LPIPS", 4, False)}
+TASKS = "derain", "dehaze", "desnow", "raindrop", "lowlight", "inpaint", "deblur", "denoise", "sr"
+# The records' "method" and its name, in the order of a table's rows; unknown ones come before the last two.
+METHODS = {"identity": "Degraded input", "classical": "Classical", "regression": "Plain regression",
+           "bridge": "Bridge from scratch", "anchor": "Anchor g(y) alone", "ddim_noise": "DDIM from noise",
+           "ddim": "DDIM", "dpmpp": "DPM-Solver++(2M)", "irbridge_y": "IRBridge, end y", "irbridge": "IRBridge"}
+HELD_BACK = "held-back images"
 
 
 @dataclass(frozen=True)
 class Row:
     """Means over one method's images, several draws (seeds) of one averaged first; None where one lacks the score.
 
-    task, row and protocol are the records'; ``run`` is the run's folder below a folder of runs; ``setting`` is what
-    else must agree for a comparison, the records' data and size; ``images`` are names; psnr is in dB, ``interval`` the
-    95 % bootstrap interval of its mean."""
+    task, row, protocol, method (a short key) and nfe (network calls) are the records'; ``run`` is the run's folder
+    below a folder of runs; ``setting`` is what else must agree for a comparison, the records' data and size; ``images``
+    are names; psnr is in dB; ``interval`` (of PSNR), ``ssim_interval`` and ``lpips_interval`` are the 95 % bootstrap
+    intervals of the means over images."""
     task: str
     row: str
     protocol: str
     run: str
     setting: tuple
+    nfe: int | None
     images: frozenset[str]
     psnr: float
     interval: tuple[float, float]
     ssim: float
+    ssim_interval: tuple[float, float]
     lpips: float | None
+    lpips_interval: tuple[float, float] | None
     seconds: float | None
+    method: str | None = None
 
     @property
     def label(self) -> str:
-        return f"{self.row} [{self.run}]" if self.run else self.row
+        calls = "" if self.nfe is None or f" {self.nfe} call" in self.row else f", {self.nfe} calls"
+        return f"{self.row}{calls}" + (f" [{self.run}]" if self.run else "")
+
+    @property
+    def name(self) -> str:
+        """The method's name without its settings; the row's label for "outputs" (anyone's images) and for none."""
+        return self.row if self.method in (None, "outputs") else METHODS.get(self.method, self.method)
+
+    def about(self, key: str) -> str | None:
+        """The setting's "data" or "size"."""
+        return dict(s.split(" ", 1) for s in self.setting).get(key)
+
+    def bounds(self, score: str) -> tuple[float, float] | None:
+        return self.interval if score == "psnr" else getattr(self, f"{score}_interval")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a language writes best, second and missing cells, the arrows, plus-minus and any text."""
+    best: str
+    second: str
+    missing: str
+    up: str
+    down: str
+    within: str
+    escape: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Formatted cells; ``groups`` are (title, width) of columns under one title, the first column left out."""
+    caption: str
+    groups: list[tuple[str, int]]
+    headings: list[str]
+    body: list[list[str]]
+
+
+def record_files(path: str | Path) -> list[tuple[Path, str]]:
+    """Every ``records*.jsonl`` (one per process of a shared evaluation) below a folder, with its run's folder or ""."""
+    path, files = Path(path), []
+    for file in sorted(path.rglob("records*.jsonl")):
+        parts = file.relative_to(path).parts
+        depth = next((i for i, part in enumerate(parts) if part in ("results", "evaluations")), 0)
+        files.append((file, "/".join(parts[:depth])))
+    return files
 
 
 def read_records(path: str | Path) -> list[dict]:
-    """Records of one ``records.jsonl`` or of all below a folder; a last line cut short by a kill is dropped. Below a
-    folder of runs, each record also gets its run's folder as "run". UserError if there are no records, or for a corrupt
-    line (names file and line)."""
+    """Records of one ``records*.jsonl`` or of all below a folder, each once; a last line cut short by a kill is
+    dropped. Below a folder of runs, each record also gets its run's folder as "run". UserError if there are no records,
+    or for a corrupt line (names file and line)."""
     path = Path(path)
-    if path.is_file():
-        return _read(path)
-    records = []
-    for file in sorted(path.rglob("records.jsonl")):
-        parts = file.relative_to(path).parts
-        depth = next((i for i, part in enumerate(parts) if part in ("results", "evaluations")), 0)
-        records += [record | ({"run": "/".join(parts[:depth])} if depth else {}) for record in _read(file)]
-    if not records:
+    files = [(path, "")] if path.is_file() else record_files(path)
+    records = [record | ({"run": run} if run else {}) for file, run in files for record in _read(file)]
+    if not records and not path.is_file():
         raise UserError(f"There are no records below {path}; give the folder of a scored run.")
-    return records
+    once: dict[str, dict] = {}
+    for r in records:
+        same = [r.get(k) for k in (*REQUIRED, "lpips", "run", "data", "size", "seed", "nfe", "weights")]
+        once.setdefault(json.dumps(same), r)
+    return list(once.values())
 
 
 def _read(path: Path) -> list[dict]:
@@ -63,20 +121,24 @@ def _read(path: Path) -> list[dict]:
             if record is not None:
                 if missing := [k for k in REQUIRED if record.get(k) is None]:
                     raise ValueError(f"no {missing[0]}")
+                if wrong := [k for k in SCORES if record.get(k) is not None and not isfinite(record[k])]:
+                    raise ValueError(f"{wrong[0]} is no number")
                 records.append(record)
-        except (ValueError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             if number < len(lines):   # the last piece has no newline: it was being written
                 raise UserError(f"{path}, line {number}, is no record ({error}); delete that line.") from None
     return records
 
 
 def aggregate(records: list[dict]) -> list[Row]:
-    """One :class:`Row` per (task, row, protocol) of each run, data and size; by task, then PSNR upwards. UserError if
-    an image has two different scores for one row and seed (two settings behind one name)."""
+    """One :class:`Row` per (task, row, protocol) of each run, data, size and nfe; by task, then PSNR upwards. UserError
+    if an image has two different scores for one row and seed (two settings behind one name)."""
     groups: dict[tuple, dict[str, dict]] = {}
+    methods: dict[tuple, str | None] = {}
     for r in records:
         setting = tuple(f"{k} {r[k]}" for k in ("data", "size") if r.get(k) is not None)
-        key = r["task"], r["row"], r["protocol"], r.get("run", ""), setting
+        key = r["task"], r["row"], r["protocol"], r.get("run", ""), setting, r.get("nfe")
+        methods[key] = methods.get(key) or r.get("method")
         draws = groups.setdefault(key, {}).setdefault(r["name"], {})
         if draws.setdefault(r.get("seed"), r)["psnr"] != r["psnr"]:
             raise UserError(f"{r['task']}, {r['row']!r} has two different scores of {r['name']} for one "
@@ -84,9 +146,10 @@ def aggregate(records: list[dict]) -> list[Row]:
     rows = []
     for key, images in groups.items():
         scores = {k: [_mean([d.get(k) for d in draws.values()]) for draws in images.values()]
-                  for k in ("psnr", "ssim", "lpips", "seconds")}
-        means = {k: _mean(v) for k, v in scores.items()}
-        rows.append(Row(*key, frozenset(images), interval=bootstrap_interval(scores["psnr"]), **means))
+                  for k in (*SCORES, "seconds")}
+        bounds = [None if None in scores[k] else bootstrap_interval(scores[k]) for k in SCORES]
+        rows.append(Row(*key, frozenset(images), **{k: _mean(v) for k, v in scores.items()}, method=methods[key],
+                        **dict(zip(("interval", "ssim_interval", "lpips_interval"), bounds))))
     return sorted(rows, key=lambda row: (row.task, row.protocol, row.setting, row.psnr))
 
 
@@ -94,64 +157,125 @@ def _mean(values: list) -> float | None:
     return None if None in values else float(np.mean(values))
 
 
-def to_markdown(rows: list[Row]) -> str:
-    """One table per comparison: best in bold, second underlined, missing as an em dash."""
-    text, style = [], ("**{}**", "<u>{}</u>", "—", lambda s: s.replace("|", "\\|"), "↑", "↓")
-    for caption, headings, body in _tables(rows, *style):
-        lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *body]
-        text.append(f"{caption}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
-    return "\n\n".join(text)
-
-
-def to_latex(rows: list[Row]) -> str:
-    """The same tables for LaTeX, which needs the package booktabs."""
-    text, style = [], ("\\textbf{{{}}}", "\\underline{{{}}}", "---", _escape, "$\\uparrow$", "$\\downarrow$")
-    for caption, headings, body in _tables(rows, *style):
-        head, *lines = (" & ".join(line) + " \\\\" for line in [headings, *body])
-        start = f"\\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}"
-        text.append("\n".join(["\\begin{table}", "\\centering", f"\\caption{{{caption}}}", start, "\\toprule",
-                               head, "\\midrule", *lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
-    return "\n\n".join(text)
-
-
-def to_csv(rows: list[Row]) -> str:
-    """All rows with full numbers, the protocol and the image count in columns; missing is empty."""
-    lines = [{"task": r.task, "method": r.label, "protocol": r.protocol, "setting": ", ".join(r.setting),
-              "images": len(r.images), "psnr": r.psnr, "psnr_low": r.interval[0], "psnr_high": r.interval[1],
-              "ssim": r.ssim, "lpips": r.lpips, "seconds": r.seconds} for r in rows]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, lines[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue().rstrip("\n")
-
-
-def _tables(rows: list[Row], best: str, second: str, missing: str, escape, up: str, down: str):
-    """Yields (caption, headings, cells) per set of rows that may be ranked together."""
+def comparisons(rows: list[Row]) -> list[list[Row]]:
+    """Rows that may be ranked together: of one task, protocol, setting and set of images."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault((row.task, row.protocol, row.setting, row.images), []).append(row)
-    for (task, protocol, setting, images), group in groups.items():
-        caption = escape("; ".join([f"{task}: {protocol}", *setting, f"images {len(images)}"]) + ".")
-        luma = " (Y)" * protocol.startswith("y,")
-        columns = {
-            "Method": [escape(r.label) for r in group],
-            f"PSNR{luma} {up}": _ranked([r.psnr for r in group], 2, True, best, second, missing),
-            escape("95 %"): [f"{r.interval[0]:.2f} to {r.interval[1]:.2f}" for r in group],
-            f"SSIM{luma} {up}": _ranked([r.ssim for r in group], 4, True, best, second, missing),
-            f"LPIPS {down}": _ranked([r.lpips for r in group], 4, False, best, second, missing),
-            "s/image": [missing if r.seconds is None else f"{r.seconds:.3f}" for r in group]}
-        yield caption, list(columns), [list(line) for line in zip(*columns.values())]
+    return list(groups.values())
 
 
-def _ranked(values: list, digits: int, higher: bool, best: str, second: str, missing: str) -> list[str]:
+def by_comparison(rows: list[Row], style: Style) -> list[Table]:
+    """One table per comparison, a row per method."""
+    return [_one_task(group, style) for group in comparisons(rows)]
+
+
+def _one_task(group: list[Row], style: Style) -> Table:
+    row = group[0]
+    caption = "; ".join([f"{row.task}: {row.protocol}", *row.setting, f"images {len(row.images)}"])
+    columns = {"Method": [style.escape(r.label) for r in group]}
+    for score in SCORES:
+        cells = ranked([getattr(r, score) for r in group], score, style)
+        columns[heading(score, row.protocol, style)] = [
+            cell + between(r, score, " [{:.{digits}f}, {:.{digits}f}]") for cell, r in zip(cells, group)]
+    columns["s/image"] = [style.missing if r.seconds is None else f"{r.seconds:.3f}" for r in group]
+    brackets = " Brackets: 95 % bootstrap interval over images." if len(row.images) > 1 else ""
+    body = [list(line) for line in zip(*columns.values())]
+    return Table(style.escape(f"{caption}.{brackets}"), [], list(columns), body)
+
+
+def heading(score: str, protocol: str, style: Style) -> str:
+    name, _, higher = SCORES[score]
+    return f"{name}{' (Y)' * (protocol.startswith('y,') and score != 'lpips')} {style.up if higher else style.down}"
+
+
+def between(row: Row, score: str, form: str) -> str:
+    """The interval (low, high, half its width) as text; empty where one image leaves none."""
+    bounds = row.bounds(score)
+    if bounds is None or len(row.images) < 2:
+        return ""
+    return form.format(*bounds, half=(bounds[1] - bounds[0]) / 2, digits=SCORES[score][1] - 1)
+
+
+def ranked(values: list, score: str, style: Style) -> list[str]:
     """Formatted cells, ranked as they are shown, so that values that look equal are marked alike."""
+    _, digits, higher = SCORES[score]
     cells = [None if v is None else f"{v:.{digits}f}" for v in values]
     order = sorted(set(cells) - {None}, key=float, reverse=higher)
-    marks = dict(zip(order, (best, second))) if len(order) > 1 else {}
-    return [missing if c is None else marks.get(c, "{}").format(c) for c in cells]
+    marks = dict(zip(order, (style.best, style.second))) if len(order) > 1 else {}
+    return [style.missing if c is None else marks.get(c, "{}").format(c) for c in cells]
+
+
+def to_markdown(rows: list[Row], layout: Callable[[list[Row], Style], list[Table]] = by_comparison) -> str:
+    """Tables with best in bold, second underlined, missing as an em dash; columns of one title share a cell."""
+    text = []
+    style = Style("**{}**", "<u>{}</u>", "—", "↑", "↓", " ±", lambda s: " ".join(s.split()).replace("|", "\\|"))
+    for table in layout(rows, style):
+        lines = [_shared(line, table, style.missing) for line in [table.headings, *table.body]]
+        titles = ["", *(f"{title}: " for title, _ in table.groups)]
+        lines[0] = [t + cell for t, cell in zip(titles, lines[0])] if table.groups else lines[0]
+        lines.insert(1, ["---"] + ["---:"] * (len(lines[0]) - 1))
+        text.append(f"{table.caption}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+    return "\n\n".join(text)
+
+
+def _shared(line: list[str], table: Table, missing: str) -> list[str]:
+    """A line whose cells of one group are joined by slashes; one dash where all of them are missing."""
+    if not table.groups:
+        return line
+    joined, rest = line[:1], iter(line[1:])
+    for _, width in table.groups:
+        cells = [next(rest) for _ in range(width)]
+        joined.append(missing if set(cells) == {missing} else " / ".join(cells))
+    return joined
+
+
+def to_latex(rows: list[Row], layout: Callable[[list[Row], Style], list[Table]] = by_comparison) -> str:
+    """The same tables for LaTeX, which needs the package booktabs; grouped columns also need graphicx."""
+    text = []
+    style = Style("\\textbf{{{}}}", "\\underline{{{}}}", "---", "$\\uparrow$", "$\\downarrow$", " $\\pm$ ", _escape)
+    for table in layout(rows, style):
+        head, *lines = (" & ".join(line) + " \\\\" for line in [table.headings, *table.body])
+        wide, titles = ("*", _titles(table.groups)) if table.groups else ("", [])
+        start = f"\\begin{{tabular}}{{l{'r' * (len(table.headings) - 1)}}}"
+        fit = ["\\resizebox{\\textwidth}{!}{%"] if wide else []
+        text.append("\n".join([f"\\begin{{table{wide}}}", "\\centering", f"\\caption{{{table.caption}}}", *fit, start,
+                               "\\toprule", *titles, head, "\\midrule", *lines, "\\bottomrule",
+                               "\\end{tabular}" + "}" * bool(wide), f"\\end{{table{wide}}}"]))
+    return "\n\n".join(text)
+
+
+def _titles(groups: list[tuple[str, int]]) -> list[str]:
+    """The line of titles above the headings, and the rules below them."""
+    titles, rules, column = [""], [], 2
+    for title, width in groups:
+        titles.append(f"\\multicolumn{{{width}}}{{c}}{{{title}}}")
+        rules.append(f"\\cmidrule(lr){{{column}-{column + width - 1}}}")
+        column += width
+    return [" & ".join(titles) + " \\\\", " ".join(rules)]
 
 
 def _escape(text: str) -> str:
     special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "—": "---"}
     return "".join(special.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
+
+
+def to_csv(rows: list[Row]) -> str:
+    """All rows with full numbers, the protocol and the image count in columns; missing is empty."""
+    return csv_text([{"task": r.task, "method": r.label, "protocol": r.protocol, "setting": ", ".join(r.setting),
+                      "images": len(r.images), **numbers(r), "seconds": r.seconds} for r in rows])
+
+
+def numbers(row: Row) -> dict[str, float | None]:
+    """Each score and its interval under the names of a CSV's columns."""
+    return {f"{k}{end}": value for k in SCORES for end, value in zip(
+        ("", "_low", "_high"), (getattr(row, k), *(row.bounds(k) or (None, None))))}
+
+
+def csv_text(lines: list[dict]) -> str:
+    """CSV of dictionaries, whose keys are the columns; missing is empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(k for line in lines for k in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue().rstrip("\n")

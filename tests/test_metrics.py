@@ -204,6 +204,13 @@ def test_bootstrap_interval_is_the_normal_one():
     assert bootstrap_interval([7.0]) == (7.0, 7.0)
 
 
+def test_bootstrap_interval_is_that_of_draw_after_draw():
+    values = np.random.default_rng([4]).random(600)
+    rng = np.random.default_rng([0])
+    means = [np.mean([values[i] for i in rng.integers(0, 600, 600)]) for _ in range(2000)]
+    assert bootstrap_interval(values) == pytest.approx(np.percentile(means, (2.5, 97.5)), rel=1e-12)
+
+
 def test_grid_places_tiles():
     red, small = np.zeros((20, 30, 3)), np.zeros((10, 30, 3))
     red[..., 0] = 1

@@ -12,6 +12,7 @@ import pytest
 
 from irbridge.errors import UserError
 from irbridge.tables import aggregate, read_records, to_csv, to_latex, to_markdown
+from irbridge.tables_command import main
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "make_tables.py"
 RGB, Y = "rgb, 8 bit, crop 0, reference clean", "y, 8 bit, crop 0, reference clean"
@@ -72,10 +73,31 @@ def test_markdown_marks_best_and_second():
     found = cells(to_markdown(aggregate(three())))
     psnr, ssim, lpips = "PSNR ↑", "SSIM ↑", "LPIPS ↓"
     assert list(found) == ["low_1 & co", "mid/50%", "high"]
-    assert [found[r][psnr] for r in found] == ["20.00", "<u>25.00</u>", "**28.00**"]
-    assert [found[r][ssim] for r in found] == ["**0.9500**", "0.8000", "<u>0.9000</u>"]
-    assert [found[r][lpips] for r in found] == ["**0.0500**", "<u>0.2000</u>", "—"]
-    assert f"derain: {RGB}; images 2." in to_markdown(aggregate(three()))
+    assert [found[r][psnr].split(" ")[0] for r in found] == ["20.00", "<u>25.00</u>", "**28.00**"]
+    assert [found[r][ssim].split(" ")[0] for r in found] == ["**0.9500**", "0.8000", "<u>0.9000</u>"]
+    assert [found[r][lpips].split(" ")[0] for r in found] == ["**0.0500**", "<u>0.2000</u>", "—"]
+    assert f"derain: {RGB}; images 2. Brackets: 95 % bootstrap" in to_markdown(aggregate(three()))
+
+
+def test_every_score_has_its_interval_over_images():
+    ssim, lpips = {"a": 0.5, "b": 0.7, "c": 0.9}, {"a": 0.25, "b": 0.15, "c": 0.35}
+    row, = aggregate([record(n, psnr=100 * ssim[n], ssim=ssim[n], lpips=lpips[n]) for n in "abc"])
+    low, high = row.interval   # affine in each other, so the intervals are too
+    assert row.ssim_interval == pytest.approx((low / 100, high / 100)) and 0.5 <= low / 100 < 0.7 < high / 100 <= 0.9
+    assert 0.15 <= row.lpips_interval[0] < row.lpips < row.lpips_interval[1] <= 0.35
+    found = cells(to_markdown([row]))["ours"]
+    assert found["PSNR ↑"] == f"70.00 [{low:.1f}, {high:.1f}]"
+    assert found["SSIM ↑"] == f"0.7000 [{low / 100:.3f}, {high / 100:.3f}]"
+    assert found["LPIPS ↓"] == "0.2500 [{:.3f}, {:.3f}]".format(*row.lpips_interval)
+    line, = csv.DictReader(to_csv([row]).splitlines())
+    for score, bounds in (("psnr", row.interval), ("ssim", row.ssim_interval), ("lpips", row.lpips_interval)):
+        assert (float(line[f"{score}_low"]), float(line[f"{score}_high"])) == bounds
+
+
+def test_one_image_leaves_no_interval_to_show_and_no_score_has_none():
+    row, = aggregate([record("a", lpips=None)])
+    assert row.lpips_interval is None and cells(to_markdown([row]))["ours"]["PSNR ↑"] == "30.00"
+    assert next(csv.DictReader(to_csv([row]).splitlines()))["lpips_low"] == ""
 
 
 def test_equal_as_shown_is_marked_alike():
@@ -89,10 +111,11 @@ def test_latex_marks_and_escapes():
     body = text.split("\\midrule")[1].split("\\bottomrule")[0].strip().splitlines()
     found = [[c.strip() for c in line.removesuffix("\\\\").replace("\\&", "and").split("&")] for line in body]
     assert [line[0] for line in found] == ["low\\_1 and co", "mid|50\\%", "high"]
-    assert [line[1] for line in found] == ["20.00", "\\underline{25.00}", "\\textbf{28.00}"]
-    assert [line[4] for line in found] == ["\\textbf{0.0500}", "\\underline{0.2000}", "---"]
-    assert text.count("{") == text.count("}") and "\\begin{tabular}{lrrrrr}" in text
-    assert f"\\caption{{derain: {RGB}; images 2.}}" in text
+    assert [line[1] for line in found] == ["20.00 [20.0, 20.0]", "\\underline{25.00} [25.0, 25.0]",
+                                           "\\textbf{28.00} [28.0, 28.0]"]
+    assert [line[3].split(" ")[0] for line in found] == ["\\textbf{0.0500}", "\\underline{0.2000}", "---"]
+    assert text.count("{") == text.count("}") and "\\begin{tabular}{lrrrr}" in text
+    assert f"\\caption{{derain: {RGB}; images 2. Brackets: 95 \\% bootstrap" in text
     assert "a\\textbackslash{}b\\textasciicircum{}\\{" in to_latex(aggregate([record(row="a\\b^{")]))
 
 
@@ -121,7 +144,8 @@ def test_a_kills_half_line_is_dropped_and_others_are_named(tmp_path):
     write(path, [record("a")], '{"name": "b", "ro\n' + json.dumps(record("c")) + "\n")
     with pytest.raises(UserError, match="records.jsonl, line 2"):
         read_records(path)
-    for bad in ("[]", "7", '{"name": "b"}', json.dumps(record(psnr=None))):
+    for bad in ("[]", "7", '{"name": "b"}', json.dumps(record(psnr=None)), json.dumps(record(ssim="high")),
+                json.dumps(record(lpips=float("nan")))):
         write(path, [record("a")], bad + "\n")
         with pytest.raises(UserError, match="line 2"):
             read_records(path)
@@ -144,6 +168,25 @@ def test_folders_are_read_recursively_and_runs_kept_apart(tmp_path):
             read_records(tmp_path / folder)
 
 
+def test_files_of_many_processes_are_one_and_each_record_counts_once(tmp_path):
+    folder = tmp_path / "results" / "ours"
+    write(folder / "records.jsonl", [record("a"), record("b", psnr=20.0)])
+    write(folder / "records-1.jsonl", [record("c", psnr=40.0), record("a") | {"seconds": 9.0}])
+    write(folder / "records-11.jsonl", [record("d", psnr=10.0)])
+    found = read_records(tmp_path)
+    assert sorted(r["name"] for r in found) == list("abcd")
+    row, = aggregate(found)
+    assert row.psnr == 25 and row.images == set("abcd")
+    write(folder / "records-2.jsonl", [record("b", psnr=21.0)])
+    with pytest.raises(UserError, match="two different scores of b"):
+        aggregate(read_records(tmp_path))
+
+
+def test_call_counts_under_one_label_are_rows_of_their_own():
+    rows = aggregate([record(psnr=20.0 + n, nfe=n) for n in (1, 5)] + [record(row="x, 3 calls", nfe=3)])
+    assert [r.label for r in rows] == ["ours, 1 calls", "ours, 5 calls", "x, 3 calls"]
+
+
 def command(*words, **env):
     return subprocess.run([sys.executable, SCRIPT, *map(str, words)], capture_output=True, text=True,
                           check=False, env=os.environ | {"PYTHONIOENCODING": "utf-8"} | env)
@@ -153,22 +196,28 @@ def test_the_command(tmp_path):
     write(tmp_path / "results" / "x" / "records.jsonl", three())
     rows = aggregate(read_records(tmp_path))
     assert command(tmp_path).stdout == to_markdown(rows) + "\n"
-    done = command(tmp_path, "format=csv", f"output={tmp_path / 'table.csv'}")
-    assert (done.returncode, done.stdout) == (0, "")
+    main([str(tmp_path), "format=csv", f"output={tmp_path / 'table.csv'}"])
     assert (tmp_path / "table.csv").read_text() == to_csv(rows) + "\n"
 
 
 @pytest.mark.parametrize("words, named", [
     (["FOLDER", "form=csv"], "the keys are format and output"), (["FOLDER", "format=word"], "md, latex, csv"),
+    (["FOLDER", "layout=wide"], "methods or tasks"), (["FOLDER", "weights=w.pth"], "goes with format=fid"),
+    (["FOLDER", "format=html", "images=0"], "1 or more"), (["FOLDER", "format=nfe"], "output=FILE.png"),
+    (["FOLDER", "format=nfe", "output=x.png"], "nfe"), (["FOLDER", "format=iqa"], "metrics=niqe"),
+    (["FOLDER", "format=fid"], "save_images=true"),
     ([], "Give one folder"), (["nowhere"], "nowhere"), (["FOLDER", "output=/nowhere/t.md"], "/nowhere/t.md")])
 def test_the_commands_mistakes(tmp_path, words, named):
     write(tmp_path / "records.jsonl", three())
-    done = command(*[str(tmp_path) if w == "FOLDER" else w for w in words])
-    assert done.returncode == 2 and named in done.stderr and len(done.stderr.splitlines()) == 1
+    with pytest.raises(UserError, match=named.replace(".", "[.]")):
+        main([str(tmp_path) if w == "FOLDER" else w for w in words])
 
 
-def test_the_commands_traceback_on_request():
-    assert "Traceback" in command("nowhere", IRBRIDGE_DEBUG="1").stderr
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_a_mistake_ends_the_command_with_one_line_or_on_request_a_traceback(debug):
+    done = command("nowhere", IRBRIDGE_DEBUG=debug)
+    assert "nowhere" in done.stderr and ("Traceback" in done.stderr) == (debug == "1")
+    assert debug == "1" or (done.returncode == 2 and len(done.stderr.splitlines()) == 1)
 
 
 def test_interval_is_over_images_not_draws():
