@@ -1,0 +1,85 @@
+"""A trained run as a folder to hand on: half-precision weights, both configs, a picture and a model card."""
+
+import json
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from irbridge.build import find, from_pretrained, test_pairs
+from irbridge.checkpoint import load_weights, read_json, save_weights, write_atomically, write_json
+from irbridge.config import plain
+from irbridge.data import ImageSource
+from irbridge.errors import UserError
+from irbridge.images import to_bytes
+from irbridge.runs import picture
+from irbridge.tables import aggregate, read_records, to_markdown
+
+PRIVATE = "run", "run_root", "name", "logger"   # of the trainer's machine, of no use to others
+
+
+def export_run(cfg: DictConfig) -> None:
+    """Write ``output/{model.safetensors,config.json,run.json,README.md,restored.jpg}`` of a finished run. UserError if it
+    has no weights, or a folder of results no records."""
+    options, run, output = plain(cfg), find(cfg.run), Path(cfg.output)
+    model, settings = from_pretrained(run), read_json(run / "run.json")
+    tables = "\n\n".join(to_markdown(aggregate(read_records(folder))) for folder in options["results"])
+    save_weights(output / "model.safetensors", load_weights(run / "model.safetensors"), torch.float16)
+    write_json(output / "config.json", read_json(run / "config.json"))
+    write_json(output / "run.json", {k: v for k, v in settings.items() if k not in PRIVATE})
+    shot = Image.fromarray(to_bytes(picture(model, test_pairs(settings, options["size"]), settings["seed"], 3)))
+    write_atomically(output / "restored.jpg", lambda p: shot.save(p, format="JPEG", quality=88))
+    text = card(settings, read_json(run / "config.json"), _last(run), _parameters(model), tables, options)
+    write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
+    print(f"Wrote: {output}")
+
+
+def card(settings: dict, config: dict, last: dict, parameters: int, tables: str, options: dict) -> str:
+    """The model card, Markdown. ``last``: the last line of the run's metrics; ``tables``: scores with their protocol;
+    ``options["weak"]``: what it is bad at; ``options["machine"]``: what it was trained on."""
+    task, trainer, data = settings["task"]["name"], settings["trainer"], settings["data"]
+    degradation = (settings["task"].get("degradation") or {}).get("_target_", "pairs of photographs")
+    source = data.get("train") or data.get("clean")
+    count = f"{len(ImageSource(find(source)))} photographs of `{source}`" if find(source).exists() else f"`{source}`"
+    prior = config["backbone"]["pretrained"] or "the embedded prior (`data/prior`)"
+    command = f"irbridge restore task={task} input=photo.jpg" if options["shipped"] else \
+        f"irbridge restore run={options['output']} input=photo.jpg"
+    amount = f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px: {last['images']} crops"
+    return f"""# {task}: {config["method"]}, {config["bridge"]["_target_"].rsplit(".", 1)[-1]} bridge, end {config["endpoint"]}
+
+![degraded, each network call, restored, clean](restored.jpg)
+
+Use: `{command}`. Every key is in `run.json`.
+
+| | |
+|---|---|
+| Frozen prior | {prior}, SHA-256 {config["backbone"].get("digest", "")[:12]} |
+| Trained | {parameters / 1e6:.2f} M parameters, stored as float16 |
+| Data | {count}, degraded on the fly by `{degradation}` |
+| Training | {amount}; seed {settings["seed"]} |
+| Time | {last["cpu_seconds"] / 60:.0f} core minutes, {last["seconds"] / 60:.0f} minutes by the clock |
+| Machine | {options["machine"]} |
+
+## Scores
+
+{tables or "None were given."}
+
+## What it is bad at
+
+{options["weak"]}
+
+For research use, as the photographs and the prior it was trained on. Restored images are estimates: they are no evidence.
+"""
+
+
+def _last(run: Path) -> dict:
+    try:
+        return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    except (OSError, IndexError, ValueError):
+        raise UserError(f"{run / 'metrics.jsonl'} is missing or damaged, so the card could not say what was trained; give "
+                        "the run's own folder.") from None
+
+
+def _parameters(model) -> int:
+    return sum(p.numel() for p in model.trainable().parameters())
