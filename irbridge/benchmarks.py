@@ -60,7 +60,7 @@ BENCHMARKS = {
         train="all|train", part="(snow100k-)?([sml])"),
     "raindrop": Benchmark(
         "RainDrop", "raindrop", "test_a/gt/0_clean.png and test_a/data/0_rain.png, or train/...",
-        ((f"(gt|clean)/(?P<key>[^/]+?)([-_]clean)?", f"(data|rain)/(?P<key>[^/]+?)([-_]rain)?"),), test="test_a|test",
+        (("(gt|clean)/(?P<key>[^/]+?)([-_]clean)?", "(data|rain)/(?P<key>[^/]+?)([-_]rain)?"),), test="test_a|test",
         part="(test_)(b)"),
     "lol": Benchmark("LOL v1", "lowlight", "eval15/high/1.png and eval15/low/1.png, or our485/...",
                      ((f"high/{KEY}", f"low/{KEY}"),), test="eval15|test", train="our485|train"),

@@ -1,5 +1,6 @@
 """Reading, writing and listing images, float32 (H, W, 3) in [0, 1]; and tensors of them, (3, H, W) in [-1, 1]."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     try:
         write_atomically(path, lambda p: Image.fromarray(to_bytes(image)).save(p, format="PNG"))
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); choose a writable folder.") from error
+        remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "choose a writable folder"
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); {remedy}.") from error
 
 
 def is_image(path: Path) -> bool:

@@ -21,7 +21,7 @@ from tifffile import PHOTOMETRIC, TiffFile
 
 from irbridge.checkpoint import write_atomically
 from irbridge.errors import UserError
-from irbridge.images import unreadable, to_bytes
+from irbridge.images import to_bytes, unreadable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 GREY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}

@@ -86,6 +86,13 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
+def stream(images):
+    from irbridge.data import CropStream, ImageSource
+    from irbridge.degradations import Noise
+    return CropStream(ImageSource(images), 16, 0, Noise())
+
+
+@pytest.fixture
 def small(backbone_folder, images):
     """Overrides that make any train command tiny."""
     return [f"backbone.pretrained={backbone_folder}", "adapter.channels=[8,8]", f"data.train={images}",

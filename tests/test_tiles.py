@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from irbridge.adapters import Trunk
 from irbridge.bridges import Brownian
 from irbridge.build import find, from_pretrained
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.model import Regression
-from irbridge.adapters import Trunk
 from irbridge.tiles import Tiles
 
 
