@@ -45,6 +45,8 @@ def card(settings: dict, config: dict, last: dict, parameters: int, tables: str,
     prior = config["backbone"]["pretrained"] or "the embedded prior (`data/prior`)"
     command = f"irbridge restore task={task} input=photo.jpg" if options["shipped"] else \
         f"irbridge restore run={options['output']} input=photo.jpg"
+    starts = [c["timesteps"].get("start") for c in (config, settings)]
+    level = f"| Prior's timesteps | from {starts[0]:g}, trained from {starts[1]:g} |\n" if None not in starts else ""
     amount = f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px: {last['images']} crops"
     return f"""# {task}: {config["method"]}, {config["bridge"]["_target_"].rsplit(".", 1)[-1]} bridge, end {config["endpoint"]}
 
@@ -55,7 +57,7 @@ Use: `{command}`. Every key is in `run.json`.
 | | |
 |---|---|
 | Frozen prior | {prior}, SHA-256 {config["backbone"].get("digest", "")[:12]} |
-| Trained | {parameters / 1e6:.2f} M parameters, stored as float16 |
+{level}| Trained | {parameters / 1e6:.2f} M parameters, stored as float16 |
 | Data | {count}, degraded on the fly by `{degradation}` |
 | Training | {amount}; seed {settings["seed"]} |
 | Time | {last["cpu_seconds"] / 60:.0f} core minutes, {last["seconds"] / 60:.0f} minutes by the clock |

@@ -72,7 +72,7 @@ CHECKS = {
     **{key: _whole(1, null=True) for key in ("evaluate.size", "evaluate.limit", "size", "limit", "steps", "tile")},
     "overlap": _whole(0),
     "batch": _whole(1),
-    "levels.median": POSITIVE,
+    **{key: POSITIVE for key in ("task.level", "levels.median")},
     "levels.spread": POSITIVE,
     "levels.wide": FRACTION,
     "stds": _each(POSITIVE),
