@@ -60,15 +60,17 @@ def save_pretrained(model: Restorer, folder: str | Path, config: dict, weights: 
 
 
 def from_pretrained(folder: str | Path, device="cpu", backbone: PixelBackbone | None = None) -> Restorer:
-    """A trained model from a run's folder (or any that ``save_pretrained`` wrote), ready to restore. UserError if the
-    folder or a file of it is missing or corrupt, or the backbone is not the one it was trained on."""
-    path = Path(folder) / "config.json"
+    """A trained model from a run's folder (or any that ``save_pretrained`` wrote; data/adapters/derain is found from
+    anywhere), ready to restore. UserError if the folder or a file of it is missing or corrupt, or the backbone is not the
+    one it was trained on."""
+    folder = find(str(folder))
+    path = folder / "config.json"
     config = read_json(path)
     missing = [k for k in (*MODEL_KEYS, *["objective"] * (config.get("method") == "bridge")) if k not in config]
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
     model = build_model(config, backbone)
-    load_into(model.trainable(), load_weights(Path(folder) / "model.safetensors"), str(folder))
+    load_into(model.trainable(), load_weights(folder / "model.safetensors"), str(folder))
     return model.to(device).eval()
 
 

@@ -45,7 +45,8 @@ def restore_run(cfg: DictConfig) -> None:
     fields = {k: v for k, v in options["sampler"].items() if v is not None and k != "steps"}   # nfe says the same
     fields |= {"nfe": options["steps"]} if options["steps"] else {}
     settings = {"seed": options["seed"], **_sampling(model, fields), "tile": options["tile"],
-                "overlap": options["overlap"], "weights": sha256(run / "model.safetensors")}
+                "overlap": options["overlap"], "weights": sha256(run / "model.safetensors"),
+                "config": sha256(run / "config.json")}
     folders = sorted({job.output.parent for job in jobs})
     with ExitStack() as stack:
         for folder in folders:
@@ -58,10 +59,11 @@ def restore_run(cfg: DictConfig) -> None:
         failed = restore_all(left, model, fields, tiles, settings, reports)
     earlier = f" {len(jobs) - len(left)} were finished before." if len(left) < len(jobs) else ""
     print(f"Restored {len(left) - len(failed)} of {len(jobs)} photographs.{earlier}")
-    wrote = [job.output for job in jobs if len(jobs) <= 3 and job.output.exists()]
+    wrote = [p for job in jobs[: 3 * (len(jobs) <= 3)] for p in (job.output, job.compare, job.path) if p and p.exists()]
     print("Wrote: " + "  ".join(str(p) for p in (*wrote, *(report.path for report in reports.values()))))
     if failed:
-        many = f"{len(failed)} of {len(jobs)} photographs could not be restored; the report says why."
+        told = "  ".join(str(r.path) for r in reports.values())
+        many = f"{len(failed)} of {len(jobs)} photographs could not be restored; {told} says why."
         raise RuntimeError(failed[0] if len(left) == 1 else many)
 
 

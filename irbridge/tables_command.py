@@ -70,6 +70,7 @@ def _count(text: str) -> int:
 def _write(output: str, write) -> None:
     try:
         write(Path(output))
+        print(f"Wrote: {output}")
     except OSError as error:
         reason = f"output={output!r} cannot be written ({error.strerror})"
         raise UserError(f"{reason}; choose a writable place.") from error

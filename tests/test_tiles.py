@@ -75,11 +75,11 @@ def test_tiles_of_the_whole_size_change_nothing_and_batches_give_the_same_bytes(
 
 
 def test_no_seams_on_a_flat_image(shipped):
-    """Bar: below 1/255 where tiles meet. The restored flat image is smooth, so its steps are compared with elsewhere."""
+    """Bar: below 1/255. A tile's own statistics and edges may move it as a whole; where tiles meet nothing may step."""
     y = torch.full((1, 3, 160, 160), 0.1)
-    tiled = shipped.restore(y, seed=0, tiles=Tiles(96, 32))[0]
-    whole = shipped.restore(y, seed=0)[0]
-    assert (tiled - whole)[:, 8:-8, 8:-8].abs().max() / 2 < 1 / 255
+    shift = (shipped.restore(y, seed=0, tiles=Tiles(128, 64)) - shipped.restore(y, seed=0))[0] / 2
+    assert 0 < max(shift.diff(dim=k).abs().max() for k in (1, 2)) < 1 / 255
+    assert shift.abs().max() < 1 / 255
 
 
 def test_a_numpy_image_of_odd_size_comes_back_whole(shipped):
