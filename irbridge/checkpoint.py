@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill at any moment: safetensors and JSON, never pickles, written aside and renamed."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -101,6 +102,23 @@ def read_json(path: Path) -> dict:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; copy it again.")
     return value
+
+
+def append_line(path: Path, value) -> None:
+    """Append JSON as one line, on the disk when this returns; an OSError names ``path``."""
+    with naming(path), open(path, "a") as handle:
+        handle.write(json.dumps(value) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes; UserError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); check the file.") from error
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:

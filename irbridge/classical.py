@@ -6,9 +6,8 @@ import numpy as np
 from scipy import ndimage
 
 from irbridge.errors import UserError
-from irbridge.images import to_bytes
+from irbridge.images import LUMA, to_bytes
 
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 TILE = 64   # pixels; a hole's linear system grows with its area, and a far pixel says little about it
 
 

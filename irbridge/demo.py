@@ -16,7 +16,7 @@ from irbridge.errors import UserError
 from irbridge.images import to_bytes
 from irbridge.model import image_seed
 from irbridge.photos import read_photo, write_photo
-from irbridge.restoring import ADAPTERS
+from irbridge.restoring import shipped
 from irbridge.tiles import Tiles
 
 DEFAULTS = {"port": "7860", "host": "127.0.0.1", "share": "false", "device": "auto", "task": None, "run": None}
@@ -42,7 +42,7 @@ def options(words: list[str]) -> dict:
 
 def models(run: str | None = None) -> dict[str, Path]:
     """What the page offers, name -> folder: the shipped adapters, then ``run``. UserError if there is none at all."""
-    found = {p.parent.name: p.parent for p in sorted(ADAPTERS.glob("*/model.safetensors"))}
+    found = shipped()
     if run is not None:
         folder = find(os.path.expanduser(run))
         read_json(folder / "config.json")   # a wrong folder must show now, not at the first photograph

@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from irbridge.checkpoint import locked, write_atomically
+from irbridge.checkpoint import append_line, locked, write_atomically
 from irbridge.config import commit
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
@@ -82,7 +82,7 @@ def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: di
     about = record | {"protocol": protocol.describe()}
     path = folder / ("records.jsonl" if rank == 0 else f"records-{rank}.jsonl")
     with ExitStack() as stack:
-        done = _agreed(lambda: stack.enter_context(locked(folder)) or _gathered(folder, about, pairs.names), share)
+        done = agreed(lambda: stack.enter_context(locked(folder)) or _gathered(folder, about, pairs.names), share)
         for index, name in list(enumerate(pairs.names[:limit]))[rank::world]:
             wanted = save_images and (name not in done or not (folder / f"{name}.png").exists())
             if name not in done or wanted:
@@ -100,10 +100,10 @@ def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: di
             yield done[name]
         if world > 1:
             PartialState().wait_for_everyone()
-            _agreed(lambda: _gathered(folder, about, pairs.names), share)
+            agreed(lambda: _gathered(folder, about, pairs.names), share)
 
 
-def _agreed(work: Callable, share: tuple[int, int]):
+def agreed(work: Callable, share: tuple[int, int]):
     """What ``work()`` gives in the first process, or its UserError, in every process."""
     result = [None]
     if share[0] == 0:
@@ -142,10 +142,7 @@ def _gathered(folder: Path, about: dict, names: list[str]) -> dict[str, dict]:
 
 def _append(path: Path, record: dict) -> None:
     try:
-        with open(path, "a") as handle:
-            handle.write(json.dumps(record) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        append_line(path, record)
     except OSError as error:
         raise RuntimeError(f"{path} could not be written ({error.strerror or error}); make room and run the same command "
                            "again: finished images are kept.") from error

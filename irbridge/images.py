@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from irbridge.checkpoint import write_atomically
 from irbridge.errors import UserError
 
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)   # ITU-R BT.601, as Pillow's mode L
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 

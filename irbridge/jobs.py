@@ -1,14 +1,13 @@
 """Which photographs a command restores, under which names, and the report by which the same command goes on."""
 
 import glob
-import hashlib
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from irbridge.checkpoint import read_json, write_json
+from irbridge.checkpoint import read_json, sha256, write_json
 from irbridge.errors import UserError
 from irbridge.images import SUFFIXES, is_image
 
@@ -140,11 +139,3 @@ def _records(report: Path) -> list[dict]:
         return [r for r in read_json(report)["files"] if {"input", "output"} <= r.keys()]
     except (UserError, KeyError, TypeError, AttributeError):
         return []
-
-
-def sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); check the file.") from error

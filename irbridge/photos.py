@@ -21,13 +21,12 @@ from tifffile import PHOTOMETRIC, TiffFile
 
 from irbridge.checkpoint import write_atomically
 from irbridge.errors import UserError
-from irbridge.images import to_bytes, unreadable
+from irbridge.images import LUMA, to_bytes, unreadable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 GREY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # What a TIFF's directory says of the picture rather than of its storage.
 DESCRIPTIVE = (Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright)
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)   # ITU-R BT.601, as Pillow's mode L
 
 
 @dataclass(frozen=True)

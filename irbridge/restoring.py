@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from irbridge import __version__
 from irbridge.build import find, from_pretrained
-from irbridge.checkpoint import locked, read_json
+from irbridge.checkpoint import locked, read_json, sha256
 from irbridge.config import ROOT, device, plain
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.images import read_header, to_image, write_image
-from irbridge.jobs import Job, Report, plan, sha256, sweep
+from irbridge.jobs import Job, Report, plan, sweep
 from irbridge.model import Restorer, image_seed
 from irbridge.photos import Photo, read_photo, write_photo
 from irbridge.tiles import Tiles
@@ -42,8 +42,7 @@ def restore_run(cfg: DictConfig) -> None:
     jobs = plan(options, label)
     tiles = Tiles(options["tile"], options["overlap"], options["batch"])
     model = from_pretrained(run, device(options["device"]))
-    fields = {k: v for k, v in options["sampler"].items() if v is not None and k != "steps"}   # nfe says the same
-    fields |= {"nfe": options["steps"]} if options["steps"] else {}
+    fields = options["sampler"] | ({"nfe": options["steps"]} if options["steps"] else {})
     settings = {"seed": options["seed"], **_sampling(model, fields), "tile": options["tile"],
                 "overlap": options["overlap"], "weights": sha256(run / "model.safetensors"),
                 "config": sha256(run / "config.json")}
@@ -69,16 +68,21 @@ def restore_run(cfg: DictConfig) -> None:
 
 def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
     """The folder of the trained model, and the name of its task."""
-    shipped = sorted(p.name for p in ADAPTERS.glob("*") if (p / "model.safetensors").is_file())
+    adapters = shipped()
     if run and task:
         raise UserError(f"task={task} and run={run} both name a model; give one of them.")
     if run:
         folder = find(os.path.expanduser(run))
         return folder, (read_json(folder / "config.json").get("task") or {}).get("name") or folder.name
-    if task not in shipped:
+    if task not in adapters:
         wrong = f"task={task!r} has no shipped adapter" if task else "No model is named"
-        raise UserError(f"{wrong}; give task={' or task='.join(shipped)}, or run=FOLDER of a training of your own.")
-    return ADAPTERS / task, task
+        raise UserError(f"{wrong}; give task={' or task='.join(adapters)}, or run=FOLDER of a training of your own.")
+    return adapters[task], task
+
+
+def shipped() -> dict[str, Path]:
+    """Task -> folder of the adapters that come with the project."""
+    return {p.parent.name: p.parent for p in sorted(ADAPTERS.glob("*/model.safetensors"))}
 
 
 def restore_all(jobs: list[Job], model: Restorer, fields: dict, tiles: Tiles, settings: dict,

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from omegaconf import DictConfig
 
 from irbridge.build import build_model, describe, save_pretrained, test_pairs, training_stream
 from irbridge.checkpoint import Checkpoints, locked, read_json, remove_leftovers, write_atomically, write_json
 from irbridge.config import contradiction, device, instantiate, plain
 from irbridge.errors import UserError
-from irbridge.evaluation import IDENTITY, methods
+from irbridge.evaluation import IDENTITY, agreed, methods
 from irbridge.images import pad, to_image, to_tensor, write_image
 from irbridge.model import IRBridge, Restorer, image_seed
 from irbridge.scoring import score_rows, weights_hash
@@ -50,17 +49,9 @@ def alone(run: Path, cpu: bool):
     """Within the block the run's folder belongs to this command; yields whether this is its main process, which has the
     lock. Where that is refused, UserError in every process of the command."""
     # A process may wait long for the first one's pictures.
-    state, refused = PartialState(cpu=cpu, timeout=timedelta(days=7)), [None]
+    state = PartialState(cpu=cpu, timeout=timedelta(days=7))
     with ExitStack() as stack:
-        if state.is_main_process:
-            try:
-                stack.enter_context(locked(run))
-            except UserError as error:
-                refused = [error]
-        if state.num_processes > 1:
-            broadcast_object_list(refused)
-        if refused[0]:
-            raise refused[0]
+        agreed(lambda: stack.enter_context(locked(run)), (state.process_index, state.num_processes))
         yield state.is_main_process
 
 

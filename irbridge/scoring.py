@@ -1,6 +1,5 @@
 """What the evaluate command does: which images, which methods, where the records go; then the table."""
 
-import hashlib
 import zlib
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ from tqdm import tqdm
 
 from irbridge.benchmarks import BENCHMARKS, BenchmarkPairs, Faces
 from irbridge.build import find, from_pretrained, test_pairs
-from irbridge.checkpoint import read_json
+from irbridge.checkpoint import read_json, sha256
 from irbridge.classical import CLASSICAL, classical
 from irbridge.config import ROOT, composed, device, instantiate, plain
 from irbridge.errors import UserError
@@ -213,7 +212,7 @@ def score_rows(rows: list[Row], pairs, protocol: Protocol, results: Path, about:
 
 def weights_hash(folder: Path) -> str:
     """A short hash of what was trained, so that scores of older weights are not taken for these."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+    return sha256(folder / "model.safetensors")[:12]
 
 
 def slug(text: str, longest: int = 150) -> str:

@@ -1,7 +1,6 @@
 """Scores beside those of pairs: FID of two sets of images, and metrics without a reference. Nothing downloads."""
 
 import contextlib
-import hashlib
 import io
 import pickle
 import socket
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from irbridge.checkpoint import sha256
 from irbridge.errors import UserError
 from irbridge.images import list_images, read_image, to_bytes
 from irbridge.tables import read_records, record_files
@@ -137,7 +137,7 @@ def fid_table(folder: str | Path, weights: str | Path | None) -> str:
     if not found:
         raise UserError(f"No row below {folder} has its images and the clean ones (clean/NAME.png beside the row's "
                         "folder); score with save_images=true.")
-    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:8]
+    digest = sha256(Path(weights))[:8]
     known = "published" if digest == PUBLISHED else "not the published, so comparable only among themselves"
     caption = f"FID by torch-fidelity, Inception weights {digest} ({known}); few images bias it upwards."
     return f"{caption}\n\n" + "\n".join(lines)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from irbridge.checkpoint import Checkpoints, naming, write_atomically
+from irbridge.checkpoint import Checkpoints, append_line, write_atomically
 from irbridge.config import stops
 from irbridge.data import CropStream, stream_loader
 from irbridge.errors import UserError
@@ -227,10 +226,7 @@ class _Metrics:
             write_atomically(path, lambda p: p.write_text("".join(line + "\n" for line in kept)))
 
     def write(self, line: dict) -> None:
-        with naming(self.path), open(self.path, "a") as handle:
-            handle.write(json.dumps(line) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        append_line(self.path, line)
 
 
 def _step_of(line: str) -> float:

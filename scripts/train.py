@@ -3,13 +3,10 @@
 The same command again resumes. ``--cfg job`` prints every key.
 """
 
-from irbridge.config import run_cli
+import sys
 
-
-def main(cfg):
-    from irbridge.runs import train_run
-    train_run(cfg)
-
+from irbridge.cli import main
 
 if __name__ == "__main__":
-    run_cli(main, "train")
+    sys.argv.insert(1, "train")
+    main()

@@ -6,7 +6,8 @@ import torch
 from golden import assert_close, inputs, load, tensor
 from torch import nn
 
-from irbridge.bridges import BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Bridge, Brownian, OUBridge, Residual, UniDB, cosine_theta
+from irbridge.bridges import (BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Bridge, Brownian, OUBridge, Residual, UniDB,
+                              cosine_theta)
 from irbridge.direct import LOSSES, TARGETS, BridgeNetwork, readout
 from irbridge.errors import UserError
 from irbridge.interpolants import NADB, RDDM, DiffUIR, ResShift

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from runs_alike import QUICK
 
-from irbridge import runs
+from irbridge import evaluation, runs
 from irbridge.checkpoint import Checkpoints, load_weights, locked
 from irbridge.errors import UserError
 
@@ -78,9 +78,9 @@ def test_a_lock_dies_with_its_process_though_children_live_on(tmp_path):
 
 
 def test_every_process_of_a_refused_command_leaves(tmp_path, monkeypatch):
-    state = type("State", (), {"is_main_process": False, "num_processes": 2})
+    state = type("State", (), {"is_main_process": False, "num_processes": 2, "process_index": 1})
     monkeypatch.setattr(runs, "PartialState", lambda **_: state)
-    monkeypatch.setattr(runs, "broadcast_object_list", lambda objects: objects.__setitem__(0, UserError("in use")))
+    monkeypatch.setattr(evaluation, "broadcast_object_list", lambda objects: objects.__setitem__(0, UserError("in use")))
     with pytest.raises(UserError, match="in use"), runs.alone(tmp_path / "run", cpu=True):
         raise AssertionError("went on")
     assert not (tmp_path / "run").exists()
