@@ -1,4 +1,4 @@
-"""Condition adapters: the only thing that trains, and the only part that sees the degraded image y.
+"""Condition adapters of pixel backbones: the only thing that trains, and the only part that sees the degraded image y.
 
 An adapter hands the frozen network residuals for its skip tensors, all zero at initialisation. It may also emit a
 coarse clean estimate g(y), the anchor, at which a bridge can be pinned instead of y."""
@@ -11,14 +11,22 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from irbridge.backbones import PixelBackbone, skip_layout
+from irbridge.errors import UserError
 
 
 class Condition(NamedTuple):
-    """What an adapter knows of one image, computed once: y, the anchor or None, residuals per skip or None."""
+    """What an adapter knows of one image, computed once: the state of y (y itself for pixels), the anchor or None, and
+    the features that its residuals come from, or None."""
 
     y: Tensor
     anchor: Tensor | None
-    residuals: list[Tensor] | None
+    features: list[Tensor] | Tensor | None
+
+
+def _pixels(backbone) -> None:
+    if not isinstance(backbone, PixelBackbone):
+        raise UserError("adapter=static and adapter=control are for pixel backbones; with a latent one choose "
+                        "adapter=controlnet, controlnet_latent, t2i, lora or sd3_controlnet.")
 
 
 def _zero(module: nn.Module) -> None:
@@ -87,14 +95,15 @@ class StaticAdapter(nn.Module):
 
     def __init__(self, backbone: PixelBackbone, channels: list[int] = (32, 64, 96, 128), layers: int = 1,
                  anchor: bool = True):
+        _pixels(backbone)
         super().__init__()
         self.trunk = Trunk(channels, layers, predicts=anchor, image_channels=backbone.channels)
         self.anchored = anchor
-        self.layout, own = skip_layout(backbone.unet), self.trunk.features_layout
+        self.layout, own = skip_layout(backbone.network), self.trunk.features_layout
         self.stride = max(self.trunk.stride, backbone.stride)
         self.zero = ZeroConvs([own[min(s, self.trunk.stride)] for _, s in self.layout], self.layout)
 
-    def condition(self, y: Tensor) -> Condition:
+    def condition(self, y: Tensor, state: Tensor | None = None) -> Condition:
         """y (B, C, H, W) in [-1, 1] -> :class:`Condition`."""
         anchor, features = self.trunk(y)
         coarsest = self.trunk.stride
@@ -103,7 +112,7 @@ class StaticAdapter(nn.Module):
 
     def residuals(self, condition: Condition, z: Tensor, time: Tensor) -> list[Tensor]:
         """Residuals for one call of the frozen network on z (B, C, H, W) at its timestep ``time`` (B,)."""
-        return condition.residuals
+        return condition.features
 
 
 class ControlAdapter(nn.Module):
@@ -112,24 +121,25 @@ class ControlAdapter(nn.Module):
 
     def __init__(self, backbone: PixelBackbone, channels: list[int] = (32, 64, 96, 128), layers: int = 1,
                  anchor: bool = False):
+        _pixels(backbone)
         super().__init__()
-        unet = deepcopy(backbone.unet).float().requires_grad_(True)
+        unet = deepcopy(backbone.network).float().requires_grad_(True)
         parts = "conv_in", "time_proj", "time_embedding", "down_blocks", "mid_block"
         self.encoder = nn.ModuleDict({part: getattr(unet, part) for part in parts})
         self.hint = nn.Conv2d(backbone.channels, unet.config.block_out_channels[0], 3, padding=1)
         _zero(self.hint)
         self.trunk = Trunk(channels, layers, image_channels=backbone.channels) if anchor else None
-        self.anchored, layout = anchor, skip_layout(backbone.unet)
+        self.anchored, layout = anchor, skip_layout(backbone.network)
         self.zero = ZeroConvs([c for c, _ in layout], layout)
         self.stride = max(backbone.stride, self.trunk.stride if anchor else 1)
 
-    def condition(self, y: Tensor) -> Condition:
+    def condition(self, y: Tensor, state: Tensor | None = None) -> Condition:
         """y (B, C, H, W) in [-1, 1] -> :class:`Condition`; residuals depend on z and come later."""
         return Condition(y, self.trunk(y)[0] if self.trunk is not None else None, None)
 
     def residuals(self, condition: Condition, z: Tensor, time: Tensor) -> list[Tensor]:
         """Residuals for one call of the frozen network on z (B, C, H, W) at its timestep ``time`` (B,)."""
-        e = self.encoder
+        e, z = self.encoder, z.float()   # which has the frozen network's precision
         embedding = e["time_embedding"](e["time_proj"](time).to(z.dtype))
         guide = condition.y if condition.anchor is None else condition.anchor.detach()
         skips = [hidden := e["conv_in"](z) + self.hint(guide)]

@@ -1,6 +1,6 @@
-"""Frozen pretrained denoisers as ``denoise(z, tau) -> x0``; with ``priors``, all that knows what networks predict."""
+"""Frozen pretrained denoisers as ``denoise(z, tau) -> x0``; with ``priors``, all that knows what networks predict.
+Here those of pixels; ``latent`` has those of a VAE's latents."""
 
-import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from irbridge.checkpoint import read_json
+from irbridge import hub
 from irbridge.errors import UserError
 from irbridge.priors import Prior, prior_from_config
+from irbridge.tiles import WHOLE, Tiles
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "prior"
 
@@ -45,76 +46,96 @@ def skip_layout(unet: nn.Module) -> list[tuple[int, int]]:
     return layout + [(channels[-1], 2 ** (len(channels) - 1))]
 
 
-class PixelBackbone(nn.Module):
-    """A diffusers ``UNet2DModel`` on pixels in [-1, 1], frozen and in eval mode, and the prior that it was trained on.
-    ``name`` and ``digest``, recorded in checkpoints, are where the weights came from and their SHA-256; ``scheduler`` is
-    the diffusers config that the prior was read from."""
+class Backbone(nn.Module):
+    """A frozen network in eval mode and the prior that it was trained on, behind one convention.
 
-    def __init__(self, unet: nn.Module, prior: Prior, name: str = "", digest: str = "",
-                 scheduler: dict | None = None):
+    ``channels`` of a state, ``factor`` image pixels per pixel of it, ``stride`` by which image sides must divide;
+    ``bounded``: states lie in [-1, 1]. ``name`` and ``digest``, recorded in checkpoints, are where the weights came from
+    and their SHA-256; ``scheduler`` is the diffusers config that the prior was read from."""
+
+    factor = 1
+    bounded = True
+
+    def __init__(self, network: nn.Module, prior: Prior, name: str = "", digest: str = "", scheduler: dict | None = None):
         super().__init__()
-        self.unet = unet.requires_grad_(False).eval()   # eval also in training: nothing of it may drift
+        self.network = network.requires_grad_(False).eval()   # eval also in training: nothing of it may drift
         self.prior, self.name, self.digest, self.scheduler = prior, name, digest, scheduler
-        self.channels = unet.config.in_channels
-        self.stride = 2 ** (len(unet.config.block_out_channels) - 1)
+        self.channels, self.vae = network.config.in_channels, None
+        self.dtype = network.dtype   # of the frozen weights; an adapter may add others to the network
 
     def train(self, mode: bool = True):
         return super().train(False)
 
+    def encode(self, image: Tensor, tiles: Tiles = WHOLE) -> Tensor:
+        """The state of an image (B, 3, H, W) in [-1, 1], sides divisible by ``factor``; float32."""
+        return image
+
+    def decode(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
+        """The image (B, 3, H, W) of a state; float32, about [-1, 1]."""
+        return state
+
     def denoise(self, z: Tensor, tau: Tensor, residuals: Callable | None = None) -> Tensor:
-        """The clean estimate x0 of z, (B, C, H, W) with H and W divisible by ``stride``; float32. tau is float64 on the
-        CPU, () or (B,). ``residuals(inputs, time)``, given what the network is given, returns an adapter's residuals.
-        Gradients pass through the frozen weights. A learned variance is dropped."""
+        """The clean estimate x0 of a state z (B, C, H, W); float32. tau is float64 on the CPU, () or (B,).
+        ``residuals(inputs, time, **context)``, given what the network is given, returns what an adapter adds. Gradients
+        pass through the frozen weights. A learned variance is dropped."""
         inputs, time = self.prior.network_input(z, tau.expand(len(z)))
-        time = time.to(torch.float32).to(z.device)
-        with inject(self.unet, residuals(inputs, time) if residuals else None):
-            output = self.unet(inputs, time).sample[:, : self.channels]
-        return self.prior.clean(z.float(), output.float(), tau)
+        output = self.predict(inputs.to(self.dtype), time.to(torch.float32).to(z.device), residuals)
+        return self.prior.clean(z.float(), output[:, : self.channels].float(), tau)
+
+    def predict(self, inputs: Tensor, time: Tensor, residuals: Callable | None) -> Tensor:
+        """The network's output."""
+        raise NotImplementedError
+
+    def signature(self) -> list[float]:
+        """What besides the weights an adapter relies on, in a few numbers; none for pixels."""
+        return []
 
 
-def load_backbone(pretrained: str | None = None, dtype: torch.dtype = torch.float32) -> PixelBackbone:
+class PixelBackbone(Backbone):
+    """A diffusers ``UNet2DModel`` on pixels in [-1, 1]. Adapters return a list of residuals, see :func:`inject`."""
+
+    def __init__(self, unet: nn.Module, *described, **description):
+        super().__init__(unet, *described, **description)
+        self.stride = 2 ** (len(unet.config.block_out_channels) - 1)
+
+    def predict(self, inputs: Tensor, time: Tensor, residuals: Callable | None) -> Tensor:
+        given = residuals(inputs, time) if residuals else None
+        with inject(self.network, given and [r.to(inputs.dtype) for r in given]):
+            return self.network(inputs, time).sample
+
+
+def load_backbone(pretrained: str | None = None, dtype: torch.dtype | str = torch.float32) -> PixelBackbone:
     """Load a UNet2DModel and its scheduler's config from a folder or hub id; ``None`` is this repository's own prior.
 
     Both layouts of diffusers are read: a pipeline (``unet/`` and ``scheduler/``) and a bare model folder with
-    ``scheduler_config.json`` beside ``config.json``. UserError if nothing is there, the hub is out of reach, it is no
-    UNet2DModel, or the scheduler is not covered."""
-    from diffusers import UNet2DModel
-    folder = Path(pretrained or EMBEDDED)
-    if not folder.is_dir() and not pretrained:
+    ``scheduler_config.json`` beside ``config.json``. dtype: of the frozen weights, such as "bfloat16". UserError if
+    nothing is there, the hub is out of reach, it is no UNet2DModel, or the scheduler is not covered."""
+    if not EMBEDDED.is_dir() and not pretrained:
         raise UserError(f"The embedded prior is missing at {EMBEDDED}; restore it with `git checkout data/prior` or "
                         "give backbone.pretrained=FOLDER.")
-    if not folder.is_dir():
-        folder = _download(pretrained)
+    folder = hub.fetched(str(pretrained or EMBEDDED), ["", "unet", "scheduler"])
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
-    config = read_json(unet_folder / "config.json")
-    if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        raise UserError(f"{unet_folder} holds a {config['_class_name']}, not a UNet2DModel; choose a pixel model.")
-    scheduler = next((p for p in (folder / "scheduler", folder) if (p / "scheduler_config.json").is_file()), folder)
-    scheduler = read_json(scheduler / "scheduler_config.json")
-    prior = prior_from_config(scheduler)
-    try:
-        unet, found = UNet2DModel.from_pretrained(unet_folder, torch_dtype=dtype, local_files_only=True,
-                                                  output_loading_info=True)
-        if unet.config.in_channels != 3 or unet.config.class_embed_type or any("Skip" in t for t in unet.config.up_block_types):
-            raise ValueError("only unconditional networks of 3 channels without Skip blocks are supported")
-        if found["missing_keys"]:
-            raise ValueError(f"{found['missing_keys'][0]} is missing")
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"The weights in {unet_folder} cannot be loaded ({reason}); save the model again with "
-                        "save_pretrained.") from error
-    return PixelBackbone(unet, prior, str(pretrained or "embedded"), _digest(unet_folder), scheduler)
+    unet = hub.load(unet_folder, ("UNet2DModel",), number_type(dtype))
+    scheduler, config = hub.scheduler_config(folder), unet.config
+    unlike = {"3 channels": config.in_channels == 3,
+              "no classes": not (config.class_embed_type or config.num_class_embeds),
+              "no Skip or K blocks": not any(t.startswith("K") or "Skip" in t for t in block_types(config)),
+              "a middle block": unet.mid_block is not None,
+              "sinusoidal times": config.time_embedding_type == "positional"}
+    if missing := [what for what, fits in unlike.items() if not fits]:
+        raise UserError(f"The network in {unet_folder} cannot be driven, for want of {', '.join(missing)}; choose another "
+                        "backbone.")
+    return PixelBackbone(unet, prior_from_config(scheduler), str(pretrained or "embedded"), hub.digest(unet_folder), scheduler)
 
 
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]))
-    except Exception as error:
-        raise UserError(f"backbone.pretrained={name!r} is neither a folder here nor reachable on the hub "
-                        f"({type(error).__name__}); download the model on a connected machine and give its folder, or "
-                        "set HF_HOME to a cache that holds it.") from error
+def block_types(config) -> list[str]:
+    """Of a UNet's levels, down and up."""
+    return [*config.down_block_types, *config.up_block_types]
 
 
-def _digest(folder: Path) -> str:
-    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("*.safetensors")))).hexdigest()
+def number_type(name: torch.dtype | str) -> torch.dtype:
+    """float32, bfloat16 or float16 by name; UserError lists them."""
+    found = {str(t).split(".")[1]: t for t in (torch.float32, torch.bfloat16, torch.float16)}
+    if isinstance(name, str) and name not in found:
+        raise UserError(f"backbone.dtype={name} is unknown; choose one of {', '.join(found)}.")
+    return found.get(name, name)

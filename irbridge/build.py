@@ -1,24 +1,28 @@
-"""Models and data from a config, and models to and from a folder that describes itself."""
+"""Models from a config, and models to and from a folder that describes itself."""
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from irbridge import __version__
 from irbridge.adapters import Trunk
-from irbridge.backbones import PixelBackbone, load_backbone
+from irbridge.backbones import Backbone
 from irbridge.checkpoint import load_into, load_weights, read_json, save_weights, write_json
 from irbridge.config import ROOT, commit, instantiate
-from irbridge.data import CropStream, ImageSource, PairedFolders, SyntheticPairs
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
-from irbridge.model import IRBridge, Regression, Restorer
+from irbridge.latent_cache import LatentCache, cache_folder
+from irbridge.model import IRBridge
+from irbridge.restorer import Regression, Restorer
 
 MODEL_KEYS = ("method", "endpoint", "backbone", "adapter", "bridge", "timesteps", "sampler", "loss", "task")
 METHODS = ("irbridge", "bridge", "regression")
+RECORDED = "digest", "signature"   # what a folder says of the backbone besides how to load it
+PIXELS = "irbridge.backbones.load_backbone"   # what loads a backbone whose config, of an older run, does not say
 
 
-def build_model(config: dict, backbone: PixelBackbone | None = None) -> Restorer:
+def build_model(config: dict, backbone: Backbone | None = None) -> Restorer:
     """A model from the plain config of a run (the keys ``MODEL_KEYS``), untrained; ``backbone`` where it is there
     already. UserError if the method is unknown or a part cannot be built."""
     method, adapter = config["method"], config["adapter"]
@@ -26,20 +30,36 @@ def build_model(config: dict, backbone: PixelBackbone | None = None) -> Restorer
         raise UserError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}.")
     with torch.random.fork_rng(devices=[]):   # initial weights are a function of the config's seed alone
         torch.manual_seed(config.get("seed", 0))
+        if method != "irbridge" and not (adapter.get("channels") and "layers" in adapter):
+            raise UserError(f"method={method} takes the width of adapter=static or adapter=control, and "
+                            f"{adapter['_target_']} has none; choose one of these, or baseline=false.")
         if method == "regression":
             return Regression(Trunk(adapter["channels"], adapter["layers"]))
         if method == "bridge":
             return BridgeNetwork(instantiate(config["bridge"]), adapter["channels"], adapter["layers"],
                                  **config["objective"], sampler=config["sampler"])
-        backbone = backbone or load_backbone(config["backbone"]["pretrained"])
-        digest = config["backbone"].get("digest")
-        if digest and digest != backbone.digest:
-            raise UserError(f"The backbone {backbone.name} has other weights than the ones the adapter was trained on "
-                            f"(SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give backbone.pretrained=FOLDER.")
-        return IRBridge(backbone, instantiate(adapter, backbone), instantiate(config["bridge"]),
-                        instantiate(config["timesteps"]), config["endpoint"],
-                        config["task"]["sampler"] | {k: v for k, v in config["sampler"].items() if v is not None},
-                        config["loss"])
+        backbone = _frozen(config["backbone"], backbone)
+        model = IRBridge(backbone, instantiate(adapter, backbone), instantiate(config["bridge"]),
+                         instantiate(config["timesteps"]), config["endpoint"],
+                         config["task"]["sampler"] | {k: v for k, v in config["sampler"].items() if v is not None},
+                         config["loss"])
+        if config.get("data", {}).get("cache_latents"):
+            model.latents = LatentCache(None, backbone)
+        return model
+
+
+def _frozen(config: dict, backbone: Backbone | None) -> Backbone:
+    """The given backbone, or the config's; UserError where it is not the one that is recorded there."""
+    backbone = backbone or instantiate({"_target_": PIXELS} | {k: v for k, v in config.items() if k not in RECORDED})
+    digest, signature = (config.get(key) for key in RECORDED)
+    if digest and digest != backbone.digest:
+        raise UserError(f"The backbone {backbone.name} has other weights than the ones the adapter was trained on "
+                        f"(SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give backbone.pretrained=FOLDER.")
+    own = backbone.signature()
+    if signature and not (len(own) == len(signature) and np.allclose(own, signature, rtol=0.02, atol=0.02)):
+        raise UserError(f"The prompt's embedding of {backbone.name} is not the one that the adapter was trained with; give "
+                        f"the pipeline with its text encoder, or delete {cache_folder('prompts')} if that was exchanged.")
+    return backbone
 
 
 def describe(config: dict, model: Restorer) -> dict:
@@ -47,9 +67,11 @@ def describe(config: dict, model: Restorer) -> dict:
     kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config}
     kept |= {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
     if isinstance(model, IRBridge):
-        name = kept["backbone"]["pretrained"]
-        kept["backbone"] = {"pretrained": str(Path(name).resolve()) if name and Path(name).is_dir() else name,
-                            "digest": model.backbone.digest}
+        folders = {k: str(Path(v).resolve()) for k in ("pretrained", "vae")
+                   if (v := kept["backbone"].get(k)) and Path(v).is_dir()}
+        kept["backbone"] = kept["backbone"] | folders | {"digest": model.backbone.digest}
+        if signature := model.backbone.signature():
+            kept["backbone"]["signature"] = signature
     return kept
 
 
@@ -59,9 +81,11 @@ def save_pretrained(model: Restorer, folder: str | Path, config: dict, weights: 
     write_json(Path(folder) / "config.json", config)
 
 
-def from_pretrained(folder: str | Path, device="cpu", backbone: PixelBackbone | None = None) -> Restorer:
+def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None = None,
+                    frozen: dict | None = None) -> Restorer:
     """A trained model from a run's folder (or any that ``save_pretrained`` wrote; data/adapters/derain is found from
-    anywhere), ready to restore. UserError if the folder or a file of it is missing or corrupt, or the backbone is not the
+    anywhere), ready to restore. ``frozen``: keys of the backbone that differ from the training's where they are not None,
+    such as ``pretrained``, where its weights are now. UserError if the folder or a file of it is missing or corrupt, or the backbone is not the
     one it was trained on."""
     folder = find(str(folder))
     path = folder / "config.json"
@@ -69,7 +93,8 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: PixelBackbone | 
     missing = [k for k in (*MODEL_KEYS, *["objective"] * (config.get("method") == "bridge")) if k not in config]
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
-    model = build_model(config, backbone)
+    changes = {k: v for k, v in (frozen or {}).items() if v is not None}
+    model = build_model(config | {"backbone": config["backbone"] | changes}, backbone)
     load_into(model.trainable(), load_weights(folder / "model.safetensors"), str(folder))
     return model.to(device).eval()
 
@@ -77,35 +102,3 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: PixelBackbone | 
 def find(path: str) -> Path:
     """A path of the config: as given, or relative to the project where it does not exist here."""
     return Path(path) if Path(path).exists() or Path(path).is_absolute() else ROOT / path
-
-
-def training_stream(config: dict, crop: int) -> CropStream:
-    """The endless stream of training crops of a task."""
-    data, degradation = config["data"], config["task"].get("degradation")
-    if degradation:
-        return CropStream(ImageSource(find(data["train"])), crop, config["seed"], instantiate(degradation))
-    pairs = _paired(data, "", None)
-    if data["test_clean"] is None:
-        pairs.keep(lambda index: index % data["hold_out"] != 0)
-    return CropStream(pairs, crop, config["seed"])
-
-
-def test_pairs(config: dict, size: int | None):
-    """The held-back pairs of a task, centre-cropped to ``size`` (None: whole)."""
-    data, degradation = config["data"], config["task"].get("degradation")
-    if degradation:
-        return SyntheticPairs(find(data["test"]), instantiate(degradation), config["seed"], size)
-    if data["test_clean"] is not None:
-        return _paired(data, "test_", size)
-    pairs = _paired(data, "", size)
-    pairs.keep(lambda index: index % data["hold_out"] == 0)
-    return pairs
-
-
-def _paired(data: dict, prefix: str, size: int | None) -> PairedFolders:
-    for key in (clean := prefix + "clean", degraded := prefix + "degraded"):
-        if not data.get(key):
-            raise UserError(f"data.{key} is not set; give the folder, data.{key}=DIR.")
-    pairs = PairedFolders(data[clean], data[degraded], size)
-    pairs.check()
-    return pairs

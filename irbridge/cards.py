@@ -7,13 +7,14 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from irbridge.build import find, from_pretrained, test_pairs
+from irbridge.build import find, from_pretrained
 from irbridge.checkpoint import load_weights, read_json, save_weights, write_atomically, write_json
 from irbridge.config import plain
 from irbridge.data import ImageSource
 from irbridge.errors import UserError
 from irbridge.images import to_bytes
 from irbridge.runs import picture
+from irbridge.sources import test_pairs
 from irbridge.tables import aggregate, read_records, to_markdown
 
 PRIVATE = "run", "run_root", "name", "logger"   # of the trainer's machine, of no use to others
@@ -23,7 +24,7 @@ def export_run(cfg: DictConfig) -> None:
     """Write ``output/{model.safetensors,config.json,run.json,README.md,restored.jpg}`` of a finished run. UserError if it
     has no weights, or a folder of results no records."""
     options, run, output = plain(cfg), find(cfg.run), Path(cfg.output)
-    model, settings = from_pretrained(run), read_json(run / "run.json")
+    model, settings = from_pretrained(run, frozen=options["backbone"]), read_json(run / "run.json")
     tables = "\n\n".join(to_markdown(aggregate(read_records(folder))) for folder in options["results"])
     save_weights(output / "model.safetensors", load_weights(run / "model.safetensors"), torch.float16)
     write_json(output / "config.json", read_json(run / "config.json"))
@@ -42,6 +43,8 @@ def card(settings: dict, config: dict, last: dict, parameters: int, tables: str,
     degradation = (settings["task"].get("degradation") or {}).get("_target_", "pairs of photographs")
     source = data.get("train") or data.get("clean")
     count = f"{len(ImageSource(find(source)))} photographs of `{source}`" if find(source).exists() else f"`{source}`"
+    if data.get("root"):
+        count = f"the training half of {data['benchmark']}, `{data['root']}`"
     prior = config["backbone"]["pretrained"] or "the embedded prior (`data/prior`)"
     command = f"irbridge restore task={task} input=photo.jpg" if options["shipped"] else \
         f"irbridge restore run={options['output']} input=photo.jpg"

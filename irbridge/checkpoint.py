@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from contextlib import contextmanager, suppress
@@ -32,7 +33,7 @@ def write_atomically(path: Path, write) -> None:
     """Call ``write(temporary_path)`` and rename to ``path``; on any failure the old file stays as it was, and an
     OSError names ``path``. Afterwards the file outlasts a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")   # machines may share a disk
     try:
         with naming(path):
             write(temporary)
@@ -205,13 +206,22 @@ class Checkpoints:
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": torch.as_tensor(v) for index, values in state.items() for key, v in values.items()}
+    flat = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():   # bitsandbytes keeps some one level deeper, and loads them from either
+            inner = value if isinstance(value, dict) else {key: value}
+            flat |= {f"{index}.{k}": torch.as_tensor(v) for k, v in inner.items()}
+    return flat
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
+        if not tensor.dim() and not tensor.is_floating_point():
+            tensor = tensor.item()   # a count of steps that was no tensor
+        elif tensor.shape == parameters[int(index)].shape:   # laid out as the weight: fused steps rely on it
+            tensor = torch.empty_like(parameters[int(index)], dtype=tensor.dtype, device="cpu").copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -8,14 +8,16 @@ import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from irbridge.build import from_pretrained, test_pairs
+from irbridge.build import from_pretrained
 from irbridge.checkpoint import read_json
 from irbridge.config import composed, device, instantiate, plain
 from irbridge.errors import UserError
 from irbridge.evaluation import evaluate
 from irbridge.metrics import LPIPS
-from irbridge.model import IRBridge, image_seed
+from irbridge.model import IRBridge
+from irbridge.restorer import image_seed
 from irbridge.samplers import rule
+from irbridge.sources import test_pairs
 from irbridge.tables import read_records
 
 SCORES = {"psnr": "{:.2f}", "ssim": "{:.3f}", "lpips": "{:.3f}"}
@@ -25,7 +27,7 @@ def compare_run(cfg: DictConfig) -> None:
     """Score a trained adapter with every bridge, sampler, spacing and call count of the config, and print the tables.
     What a bridge cannot serve is left out and said so; UserError if the run is no IRBridge."""
     options, run = plain(cfg), Path(cfg.run)
-    model, config = from_pretrained(run, device(options["device"])), read_json(run / "run.json")
+    model, config = from_pretrained(run, device(options["device"]), frozen=options["backbone"]), read_json(run / "run.json")
     if not isinstance(model, IRBridge):
         raise UserError(f"run={run} was trained with method={config['method']}; give a run of method=irbridge.")
     task = config["task"]["name"]

@@ -22,8 +22,12 @@ from irbridge.validate import check_values
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 # What a resumed run may change without training differently.
-FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name"} | {f"trainer.{key}" for key in (
-    "steps", "stop", "workers", "log_every", "sample_every", "save_every", "save_seconds", "device")}
+FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name", "overwrite", "backbone.pretrained",
+             "backbone.vae", "backbone.signature"} | {f"trainer.{key}" for key in (
+    "steps", "stop", "workers", "log_every", "sample_every", "save_every", "save_seconds", "device", "checkpointing",
+    "compile")}
+ADDED = {"_target_": "irbridge.backbones.load_backbone", "dtype": "float32", "optimizer": "adamw", "stand_in": False,
+         "cache_latents": False}   # keys that runs of older versions lack, and what they did
 stops: list[int] = []   # the stop signals that the present training, which first saves, has had
 NULLABLE = {"evaluate.size", "size", "data.exclude", "tile"}   # keys with a value in the YAML files that may be null
 
@@ -99,7 +103,8 @@ def one_sentence(error: Exception) -> str:
 
 
 def _innermost(error: Exception) -> Exception:
-    while error.__cause__ is not None:
+    """What an exception comes from; a UserError says it, whatever it comes from itself."""
+    while error.__cause__ is not None and not isinstance(error, UserError):
         error = error.__cause__
     return error
 
@@ -157,7 +162,7 @@ def contradiction(saved: dict, wanted: dict, prefix: str = "") -> str | None:
         name = prefix + key
         if name in FREE_KEYS:
             continue
-        a, b = saved.get(key), wanted.get(key)
+        a, b = (config.get(key, ADDED.get(key)) for config in (saved, wanted))
         if isinstance(a, dict) and isinstance(b, dict):
             if found := contradiction(a, b, name + "."):
                 return found

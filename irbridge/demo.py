@@ -14,8 +14,8 @@ from irbridge.config import device as to_device
 from irbridge.config import one_sentence
 from irbridge.errors import UserError
 from irbridge.images import to_bytes
-from irbridge.model import image_seed
 from irbridge.photos import read_photo, write_photo
+from irbridge.restorer import image_seed
 from irbridge.restoring import shipped
 from irbridge.tiles import Tiles
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from irbridge.adapters import unet
 from irbridge.bridges import Bridge
 from irbridge.errors import UserError
-from irbridge.model import Noise, Restorer, State, drive
 from irbridge.process import broadcast, draw, step
+from irbridge.restorer import Noise, Restorer, State, drive
 from irbridge.samplers import Sampler
 from irbridge.solvers import velocity, walk
 from irbridge.tiles import WHOLE, Tiles

@@ -1,119 +1,28 @@
-"""IRBridge: a bridge, a frozen prior and a trained adapter; and plain regression, its honest baseline."""
+"""IRBridge: a bridge, a frozen prior and a trained adapter."""
 
-import zlib
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from irbridge.adapters import Condition, Trunk
-from irbridge.backbones import PixelBackbone
+from irbridge.adapters import Condition
+from irbridge.backbones import Backbone
 from irbridge.bridges import Bridge
 from irbridge.errors import UserError
-from irbridge.images import pad, to_image, to_tensor
 from irbridge.process import Marginal, draw, forward_keep, loss_weight, step
+from irbridge.restorer import Noise, Restorer, State, send
 from irbridge.samplers import PriorPath, Sampler, rule
 from irbridge.solvers import walk
 from irbridge.tiles import WHOLE, Tiles
 from irbridge.timesteps import Timesteps
 
 
-class State(NamedTuple):
-    """One network call: bridge time t; the bridge's x, the prior's z that it saw, its estimate x0, (B, C, H, W)."""
-    t: float
-    x: Tensor
-    z: Tensor
-    x0: Tensor
-
-
-class Noise:
-    """Unit normal noise that is a function of (image seed, draw), whatever the batch: one generator per image."""
-
-    def __init__(self, seeds: list[int]):
-        self.generators = [torch.Generator().manual_seed(s) for s in seeds]
-
-    def __call__(self, like: Tensor) -> Tensor:
-        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(like.device)
-
-
-def image_seed(seed: int, name: str) -> int:
-    """The seed of one image's noise: a function of the run's seed and the image's name."""
-    return zlib.crc32(f"{seed}/{name}".encode())
-
-
-class Restorer(nn.Module):
-    """What training, evaluation and users need of any method: ``loss``, ``path`` and ``restore``."""
-
-    stride: int
-    progress: float = 1.0   # share of the training that is done, set by the loop
-    draw: float | None = None   # one uniform number for all images of the step, likewise
-
-    def trainable(self) -> nn.Module:
-        """The one module that trains, is averaged and is stored."""
-        raise NotImplementedError
-
-    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
-        """The training losses, so that a distributed wrapper sees the call."""
-        return self.loss(*batch)
-
-    def path(self, y: Tensor, **options) -> Iterator[State]:
-        """Restore y (B, C, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`. The options
-        are ``seeds``, one per image, ``tiles``, for large images, and the fields of a
-        :class:`~irbridge.samplers.Sampler`."""
-        raise NotImplementedError
-
-    def passes(self, **options) -> int:
-        """How often ``path`` with these options sends the image through networks, for a progress bar."""
-        return self.sampler.changed(**options).nfe
-
-    @staticmethod
-    def from_pretrained(folder, device="cpu", backbone: PixelBackbone | None = None) -> "Restorer":
-        """A trained model from a run's folder; see :func:`irbridge.build.from_pretrained`."""
-        from irbridge.build import from_pretrained
-        return from_pretrained(folder, device, backbone)
-
-    @torch.no_grad()
-    def restore(self, image, seed: int = 0, path: Callable[..., Iterator[State]] | None = None, **options):
-        """Restore an image of any height and width, or a batch of one size.
-
-        Args:
-            image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, C, H, W) in [-1, 1].
-            seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
-            path: the sampling loop, by default ``self.path``; ``options`` are its own, such as ``steps`` or ``tiles``."""
-        if isinstance(image, np.ndarray):
-            if image.dtype.kind != "f":
-                raise UserError(f"An image to restore must be float in [0, 1], not {image.dtype}; use irbridge.read_image.")
-            y = to_tensor(image)[None].to(next(self.parameters()).device)
-            return to_image(self.restore(y, seed, path, **options)[0])
-        height, width = image.shape[-2:]
-        options.setdefault("seeds", [seed + i for i in range(len(image))])
-        for state in (path or self.path)(pad(image, self.stride), **options):
-            last = state.x0
-        return last[..., :height, :width].clamp(-1, 1)
-
-
-def _send(loop, value):
-    """The next item of a coroutine, None at its end."""
-    try:
-        return loop.send(value)
-    except StopIteration:
-        return None
-
-
-def drive(loop, ask: Callable) -> Iterator[State]:
-    """Run a sampling loop with ``ask(t, x) -> (x0, state, marginal)``, yielding a :class:`State` per call."""
-    at = next(loop)
-    while at is not None:
-        t, x = at
-        answer = ask(t, x)
-        yield State(t, x, answer[1], answer[0])
-        at = _send(loop, answer)
-
-
 class IRBridge(Restorer):
     """A restoration bridge driven by a frozen generative prior through the transition equation.
+
+    The bridge lives in the backbone's states: pixels, or a VAE's latents, in which y is the latent of the degraded
+    image. ``latents``, where it is set, encodes training images instead of the backbone, see ``latent_cache``.
 
     Args:
         backbone: the frozen denoiser. adapter: the trained condition adapter.
@@ -121,13 +30,15 @@ class IRBridge(Restorer):
         endpoint: the bridge's degraded end: "y", as published, or "anchor", the adapter's g(y).
         sampler: fields of ``samplers.Sampler``. loss: see :meth:`loss`."""
 
-    def __init__(self, backbone: PixelBackbone, adapter: nn.Module, bridge: Bridge, timesteps: Timesteps,
+    latents = None
+
+    def __init__(self, backbone: Backbone, adapter: nn.Module, bridge: Bridge, timesteps: Timesteps,
                  endpoint: str = "anchor", sampler: dict | None = None, loss: dict | None = None):
         super().__init__()
         if endpoint not in ("y", "anchor"):
             raise UserError(f"bridge endpoint={endpoint!r} is unknown; choose y or anchor.")
         self.backbone, self.adapter, self.bridge, self.timesteps = backbone, adapter, bridge, timesteps
-        self.endpoint, self.stride = endpoint, adapter.stride
+        self.endpoint, self.stride = endpoint, max(adapter.stride, backbone.stride)
         self.sampler = Sampler().changed(**(sampler or {})).check(bridge)
         self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0}
         self.loss_options |= loss or {}
@@ -140,7 +51,7 @@ class IRBridge(Restorer):
         return self.adapter
 
     def end(self, condition: Condition) -> Tensor:
-        """The bridge's degraded end, (B, C, H, W)."""
+        """The bridge's degraded end, a state."""
         if self.endpoint == "y":
             return condition.y
         if condition.anchor is None:
@@ -149,7 +60,14 @@ class IRBridge(Restorer):
 
     def denoise(self, z: Tensor, tau: Tensor, condition: Condition) -> Tensor:
         """The conditional clean estimate of a prior state z (B, C, H, W) at tau () or (B,); float32."""
-        return self.backbone.denoise(z, tau, lambda inputs, time: self.adapter.residuals(condition, inputs, time))
+        return self.backbone.denoise(
+            z, tau, lambda inputs, time, **context: self.adapter.residuals(condition, inputs, time, **context))
+
+    def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
+        return self.backbone.decode(state, tiles)
+
+    def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.backbone.channels, *(side // self.backbone.factor for side in image_shape[1:])
 
     @torch.no_grad()
     def path(self, y: Tensor, seeds: list[int] | None = None, condition: Condition | None = None,
@@ -164,8 +82,10 @@ class IRBridge(Restorer):
             sampler: instead of the model's own. options: its fields to change, such as nfe or rule.
             tiles: of each call; an adapter's features are then computed anew, as those of a whole image take gigabytes."""
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
-        whole = tiles.count(*y.shape[-2:], self.stride) == 1
-        condition = condition or (self.adapter.condition(y) if whole else Condition(y, None, None))
+        whole, factor = tiles.count(*y.shape[-2:], self.stride) == 1, self.backbone.factor
+        if condition is None:
+            state = self.backbone.encode(y, tiles)
+            condition = self.adapter.condition(y, state) if whole else Condition(state, None, None)
         if self.endpoint == "anchor":
             condition = condition if whole else condition._replace(anchor=self._anchor(y, tiles))
             tiles.done(int(whole))
@@ -177,9 +97,12 @@ class IRBridge(Restorer):
                 x0 = self.denoise(z, tau, condition)
                 tiles.done()
             else:
-                x0 = tiles(lambda z, y: self.denoise(z, tau, self.adapter.condition(y)), z, y, stride=self.stride)  # noqa: B023
+                # Folded, the image has the sides of its state, so that both are cut alike.
+                x0 = tiles.of_states(factor)(
+                    lambda z, end, y: self.denoise(z, tau, self.adapter.condition(F.pixel_shuffle(y, factor), end)),  # noqa: B023
+                    z, condition.y, F.pixel_unshuffle(y, factor), stride=self.stride // factor)
             yield State(t, x, z, x0)
-            at = _send(loop, x0)
+            at = send(loop, x0)
 
     def _anchor(self, y: Tensor, tiles: Tiles) -> Tensor:
         return tiles(lambda y: self.adapter.condition(y).anchor, y, stride=self.stride)
@@ -204,13 +127,14 @@ class IRBridge(Restorer):
             tau = torch.tensor(t, dtype=torch.float64) if alone else self.timesteps(self.bridge, prior, t)
             level = prior.marginal(tau)
             if alone:
-                x0 = (yield t, x, x, tau).clamp(-1, 1)
-                at = _send(loop, (x0, x, level))
+                x0 = yield t, x, x, tau
+                x0 = x0.clamp(-1, 1) if self.backbone.bounded else x0
+                at = send(loop, (x0, x, level))
                 continue
             here, scale = self.bridge.marginal(t), self.bridge.scale(x0, end)
             z = step(x, x0, end, here, level, forward_keep(here, level), noise(end), scale)
             x0 = yield t, x, z, tau
-            at = _send(loop, (x0, self._modulate(z, x0, level, self.bridge.scale(x0, end)), level))
+            at = send(loop, (x0, self._modulate(z, x0, level, self.bridge.scale(x0, end)), level))
 
     @torch.no_grad()
     def coarse(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
@@ -225,13 +149,15 @@ class IRBridge(Restorer):
         "v" or "x0", whose error is measured; ``norm`` "l1" or "l2"; ``anchor``, weight of the L1 loss of g(y);
         ``anchor_first``, share of the training for g(y) alone: an early anchor shows the network nothing.
 
-        clean, degraded: (B, C, H, W) in [-1, 1]. noise: unit normal, alike. uniform: (B,) in [0, 1)."""
-        options, prior = self.loss_options, self.backbone.prior
-        condition, losses = self.adapter.condition(degraded), {}
+        clean, degraded: images (B, 3, H, W) in [-1, 1]. noise: unit normal, shaped as their states. uniform: (B,) in
+        [0, 1)."""
+        options, prior, encode = self.loss_options, self.backbone.prior, self.latents or self.backbone.encode
+        condition, losses = self.adapter.condition(degraded, encode(degraded)), {}
         if condition.anchor is not None:
             losses["anchor"] = options["anchor"] * (condition.anchor - clean).abs().flatten(1).mean(1)
             if self.progress < options["anchor_first"]:
                 return losses
+        clean = encode(clean)
         z, tau = self.STATES[options["states"]](self, clean, condition, noise, uniform)
         weight = loss_weight(prior.marginal(tau), options["weight"]).expand(len(z)).to(z)
         error = self.denoise(z, tau, condition) - clean
@@ -243,7 +169,8 @@ class IRBridge(Restorer):
     def _from_prior(self, clean, condition, noise, uniform):
         """As published: tau uniform over the prior's timesteps, z from the prior's marginal."""
         prior = self.backbone.prior
-        tau = prior.lowest + uniform.cpu().double() * (prior.highest - prior.lowest)
+        share = uniform.cpu().double().clamp(min=1e-6)   # where a flow has no noise at all, eps has no error to weigh
+        tau = prior.lowest + share * (prior.highest - prior.lowest)
         return draw(prior.marginal(tau), clean, clean, noise), tau
 
     @torch.no_grad()
@@ -274,25 +201,3 @@ class IRBridge(Restorer):
         return z, tau
 
     STATES = {"prior": _from_prior, "bridge": _from_bridge, "visited": _visited}
-
-
-class Regression(Restorer):
-    """Plain regression, the baseline that a bridge must earn its cost against: the adapter's trunk, trained by L1."""
-
-    def __init__(self, network: Trunk):
-        super().__init__()
-        self.network, self.stride = network, network.stride
-
-    def trainable(self) -> nn.Module:
-        return self.network
-
-    @torch.no_grad()
-    def path(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
-        x0 = tiles(lambda y: self.network(y)[0], y, stride=self.stride)
-        yield State(0.0, x0, y, x0)
-
-    def passes(self, **options) -> int:
-        return 1
-
-    def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
-        return {"regression": (self.network(degraded)[0] - clean).abs().flatten(1).mean(1)}

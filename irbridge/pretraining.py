@@ -12,8 +12,8 @@ from irbridge.backbones import PixelBackbone
 from irbridge.data import ImageSource
 from irbridge.errors import UserError
 from irbridge.images import list_images
-from irbridge.model import Noise, Restorer, State, drive
 from irbridge.process import draw, loss_weight
+from irbridge.restorer import Noise, Restorer, State, drive
 from irbridge.samplers import PriorPath, Sampler
 from irbridge.solvers import walk
 
@@ -48,10 +48,10 @@ class Pretrainer(Restorer):
         super().__init__()
         self.backbone, self.median, self.spread, self.wide = backbone, median, spread, wide
         self.stride = backbone.stride
-        backbone.unet.requires_grad_(True)
+        backbone.network.requires_grad_(True)
 
     def trainable(self) -> nn.Module:
-        return self.backbone.unet
+        return self.backbone.network
 
     def levels(self, uniform: Tensor) -> Tensor:
         """Noise levels (B,), float64, of uniforms (B,) in [0, 1)."""

@@ -139,11 +139,14 @@ class VE(Prior):
 
 class Flow(Prior):
     """Rectified flow: z = (1 - s) x0 + s n with s = shift u / (1 + (shift - 1) u), u = tau in [0, 1]. The network is
-    called with 1000 s and predicts the velocity n - x0 (SD3, FLUX; diffusers' convention)."""
+    called with ``steps`` s, 1000 s as a rule, and predicts the velocity n - x0 (SD3, FLUX; diffusers' convention), or
+    what ``prediction_type`` says; eps and v say nothing of x0's scale where no signal is left, so s then ends before 1."""
 
-    def __init__(self, shift: float = 1.0):
-        super().__init__("flow_prediction")
-        self.shift, self.lowest, self.highest = shift, 0.0, 1.0
+    def __init__(self, shift: float = 1.0, steps: int = 1000, prediction_type: str = "flow_prediction"):
+        super().__init__(prediction_type)
+        self.shift, self.steps, self.lowest, self.highest = shift, steps, 0.0, 1.0
+        if prediction_type != "flow_prediction":
+            self.highest = 1 - 1 / steps
 
     def marginal(self, tau) -> Marginal:
         u = torch.as_tensor(tau, dtype=torch.float64)
@@ -155,19 +158,32 @@ class Flow(Prior):
         return s / (self.shift - (self.shift - 1) * s)
 
     def network_input(self, z, tau):
-        return z, 1000 * self.marginal(tau.cpu()).noise
+        return z, self.steps * self.marginal(tau.cpu()).noise
+
+
+# Classes whose config may leave the betas at their defaults.
+DEFAULT_BETAS = "DDPMScheduler", "DDIMScheduler", "DDIMInverseScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler"
 
 
 def prior_from_config(config: dict) -> Prior:
     """The prior of a diffusers scheduler config (its saved dict). UserError for a scheduler class, beta schedule or
     prediction type that is not covered."""
     name, prediction = config.get("_class_name", "DDPMScheduler"), config.get("prediction_type", "epsilon")
+    steps = config.get("num_train_timesteps", 1000)
+    for key, other in (("timestep_type", "continuous"), ("invert_sigmas", True)):
+        if config.get(key) == other:
+            raise UserError(f"The scheduler's {key}={other} is not covered; choose a model of the usual timesteps.")
     if name.startswith("FlowMatch"):
-        return Flow(config.get("shift", 1.0))
+        return Flow(config.get("shift") or 1.0, steps)
+    if config.get("use_flow_sigmas"):   # a solver's scheduler, such as UniPC, of a flow model
+        return Flow(config.get("flow_shift") or 1.0, steps, prediction)
     if name.startswith("EDM"):
+        if prediction not in ("epsilon", "v_prediction"):
+            raise UserError(f"The scheduler's prediction_type={prediction!r} is not one of {name}; use epsilon or "
+                            "v_prediction.")
         ranges = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
         return VE(**{k: config.get(k, v) for k, v in ranges.items()}, prediction_type=prediction)
-    if "beta_start" not in config and config.get("trained_betas") is None and not name.startswith("DD"):
+    if "beta_start" not in config and config.get("trained_betas") is None and name not in DEFAULT_BETAS:
         raise UserError(f"The scheduler class {name} has no beta schedule that irbridge can read; save the model with "
                         "a DDPM, DDIM, EDM or FlowMatch scheduler.")
     return VP(vp_alphas_cumprod(config), prediction)

@@ -31,9 +31,11 @@ def marginal(clean, degraded, noise) -> Marginal:
 
 
 def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
-    """Cast a float64 coefficient of shape () or (B,) to the dtype and device of a state (B, ...)."""
-    coefficient = coefficient.to(like.dtype).to(like.device)
-    return coefficient.reshape(coefficient.shape + (1,) * (like.dim() - 1)) if coefficient.dim() else coefficient
+    """A float64 coefficient of shape () or (B,) in the dtype of a state (B, ...), ready to multiply it."""
+    coefficient = coefficient.to(like.dtype)
+    if not coefficient.dim():   # on the CPU: a scalar goes with a state on any device, without waiting for it
+        return coefficient
+    return coefficient.to(like.device).reshape(coefficient.shape + (1,) * (like.dim() - 1))
 
 
 def draw(m: Marginal, x0: Tensor, y: Tensor, noise: Tensor) -> Tensor:

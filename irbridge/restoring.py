@@ -22,8 +22,8 @@ from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.images import read_header, to_image, write_image
 from irbridge.jobs import Job, Report, plan, sweep
-from irbridge.model import Restorer, image_seed
 from irbridge.photos import Photo, read_photo, write_photo
+from irbridge.restorer import Restorer, image_seed
 from irbridge.tiles import Tiles
 from irbridge.viz import grid
 
@@ -41,7 +41,7 @@ def restore_run(cfg: DictConfig) -> None:
         raise UserError(f"suffix={label!r} must be a part of a file's name.")
     jobs = plan(options, label)
     tiles = Tiles(options["tile"], options["overlap"], options["batch"])
-    model = from_pretrained(run, device(options["device"]))
+    model = from_pretrained(run, device(options["device"]), frozen=options["backbone"])
     fields = options["sampler"] | ({"nfe": options["steps"]} if options["steps"] else {})
     settings = {"seed": options["seed"], **_sampling(model, fields), "tile": options["tile"],
                 "overlap": options["overlap"], "weights": sha256(run / "model.safetensors"),
@@ -129,7 +129,8 @@ def restore_one(job: Job, model: Restorer, fields: dict, tiles: Tiles, seed: int
         for state in model.path(y, **options):
             if job.path:
                 size = max(1, height // factor), max(1, width // factor)
-                shots.append(to_image(F.interpolate(state.x0[..., :height, :width], size=size, mode="area")[0]))
+                shot = model.image(state.x0, tiles)[..., :height, :width]
+                shots.append(to_image(F.interpolate(shot, size=size, mode="area")[0]))
             yield state
 
     seeds = [image_seed(seed, job.source.stem)]

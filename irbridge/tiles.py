@@ -3,7 +3,7 @@ call the tiles are blended into one estimate, so that neighbours never drift apa
 Bar-Tal et al., ICML 2023)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -36,6 +36,13 @@ class Tiles:
         """Tiles of an image, padded to sides divisible by ``stride``."""
         down, across = (self._axis(side + -side % stride, stride) for side in (height, width))
         return len(down) * len(across)
+
+    def of_states(self, factor: int) -> "Tiles":
+        """The same tiles in states of which a pixel stands for ``factor`` image pixels a side."""
+        if self.size is None:
+            return self
+        size = max(self.size // factor, 2)
+        return replace(self, size=size, overlap=min(-(-self.overlap // factor), size // 2))
 
     def done(self, tiles: int = 1) -> None:
         """Report tiles to ``progress``."""

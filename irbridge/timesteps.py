@@ -31,19 +31,21 @@ class Timesteps:
     def __post_init__(self):
         if not self.offset and not self.absolute:
             raise UserError("timesteps needs knots: give timesteps.offset or timesteps.absolute.")
+        for name in ("offset", "absolute"):   # a config's own kind of dict is slow to read at every step
+            object.__setattr__(self, name, {float(k): float(v) for k, v in getattr(self, name).items()})
 
     def __call__(self, bridge: Bridge, prior: Prior, t) -> Tensor:
         """tau for each bridge time t (a number or tensor in [0, T]); float64, clamped to the prior's range."""
         t = np.asarray(t, dtype=np.float64)
-        percent = 100 * t / bridge.T
-        critical = prior.critical(bridge.marginal(np.minimum(t, self.last(bridge)))).numpy()
+        percent, last = 100 * t / bridge.T, self.last(bridge)
+        critical = prior.critical(bridge.marginal(np.minimum(t, last))).numpy()
         unit = (prior.highest - prior.lowest) / 999
         tau = critical + unit * _line(self.offset, percent) if self.offset else critical
         if self.absolute:
             own = prior.lowest + unit * _line(self.absolute, percent)
-            tau = np.where(percent >= min(map(float, self.offset)), tau, own) if self.offset else own
+            tau = np.where(percent >= min(self.offset), tau, own) if self.offset else own
         if self.at_least_critical:
-            tau = np.where(t > self.last(bridge), tau, np.maximum(tau, critical))
+            tau = np.where(t > last, tau, np.maximum(tau, critical))
         return torch.as_tensor(np.clip(tau, prior.lowest, prior.highest))
 
     @staticmethod
@@ -54,8 +56,7 @@ class Timesteps:
 
 
 def _line(knots: dict, percent: np.ndarray) -> np.ndarray:
-    points = sorted((float(k), float(v)) for k, v in knots.items())
-    return np.interp(percent, *zip(*points))
+    return np.interp(percent, *zip(*sorted(knots.items())))
 
 
 def critical(offset: float = 0.0) -> Timesteps:

@@ -47,10 +47,16 @@ CHECKS = {
     "trainer.ema_decay": FRACTION,
     "trainer.precision": _one_of("auto", "no", "bf16", "fp16"),
     "trainer.device": _one_of("auto", "cpu"),
+    "trainer.optimizer": _one_of("adamw", "adamw8bit"),
     "trainer.workers": _whole(0),
+    "backbone.dtype": (lambda v: v in (None, "float32", "bfloat16", "float16"), "float32, bfloat16 or float16"),
+    "backbone.guidance": _number(lambda v: v >= 0, "a number, 0 or more"),
+    "adapter.hint": _one_of("image", "latent"),
+    "adapter.rank": _whole(1),
+    "data.resize": _whole(1, null=True),
     "trainer.save_seconds": POSITIVE,
-    "adapter.channels": _each(_whole(1)),
-    "adapter.layers": _whole(1),
+    "adapter.channels": (lambda v: v is None or _each(_whole(1))[0](v), _each(_whole(1))[1]),
+    "adapter.layers": _whole(1, null=True),
     **{f"bridge.{key}": POSITIVE for key in ("lam", "sigma", "max_var", "rate", "gamma", "beta_max", "beta_min",
                                              "kappa", "min_noise", "power", "sum_scale", "alpha", "k")},
     **{f"bridge.{key}": NOT_NEGATIVE for key in ("beta_d", "delta_end", "start_noise")},
@@ -70,6 +76,7 @@ CHECKS = {
     "data.hold_out": _whole(2),
     "data.split": (lambda v: v in (None, "test", "train"), "test, train or null"),
     **{key: _whole(1, null=True) for key in ("evaluate.size", "evaluate.limit", "size", "limit", "steps", "tile")},
+    **{f"benchmark.{key}": _whole(1) for key in ("steps", "size", "batch", "warmup")},
     "overlap": _whole(0),
     "batch": _whole(1),
     **{key: POSITIVE for key in ("task.level", "levels.median")},
@@ -87,5 +94,6 @@ def check_values(config: dict) -> None:
         at = config
         for group in groups:
             at = at.get(group) or {}
+            at = at if isinstance(at, dict) else {}   # benchmark=NAME is a word elsewhere
         if name in at and not fits(at[name]):
             raise UserError(f"{key}={at[name]} must be {wanted}.")

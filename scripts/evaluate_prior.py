@@ -30,7 +30,7 @@ def main(cfg):
 def unit_noise(image, seed, name):
     """Unit normal noise (1, 3, H, W) for an image (H, W, 3), seeded by (seed, name)."""
     from irbridge.images import to_tensor
-    from irbridge.model import Noise, image_seed
+    from irbridge.restorer import Noise, image_seed
     return Noise([image_seed(seed, name)])(to_tensor(image)[None])
 
 

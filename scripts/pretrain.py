@@ -60,7 +60,7 @@ def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int):
 def save_prior(backbone, weights: dict, folder: Path) -> None:
     """Write an ordinary diffusers folder: config, fp16 safetensors, scheduler config."""
     import diffusers
-    copy = type(backbone.unet).from_config({k: v for k, v in backbone.unet.config.items() if k != "_name_or_path"})
+    copy = type(backbone.network).from_config({k: v for k, v in backbone.network.config.items() if k != "_name_or_path"})
     copy.load_state_dict(weights)
     copy.half().save_pretrained(folder)
     getattr(diffusers, backbone.scheduler["_class_name"]).from_config(

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from irbridge.adapters import Trunk
 from irbridge.checkpoint import Checkpoints
-from irbridge.model import Regression
+from irbridge.restorer import Regression
 
 QUICK = ["method=regression", "evaluate.enabled=false", "trainer.batch_size=2", "trainer.crop=16", "trainer.log_every=1",
          "trainer.precision=no", "trainer.sample_every=1000"]

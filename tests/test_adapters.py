@@ -110,10 +110,10 @@ def test_control_encoder_is_the_frozen_one_with_y_added():
     adapter = ControlAdapter(backbone)
     z, y, time = noise(2, 3, 16, 16), noise(2, 3, 16, 16, seed=1), torch.tensor([7.0, 300.0])
     seen = []
-    handle = backbone.unet.mid_block.register_forward_hook(lambda m, a, out: seen.append(out))
+    handle = backbone.network.mid_block.register_forward_hook(lambda m, a, out: seen.append(out))
     for convolution in adapter.zero.convs:
         convolution.weight.copy_(torch.eye(len(convolution.weight))[..., None, None])
-    backbone.unet(z, time)
+    backbone.network(z, time)
     handle.remove()
     assert torch.allclose(adapter.residuals(adapter.condition(y), z, time)[-1], seen[0], atol=1e-5)
 
@@ -159,3 +159,15 @@ def test_compiles():
     # The hooks come and go inside the compiled region, so the graph breaks there, but the result must be the same.
     compiled = torch.compile(denoise, backend="eager")(backbone, adapter, z, y)
     assert torch.allclose(compiled, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_adapters_stay_float32_over_a_frozen_network_of_another_precision(dtype):
+    whole = frozen("attention")
+    half = PixelBackbone(small_unet(**UNETS["attention"]).to(dtype), whole.prior)
+    z, y = noise(1, 3, 16, 16), noise(1, 3, 16, 16, seed=1)
+    for name, adapter in adapters(whole):
+        adapter = awake(adapter)
+        got, wanted = denoise(half, adapter, z, y), denoise(whole, adapter, z, y)
+        assert got.dtype == torch.float32 and torch.allclose(got, wanted, atol=0.05 * float(wanted.abs().max())), name

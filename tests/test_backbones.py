@@ -36,7 +36,7 @@ def test_denoise_is_the_schedulers_own_conversion(tmp_path, kind, pipeline):
 
 @torch.no_grad()
 def test_each_image_of_a_batch_has_its_own_timestep(backbone):
-    z, taus = state(backbone.unet), torch.tensor([50.0, 700.0], dtype=torch.float64)
+    z, taus = state(backbone.network), torch.tensor([50.0, 700.0], dtype=torch.float64)
     alone = torch.cat([backbone.denoise(z[i:i + 1], taus[i]) for i in range(2)])
     assert torch.allclose(backbone.denoise(z, taus), alone, rtol=1e-4, atol=1e-4)
 
@@ -86,7 +86,7 @@ def test_skip_layout_is_what_the_encoder_makes(shape):
 
 def test_frozen_and_recorded(backbone, backbone_folder, tmp_path):
     assert not any(p.requires_grad for p in backbone.parameters())
-    assert not backbone.train().training and not backbone.unet.training
+    assert not backbone.train().training and not backbone.network.training
     assert backbone.name == str(backbone_folder) and len(backbone.digest) == 64
     other = small_unet()
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_embedded_prior_is_an_ordinary_diffusers_model():
     folder = ROOT / "data/prior"
     assert sum(p.stat().st_size for p in folder.iterdir()) <= 40e6
     plain, embedded = UNet2DModel.from_pretrained(folder), load_backbone()
-    assert all(torch.equal(v.float(), embedded.unet.state_dict()[k]) for k, v in plain.state_dict().items())
+    assert all(torch.equal(v.float(), embedded.network.state_dict()[k]) for k, v in plain.state_dict().items())
     s = embedded.stride
     for size in ((s, s), (3 * s, 2 * s)):
         out = embedded.denoise(state(plain, size), torch.tensor(100.0))
@@ -206,3 +206,13 @@ def test_prediction_type_that_is_not_covered():
     with pytest.raises(UserError) as failure:
         PixelBackbone(small_unet(), prior_from_config({"prediction_type": "score"}))
     one_sentence(failure, "score", "v_prediction")
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"mid_block_type": None}, "a middle block"), ({"time_embedding_type": "fourier"}, "sinusoidal times"),
+    ({"in_channels": 1, "out_channels": 1}, "3 channels"), ({"num_class_embeds": 3}, "no classes"),
+    ({"down": ("SkipDownBlock2D", "DownBlock2D")}, "no Skip or K blocks")])
+def test_networks_that_cannot_be_driven_are_refused(tmp_path, changes, words):
+    with pytest.raises(UserError) as failure:
+        load_backbone(str(save_backbone(tmp_path, small_unet(**changes))))
+    one_sentence(failure, words, "choose another")

@@ -202,14 +202,14 @@ CONTRADICTIONS = {"trainer.lr=0.5": ["trainer.lr was 0.001 and is now 0.5"], "se
 
 @pytest.mark.parametrize("words", CONTRADICTIONS)
 def test_a_run_that_contradicts(command, trained, run, words):
-    assert_one_sentence(command("train", *trained[1], words), run, "name=", *CONTRADICTIONS[words])
+    assert_one_sentence(command("train", *trained[1], words, "overwrite=false"), run, "name=", *CONTRADICTIONS[words])
 
 
 def test_a_backbone_with_other_weights_contradicts(command, trained, run, tmp_path):
     other = small_unet()
     other.conv_out.bias.data += 1
     folder = save_backbone(tmp_path / "other", other, DDPMScheduler(prediction_type="v_prediction"))
-    result = command("train", *trained[1], f"backbone.pretrained={folder}")
+    result = command("train", *trained[1], f"backbone.pretrained={folder}", "overwrite=false")
     assert_one_sentence(result, run, "backbone")
 
 

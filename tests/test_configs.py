@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+import pipelines
 import pytest
 import torch
 from conftest import ROOT, configured, small_unet
@@ -14,14 +15,16 @@ from irbridge.bridges import GOUB, OU, Bridge
 from irbridge.build import build_model
 from irbridge.config import contradiction, instantiate, plain
 from irbridge.errors import UserError
+from irbridge.model import IRBridge
 from irbridge.priors import VP, vp_alphas_cumprod
 from irbridge.samplers import RULES, Sampler, rule
 from irbridge.validate import check_values
 
 GROUPS = {p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain")
           for p in (ROOT / "configs").iterdir() if p.is_dir() and p.name != "base"}   # base: what tasks share
+LATENT = "sd15", "sd21", "sd3", "controlnet", "controlnet_latent", "t2i", "lora", "sd3_controlnet"
 CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices
-           if group != "task"]   # tasks have a test of their own
+           if group != "task" and choice not in LATENT]   # tasks and latent choices have tests of their own
 PAIRS = ["data.clean=a", "data.degraded=b"]
 IMAGE = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
 
@@ -52,7 +55,8 @@ def bridged(method, choice):
 
 def tiny(config, **sampler):
     """The config with a network of a few weights."""
-    return config | {"adapter": config["adapter"] | {"channels": [4, 4]}, "sampler": config["sampler"] | sampler}
+    small = {"channels": [4, 4]} if config["adapter"].get("channels") else {}
+    return config | {"adapter": config["adapter"] | small, "sampler": config["sampler"] | sampler}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +64,38 @@ def network():
     return PixelBackbone(small_unet((4, 8)), VP(vp_alphas_cumprod({}), "v_prediction"))
 
 
+@pytest.fixture
+def latent(tmp_path, monkeypatch):
+    monkeypatch.setenv("IRBRIDGE_CACHE", str(tmp_path / "cache"))
+    return lambda kind: pipelines.load(kind, pipelines.SAVE[kind](tmp_path / kind))
+
+
 def test_every_group_is_offered_by_the_train_command():
     assert GROUPS.keys() == {"adapter", "backbone", "bridge", "contender", "debug", "experiment", "logger", "loss",
                              "method", "sampler", "task", "timesteps", "trainer"}
+
+
+@pytest.mark.filterwarnings("ignore:.*has no text encoder")
+@pytest.mark.parametrize("backbone, adapter", [*((b, None) for b in ("sd15", "sd21", "sd3")), ("sd3", "lora"),
+                                               *(("sd15", a) for a in GROUPS["adapter"] if a in LATENT)])
+def test_latent_choices_compose_and_build(backbone, adapter, latent):
+    """Each backbone with its own adapter, and every adapter, on the pipeline of a backbone that it fits."""
+    pytest.importorskip("peft")
+    backbone = "sd3" if adapter == "sd3_controlnet" else backbone
+    config = composed(f"backbone={backbone}", *([f"adapter={adapter}"] if adapter else []))
+    assert config["endpoint"] == "y" and config["loss"]["weight"] == "eps" and config["trainer"]["lr"] == 5e-5
+    assert config["bridge"]["lam"] == 0.00784 and not config["baseline"]
+    model = build_model(config, latent(backbone))
+    assert isinstance(model, IRBridge) and model.restore(IMAGE[:33, :47], steps=2).shape == (33, 47, 3)
+
+
+def test_adapters_name_the_ones_that_fit(network, latent):
+    with pytest.raises(UserError, match="ControlNet.*UNet2DModel.*static or control"):
+        build_model(composed("adapter=controlnet", "endpoint=y"), network)
+    with pytest.raises(UserError, match="latent.*adapter=controlnet"):
+        build_model(composed("backbone=sd15", "adapter=static"), latent("sd15"))
+    with pytest.raises(UserError, match="SD3.*controlnet"):
+        build_model(composed("backbone=sd15", "adapter=sd3_controlnet"), latent("sd15"))
 
 
 @pytest.mark.parametrize("group, choice", CHOICES)

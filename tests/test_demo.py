@@ -12,7 +12,8 @@ from PIL import Image
 from irbridge import demo
 from irbridge.errors import UserError
 from irbridge.images import read_image, to_bytes
-from irbridge.model import IRBridge, image_seed
+from irbridge.model import IRBridge
+from irbridge.restorer import image_seed
 
 NAME = "wet $day (1)"   # signs that an upload drops from the name, and so from the noise seed
 

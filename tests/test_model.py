@@ -7,13 +7,15 @@ from conftest import configured, small_unet
 from torch import nn
 
 from irbridge.adapters import Condition, ControlAdapter, StaticAdapter, Trunk
-from irbridge.backbones import PixelBackbone, inject
+from irbridge.backbones import Backbone, PixelBackbone, inject
 from irbridge.bridges import GOUB, OU, Brownian, Residual
 from irbridge.config import instantiate
 from irbridge.errors import UserError
-from irbridge.model import IRBridge, Noise, Regression, loss_weight, pad
+from irbridge.images import pad
+from irbridge.model import IRBridge
 from irbridge.priors import VP, Prior, vp_alphas_cumprod
-from irbridge.process import broadcast, marginal
+from irbridge.process import broadcast, loss_weight, marginal
+from irbridge.restorer import Noise, Regression
 from irbridge.samplers import RULES
 from irbridge.timesteps import Timesteps, critical
 
@@ -23,13 +25,13 @@ PUBLISHED = Timesteps(offset={100: 300, 0: 0})
 SERVED = [(b, r) for b in BRIDGES for r in RULES if b != "residual" or RULES[r].calls == 1]   # no ODE to solve there
 
 
-class Analytic(nn.Module):
-    """Stands in for PixelBackbone: the exact denoiser of x0 ~ N(mean, variance), or a known x0 with variance 0."""
+class Analytic(Backbone):
+    """The exact denoiser of x0 ~ N(mean, variance), or a known x0 with variance 0, in the place of a network."""
 
     channels, stride = 3, 8
 
     def __init__(self, mean, variance=0.0):
-        super().__init__()
+        nn.Module.__init__(self)
         self.prior: Prior = VP(vp_alphas_cumprod({}))
         self.mean, self.variance, self.calls = mean, variance, []
 
@@ -50,7 +52,7 @@ class Blind(nn.Module):
         self.stride, self.anchor = stride, anchor
         self.weight = nn.Parameter(torch.zeros(()))
 
-    def condition(self, y):
+    def condition(self, y, state=None):
         return Condition(y, self.anchor, None)
 
     def residuals(self, condition, z, time):
@@ -243,8 +245,8 @@ def test_published_loss_is_that_of_the_noise():
     m = prior.marginal(tau)
     z = broadcast(m.clean, clean) * clean + broadcast(m.noise, clean) * xi
     condition = model.adapter.condition(degraded)
-    with inject(model.backbone.unet, condition.residuals):
-        eps = model.backbone.unet(z, tau.float()).sample
+    with inject(model.backbone.network, condition.features):
+        eps = model.backbone.network(z, tau.float()).sample
     expected = (eps - xi).square().flatten(1).mean(1)
     assert torch.allclose(model.loss(clean, degraded, xi, uniform)["prior"], expected, rtol=1e-3)
 

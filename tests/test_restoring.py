@@ -20,8 +20,8 @@ from irbridge.checkpoint import locked
 from irbridge.config import plain
 from irbridge.errors import UserError
 from irbridge.jobs import plan, sources
-from irbridge.model import Restorer, image_seed
 from irbridge.photos import png16, read_photo
+from irbridge.restorer import Restorer, image_seed
 
 RNG = np.random.default_rng(0)
 
@@ -68,7 +68,7 @@ def fast(monkeypatch):
             calls.append(seeds)
             yield SimpleNamespace(x0=-y)
 
-    monkeypatch.setattr(restoring, "from_pretrained", lambda folder, device: Invert())
+    monkeypatch.setattr(restoring, "from_pretrained", lambda folder, device, frozen: Invert())
     return calls
 
 

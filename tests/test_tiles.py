@@ -10,7 +10,7 @@ from irbridge.bridges import Brownian
 from irbridge.build import find, from_pretrained
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
-from irbridge.model import Regression
+from irbridge.restorer import Regression
 from irbridge.tiles import Tiles
 
 

@@ -1,0 +1,137 @@
+"""What every method is to those who train, score and use it; and plain regression, the honest baseline."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from irbridge.adapters import Trunk
+from irbridge.errors import UserError
+from irbridge.images import pad, to_image, to_tensor
+from irbridge.tiles import WHOLE, Tiles
+
+
+class State(NamedTuple):
+    """One network call: bridge time t; the bridge's x, the prior's z that it saw, its estimate x0, (B, C, H, W): images
+    in [-1, 1], or latents where the frozen network works on those; ``Restorer.image`` shows either."""
+    t: float
+    x: Tensor
+    z: Tensor
+    x0: Tensor
+
+
+class Noise:
+    """Unit normal noise that is a function of (image seed, draw), whatever the batch: one generator per image."""
+
+    def __init__(self, seeds: list[int]):
+        self.generators = [torch.Generator().manual_seed(s) for s in seeds]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(like.device)
+
+
+def image_seed(seed: int, name: str) -> int:
+    """The seed of one image's noise: a function of the run's seed and the image's name."""
+    return zlib.crc32(f"{seed}/{name}".encode())
+
+
+class Restorer(nn.Module):
+    """What training, evaluation and users need of any method: ``loss``, ``path`` and ``restore``."""
+
+    stride: int
+    progress: float = 1.0   # share of the training that is done, set by the loop
+    draw: float | None = None   # one uniform number for all images of the step, likewise
+
+    def trainable(self) -> nn.Module:
+        """The one module that trains, is averaged and is stored."""
+        raise NotImplementedError
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        """The training losses, so that a distributed wrapper sees the call."""
+        return self.loss(*batch)
+
+    def path(self, y: Tensor, **options) -> Iterator[State]:
+        """Restore y (B, C, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`. The options
+        are ``seeds``, one per image, ``tiles``, for large images, and the fields of a
+        :class:`~irbridge.samplers.Sampler`."""
+        raise NotImplementedError
+
+    def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
+        """A state's x0 as an image, (B, 3, H, W); the same where states are images."""
+        return state
+
+    def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the state of an image (C, H, W), and so of the noise that ``loss`` takes."""
+        return tuple(image_shape)
+
+    def passes(self, **options) -> int:
+        """How often ``path`` with these options sends the image through networks, for a progress bar."""
+        return self.sampler.changed(**options).nfe
+
+    @staticmethod
+    def from_pretrained(folder, device="cpu", backbone=None, frozen: dict | None = None) -> "Restorer":
+        """A trained model from a run's folder; see :func:`irbridge.build.from_pretrained`."""
+        from irbridge.build import from_pretrained
+        return from_pretrained(folder, device, backbone, frozen)
+
+    @torch.no_grad()
+    def restore(self, image, seed: int = 0, path: Callable[..., Iterator[State]] | None = None, **options):
+        """Restore an image of any height and width, or a batch of one size.
+
+        Args:
+            image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, C, H, W) in [-1, 1].
+            seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
+            path: the sampling loop, by default ``self.path``; ``options`` are its own, such as ``steps`` or ``tiles``."""
+        if isinstance(image, np.ndarray):
+            if image.dtype.kind != "f":
+                raise UserError(f"An image to restore must be float in [0, 1], not {image.dtype}; use irbridge.read_image.")
+            y = to_tensor(image)[None].to(next(self.parameters()).device)
+            return to_image(self.restore(y, seed, path, **options)[0])
+        height, width = image.shape[-2:]
+        options.setdefault("seeds", [seed + i for i in range(len(image))])
+        for state in (path or self.path)(pad(image, self.stride), **options):
+            last = state.x0
+        return self.image(last, options.get("tiles", WHOLE))[..., :height, :width].clamp(-1, 1)
+
+
+def send(loop, value):
+    """The next item of a coroutine, None at its end."""
+    try:
+        return loop.send(value)
+    except StopIteration:
+        return None
+
+
+def drive(loop, ask: Callable) -> Iterator[State]:
+    """Run a sampling loop with ``ask(t, x) -> (x0, state, marginal)``, yielding a :class:`State` per call."""
+    at = next(loop)
+    while at is not None:
+        t, x = at
+        answer = ask(t, x)
+        yield State(t, x, answer[1], answer[0])
+        at = send(loop, answer)
+
+
+class Regression(Restorer):
+    """Plain regression, the baseline that a bridge must earn its cost against: the adapter's trunk, trained by L1."""
+
+    def __init__(self, network: Trunk):
+        super().__init__()
+        self.network, self.stride = network, network.stride
+
+    def trainable(self) -> nn.Module:
+        return self.network
+
+    @torch.no_grad()
+    def path(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
+        x0 = tiles(lambda y: self.network(y)[0], y, stride=self.stride)
+        yield State(0.0, x0, y, x0)
+
+    def passes(self, **options) -> int:
+        return 1
+
+    def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
+        return {"regression": (self.network(degraded)[0] - clean).abs().flatten(1).mean(1)}
