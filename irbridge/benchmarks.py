@@ -1,76 +1,29 @@
-"""Public test sets as their archives unpack: which files are pairs. Nothing is downloaded, moved or renamed."""
+"""Public sets as their archives unpack: which files are pairs. Nothing is downloaded, moved or renamed."""
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from irbridge.data import Degradation, Pair, PairedFolders, SyntheticPairs, centre_crop, refuse_duplicates
+from irbridge.data import (
+    Degradation,
+    Pair,
+    PairedFolders,
+    SyntheticPairs,
+    centre_crop,
+    mismatch,
+    refuse_duplicates,
+    scaled,
+)
 from irbridge.errors import UserError
 from irbridge.images import is_image, list_images, read_header, read_image
+from irbridge.public_sets import Benchmark, known
 
-DEPTH = 6   # folders below root that are looked at
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """How a set's archives unpack.
-
-    Args:
-        title: of the records. task: whose adapter it is for. layout: its folders in words, for the one who lacks them.
-        pairs: (clean, degraded) patterns of a path below the set's folder, without suffix, the first that fit count.
-            Images with equal ``key``, and ``part`` where there is one, are partners.
-        test, train: patterns of the folder names of its two halves. part: of a folder that is one part of the set.
-        other: pattern of folders that belong to a sister set. cut: pixels by which the clean side is larger all round.
-        partial: clean images may lack a degraded one."""
-    title: str
-    task: str
-    layout: str
-    pairs: tuple[tuple[str, str], ...]
-    test: str = "(.*[-_])?test([-_].*)?"
-    train: str = "(.*[-_])?train([-_].*)?"
-    part: str = "(?!)"
-    other: str = "(?!)"
-    cut: int = 0
-    partial: bool = False
-
-
-KEY = "(?P<key>[^/]+)"
-SCENE = "(?P<key>[^/_]+)"   # RESIDE: what follows "_" is the haze
-PART = "(?P<part>[^/]+)/"
-SOTS = ((f"(gt|clear)/{SCENE}", f"(hazy|haze)/{SCENE}(_[^/]*)?"),)
-BENCHMARKS = {
-    "rain100h": Benchmark(
-        "Rain100H", "derain", "norain-1.png and rain-1.png, in one folder or in two",
-        ((f"norain-{KEY}", f"rain-{KEY}"), (f"[^/]+/norain-{KEY}", f"[^/]+/rain-{KEY}"),
-         (f"norain/norain-{KEY}", r"rain/(X2/)?norain-(?P<key>[^/]+?)(x2)?"))),
-    "reside_ots": Benchmark(
-        "RESIDE OTS", "dehaze", "clear/0001.jpg and haze/0001_0.8_0.2.jpg, the haze also in part1, part2, ...",
-        ((f"(clear|gt)(/clear)?/{SCENE}", f"((haze|hazy|ots|part)[^/]*/)+{SCENE}_[^/]+"),), partial=True),
-    "sots_indoor": Benchmark(
-        "SOTS indoor", "dehaze", "indoor/gt/1400.png and indoor/hazy/1400_1.png", SOTS, other="(sots[-_]?)?outdoor", cut=10),
-    "sots_outdoor": Benchmark(
-        "SOTS outdoor", "dehaze", "outdoor/gt/0001.png and outdoor/hazy/0001_0.8_0.2.jpg", SOTS,
-        other="(sots[-_]?)?indoor|nyuhaze500"),
-    "snow100k": Benchmark(
-        "Snow100K", "desnow", "gt/1.jpg and synthetic/1.jpg, in one folder or in each of Snow100K-S, -M and -L",
-        tuple((f"{part}gt/{KEY}", f"{part}synthetic/{KEY}") for part in ("(snow100k-)?(?P<part>[sml])/", "")),
-        train="all|train", part="(snow100k-)?([sml])"),
-    "raindrop": Benchmark(
-        "RainDrop", "raindrop", "test_a/gt/0_clean.png and test_a/data/0_rain.png, or train/...",
-        (("(gt|clean)/(?P<key>[^/]+?)([-_]clean)?", "(data|rain)/(?P<key>[^/]+?)([-_]rain)?"),), test="test_a|test",
-        part="(test_)(b)"),
-    "lol": Benchmark("LOL v1", "lowlight", "eval15/high/1.png and eval15/low/1.png, or our485/...",
-                     ((f"high/{KEY}", f"low/{KEY}"),), test="eval15|test", train="our485|train"),
-    "celebahq": Benchmark("CelebA-HQ", "inpaint", "clean faces in one folder, or in female and male",
-                          ((KEY, ""), (f"(female|male)/{KEY}", "")), test="test|val", train="train",
-                          other="masks?"),
-    "gopro": Benchmark(
-        "GoPro", "deblur", "test/SCENE/sharp/000001.png and test/SCENE/blur/000001.png, or blur_gamma",
-        tuple((f"{part}sharp/{KEY}", f"{part}{blur}/{KEY}") for part in (PART, "") for blur in ("blur", "blur_gamma"))),
-}
+DEPTH = 8   # folders below root that are looked at
+REMEDY = "give data.root=DIR of the unpacked archive, or data.clean=DIR data.degraded=DIR"
 
 
 class BenchmarkPairs(PairedFolders):
@@ -78,14 +31,18 @@ class BenchmarkPairs(PairedFolders):
 
     Args:
         name: a key of ``BENCHMARKS``. root: the folder of the unpacked archive, or one around it.
-        split: "test", "train", or None: test where it is there. size: of the centre crop; None: whole images.
+        split: "test", "train", or None: test where it is there.
+        size: of the centre crop; None: whole images. resize: what they are :func:`~irbridge.data.scaled` to before.
+        alone: the root holds no other half than the one asked for, so that its folder may have any name.
+        remedy: of the errors, where nothing is found.
 
-    ``title`` is the set's name with what was taken of it, such as "Snow100K-S" or "LOL v1 train". UserError if the layout
-    is not found, is found twice, or an image lacks its partner."""
+    ``title`` is the set's name with what was taken of it, such as "Snow100K-S" or "LOL v1 train". UserError if the
+    layout is not found, is found twice, or an image lacks its partner."""
 
-    def __init__(self, name: str, root: str | Path, split: str | None = None, size: int | None = None):
-        self.benchmark, self.size = _known(name), size
-        self.title, triples = _find(self.benchmark, Path(root), split)
+    def __init__(self, name: str, root: str | Path, split: str | None = None, size: int | None = None,
+                 resize: int | None = None, alone: bool = False, remedy: str = REMEDY):
+        self.benchmark, self.size, self.resize = known(name), size, resize
+        self.title, triples = _find(self.benchmark, Path(root), split, alone, remedy)
         self.names = [name for name, _, _ in triples]
         self.paths = [(clean, degraded) for _, clean, degraded in triples]
 
@@ -94,37 +51,35 @@ class BenchmarkPairs(PairedFolders):
         if cut := self._cut(clean.shape[1::-1], degraded.shape[1::-1]):
             clean = clean[cut:-cut, cut:-cut]
         if clean.shape != degraded.shape:
-            raise UserError(self._differ(i, clean.shape[1::-1], degraded.shape[1::-1]))
-        return Pair(self.names[i], centre_crop(clean, self.size), centre_crop(degraded, self.size))
+            raise UserError(mismatch(*self.paths[i], clean.shape[1::-1], degraded.shape[1::-1]))
+        return self._pair(i, clean, degraded)
 
-    def check(self) -> None:
-        """Open every header: UserError if one cannot be opened or a pair differs in size."""
-        for i, pair in enumerate(self.paths):
-            clean, degraded = (read_header(path)[0] for path in pair)
-            if clean != degraded and not self._cut(clean, degraded):
-                raise UserError(self._differ(i, clean, degraded))
+    def _fits(self, clean: tuple, degraded: tuple) -> bool:
+        return clean[0] == degraded[0] or bool(self._cut(clean[0], degraded[0]))
 
     def _cut(self, clean: tuple, degraded: tuple) -> int:
         cut = self.benchmark.cut
         return cut if cut and all(a - b == 2 * cut for a, b in zip(clean, degraded)) else 0
 
-    def _differ(self, i: int, clean: tuple, degraded: tuple) -> str:
-        return f"{self.paths[i][0]} and {self.paths[i][1]} differ in size ({clean} and {degraded}); make the pair agree."
-
 
 class Faces(SyntheticPairs):
     """Clean images of a benchmark, holes made by ``degradation`` with randomness of (seed, name); or, with a folder of
     ``masks``, filled with ``degradation.fill`` where a mask is dark (white: keep). Masks go by name, or where the names
-    differ in turn, and are scaled to the image."""
+    differ in turn, and are scaled to the image. ``source`` are the clean images; the rest as of BenchmarkPairs."""
 
     def __init__(self, name: str, root: str | Path, degradation: Degradation, masks: str | Path | None = None,
-                 split: str | None = None, seed: int = 0, size: int | None = None):
-        self.title, triples = _find(_known(name), Path(root), split)
-        self.names, self.source = [n for n, _, _ in triples], _Files([clean for _, clean, _ in triples])
+                 split: str | None = None, seed: int = 0, size: int | None = None, resize: int | None = None,
+                 alone: bool = False, remedy: str = REMEDY):
+        self.title, triples = _find(known(name), Path(root), split, alone, remedy)
+        self.source = CleanFiles([name for name, _, _ in triples], [clean for _, clean, _ in triples], resize)
         self.degradation, self.seed, self.size = degradation, seed, size
         self.masks = list_images(masks) if masks else []
         if masks:
             self.title += f", masks {Path(masks).resolve().name}"
+
+    @property
+    def names(self) -> list[str]:
+        return self.source.names
 
     def __getitem__(self, i: int) -> Pair:
         if not self.masks:
@@ -136,47 +91,75 @@ class Faces(SyntheticPairs):
         degraded = np.where(keep, image, np.float32(getattr(self.degradation, "fill", 0.5)))
         return Pair(self.names[i], centre_crop(image, self.size), centre_crop(degraded, self.size))
 
+    def keep(self, wanted: Callable[[int], bool]) -> None:
+        """Keep the images whose index is wanted; UserError if none is left."""
+        kept = [i for i in range(len(self)) if wanted(i)]
+        if not kept:
+            raise UserError(f"{self.title} has {len(self)} images here, too few to hold some back; give more, or the "
+                            "tests' own folder, data.test_root=DIR.")
+        self.source = CleanFiles(*([v[i] for i in kept] for v in (self.names, self.source.paths)), self.source.resize)
+
     def check(self) -> None:
         for path in [*self.source.paths, *self.masks]:
             read_header(path)
 
 
-class _Files:
-    def __init__(self, paths: list[Path]):
-        self.paths = paths
+class CleanFiles:
+    """Clean images of a benchmark, as an ImageSource: ``len``, ``names``, ``paths`` and ``source[i]``."""
+
+    def __init__(self, names: list[str], paths: list[Path], resize: int | None = None):
+        self.names, self.paths, self.resize = names, paths, resize
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return read_image(self.paths[i])
+        return scaled(read_image(self.paths[i]), self.resize)
 
 
-def _known(name: str) -> Benchmark:
-    if name not in BENCHMARKS:
-        raise UserError(f"benchmark={name!r} is unknown; choose one of {', '.join(BENCHMARKS)}.")
-    return BENCHMARKS[name]
+def halves(name: str, root: str | Path) -> list[str]:
+    """The halves of a benchmark below a root, of "train" and "test"; a folder that says neither is the test half, or
+    the one that the set is."""
+    images, benchmark = _images(Path(root)), known(name)
+    wanted = [benchmark.only] if benchmark.only else ["train", "test"]
+    return [half for half in wanted if _search(benchmark, Path(root), images, half, False)]
 
 
-def _find(benchmark: Benchmark, root: Path, split: str | None) -> tuple[str, list[tuple[str, Path, Path]]]:
+def _find(benchmark: Benchmark, root: Path, split: str | None, alone: bool,
+          remedy: str) -> tuple[str, list[tuple[str, Path, Path]]]:
     """(title, [(name, clean, degraded)]) of a set below root; degraded is clean where the set has clean images only."""
     if not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder; give the one that {benchmark.title}'s archive unpacks to.")
+        raise UserError(f"{root} is not a folder, but {benchmark.title} was looked for in it; {remedy}.")
+    if split and benchmark.only and split != benchmark.only:
+        raise UserError(f"{benchmark.title} is a {benchmark.only} set as a whole; take the {split} images of another, "
+                        "for instance data.benchmark=reside_ots data.test_benchmark=sots_outdoor.")
     images = _images(root)
-    for half in [split] if split else ["test", "train"]:
-        files = _of_half(benchmark, images, half)
-        bases = sorted({str(parent) for file in files for parent in PurePosixPath(file).parents})
-        ranks = {base: rank for base in bases if (rank := _rank(benchmark, root, base, half)) is not None}
-        for clean, degraded in benchmark.pairs:
-            fits = [b for b in ranks if _matched(files, b, clean) and _matched(files, b, degraded or clean)]
-            best = [b for b in fits if ranks[b] == min(ranks[b] for b in fits)]
-            if len(best) > 1:
-                raise UserError(f"{root} holds {benchmark.title} more than once, in {best[0]} and {best[1]}; give one of "
-                                "them as data.root.")
-            if best:
-                return _paired(benchmark, root, best[0], half, files, clean, degraded)
+    for half in [split or benchmark.only] if split or benchmark.only else ["test", "train"]:
+        if found := _search(benchmark, root, images, half, alone):
+            return _partners(benchmark, root, half, *found)
     there = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
     raise UserError(f"{root} does not hold {benchmark.title}{f' ({split})' if split else ''}: its layout is "
                     f"{benchmark.layout}, looked for there and one folder below, and there is "
-                    f"{', '.join(there[:6]) + ', ...' * (len(there) > 6) or 'nothing'}; give data.root=DIR of the unpacked "
-                    "archive, or data.clean=DIR data.degraded=DIR.")
+                    f"{', '.join(there[:6]) + ', ...' * (len(there) > 6) or 'nothing'}; {remedy}.")
+
+
+def _search(benchmark: Benchmark, root: Path, images: list[str], half: str,
+            alone: bool) -> tuple[str, list[str], str, str] | None:
+    """(folder, files, clean pattern, degraded pattern) of a half, if it is below root."""
+    files = _of_half(benchmark, images, half)
+    folders = {PurePosixPath(file.rpartition("/")[0]) for file in files}
+    bases = sorted({str(base) for folder in folders for base in (folder, *folder.parents)})
+    named = not (alone or benchmark.only)
+    ranks = {base: rank for base in bases if (rank := _rank(benchmark, root, base, half, named)) is not None}
+    for clean, degraded in benchmark.pairs:
+        fits = [b for b in ranks if all(any(_matched(files, b, p)) for p in (clean, degraded or clean))]
+        best = [b for b in fits if ranks[b] == min(ranks[b] for b in fits)]
+        if len(best) > 1:
+            raise UserError(f"{root} holds {benchmark.title} more than once, in {best[0]} and {best[1]}; give the one "
+                            "that is meant.")
+        if best:
+            return best[0], files, clean, degraded
+    return None
 
 
 def _images(root: Path) -> list[str]:
@@ -197,39 +180,41 @@ def _among(pattern: str, names) -> list[str]:
 def _of_half(benchmark: Benchmark, files: list[str], half: str) -> list[str]:
     """The files that are in no folder of the other half or of a sister set."""
     wrong = f"{benchmark.test if half == 'train' else benchmark.train}|{benchmark.other}"
-    return [file for file in files if not _among(wrong, file.split("/")[:-1])]
+    fine = cache(lambda folder: not _among(wrong, folder.split("/")))   # sets have many files in few folders
+    return [file for file in files if fine(file.rpartition("/")[0])]
 
 
-def _rank(benchmark: Benchmark, root: Path, base: str, half: str) -> tuple | None:
-    """How well a folder fits as the set's own, less is better; None: root is the other half or a sister set, or the
-    folder is further down than one besides its half's."""
+def _rank(benchmark: Benchmark, root: Path, base: str, half: str, named: bool) -> tuple | None:
+    """How well a folder fits as the set's own, less is better; None: root is the other half or a sister set, the
+    folder is further down than one besides its half's, or it does not say (``named``) that it is for training."""
     name, parts = root.resolve().name, [p for p in base.split("/") if p != "."]
     mine, others = (benchmark.test, benchmark.train)[:: 1 if half == "test" else -1]
     called = bool(_among(mine, [name])), bool(_among(others, [name]))
     own = [*_among(mine, parts), *[name] * (called == (True, False))]
-    if _among(benchmark.other, [name]) or called == (False, True) or (half == "train" and not own):
+    if _among(benchmark.other, [name]) or called == (False, True) or (named and half == "train" and not own):
         return None
     extra = [p for p in parts if p not in own and not _among(benchmark.part, [p])]
     return (not own, len(parts)) if len(extra) <= 1 else None
 
 
-def _matched(files: list[str], base: str, pattern: str) -> dict[str, tuple[str, str]]:
-    """{path: (part, key)} of the files of a base that fit."""
+def _matched(files: list[str], base: str, pattern: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(path, (part, key)) of each file of a base that fits."""
     prefix, pattern = "" if base == "." else base + "/", re.compile(pattern, re.IGNORECASE)
-    fits = ((file, pattern.fullmatch(file[len(prefix):].rsplit(".", 1)[0])) for file in files if file.startswith(prefix))
-    return {file: (fit.groupdict().get("part") or "", fit["key"]) for file, fit in fits if fit}
+    below = (file for file in files if file.startswith(prefix))
+    fits = ((file, pattern.fullmatch(file[len(prefix):].rsplit(".", 1)[0])) for file in below)
+    return ((file, (fit.groupdict().get("part") or "", fit["key"])) for file, fit in fits if fit)
 
 
-def _paired(benchmark: Benchmark, root: Path, base: str, half: str, files: list[str], clean: str, degraded: str):
+def _partners(benchmark: Benchmark, root: Path, half: str, base: str, files: list[str], clean: str, degraded: str):
     title, last = benchmark.title, (root.resolve() / base).name
-    if fit := re.fullmatch(benchmark.part, last, re.IGNORECASE):
+    if (fit := re.fullmatch(benchmark.part, last, re.IGNORECASE)) and fit[2]:
         title += f"-{fit[2].upper()}"
-    title += " train" * (half == "train")
+    title += " train" * (half == "train" and not benchmark.only)
     cleans = {}
-    for file, key in _matched(files, base, clean).items():
+    for file, key in _matched(files, base, clean):
         if cleans.setdefault(key, file) != file:
-            raise UserError(f"{root / file} and {root / cleans[key]} are two clean images of one name; keep one of them.")
-    found = _matched(files, base, degraded or clean)
+            raise UserError(f"{root / file} and {root / cleans[key]} are two clean images of one name; keep one.")
+    found = dict(_matched(files, base, degraded or clean))
     alone = [file for file, key in found.items() if key not in cleans]
     used = set(found.values())
     if not benchmark.partial:

@@ -11,7 +11,7 @@ from irbridge.errors import UserError
 HYDRA = {"restore": ("restore", "irbridge.restoring", "restore_run"), "train": ("train", "irbridge.runs", "train_run"),
          "evaluate": ("evaluate", "irbridge.scoring", "evaluate_run"),
          "compare": ("compare", "irbridge.comparison", "compare_run"), "export": ("export", "irbridge.cards", "export_run")}
-PLAIN = {"table": "irbridge.tables_command", "demo": "irbridge.demo"}   # modules with main(words)
+PLAIN = {"table": "irbridge.tables_command", "data": "irbridge.preparing", "demo": "irbridge.demo"}   # modules with main(words)
 HELP = """irbridge restores photographs with diffusion bridges on a frozen, pretrained diffusion model.
 
   irbridge restore task=derain input=photo.jpg      restore a photograph, a folder, or a glob in quotes
@@ -20,9 +20,10 @@ HELP = """irbridge restores photographs with diffusion bridges on a frozen, pret
   irbridge compare run=data/adapters/derain         bridges, step rules and call counts of one adapter
   irbridge table runs/derain-brownian format=latex  a table of scored runs
   irbridge export run=runs/mine output=DIR          an adapter to hand on, with its model card
+  irbridge data list                                public sets: what goes where; data check NAME DIR
   irbridge demo                                     restore in the browser
 
-irbridge COMMAND --cfg job prints every key of all but table and demo."""
+irbridge COMMAND --cfg job prints every key of all but table, data and demo."""
 FLAGS = {"--compare": "compare=true", "--save-path": "save_path=true", "--save_path": "save_path=true"}
 
 

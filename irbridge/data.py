@@ -6,12 +6,14 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
@@ -28,13 +30,30 @@ def centre_crop(image: np.ndarray, size: int | None) -> np.ndarray:
     return image[top : top + (size or len(image)), left : left + (size or image.shape[1])]
 
 
+def scaled(image: np.ndarray, shorter: int | None) -> np.ndarray:
+    """The image with its shorter side ``shorter`` pixels long and the aspect kept to the nearest pixel, or with None as
+    it is. Pillow's bicubic filter (a = -0.5), which widens with the reduction and so does not alias; the result is
+    rounded to 8 bits, as a file of that size holds it."""
+    side = min(image.shape[:2])
+    if shorter in (None, side):
+        return image
+    size = [max(1, round(n * shorter / side)) for n in image.shape[1::-1]]
+    return np.asarray(Image.fromarray(to_bytes(image)).resize(size, Image.Resampling.BICUBIC), dtype=np.float32) / 255
+
+
+def name_rng(seed: int, name: str) -> np.random.Generator:
+    """Randomness of (seed, name) alone, the same wherever the image is in a set."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
 class ImageSource:
     """The images of a folder, or of an uncompressed .tar: ``len``, ``names`` and ``source[i]``. A name is a file's
-    stem, with the folders inside a tar joined by "_". No file stays open between reads. UserError if nothing is there,
-    no images, two images of one name, or a tar that is compressed or damaged."""
+    stem, with the folders inside a tar joined by "_". Images are :func:`scaled` to ``resize``. No file stays open
+    between reads. UserError if nothing is there, no images, two images of one name, or a tar that is compressed or
+    damaged."""
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, resize: int | None = None):
+        self.path, self.resize = Path(path), resize
         if self.path.suffix.lower() == ".tar" and not self.path.is_dir():
             self.entries = _tar_entries(self.path)
             self.names = [str(Path(name).with_suffix("")).replace("/", "_") for name, _, _ in self.entries]
@@ -48,11 +67,11 @@ class ImageSource:
 
     def __getitem__(self, i: int) -> np.ndarray:
         if isinstance(self.entries[i], Path):
-            return read_image(self.entries[i])
+            return scaled(read_image(self.entries[i]), self.resize)
         name, offset, size = self.entries[i]
         with open(self.path, "rb") as file:
             file.seek(offset)
-            return decode(io.BytesIO(file.read(size)), f"{self.path}:{name}")
+            return scaled(decode(io.BytesIO(file.read(size)), f"{self.path}:{name}"), self.resize)
 
 
 class Pair(NamedTuple):
@@ -63,11 +82,12 @@ class Pair(NamedTuple):
 
 
 class SyntheticPairs:
-    """Clean images of a folder or tar, centre-cropped to ``size`` pixels unless it is None, then degraded by
-    ``degradation(image, rng)`` with randomness that depends on (seed, name) alone."""
+    """Clean images of a folder or tar, :func:`scaled` to ``resize`` and centre-cropped to ``size`` pixels unless these
+    are None, then degraded by ``degradation(image, rng)`` with randomness that depends on (seed, name) alone."""
 
-    def __init__(self, clean: str | Path, degradation: Degradation, seed: int = 0, size: int | None = None):
-        self.source, self.degradation, self.seed, self.size = ImageSource(clean), degradation, seed, size
+    def __init__(self, clean: str | Path, degradation: Degradation, seed: int = 0, size: int | None = None,
+                 resize: int | None = None):
+        self.source, self.degradation, self.seed, self.size = ImageSource(clean, resize), degradation, seed, size
         self.names = self.source.names
 
     def __len__(self) -> int:
@@ -75,20 +95,20 @@ class SyntheticPairs:
 
     def __getitem__(self, i: int) -> Pair:
         image = centre_crop(self.source[i], self.size)
-        rng = np.random.default_rng([self.seed, zlib.crc32(self.names[i].encode())])
-        return Pair(self.names[i], image, self.degradation(image, rng))
+        return Pair(self.names[i], image, self.degradation(image, name_rng(self.seed, self.names[i])))
 
 
 class PairedFolders:
-    """Degraded images and their clean partners in two folders, or mixed in one, named by the degraded stem.
+    """Degraded images and their clean partners in two folders, or mixed in one, named by the degraded stem; both sides
+    :func:`scaled` to ``resize``, then centre-cropped to ``size``.
 
     Partners have equal stems, or equal but for the markers of Rain100H and RainDrop (norain-001 and rain-001, 3_clean
     and 3_rain), or the degraded stem continues the clean one after "_" (RESIDE). In one folder the markers alone tell the
     two apart, and other images are left out. UserError if a folder is missing or empty, a stem occurs twice, or an image
     has no partner."""
 
-    def __init__(self, clean: str | Path, degraded: str | Path, size: int | None = None):
-        self.size, cleans, degradeds = size, list_images(clean), list_images(degraded)
+    def __init__(self, clean: str | Path, degraded: str | Path, size: int | None = None, resize: int | None = None):
+        self.size, self.resize, cleans, degradeds = size, resize, list_images(clean), list_images(degraded)
         if Path(clean).resolve() == Path(degraded).resolve():
             cleans, degradeds = _unmix(cleans)
         exact, self.names = {p.stem: p for p in cleans}, [p.stem for p in degradeds]
@@ -108,8 +128,11 @@ class PairedFolders:
     def __getitem__(self, i: int) -> Pair:
         clean, degraded = (read_image(path) for path in self.paths[i])
         if clean.shape != degraded.shape:
-            raise UserError(_mismatch(*self.paths[i], clean.shape[1::-1], degraded.shape[1::-1]))
-        return Pair(self.names[i], centre_crop(clean, self.size), centre_crop(degraded, self.size))
+            raise UserError(mismatch(*self.paths[i], clean.shape[1::-1], degraded.shape[1::-1]))
+        return self._pair(i, clean, degraded)
+
+    def _pair(self, i: int, *images: np.ndarray) -> Pair:
+        return Pair(self.names[i], *(centre_crop(scaled(image, self.resize), self.size) for image in images))
 
     def keep(self, wanted: Callable[[int], bool]) -> None:
         """Keep the pairs whose clean image has a wanted index: no scene is then on both sides of a split."""
@@ -120,16 +143,20 @@ class PairedFolders:
             raise UserError(f"{len(order)} images are too few to hold some back; give more, or test folders.")
 
     def check(self) -> None:
-        """Open every header: UserError if one cannot be opened or a pair differs in size or mode."""
-        faults = []
+        """Open every header: UserError if one cannot be opened or a pair does not fit, in size or mode."""
+        faults, header = [], cache(read_header)   # a scene may have many degraded versions
         for clean, degraded in self.paths:
             try:
-                kinds = read_header(clean), read_header(degraded)
-                faults += [_mismatch(clean, degraded, *kinds)] if kinds[0] != kinds[1] else []
+                kinds = header(clean), header(degraded)
+                faults += [] if self._fits(*kinds) else [mismatch(clean, degraded, *kinds)]
             except UserError as error:
                 faults.append(str(error))
         if faults:
             raise UserError(faults[0].rstrip(".") + and_more(faults) + ".")
+
+    def _fits(self, clean: tuple, degraded: tuple) -> bool:
+        """Whether the headers, (width, height) and mode, are those of a pair."""
+        return clean == degraded
 
 
 class CropStream(Dataset):
@@ -137,24 +164,33 @@ class CropStream(Dataset):
 
     The draw picks the image, the position, a horizontal flip and the degradation. It is a dict of ``clean`` and
     ``degraded``, (3, crop, crop) in [-1, 1], and ``draw``. Images smaller than the crop are padded by reflection.
-    ``source``: clean images, degraded after the crop (unchanged without a degradation); or aligned pairs."""
+    ``source``: clean images, degraded after the crop (unchanged without a degradation); or aligned pairs. ``fixed``:
+    the draw picks the image and the flip alone; the crop is the central one and the degradation depends on (seed,
+    name), so that an image has two versions in all, whose encodings can be kept."""
 
-    def __init__(self, source: ImageSource | PairedFolders, crop: int, seed: int, degradation=None):
-        self.source, self.crop, self.seed, self.degradation = source, crop, seed, degradation
+    def __init__(self, source: ImageSource | PairedFolders, crop: int, seed: int,
+                 degradation: Degradation | None = None, fixed: bool = False):
+        self.source, self.crop, self.seed, self.degradation, self.fixed = source, crop, seed, degradation, fixed
         self.cache, self.cached_bytes = {}, 0
 
     def __getitem__(self, draw: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, draw])
-        images = self._read(int(rng.integers(len(self.source))))
+        i = int(rng.integers(len(self.source)))
+        images = self._read(i)
         missing = [max(0, self.crop - side) for side in images.shape[1:3]]
         images = np.pad(images, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)], mode="reflect")
-        top, left = (int(rng.integers(side - self.crop + 1)) for side in images.shape[1:3])
+        spare = [side - self.crop for side in images.shape[1:3]]
+        top, left = (s // 2 if self.fixed else int(rng.integers(s + 1)) for s in spare)
         images = images[:, top : top + self.crop, left : left + self.crop].astype(np.float32) / 255
-        if rng.random() < 0.5:
-            images = images[:, :, ::-1]
-        clean = images[0]
-        degraded = images[-1] if self.degradation is None else self.degradation(clean, rng)
+        mirror = slice(None, None, -1 if rng.random() < 0.5 else None)
+        if self.fixed:   # the degradation must not see the flip
+            clean, degraded = (im[:, mirror] for im in self._pair(images, name_rng(self.seed, self.source.names[i])))
+        else:
+            clean, degraded = self._pair(images[:, :, mirror], rng)
         return {"clean": to_tensor(clean), "degraded": to_tensor(degraded), "draw": draw}
+
+    def _pair(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return images[0], images[-1] if self.degradation is None else self.degradation(images[0], rng)
 
     def _read(self, i: int) -> np.ndarray:
         """The clean image, or the pair, as uint8 (1 or 2, H, W, 3); decoded once while the cache has room."""
@@ -231,5 +267,5 @@ def and_more(faults: list) -> str:
     return f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
 
 
-def _mismatch(clean: Path, degraded: Path, a, b) -> str:
+def mismatch(clean: Path, degraded: Path, a, b) -> str:
     return f"{clean} and {degraded} differ in size or mode ({a} and {b}); make the pair agree."

@@ -1,15 +1,16 @@
-"""Public test sets as their archives unpack, in miniature; mixed folders; other methods' saved images."""
+"""Public sets as their archives unpack, in miniature; mixed folders; other methods' saved images."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from irbridge.benchmarks import BENCHMARKS, BenchmarkPairs, Faces
+from irbridge.benchmarks import BenchmarkPairs, Faces, halves
 from irbridge.data import PairedFolders
 from irbridge.degradations import Inpaint
 from irbridge.errors import UserError
 from irbridge.images import write_image
 from irbridge.outputs import output_row
+from irbridge.public_sets import BENCHMARKS
 
 
 def tree(root, *names, size=(20, 24)):
@@ -35,14 +36,18 @@ TREES = {
         (["clear/0001.jpg", "clear/0002.jpg", "haze/0001_0.8_0.2.jpg", "haze/0001_1_0.1.jpg"],
          ["0001_0.8_0.2", "0001_1_0.1"], "RESIDE OTS"),
         (["OTS/clear/1.jpg", "OTS/clear/2.jpg", "OTS/haze/part1/1_0.8_0.2.jpg", "OTS/haze/part2/2_0.8_0.2.jpg"],
-         ["1_0.8_0.2", "2_0.8_0.2"], "RESIDE OTS")],
+         ["1_0.8_0.2", "2_0.8_0.2"], "RESIDE OTS"),
+        (["OTS/clear/1.jpg", "OTS/haze/1_0.8_0.2.jpg", "SOTS/outdoor/gt/3.png", "SOTS/outdoor/hazy/3_1_0.1.jpg"],
+         ["1_0.8_0.2"], "RESIDE OTS")],
     "sots_indoor": [
         (["indoor/gt/1400.png", "indoor/hazy/1400_1.png", "indoor/hazy/1400_2.png", "outdoor/gt/7.png",
           "outdoor/hazy/7_0.8_0.1.jpg"], ["1400_1", "1400_2"], "SOTS indoor"),
-        (["SOTS/nyuhaze500/gt/1400.png", "SOTS/nyuhaze500/hazy/1400_1.png"], None, None)],
+        (["SOTS/nyuhaze500/gt/1400.png", "SOTS/nyuhaze500/hazy/1400_1.png"], ["1400_1"], "SOTS indoor")],
     "sots_outdoor": [
         (["SOTS/outdoor/gt/0007.png", "SOTS/outdoor/hazy/0007_0.8_0.1.jpg", "SOTS/indoor/gt/1.png", "SOTS/indoor/hazy/1_1.png"],
-         None, None),
+         ["0007_0.8_0.1"], "SOTS outdoor"),
+        (["OTS/clear/1.jpg", "OTS/haze/1_0.8_0.2.jpg", "SOTS/outdoor/gt/7.png", "SOTS/outdoor/hazy/7_1_0.1.jpg"],
+         ["7_1_0.1"], "SOTS outdoor"),
         (["outdoor/gt/0007.png", "outdoor/hazy/0007_0.8_0.1.jpg", "indoor/gt/1.png", "indoor/hazy/1_1.png"],
          ["0007_0.8_0.1"], "SOTS outdoor"),
         (["gt/0007.png", "hazy/0007_0.8_0.1.jpg"], ["0007_0.8_0.1"], "SOTS outdoor")],
@@ -50,7 +55,9 @@ TREES = {
         (["gt/a_1.jpg", "synthetic/a_1.jpg", "mask/a_1.jpg"], ["a_1"], "Snow100K"),
         ([f"test/Snow100K-{p}/{d}/a_1.jpg" for p in "SML" for d in ("gt", "synthetic", "mask")]
          + ["all/gt/b_1.jpg", "all/synthetic/b_1.jpg"], ["L_a_1", "M_a_1", "S_a_1"], "Snow100K"),
-        (["all/gt/b_1.jpg", "all/synthetic/b_1.jpg"], ["b_1"], "Snow100K train")],
+        (["all/gt/b_1.jpg", "all/synthetic/b_1.jpg"], ["b_1"], "Snow100K train"),
+        ([f"{h}/{d}/{n}.jpg" for h, n in (("media/jdway/GameSSD/overlapping/test/Snow100K-M", 2), ("all", 1))
+          for d in ("gt", "synthetic", "mask")], ["M_2"], "Snow100K")],
     "raindrop": [
         (["train/data/0_rain.png", "train/gt/0_clean.png", "test_a/data/9_rain.png", "test_a/gt/9_clean.png"],
          ["9_rain"], "RainDrop"),
@@ -70,10 +77,6 @@ TREES = {
 def test_layouts(tmp_path, name, case):
     files, names, title = TREES[name][case]
     root = tree(tmp_path / "set", *files)
-    if names is None:   # one folder too many: the user is told
-        root = root / "SOTS"
-        names = ["1400_1"] if name == "sots_indoor" else ["0007_0.8_0.1"]
-        title = BENCHMARKS[name].title
     pairs = BenchmarkPairs(name, root)
     pairs.check()
     assert pairs.names == names and pairs.title == title and len(pairs) == len(names)
@@ -93,6 +96,65 @@ def test_a_half_can_be_asked_for(tmp_path):
     assert BenchmarkPairs("lol", root / "our485").title == "LOL v1 train"
     with pytest.raises(UserError, match="train"):
         BenchmarkPairs("lol", root / "eval15", "train")
+
+
+# A root with both halves, as the archives unpack side by side: name, (training, test) files, names of the pairs
+BOTH = [
+    ("rain100h", ["rain_data_train_Heavy/norain-1.png", "rain_data_train_Heavy/rain-1.png"],
+     ["rain_data_test_Heavy/norain-2.png", "rain_data_test_Heavy/rain-2.png"], ["rain-1"], ["rain-2"]),
+    ("snow100k", [f"all/{d}/1.jpg" for d in ("gt", "mask", "synthetic")],
+     [f"media/jdway/GameSSD/overlapping/test/Snow100K-{p}/{d}/2.jpg" for p in "SL" for d in ("gt", "mask", "synthetic")],
+     ["1"], ["L_2", "S_2"]),
+    ("raindrop", ["train/gt/1_clean.png", "train/data/1_rain.png"], ["test_a/gt/2_clean.png", "test_a/data/2_rain.png"],
+     ["1_rain"], ["2_rain"]),
+    ("lol", ["our485/high/1.png", "our485/low/1.png"], ["eval15/high/2.png", "eval15/low/2.png"], ["1"], ["2"]),
+    ("gopro", ["train/S1/sharp/1.png", "train/S1/blur/1.png"], ["test/S2/sharp/2.png", "test/S2/blur/2.png"], ["S1_1"], ["S2_2"]),
+    ("celebahq", ["train/female/1.jpg", "train/male/3.jpg"], ["val/female/2.jpg", "val/male/4.jpg"], ["1", "3"], ["2", "4"])]
+
+
+@pytest.mark.parametrize("name, train, test, trained, tested", BOTH)
+@pytest.mark.parametrize("around", ["", "release/"])
+def test_the_halves_of_one_root_are_told_apart(tmp_path, name, train, test, trained, tested, around):
+    root = tree(tmp_path / "set", *(around + file for file in train + test))
+    assert halves(name, root) == ["train", "test"]
+    assert BenchmarkPairs(name, root, "train").names == trained and BenchmarkPairs(name, root, "test").names == tested
+    assert BenchmarkPairs(name, root).names == tested and BenchmarkPairs(name, root, "train").title.endswith(" train")
+
+
+def test_a_folder_of_any_name_is_a_half_where_it_is_said_to_be(tmp_path):
+    root = tree(tmp_path / "mine", "gt/1.jpg", "synthetic/1.jpg")
+    with pytest.raises(UserError, match=r"does not hold Snow100K \(train\)"):
+        BenchmarkPairs("snow100k", root, "train")
+    pairs = BenchmarkPairs("snow100k", root, "train", alone=True)
+    assert pairs.names == ["1"] and pairs.title == "Snow100K train" and halves("snow100k", root) == ["test"]
+    # Never the other half.
+    for wrong in (tree(tmp_path / "lol", "eval15/high/1.png", "eval15/low/1.png"), tmp_path / "lol" / "eval15"):
+        with pytest.raises(UserError, match=r"does not hold LOL v1 \(train\)"):
+            BenchmarkPairs("lol", wrong, "train", alone=True)
+
+
+@pytest.mark.parametrize("name, own, other", [("reside_ots", "train", "test"), ("sots_outdoor", "test", "train")])
+def test_a_set_that_is_one_half(tmp_path, name, own, other):
+    root = tree(tmp_path / "set", "gt/1.png", "hazy/1_1_0.1.png")
+    assert halves(name, root) == [own]
+    assert BenchmarkPairs(name, root, own).title == BenchmarkPairs(name, root).title == BENCHMARKS[name].title
+    with pytest.raises(UserError, match=f"is a {own} set as a whole.*data.benchmark=reside_ots"):
+        BenchmarkPairs(name, root, other)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_counts_are_of_titles_that_exist(name):
+    benchmark = BENCHMARKS[name]
+    titles = {benchmark.title} if benchmark.only else {benchmark.title, f"{benchmark.title} train"}
+    assert benchmark.counts and set(benchmark.counts) <= titles
+
+
+def test_all_headers_are_told_with_the_number_of_faults(tmp_path):
+    root = tree(tmp_path / "set", *(f"{k}/{n}.png" for k in ("high", "low") for n in (1, 2, 3)))
+    Image.new("RGB", (24, 21)).save(root / "low/1.png")
+    (root / "low/3.png").write_text("broken")
+    with pytest.raises(UserError, match=r"low/1.png differ in size.*\(and 1 more\)\.$"):
+        BenchmarkPairs("lol", root).check()
 
 
 def test_parts_of_a_set_have_titles_of_their_own(tmp_path):
@@ -154,6 +216,11 @@ def test_faces_get_holes_or_masks(tmp_path):
     write_image(tmp_path / "masks/any.png", mask)
     masked = Faces("celebahq", root, Inpaint(), tmp_path / "masks", size=32)
     masked.check()
+    made.keep(lambda index: index == 1)
+    assert made.names == ["12"] and len(made) == len(made.source) == 1
+    with pytest.raises(UserError, match="too few"):
+        made.keep(lambda index: index == 1)
+    assert Faces("celebahq", root, Inpaint(), resize=32)[0].degraded.shape == (32, 32, 3)
     pair = masked[1]
     assert masked.title == "CelebA-HQ, masks masks" and pair.degraded.shape == (32, 32, 3)
     assert (pair.degraded[:, 16:] == 0.5).all() and np.array_equal(pair.degraded[:, :16], pair.clean[:, :16])

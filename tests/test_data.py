@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from irbridge.data import CropStream, ImageSource, PairedFolders, SyntheticPairs, centre_crop, stream_loader
+from irbridge.data import CropStream, ImageSource, PairedFolders, SyntheticPairs, centre_crop, scaled, stream_loader
 from irbridge.degradations import Noise
 from irbridge.errors import UserError
-from irbridge.images import list_images, read_image, to_image
+from irbridge.images import list_images, read_image, to_image, to_tensor
 
 
 def pixels(height, width, seed=0):
@@ -62,6 +62,38 @@ def test_centre_crop_keeps_short_sides():
     image = np.arange(30).reshape(5, 6, 1)
     assert centre_crop(image, 3)[..., 0].tolist() == [[7, 8, 9], [13, 14, 15], [19, 20, 21]]
     assert centre_crop(image, 5).shape == (5, 5, 1) and centre_crop(image, 9).shape == centre_crop(image, None).shape
+
+
+@pytest.mark.parametrize("size, shorter, expected", [
+    ((321, 481), 512, (512, 767)), ((481, 321), 512, (767, 512)), ((40, 40), 16, (16, 16)), ((1, 9), 2, (2, 18)),
+    ((400, 1), 1, (400, 1)), ((20, 24), None, (20, 24)), ((20, 24), 20, (20, 24))])
+def test_the_shorter_side_is_scaled(size, shorter, expected):
+    image = pixels(*size).astype(np.float32) / 255
+    made = scaled(image, shorter)
+    assert made.shape == (*expected, 3) and made.dtype == np.float32 and 0 <= made.min() <= made.max() <= 1
+    assert (made is image) == (size == expected)
+
+
+def test_scaling_is_the_antialiased_bicubic_of_pillow():
+    fine = np.zeros((64, 64, 3), np.float32)
+    fine[:, ::2] = 1                                      # finer than the small image can show: it must become grey
+    assert np.abs(scaled(fine, 16)[:, 2:-2] - 0.5).max() < 0.01
+    ramp = np.repeat(np.linspace(0.2, 0.8, 16, dtype=np.float32)[None, :, None], 16, axis=0).repeat(3, axis=2)
+    at = (np.arange(32) + 0.5) / 2 - 0.5                   # pixel centres; a cubic keeps a line
+    expected = np.interp(at, range(16), ramp[0, :, 0])
+    assert np.abs(scaled(ramp, 32)[5, 4:-4, 1] - expected[4:-4]).max() < 1.1 / 255
+
+
+def test_both_sides_of_a_pair_and_all_sources_are_scaled_before_the_crop(tmp_path):
+    clean, degraded = (save(tmp_path / name, ["a.png", "b.png"], (321, 481)) for name in ("clean", "degraded"))
+    pair = PairedFolders(clean, degraded, size=500, resize=512)[0]
+    whole = Image.open(clean / "a.png").resize((767, 512), Image.Resampling.BICUBIC)
+    assert np.array_equal(pair.clean, pair.degraded) and pair.clean.shape == (500, 500, 3)
+    assert np.array_equal(pair.clean, np.float32(np.asarray(whole)[6:506, 133:633]) / 255)
+    made = SyntheticPairs(pack(tmp_path / "set.tar", clean), lambda image, rng: image, resize=64)[0]
+    assert made.clean.shape == made.degraded.shape == (64, 96, 3)
+    draw = CropStream(ImageSource(clean, resize=16), 16, 0)[0]
+    assert draw["clean"].shape == (3, 16, 16) and ImageSource(clean, resize=16)[0].shape == (16, 24, 3)
 
 
 def test_synthetic_pairs_depend_on_seed_and_name_only(tmp_path, clean):
@@ -151,6 +183,37 @@ def test_draws_are_a_pure_function_of_seed_and_number(clean):
     assert all(torch.equal(x[key], y[key]) for x, y in zip(a, b) for key in ("clean", "degraded"))
     assert not torch.equal(stream(clean, seed=1)[0]["degraded"], a[0]["degraded"])
     assert len({x["degraded"].numpy().tobytes() for x in a}) == 6
+
+
+@pytest.mark.parametrize("degradation", [NOISE, None])
+def test_a_fixed_stream_has_one_crop_of_an_image_and_its_mirror(tmp_path, clean, degradation):
+    draws = CropStream(ImageSource(clean), 16, 0, degradation, fixed=True)
+    versions = {}
+    for k in range(60):
+        draw = draws[k]
+        for pair in ((draw["clean"], draw["degraded"]), (draw["clean"].flip(-1), draw["degraded"].flip(-1))):
+            versions.setdefault(pair[0].numpy().tobytes(), set()).add(pair[1].numpy().tobytes())
+    assert len(versions) == 6 and all(len(v) == 1 for v in versions.values())
+    seen = {draws[k]["clean"].numpy().tobytes() for k in range(60)}
+    middle = {np.ascontiguousarray(to_tensor(centre_crop(read_image(p), 16))).tobytes() for p in list_images(clean)}
+    assert middle < seen == set(versions)
+    # By name, not by place in the set; and another seed makes other noise.
+    alone = CropStream(ImageSource(save(tmp_path / "alone", ["c.png"])), 16, 0, degradation, fixed=True)
+    Image.open(clean / "c.PNG").save(tmp_path / "alone" / "c.png")
+    draw = alone[0]
+    assert draw["degraded"].numpy().tobytes() in versions[draw["clean"].numpy().tobytes()]
+    other = CropStream(ImageSource(clean), 16, 1, degradation, fixed=True)[0]
+    assert (other["degraded"].numpy().tobytes() in versions[other["clean"].numpy().tobytes()]) == (degradation is None)
+
+
+def test_fixed_pairs_are_their_centres(tmp_path, clean):
+    degraded = tmp_path / "degraded"
+    degraded.mkdir()
+    for path in list_images(clean):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(degraded / f"{path.stem}.png")
+    draws = CropStream(PairedFolders(clean, degraded), 16, 0, fixed=True)
+    assert all(torch.allclose(draws[k]["clean"], -draws[k]["degraded"], atol=1e-6) for k in range(9))
+    assert len({draws[k]["clean"].numpy().tobytes() for k in range(60)}) == 6
 
 
 def test_pairs_stay_aligned(tmp_path, clean):
