@@ -5,20 +5,23 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from irbridge.checkpoint import Checkpoints, append_line, write_atomically
 from irbridge.config import stops
 from irbridge.data import CropStream, stream_loader
 from irbridge.errors import UserError
-from irbridge.model import Restorer
+from irbridge.restorer import Restorer
 
 
 def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) -> float:
@@ -40,6 +43,49 @@ def best_precision(requested: str, device: str) -> str:
         return requested
     fast_cpu = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()   # AVX512-BF16 alone: 1.6 times slower
     return "bf16" if (torch.cuda.is_bf16_supported(including_emulation=False) if cuda else fast_cpu) else "no"
+
+
+def build_optimizer(parameters, options: dict, device: torch.device) -> torch.optim.Optimizer:
+    """AdamW as the ``trainer`` config says, or with ``optimizer=adamw8bit`` bitsandbytes', whose two averages take a
+    byte a weight (Dettmers et al., ICLR 2022). UserError if that is not installed or cannot work on the device."""
+    kind, given = options["optimizer"], {"betas": tuple(options["betas"]), "weight_decay": options["weight_decay"]}
+    if kind == "adamw":
+        return torch.optim.AdamW(parameters, options["lr"], **given, fused=device.type == "cuda")
+    if kind != "adamw8bit":
+        raise UserError(f"trainer.optimizer={kind!r} is unknown; choose adamw or adamw8bit.")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise UserError('trainer.optimizer=adamw8bit needs bitsandbytes; pip install -e ".[bnb]", or use adamw.') from None
+    trial = nn.Parameter(torch.ones(8192, device=device))   # fewer weights than 4096 would be kept in float32
+    trial.grad = torch.ones_like(trial)
+    try:
+        AdamW8bit([trial], options["lr"], **given).step()
+    except Exception as error:   # whatever a build without this device raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise UserError(f"trainer.optimizer=adamw8bit: the installed bitsandbytes does not work on {device.type} "
+                        f"({reason}); use adamw, or a CUDA device.") from error
+    parameters = list(parameters)
+    for parameter in parameters:   # as its first step would make them: a resumed run must see one layout throughout
+        parameter.data = parameter.data.contiguous()
+    return AdamW8bit(parameters, options["lr"], **given)
+
+
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Let the diffusers blocks of every network in the model, also of an adapter's copies, recompute in the backward pass
+    what they would otherwise keep. Gradients are the same."""
+    keep = partial(checkpoint, use_reentrant=False)
+    for module in model.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing, module._gradient_checkpointing_func = True, keep
+
+
+def compile_networks(model: nn.Module) -> None:
+    """torch.compile every diffusers network in the model in place, so that names of weights stay; a VAE, which is not
+    called as a module, is left as it is. The first steps take minutes."""
+    for module in model.modules():
+        if isinstance(module, ModelMixin) and not isinstance(module, (AutoencoderKL, AutoencoderTiny)):
+            module.compile()
 
 
 def step_noise(seed: int, step: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +111,8 @@ def _stop_signals():
 
 def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path,
         on_sample: Callable[[nn.Module, int], None] | None = None,
-        on_save: Callable[[dict], None] | None = None, log: Callable[[dict], None] | None = None) -> bool:
+        on_save: Callable[[dict], None] | None = None, log: Callable[[dict], None] | None = None,
+        watch: Callable[[str], AbstractContextManager] = nullcontext) -> bool:
     """Train ``model.trainable()`` for ``options["steps"]`` optimizer steps, resuming from the run's last checkpoint.
 
     Args:
@@ -73,6 +120,7 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
         run: where checkpoints and ``metrics.jsonl`` go.
         on_sample: called with the averaged weights in place every ``sample_every`` steps. log: called with every line
             of ``metrics.jsonl``. on_save: called with the averaged weights of the trainable module at every save.
+        watch: what each part of a step runs in, see ``timing.Clock``: "data", "backward", "optimizer".
 
     Returns True when all steps are done, False when SIGINT, SIGTERM (also at the last step) or ``stop`` ended it, with
     all saved. RuntimeError if the loss is not finite (names the step) or a checkpoint cannot be written."""
@@ -81,18 +129,25 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
                         "shrinks images.")
     accelerator = Accelerator(mixed_precision=best_precision(options["precision"], options["device"]),
                               cpu=options["device"] == "cpu",
-                              kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+                              kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True,
+                                                                             broadcast_buffers=False)])
+    if getattr(getattr(model, "backbone", None), "dtype", None) == torch.float16 and not accelerator.scaler:
+        raise UserError("backbone.dtype=float16 loses small gradients; train with bfloat16 or float32, or on CUDA with "
+                        "trainer.precision=fp16, which scales the loss.")
     main, world = accelerator.is_main_process, accelerator.num_processes
     batch, parts = options["batch_size"], options["accumulate"] * world
     if batch % parts:
         raise UserError(f"trainer.batch_size={batch} does not divide by trainer.accumulate x processes = {parts}.")
     if options["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
+    if options["checkpointing"]:
+        checkpoint_gradients(model)
+    if options["compile"]:
+        compile_networks(model)
     module = model.trainable().to(accelerator.device)
     model.to(accelerator.device)
+    optimizer = build_optimizer(module.parameters(), options, accelerator.device)
     ema = AveragedModel(module, multi_avg_fn=_averaging(options["ema_decay"]))
-    optimizer = torch.optim.AdamW(module.parameters(), lr=options["lr"], betas=tuple(options["betas"]),
-                                  weight_decay=options["weight_decay"])
     checkpoints = Checkpoints(run)
     state = checkpoints.restore(module, ema, optimizer)
     first, elapsed, worked = state["step"], state.get("seconds", 0.0), state.get("cpu_seconds", 0.0) - time.process_time()
@@ -128,19 +183,20 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
                 group["lr"] = rate
             model.progress = step / options["steps"]
             try:
-                losses = _accumulate(accelerator, objective, draws, options["accumulate"], batch, seed, step)
+                losses = _accumulate(accelerator, objective, draws, options["accumulate"], batch, seed, step, watch)
             except RuntimeError:
                 if stops and world == 1:   # the signal has ended the loader's workers too; the weights are as of step
                     break
                 raise
             total = sum(losses.values())
-            norm = float(accelerator.clip_grad_norm_(module.parameters(), options["clip"]))
-            if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
-                raise RuntimeError(f"The loss is {total} at step {step}, its gradient {norm}; check the data, or start "
-                                   f"anew with a lower trainer.lr and name=.... The checkpoint of step {saved} is kept.")
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            ema.update_parameters(module)
+            with watch("optimizer"):
+                norm = float(accelerator.clip_grad_norm_(module.parameters(), options["clip"]))
+                if not math.isfinite(total) or (accelerator.scaler is None and not math.isfinite(norm)):
+                    raise RuntimeError(f"The loss is {total} at step {step}, its gradient {norm}; check the data, or start "
+                                       f"anew with a lower trainer.lr and name=.... The checkpoint of step {saved} is kept.")
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                ema.update_parameters(module)
             step += 1
             spent = time.monotonic() - started
             speed = (step - first) * batch / spent
@@ -174,21 +230,23 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
     return step >= options["steps"] and not stopping()
 
 
-def _accumulate(accelerator, objective, draws, rounds, batch, seed, step) -> dict[str, float]:
+def _accumulate(accelerator, objective, draws, rounds, batch, seed, step, watch) -> dict[str, float]:
     """Forward and backward over one optimizer step's images; returns the mean of each loss over all of them."""
-    sums: dict[str, float] = {}
+    sums, model = {}, accelerator.unwrap_model(objective)
     for index in range(rounds):
-        pair = next(draws)
-        clean, degraded = (pair[k].to(accelerator.device) for k in ("clean", "degraded"))
-        noise, uniform = step_noise(seed, step, (batch, *clean.shape[1:]))
-        accelerator.unwrap_model(objective).draw = float(uniform[0])
+        with watch("data"):
+            pair = next(draws)
+            clean, degraded = (pair[k].to(accelerator.device) for k in ("clean", "degraded"))
+        noise, uniform = step_noise(seed, step, (batch, *model.state_shape(clean.shape[1:])))
+        model.draw = float(uniform[0])
         own = pair["draw"] % batch
         waits = index < rounds - 1 and accelerator.num_processes > 1
         with accelerator.no_sync(objective) if waits else nullcontext():
             with accelerator.autocast():
                 losses = objective(clean, degraded, noise[own].to(clean.device), uniform[own].to(clean.device))
             means = {key: value.float().mean() for key, value in losses.items()}
-            accelerator.backward(sum(means.values()) / rounds)
+            with watch("backward"):
+                accelerator.backward(sum(means.values()) / rounds)
         for key, value in means.items():
             sums[key] = sums.get(key, 0.0) + float(accelerator.reduce(value.detach(), "mean")) / rounds
     return sums

@@ -23,8 +23,9 @@ from irbridge.checkpoint import Checkpoints, load_weights
 from irbridge.data import CropStream, ImageSource
 from irbridge.degradations import Noise
 from irbridge.errors import UserError
-from irbridge.model import IRBridge, Regression
+from irbridge.model import IRBridge
 from irbridge.priors import VP, vp_alphas_cumprod
+from irbridge.restorer import Regression
 from irbridge.timesteps import critical
 from irbridge.training import averaged, best_precision, fit, learning_rate, step_noise
 
