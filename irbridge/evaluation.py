@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +19,9 @@ from irbridge.checkpoint import append_line, locked, write_atomically
 from irbridge.config import commit
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
-from irbridge.images import write_image
+from irbridge.images import pad, to_image, to_tensor, write_image
 from irbridge.metrics import LPIPS, Protocol, score
-from irbridge.model import Regression, Restorer, image_seed
+from irbridge.restorer import Regression, Restorer, image_seed
 from irbridge.samplers import Sampler
 from irbridge.tables import read_records
 
@@ -42,6 +43,26 @@ class Row(NamedTuple):
 
 
 IDENTITY = Row("Degraded input", "identity", lambda image, name: image)
+
+
+class RoundTrip:
+    """The second reference of ``protocol.reference=vae``: an image as the VAE of a model's backbone gives it back, so
+    that the VAE's own loss does not count (IRBridge, Sec. 4). It is a function of the image alone. UserError if the
+    model has no VAE."""
+
+    def __init__(self, model: Restorer):
+        self.backbone = getattr(model, "backbone", None)
+        if getattr(self.backbone, "vae", None) is None:
+            raise UserError("protocol.reference=vae compares with the round trip through the backbone's VAE, and this model "
+                            "has none; give task.protocol.reference=clean (evaluate.py: protocol.reference=clean).")
+        self.name = self.backbone.digest[:8]
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Float (H, W, 3) in [0, 1] to the same."""
+        height, width = image.shape[:2]
+        padded = pad(to_tensor(image)[None].to(next(self.backbone.parameters()).device), self.backbone.stride)
+        return to_image(self.backbone.decode(self.backbone.encode(padded))[0])[:height, :width]
 
 
 def methods(model: Restorer, seed: int, weights: str | None = None, **options) -> list[Row]:
@@ -69,7 +90,8 @@ def methods(model: Restorer, seed: int, weights: str | None = None, **options) -
 
 
 def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: dict, lpips: LPIPS | None = None,
-             save_images: bool = False, limit: int | None = None, share: tuple[int, int] = (0, 1)) -> Iterator[dict]:
+             save_images: bool = False, limit: int | None = None, share: tuple[int, int] = (0, 1),
+             reference: RoundTrip | None = None) -> Iterator[dict]:
     """Score a method on (the first ``limit``) pairs, yielding one record per image, those of an earlier run included.
 
     Args:
@@ -77,9 +99,12 @@ def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: di
             clean ones beside it in ``clean/``. It is locked; UserError if another process has it.
         record: what each record says besides scores: task, row, seed, settings. UserError if the folder holds others.
         share: (rank, world): this process takes every world-th image, beginning with its rank. Meanwhile its records are
-            in ``records-RANK.jsonl``; the first process puts them together when all are done."""
+            in ``records-RANK.jsonl``; the first process puts them together when all are done.
+        reference: of ``protocol.reference=vae``, scored besides the clean image as psnr_vae and so on; without it that
+            protocol is the one with the clean image alone."""
     rank, world = share
-    about = record | {"protocol": protocol.describe()}
+    protocol = replace(protocol, reference="vae" if reference else "clean")
+    about = record | {"protocol": protocol.describe(reference.name if reference else "")}
     path = folder / ("records.jsonl" if rank == 0 else f"records-{rank}.jsonl")
     with ExitStack() as stack:
         done = agreed(lambda: stack.enter_context(locked(folder)) or _gathered(folder, about, pairs.names), share)
@@ -93,8 +118,14 @@ def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: di
                 if wanted:
                     write_image(folder / f"{name}.png", restored)
                     write_image(folder.parent / "clean" / f"{name}.png", pair.clean)
+                    if reference:
+                        write_image(folder.parent / "vae" / f"{name}.png", reference(pair.clean))
             if name not in done:
-                done[name] = about | {"name": name, **score(restored, pair.clean, protocol, lpips),
+                scores = score(restored, pair.clean, protocol, lpips)
+                if reference:
+                    again = score(restored, reference(pair.clean), protocol, lpips)
+                    scores |= {f"{key}_vae": value for key, value in again.items()}
+                done[name] = about | {"name": name, **scores,
                                       "seconds": round(seconds, 4), "commit": commit(), "machine": machine()}
                 _append(path, done[name])
             yield done[name]

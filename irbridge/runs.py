@@ -1,6 +1,8 @@
-"""What the train and evaluate commands do with a run's folder: train, score, table, picture."""
+"""What the train command does with a run's folder: train or take over, score, table, picture."""
 
 import json
+import os
+import shutil
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -10,38 +12,69 @@ import torch
 from accelerate import PartialState
 from omegaconf import DictConfig
 
-from irbridge.build import build_model, describe, save_pretrained, test_pairs, training_stream
-from irbridge.checkpoint import Checkpoints, locked, read_json, remove_leftovers, write_atomically, write_json
-from irbridge.config import contradiction, device, instantiate, plain
+from irbridge.build import build_model, describe, find, save_pretrained
+from irbridge.checkpoint import (
+    Checkpoints,
+    load_into,
+    load_weights,
+    locked,
+    read_json,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
+from irbridge.config import CONFIGS, contradiction, device, instantiate, plain
+from irbridge.cost import describe_cost
 from irbridge.errors import UserError
-from irbridge.evaluation import IDENTITY, agreed, methods
+from irbridge.evaluation import IDENTITY, RoundTrip, agreed, methods
 from irbridge.images import pad, to_image, to_tensor, write_image
-from irbridge.model import IRBridge, Restorer, image_seed
+from irbridge.model import IRBridge
+from irbridge.restorer import Restorer, image_seed
 from irbridge.scoring import score_rows, weights_hash
+from irbridge.sources import test_pairs, training_stream
 from irbridge.tables import HELD_BACK
 from irbridge.training import fit
+from irbridge.unpaired import check_photographs, score_photographs
 from irbridge.viz import grid
 
 
 def train_run(cfg: DictConfig) -> None:
-    """Train as configured, with the regression baseline; then score, print the table, draw, and name what it wrote."""
+    """Train as configured, with the regression baseline, or take over a trained adapter (``reuse``); then score, print
+    the table, draw, and name what it wrote."""
     config, run = plain(cfg), Path(cfg.run)
-    instantiate(config["task"]["protocol"])   # a mistake in it must not come up after the training
+    check_photographs(config["evaluate"])   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
-    if config["baseline"] and isinstance(model, IRBridge):
+    references(model, config)
+    if config["reuse"]:
+        check_reuse(model, config)
+    elif config["baseline"] and isinstance(model, IRBridge):
         regression = build_model(plainly)
     with alone(run, cpu=config["trainer"]["device"] == "cpu") as main:
+        if main and isinstance(model, IRBridge):
+            print(describe_cost(model, config["trainer"]["crop"]))
         prepare(model, config, run)
         if regression:
             prepare(regression, plainly, run / "regression")
-        if not (train(model, config, run) and (not regression or train(regression, plainly, run / "regression"))):
+        if config["reuse"]:
+            if main:
+                take_over(model, config, run)
+        elif not (train(model, config, run) and (not regression or train(regression, plainly, run / "regression"))):
             if main:
                 print(f"Stopped and saved in {run}; run the same command to go on.")
             return
         if not main:
             return
-        wrote = [run, *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else [])]
+        for module in filter(None, (model, regression)):
+            module.to(device(config["trainer"]["device"])).eval()
+        wrote = [run, *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else []),
+                 *(score_photographs(model, config, run) if config["evaluate"]["real"] else [])]
         print("Wrote: " + "  ".join(str(p) for p in wrote))
+
+
+def references(model: Restorer, config: dict):
+    """(protocol, the second reference that it asks for or None) of a run; UserError if the model cannot give it."""
+    protocol = instantiate(config["task"]["protocol"])
+    return protocol, RoundTrip(model) if protocol.reference == "vae" else None
 
 
 @contextmanager
@@ -57,22 +90,73 @@ def alone(run: Path, cpu: bool):
 
 def prepare(model: Restorer, config: dict, run: Path) -> None:
     """Make the run's folder ready for this untrained model, where its config may use it; see :func:`claim`."""
-    claim(run, config | {"backbone": describe(config, model)["backbone"]})
-    if PartialState().is_main_process:
+    state, wanted = PartialState(), config | {"backbone": describe(config, model)["backbone"]}
+    agreed(lambda: claim(run, wanted), (state.process_index, state.num_processes))
+    if state.is_main_process:
         remove_leftovers(run)
 
 
 def claim(run: Path, config: dict) -> None:
-    """Record in ``run/run.json`` the config that a run's folder belongs to, once something is trained there. UserError
-    if the folder belongs to another config (names the first difference), or is a file."""
+    """Record in ``run/run.json`` the config that a run's folder belongs to, once something is trained there. Where it
+    belongs to another config, it is emptied if both say ``overwrite``, as debug runs do, else UserError, which names the
+    first difference; also if it is a file."""
     path, wanted = run / "run.json", json.loads(json.dumps(config))
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file where the run's folder should be; give name=... or move it.")
     if path.exists() and (Checkpoints(run).latest() or (run / "model.safetensors").exists()):
-        if difference := contradiction(read_json(path), wanted):
+        difference = contradiction(saved := read_json(path), wanted)
+        if difference and not (config.get("overwrite") and saved.get("overwrite")):
             raise UserError(f"{run} was started with another configuration: {difference}; use that, give name=..., or "
                             "delete the folder.")
+        for left in run.iterdir() if difference else ():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            elif left.name != ".lock":   # it is held
+                left.unlink()
     write_json(path, wanted)
+
+
+def check_reuse(model: Restorer, config: dict) -> None:
+    """UserError unless ``reuse`` names a finished run of this method, adapter and backbone."""
+    folder = find(config["reuse"])
+    if not finished(folder):
+        made = next(CONFIGS.glob(f"experiment/**/{folder.name}.yaml"), None)
+        name = made and made.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
+        how = f", python scripts/train.py experiment={name}," if name else ""
+        raise UserError(f"reuse={config['reuse']} holds no finished run; train it first{how} or give reuse=null to "
+                        "train here.")
+
+    def compared(described: dict) -> dict:
+        return {k: described.get(k) for k in ("method", "adapter")} | {
+            "backbone": {"digest": described["backbone"].get("digest")}}
+
+    own = json.loads(json.dumps(describe(config, model)))
+    if difference := contradiction(compared(read_json(folder / "config.json")), compared(own)):
+        raise UserError(f"reuse={config['reuse']} is of another model: {difference}; use that, or give reuse=null to "
+                        "train here.")
+
+
+def finished(run: Path) -> bool:
+    """Whether a folder holds a trained model, and where it still has its checkpoints that of the last step."""
+    if not all((run / name).is_file() for name in ("config.json", "model.safetensors")):
+        return False
+    latest = Checkpoints(run).latest()
+    return latest is None or int(latest.name[5:]) >= read_json(run / "run.json")["trainer"]["steps"]
+
+
+def take_over(model: Restorer, config: dict, run: Path) -> None:
+    """Give the model the trained part of ``reuse``, and the run's folder what any finished run has."""
+    source = find(config["reuse"]) / "model.safetensors"
+    load_into(model.trainable(), load_weights(source), str(source.parent))
+
+    def linked(path: Path) -> None:
+        try:
+            os.link(source, path)   # a ControlNet has more than a gigabyte, and a sweep takes it over many times
+        except OSError:
+            shutil.copyfile(source, path)
+
+    write_atomically(run / "model.safetensors", linked)
+    write_json(run / "config.json", describe(config, model))
 
 
 def train(model: Restorer, config: dict, run: Path) -> bool:
@@ -92,14 +176,13 @@ def train(model: Restorer, config: dict, run: Path) -> bool:
 def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | None = None) -> list[Path]:
     """Score all rows of a run's table on its held-back pairs, print it, draw the picture; returns what it wrote."""
     options = config["evaluate"]
-    pairs, protocol = test_pairs(config, options["size"]), instantiate(config["task"]["protocol"])
-    for module in filter(None, (model, regression)):
-        module.to(device(config["trainer"]["device"])).eval()
-    about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"], "data": HELD_BACK}
+    pairs, (protocol, reference) = test_pairs(config, options["size"]), references(model, config)
+    about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"],
+             "data": getattr(pairs, "title", HELD_BACK)}
     plainly = methods(regression, config["seed"], weights_hash(run / "regression")) if regression else []
     rows = [IDENTITY, *plainly, *methods(model, config["seed"], weights_hash(run))]
     rows = rows if options["all_rows"] else rows[-1:]
-    table = score_rows(rows, pairs, protocol, run / "results", about, options)
+    table = score_rows(rows, pairs, protocol, run / "results", about, options, reference=reference)
     write_atomically(run / "table.md", lambda p: p.write_text(table + "\n"))
     write_image(run / "restored.png", picture(model, pairs, config["seed"]))
     return [run / "table.md", run / "restored.png", run / "results"]
@@ -107,14 +190,16 @@ def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | N
 
 @torch.no_grad()
 def picture(model: Restorer, pairs, seed: int, count: int = 4) -> np.ndarray:
-    """``[degraded | steps ... | restored | clean]`` of a few images, (H, W, 3) in [0, 1]."""
+    """``[degraded | some steps ... | restored | clean]`` of a few images, (H, W, 3) in [0, 1]."""
     rows = []
     for pair in (pairs[i] for i in range(min(count, len(pairs)))):
         y = pad(to_tensor(pair.degraded)[None].to(next(model.parameters()).device), model.stride)
-        shots = [to_image(state.x0[0]) for state in model.path(y, seeds=[image_seed(seed, pair.name)])]
+        states = list(model.path(y, seeds=[image_seed(seed, pair.name)]))
+        calls = np.unique(np.linspace(0, len(states) - 1, 8).round().astype(int))
         height, width = pair.clean.shape[:2]
-        rows.append([pair.degraded, *(shot[:height, :width] for shot in shots), pair.clean])
-    return grid(rows, ["degraded", *[f"call {i + 1}" for i in range(len(rows[0]) - 3)], "restored", "clean"])
+        shots = [to_image(model.image(states[i].x0)[0])[:height, :width] for i in calls]
+        rows.append([pair.degraded, *shots, pair.clean])
+    return grid(rows, ["degraded", *[f"call {i + 1}" for i in calls[:-1]], "restored", "clean"])
 
 
 def mirror(config: dict, run: Path):

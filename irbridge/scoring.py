@@ -1,22 +1,26 @@
 """What the evaluate command does: which images, which methods, where the records go; then the table."""
 
 import zlib
+from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 from accelerate import PartialState
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from irbridge.benchmarks import BENCHMARKS, BenchmarkPairs, Faces
-from irbridge.build import find, from_pretrained, test_pairs
+from irbridge.benchmarks import BenchmarkPairs, Faces
+from irbridge.build import find, from_pretrained
 from irbridge.checkpoint import read_json, sha256
 from irbridge.classical import CLASSICAL, classical
 from irbridge.config import ROOT, composed, device, instantiate, plain
 from irbridge.errors import UserError
-from irbridge.evaluation import IDENTITY, Row, evaluate, methods
+from irbridge.evaluation import IDENTITY, RoundTrip, Row, evaluate, methods
 from irbridge.metrics import LPIPS, Protocol
 from irbridge.outputs import output_row
+from irbridge.public_sets import BENCHMARKS
+from irbridge.sources import test_pairs
 from irbridge.tables import HELD_BACK, aggregate, read_records, to_markdown
 
 OWN = "irbridge", "ddim", "ddim_noise", "dpmpp", "anchor"   # of one adapter
@@ -36,13 +40,15 @@ def evaluate_run(cfg: DictConfig) -> None:
     given = {k: v for k, v in options["protocol"].items() if v is not None}
     protocol = instantiate(config["task"]["protocol"] | given)
     sampler = {k: v for k, v in options["sampler"].items() if v is not None and k != "steps"}   # nfe says the same
-    rows = chosen(options, run, task, pairs, sampler)
+    model = cache(lambda folder: from_pretrained(folder, device(options["device"]), frozen=options["backbone"]))
+    reference = RoundTrip(model(run)) if protocol.reference == "vae" else None
+    rows = chosen(options, run, task, pairs, sampler, model)
     about = {"task": task, "seed": options["seed"], "size": options["size"], "data": data}
     settings = data, options["size"], *sampler.values(), options["seed"], protocol.describe()
     name = slug(" ".join(f"{v}" for v in settings if v is not None))
     own = options["run"] and ROOT / "data" not in run.resolve().parents
     results = Path(options["results"] or (run / "evaluations" if own else Path("results", task)) / name)
-    score_rows(rows, pairs, protocol, results, about, options, (state.process_index, state.num_processes))
+    score_rows(rows, pairs, protocol, results, about, options, (state.process_index, state.num_processes), reference)
     if state.is_main_process:
         print(f"Wrote: {results}")
 
@@ -101,12 +107,12 @@ def images(options: dict, task: str, config: dict):
     """(pairs, what the records call them)."""
     data, size = options["data"], options["size"]
     if name := options["benchmark"]:
-        root, split = find(data["root"]), data["split"]
+        root, split, resize = find(data["root"]), data["split"], data["resize"]
         if BENCHMARKS[name].task == "inpaint":
             holes = instantiate(plain(composed("train", "task=inpaint", "name=x").task.degradation))
-            pairs = Faces(name, root, holes, data["masks"], split, 0, size)
+            pairs = Faces(name, root, holes, data["masks"], split, 0, size, resize)
         else:
-            pairs = BenchmarkPairs(name, root, split, size)
+            pairs = BenchmarkPairs(name, root, split, size, resize)
         pairs.check()
         return pairs, pairs.title
     if data["clean"]:
@@ -114,7 +120,8 @@ def images(options: dict, task: str, config: dict):
         return test_pairs({"data": folders, "task": {"degradation": None}}, size), data["degraded"]
     if not config["task"].get("degradation") and config["data"] is data:
         raise UserError(f"task={task} has no images of its own; give data.clean=DIR data.degraded=DIR, or run=FOLDER.")
-    return test_pairs(config, size), _held_back(config, task) if config["data"] is data else HELD_BACK
+    pairs = test_pairs(config, size)
+    return pairs, _held_back(config, task) if config["data"] is data else getattr(pairs, "title", HELD_BACK)
 
 
 def _held_back(config: dict, task: str) -> str:
@@ -126,12 +133,12 @@ def _held_back(config: dict, task: str) -> str:
     return ", ".join([where, *changes])
 
 
-def chosen(options: dict, run: Path, task: str, pairs, sampler: dict) -> list[Row]:
-    """The rows that the config asks for; UserError where something must be trained first."""
+def chosen(options: dict, run: Path, task: str, pairs, sampler: dict, model: Callable) -> list[Row]:
+    """The rows that the config asks for, of ``model(folder)``; UserError where something must be trained first."""
     method, seed = options["method"], options["seed"]
 
     def load(folder: Path) -> list[Row]:
-        return methods(from_pretrained(folder, device(options["device"])), seed, weights_hash(folder), **sampler)
+        return methods(model(folder), seed, weights_hash(folder), **sampler)
 
     saved = []
     if options["outputs"]:
@@ -193,15 +200,15 @@ def kind_of(run: Path) -> str:
 
 
 def score_rows(rows: list[Row], pairs, protocol: Protocol, results: Path, about: dict, options: dict,
-               share: tuple[int, int] = (0, 1)) -> str:
+               share: tuple[int, int] = (0, 1), reference: RoundTrip | None = None) -> str:
     """Score every row into ``results/<row>/records.jsonl`` under a progress bar; prints and returns the table of all
-    that is scored there. ``share``: see :func:`~irbridge.evaluation.evaluate`."""
+    that is scored there. ``share`` and ``reference``: see :func:`~irbridge.evaluation.evaluate`."""
     lpips, (rank, world) = LPIPS.load(), share
     total = len(rows) * len(pairs.names[: options["limit"]][rank::world])
     with tqdm(total=total, desc="scoring", unit="image", disable=rank > 0, dynamic_ncols=True) as bar:
         for row in rows:
             for _ in evaluate(row.restore, pairs, protocol, results / slug(row.label), about | row.about(), lpips,
-                              options["save_images"], options["limit"], share):
+                              options["save_images"], options["limit"], share, reference):
                 bar.update()
     if rank > 0:
         return ""

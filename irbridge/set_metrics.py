@@ -4,6 +4,7 @@ import contextlib
 import io
 import pickle
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -77,9 +78,9 @@ def _checked(weights: str | Path | None) -> Path:
     raise UserError(f"{weights} is not a file of plain PyTorch weights; give weights=FILE of a saved state_dict.")
 
 
-def no_reference(names: list[str], images: list[np.ndarray], device: str = "cpu") -> dict[str, list[float]]:
-    """Scores of float (H, W, 3) in [0, 1] by pyiqa's metrics without a reference, such as niqe, musiq, clipiqa, piqe.
-    While a metric is set up the network is closed, so that missing weights are an error and not a download.
+def judge(names: list[str], device: str | torch.device = "cpu") -> Callable[[np.ndarray], dict[str, float]]:
+    """A function of one float (H, W, 3) in [0, 1] that gives its scores by pyiqa's metrics without a reference, such as
+    niqe, musiq, clipiqa, piqe. The network is closed meanwhile, so that missing weights are an error and not a download.
 
     UserError if pyiqa is missing, a name is not one of its metrics without a reference, or its weights are not here."""
     try:
@@ -90,13 +91,19 @@ def no_reference(names: list[str], images: list[np.ndarray], device: str = "cpu"
     if wrong := [n for n in names if n not in known]:
         raise UserError(f"{wrong[0]!r} is not a metric of single images without a reference; use one of "
                         f"{', '.join(known)}.")
-    found = {}
+    metrics = {}
     for name in names:
-        with _offline(name), torch.inference_mode():
-            metric = pyiqa.create_metric(name, device=torch.device(device))
-            batches = (torch.from_numpy(i.clip(0, 1).astype(np.float32)).permute(2, 0, 1)[None] for i in images)
-            found[name] = [float(metric(batch)) for batch in batches]
-    return found
+        with _offline(name):
+            metrics[name] = pyiqa.create_metric(name, device=torch.device(device))
+
+    @torch.inference_mode()
+    def scores(image: np.ndarray) -> dict[str, float]:
+        batch, found = torch.from_numpy(image.clip(0, 1).astype(np.float32)).permute(2, 0, 1)[None].to(device), {}
+        for name, metric in metrics.items():
+            with _offline(name):
+                found[name] = float(metric(batch))
+        return found
+    return scores
 
 
 @contextlib.contextmanager
@@ -124,16 +131,21 @@ def _offline(name: str):
                         "and copy its caches of torch and Hugging Face.") from error
 
 
+def saved_fid(place: Path, beside: str, weights: str | Path | None) -> float | None:
+    """FID of a row's saved images against the folder of that name beside the row's, "clean" or "vae"; None where the
+    two hold other names or none. UserError as :func:`fid`."""
+    names = _names(place)
+    return fid(place, place.parent / beside, weights) if names and names == _names(place.parent / beside) else None
+
+
 def fid_table(folder: str | Path, weights: str | Path | None) -> str:
     """Markdown: FID of every row's saved images against ``clean/`` beside the row's folder; a dash where the two
     folders hold other names. UserError as :func:`fid`, or if no row has both."""
     lines, found = ["| Task | Method | FID ↓ | images |", "|---|---|---:|---:|"], False
     for task, row, place in _rows(folder):
-        names, clean = _names(place), _names(place.parent / "clean")
-        comparable = bool(names) and names == clean
-        value = f"{fid(place, place.parent / 'clean', weights):.2f}" if comparable else "—"
-        found |= comparable
-        lines.append(f"| {task} | {row} | {value} | {len(names)} |")
+        value = saved_fid(place, "clean", weights)
+        found |= value is not None
+        lines.append(f"| {task} | {row} | {'—' if value is None else f'{value:.2f}'} | {len(_names(place))} |")
     if not found:
         raise UserError(f"No row below {folder} has its images and the clean ones (clean/NAME.png beside the row's "
                         "folder); score with save_images=true.")
@@ -144,15 +156,16 @@ def fid_table(folder: str | Path, weights: str | Path | None) -> str:
 
 
 def iqa_table(folder: str | Path, metrics: list[str]) -> str:
-    """Markdown: the mean of each metric over every row's saved images. UserError as :func:`no_reference`, or if there
+    """Markdown: the mean of each metric over every row's saved images. UserError as :func:`judge`, or if there
     are no metrics or no images."""
     if not metrics:
         raise UserError("format=iqa needs the names of metrics; give metrics=niqe,musiq or others of pyiqa.")
+    score = judge(metrics)
     lines = ["| Task | Method | " + " | ".join(metrics) + " | images |", "|---|---|" + "---:|" * (len(metrics) + 1)]
     for task, row, place in _rows(folder):
         if paths := sorted(_names(place)):
-            scores = no_reference(metrics, [read_image(place / name) for name in paths])
-            means = " | ".join(f"{np.mean(scores[m]):.4f}" for m in metrics)
+            scores = [score(read_image(place / name)) for name in paths]
+            means = " | ".join(f"{np.mean([s[m] for s in scores]):.4f}" for m in metrics)
             lines.append(f"| {task} | {row} | {means} | {len(paths)} |")
     if len(lines) == 2:
         raise UserError(f"No row below {folder} has saved images; score with save_images=true.")

@@ -15,7 +15,9 @@ from irbridge.metrics import bootstrap_interval
 
 REQUIRED = "name", "task", "row", "protocol", "psnr", "ssim"
 # Name, digits, whether higher is better.
-SCORES = {"psnr": ("PSNR", 2, True), "ssim": ("SSIM", 4, True), "lpips": ("LPIPS", 4, False)}
+CLEAN = {"psnr": ("PSNR", 2, True), "ssim": ("SSIM", 4, True), "lpips": ("LPIPS", 4, False)}
+# Those of protocol.reference=vae come after the ones against the clean image, which every record has.
+SCORES = CLEAN | {f"{key}_vae": (f"{name} to VAE", *rest) for key, (name, *rest) in CLEAN.items()}
 TASKS = "derain", "dehaze", "desnow", "raindrop", "lowlight", "inpaint", "deblur", "denoise", "sr"
 # The records' "method" and its name, in the order of a table's rows; unknown ones come before the last two.
 METHODS = {"identity": "Degraded input", "classical": "Classical", "regression": "Plain regression",
@@ -30,8 +32,8 @@ class Row:
 
     task, row, protocol, method (a short key) and nfe (network calls) are the records'; ``run`` is the run's folder
     below a folder of runs; ``setting`` is what else must agree for a comparison, the records' data and size; ``images``
-    are names; psnr is in dB; ``interval`` (of PSNR), ``ssim_interval`` and ``lpips_interval`` are the 95 % bootstrap
-    intervals of the means over images."""
+    are names; ``scores`` the means under the keys of ``SCORES``, PSNR in dB; ``intervals`` the 95 % bootstrap intervals
+    of the means over images, likewise."""
     task: str
     row: str
     protocol: str
@@ -39,14 +41,14 @@ class Row:
     setting: tuple
     nfe: int | None
     images: frozenset[str]
-    psnr: float
-    interval: tuple[float, float]
-    ssim: float
-    ssim_interval: tuple[float, float]
-    lpips: float | None
-    lpips_interval: tuple[float, float] | None
+    scores: dict[str, float | None]
+    intervals: dict[str, tuple[float, float] | None]
     seconds: float | None
     method: str | None = None
+
+    psnr = property(lambda self: self.scores["psnr"])
+    ssim = property(lambda self: self.scores["ssim"])
+    lpips = property(lambda self: self.scores["lpips"])
 
     @property
     def label(self) -> str:
@@ -63,7 +65,7 @@ class Row:
         return dict(s.split(" ", 1) for s in self.setting).get(key)
 
     def bounds(self, score: str) -> tuple[float, float] | None:
-        return self.interval if score == "psnr" else getattr(self, f"{score}_interval")
+        return self.intervals[score]
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def read_records(path: str | Path) -> list[dict]:
         raise UserError(f"There are no records below {path}; give the folder of a scored run.")
     once: dict[str, dict] = {}
     for r in records:
-        same = [r.get(k) for k in (*REQUIRED, "lpips", "run", "data", "size", "seed", "nfe", "weights")]
+        same = [r.get(k) for k in (*REQUIRED, *SCORES, "run", "data", "size", "seed", "nfe", "weights")]
         once.setdefault(json.dumps(same), r)
     return list(once.values())
 
@@ -145,16 +147,21 @@ def aggregate(records: list[dict]) -> list[Row]:
                             "seed; make the table from one of the results folders.")
     rows = []
     for key, images in groups.items():
-        scores = {k: [_mean([d.get(k) for d in draws.values()]) for draws in images.values()]
+        values = {k: [_mean([d.get(k) for d in draws.values()]) for draws in images.values()]
                   for k in (*SCORES, "seconds")}
-        bounds = [None if None in scores[k] else bootstrap_interval(scores[k]) for k in SCORES]
-        rows.append(Row(*key, frozenset(images), **{k: _mean(v) for k, v in scores.items()}, method=methods[key],
-                        **dict(zip(("interval", "ssim_interval", "lpips_interval"), bounds))))
+        means = {k: _mean(v) for k, v in values.items()}
+        bounds = {k: None if None in values[k] else bootstrap_interval(values[k]) for k in SCORES}
+        rows.append(Row(*key, frozenset(images), means, bounds, means.pop("seconds"), methods[key]))
     return sorted(rows, key=lambda row: (row.task, row.protocol, row.setting, row.psnr))
 
 
 def _mean(values: list) -> float | None:
     return None if None in values else float(np.mean(values))
+
+
+def shown(rows: list[Row]) -> list[str]:
+    """The scores that a table of these rows has columns for: always those against the clean image."""
+    return [k for k in SCORES if k in CLEAN or any(row.scores[k] is not None for row in rows)]
 
 
 def comparisons(rows: list[Row]) -> list[list[Row]]:
@@ -174,8 +181,8 @@ def _one_task(group: list[Row], style: Style) -> Table:
     row = group[0]
     caption = "; ".join([f"{row.task}: {row.protocol}", *row.setting, f"images {len(row.images)}"])
     columns = {"Method": [style.escape(r.label) for r in group]}
-    for score in SCORES:
-        cells = ranked([getattr(r, score) for r in group], score, style)
+    for score in shown(group):
+        cells = ranked([r.scores[score] for r in group], score, style)
         columns[heading(score, row.protocol, style)] = [
             cell + between(r, score, " [{:.{digits}f}, {:.{digits}f}]") for cell, r in zip(cells, group)]
     columns["s/image"] = [style.missing if r.seconds is None else f"{r.seconds:.3f}" for r in group]
@@ -186,7 +193,8 @@ def _one_task(group: list[Row], style: Style) -> Table:
 
 def heading(score: str, protocol: str, style: Style) -> str:
     name, _, higher = SCORES[score]
-    return f"{name}{' (Y)' * (protocol.startswith('y,') and score != 'lpips')} {style.up if higher else style.down}"
+    luma = protocol.startswith("y,") and not score.startswith("lpips")
+    return f"{name}{' (Y)' * luma} {style.up if higher else style.down}"
 
 
 def between(row: Row, score: str, form: str) -> str:
@@ -262,14 +270,15 @@ def _escape(text: str) -> str:
 
 def to_csv(rows: list[Row]) -> str:
     """All rows with full numbers, the protocol and the image count in columns; missing is empty."""
+    scores = shown(rows)
     return csv_text([{"task": r.task, "method": r.label, "protocol": r.protocol, "setting": ", ".join(r.setting),
-                      "images": len(r.images), **numbers(r), "seconds": r.seconds} for r in rows])
+                      "images": len(r.images), **numbers(r, scores), "seconds": r.seconds} for r in rows])
 
 
-def numbers(row: Row) -> dict[str, float | None]:
-    """Each score and its interval under the names of a CSV's columns."""
-    return {f"{k}{end}": value for k in SCORES for end, value in zip(
-        ("", "_low", "_high"), (getattr(row, k), *(row.bounds(k) or (None, None))))}
+def numbers(row: Row | None, scores: list[str]) -> dict[str, float | None]:
+    """Scores and their intervals under the names of a CSV's columns; None without a row."""
+    return {f"{k}{end}": value for k in scores for end, value in zip(("", "_low", "_high"), (
+        row and row.scores[k], *(row and row.bounds(k) or (None, None))))}
 
 
 def csv_text(lines: list[dict]) -> str:

@@ -1,4 +1,4 @@
-"""The command that makes tables, pages and plots: FOLDER [format=...] [output=FILE] [layout=tasks] ...
+"""The command that makes tables, pages and plots: FOLDER [format=...] [output=FILE] [layout=tasks] [paper=NAME] ...
 
 FOLDER is a run, its results, or a folder of runs. What is text is printed where no output is named.
 
@@ -7,6 +7,8 @@ format=html              the tables, then pictures with enlarged crops: images=N
 format=nfe               a PNG of quality against network calls
 format=fid               FID of each row's saved images: weights=FILE of the Inception network
 format=iqa               scores without a reference: metrics=niqe,musiq
+paper=table1             published figures beside those of the runs of configs/experiment/paper, by default in runs/paper; also
+                         table3, table4, fig11; format=md, latex, csv; weights=FILE: with FID where images are saved
 """
 
 from pathlib import Path
@@ -18,6 +20,7 @@ from irbridge.tables import aggregate, by_comparison, read_records, to_csv, to_l
 from irbridge.task_tables import by_task, to_task_csv
 
 FORMATS = "md", "latex", "csv", "html", "nfe", "fid", "iqa"
+PAPER = "md", "latex", "csv"
 BELONGS = {"layout": ("md", "latex", "csv", "html"), "images": ("html",), "weights": ("fid",), "metrics": ("iqa",)}
 USAGE = "make_tables.py FOLDER [format=md|latex|csv|html|nfe|fid|iqa] [output=FILE] [layout=tasks]"
 
@@ -26,8 +29,11 @@ def main(words: list[str]) -> None:
     """Make what the words ask for, as above; UserError names a wrong word and the choices."""
     folders = [w for w in words if "=" not in w]
     options = dict(w.split("=", 1) for w in words if "=" in w)
-    if unknown := sorted(options.keys() - {"format", "output", *BELONGS}):
-        raise UserError(f"{unknown[0]!r} is not a key; the keys are format and output, then {', '.join(BELONGS)}.")
+    if unknown := sorted(options.keys() - {"format", "output", "paper", *BELONGS}):
+        raise UserError(f"{unknown[0]!r} is not a key; the keys are format and output, then {', '.join(BELONGS)}, paper.")
+    if "paper" in options:
+        _deliver(_paper(folders, options), options)
+        return
     if len(folders) != 1:
         raise UserError(f"Give one folder: {USAGE}.")
     folder, form, layout = Path(folders[0]), options.get("format", "md"), options.get("layout", "methods")
@@ -55,6 +61,22 @@ def main(words: list[str]) -> None:
         rows = aggregate(read_records(folder))
         table = to_task_csv if layout == "tasks" else to_csv
         text = table(rows) if form == "csv" else {"md": to_markdown, "latex": to_latex}[form](rows, arrange)
+    _deliver(text, options)
+
+
+def _paper(folders: list[str], options: dict) -> str:
+    form = options.get("format", "md")
+    if form not in PAPER:
+        raise UserError(f"format={form!r} does not go with paper=; use {', '.join(PAPER)}.")
+    if wrong := sorted(options.keys() - {"format", "output", "paper", "weights"}):
+        raise UserError(f"{wrong[0]}= does not go with paper=; leave it out.")
+    if len(folders) > 1:
+        raise UserError(f"paper= takes one folder of runs, not {' '.join(folders)}; by default it is runs/paper.")
+    from irbridge.paper_tables import paper_table  # late: it imports torch
+    return paper_table(options["paper"], *folders, form=form, weights=options.get("weights"))
+
+
+def _deliver(text: str, options: dict) -> None:
     if "output" in options:
         _write(options["output"], lambda p: p.write_text(text + "\n", encoding="utf-8"))
     else:

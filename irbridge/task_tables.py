@@ -6,7 +6,6 @@ from pathlib import Path
 from irbridge.tables import (
     HELD_BACK,
     METHODS,
-    SCORES,
     TASKS,
     Row,
     Style,
@@ -16,6 +15,7 @@ from irbridge.tables import (
     heading,
     numbers,
     ranked,
+    shown,
 )
 
 Column = tuple[str, str]   # task, data
@@ -23,8 +23,8 @@ Labels = tuple[Callable[[Row], str], ...]
 
 
 def by_task(rows: list[Row], style: Style) -> list[Table]:
-    """Tables of the rows of one protocol and size, held-back images apart from real pairs, three columns per task (and
-    data). Cells of one column are of the same images: where methods were scored on other images of the task, the set
+    """Tables of the rows of one protocol and size, held-back images apart from real pairs, a column per score of each
+    task (and data). Cells of one column are of the same images: where methods were scored on other images of the task, the set
     with the most methods comes first and the others are in further tables."""
     found = []
     for (protocol, size, held_back, _), columns in _split(rows).items():
@@ -34,32 +34,32 @@ def by_task(rows: list[Row], style: Style) -> list[Table]:
         caption = "; ".join([protocol, "data " + ", ".join(data), *([f"size {size}"] if size else []),
                              "images " + ", ".join(counts)])
         body = {label: [label] for label in _ordered(columns)}
+        scores = shown([row for cells in columns.values() for row in cells.values()])
         for cells in columns.values():
-            for score in SCORES:
-                values = ranked([getattr(cells[b], score) if b in cells else None for b in body], score, style)
+            for score in scores:
+                values = ranked([cells[b].scores[score] if b in cells else None for b in body], score, style)
                 for (label, line), value in zip(body.items(), values):
                     half = between(cells[label], score, style.within + "{half:.{digits}f}") if label in cells else ""
                     line.append(value + half)
         many = any(len(row.images) > 1 for cells in columns.values() for row in cells.values())
         note = f" {style.within.strip()} half of the 95 % bootstrap interval over images." if many else ""
         lines = [[style.escape(line[0]), *line[1:]] for line in body.values()]
-        heads = ["Method"] + [heading(score, protocol, style) for score in SCORES] * len(columns)
+        heads = ["Method"] + [heading(score, protocol, style) for score in scores] * len(columns)
         found.append(Table(style.escape(caption + ".") + note.replace("%", style.escape("%")),
-                           [(style.escape(t), len(SCORES)) for t in titles.values()], heads, lines))
+                           [(style.escape(t), len(scores)) for t in titles.values()], heads, lines))
     return found
 
 
 def to_task_csv(rows: list[Row]) -> str:
     """The same tables as one CSV, full numbers: a line per method of a table, columns such as "derain psnr_low"."""
-    lines = []
+    lines, scores = [], shown(rows)
     for number, ((protocol, size, held_back, _), columns) in enumerate(_split(rows).items(), 1):
         for label in _ordered(columns):
             line = {"table": number, "protocol": protocol, "size": size, "method": label}
             for column, cells in columns.items():
                 title = _title(column, list(columns), held_back)
                 row = cells.get(label)
-                values = {"images": len(row.images), **numbers(row)} if row else dict.fromkeys(
-                    ["images", *numbers(next(iter(cells.values())))])
+                values = {"images": len(row.images) if row else None, **numbers(row, scores)}
                 line |= {f"{title} {key}": value for key, value in values.items()}
             lines.append(line)
     return csv_text(lines)
@@ -92,7 +92,7 @@ def _split(rows: list[Row]) -> dict[tuple, dict[Column, dict[str, Row]]]:
     sets: dict[tuple, dict[frozenset, dict[tuple, Row]]] = {}
     for row in rows:
         data = row.about("data") or HELD_BACK
-        same = row.name, row.psnr, row.ssim, row.lpips   # such as the degraded input, scored with every run
+        same = row.name, *row.scores.values()   # such as the degraded input, scored with every run
         sets.setdefault((row.protocol, row.about("size") or "", data, row.task), {}).setdefault(
             row.images, {}).setdefault(same, row)
     found: dict[tuple, dict[Column, list[Row]]] = {}

@@ -14,7 +14,7 @@ from irbridge.backbones import load_backbone
 from irbridge.build import from_pretrained
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
-from irbridge.model import Regression
+from irbridge.restorer import Regression
 
 KINDS = {".safetensors", ".json", ".jsonl", ".png", ".md"}
 
@@ -117,7 +117,7 @@ def test_a_bridge_trained_from_scratch(debug, command, tmp_path):
     status, out, err = command("evaluate", f"run={whole}", "size=32", "limit=1", "sampler=dbim2", "sampler.nfe=3")
     assert status == 0 and "Bridge from scratch (GOUB, dbim2, boot 0.001, 3 calls)" in out, err
     status, _, err = command("train", "method=bridge", "debug=default", "bridge=goub", "objective.target=x0", "name=whole",
-                             "adapter.channels=[8,8]", "sampler.steps=2")
+                             "adapter.channels=[8,8]", "sampler.steps=2", "overwrite=false")
     assert status == 2 and "was" in err and "is now" in err
 
 

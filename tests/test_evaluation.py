@@ -11,7 +11,6 @@ import pytest
 from conftest import ROOT, save_images
 from scipy.ndimage import gaussian_filter
 
-from irbridge.build import test_pairs as held_back
 from irbridge.checkpoint import locked
 from irbridge.classical import CLASSICAL, classical, holes, noise_std
 from irbridge.config import composed, plain
@@ -20,6 +19,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation import evaluate
 from irbridge.metrics import Protocol, psnr
 from irbridge.scoring import METHODS, TRAINED
+from irbridge.sources import test_pairs as held_back
 
 QUICK = ["task=derain", "limit=2", "size=48", "sampler.nfe=1", "device=cpu"]
 HELD = {"data": "held-back images", "size": 48, "seed": 0, "task": "derain", "protocol": Protocol().describe()}

@@ -104,7 +104,7 @@ def test_ssim_is_the_published_formula(space):
 
 
 @pytest.mark.parametrize("wrong", [{"space": "ycbcr"}, {"crop": -1}, {"crop": 1.5}, {"crop": True},
-                                   {"quantise": "no"}, {"reference": ""}])
+                                   {"quantise": "no"}, {"reference": "JPEG"}])
 def test_protocol_refuses(wrong):
     with pytest.raises(UserError, match=f"protocol.{next(iter(wrong))}="):
         Protocol(**wrong)
@@ -112,7 +112,9 @@ def test_protocol_refuses(wrong):
 
 def test_protocol_describes_itself():
     assert Protocol().describe() == "rgb, 8 bit, crop 0, reference clean"
-    assert Protocol("y", 4, False, "JPEG").describe() == "y, float, crop 4, reference JPEG"
+    assert Protocol("y", 4, False).describe() == "y, float, crop 4, reference clean"
+    assert Protocol("y", reference="vae").describe() == "y, 8 bit, crop 0, reference clean and VAE round trip"
+    assert Protocol(reference="vae").describe("1a2b").endswith("reference clean and VAE round trip 1a2b")
 
 
 def test_bad_images_are_refused():

@@ -15,7 +15,7 @@ from torch import nn
 
 from irbridge.errors import UserError
 from irbridge.images import read_image, to_bytes, write_image
-from irbridge.set_metrics import fid, fid_table, iqa_table, no_reference
+from irbridge.set_metrics import fid, fid_table, iqa_table, judge
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +120,11 @@ def fake_pyiqa(create):
 
 def test_scores_without_a_reference_get_the_images(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiqa", fake_pyiqa(lambda name, device: lambda batch: batch[0, 2].mean()))
-    images = [np.full((4, 5, 3), 0.1 * i) * [0, 0, 1] for i in (1, 20)]
-    assert no_reference(["mean"], images)["mean"] == pytest.approx([0.1, 1.0])   # the third channel, clipped
+    images, score = [np.full((4, 5, 3), 0.1 * i) * [0, 0, 1] for i in (1, 20)], judge(["mean"])
+    assert [score(i) for i in images] == [pytest.approx({"mean": v}) for v in (0.1, 1.0)]   # the third channel, clipped
     for wrong in ("fid", "nope"):
         with pytest.raises(UserError, match=f"{wrong}.*use one of mean[.]"):
-            no_reference([wrong], images)
+            judge([wrong])
 
 
 def test_missing_weights_of_a_metric_are_no_download(monkeypatch):
@@ -137,21 +137,21 @@ def test_missing_weights_of_a_metric_are_no_download(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "pyiqa", fake_pyiqa(fetching))
     with pytest.raises(UserError, match=r"weights of mean are not here .*niqe.mat.*pyiqa, or run"):
-        no_reference(["mean"], [])
+        judge(["mean"])
     monkeypatch.setitem(sys.modules, "pyiqa", fake_pyiqa(broken))
     with pytest.raises(ZeroDivisionError):   # another fault is not called missing weights
-        no_reference(["mean"], [])
+        judge(["mean"])
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(UserError, match=r"pip install 'irbridge\[iqa\]'"):
-        no_reference(["mean"], [])
+        judge(["mean"])
 
 
 def test_pyiqa_itself():
     pytest.importorskip("pyiqa")
     noise = np.random.default_rng(0).random((96, 96, 3))
     flat = np.full((96, 96, 3), 0.5) + 0.01 * noise
-    scores = no_reference(["piqe"], [noise, flat])["piqe"]   # needs no weights; lower is better
-    assert all(0 <= s <= 100 for s in scores)
+    score = judge(["piqe"])   # needs no weights; lower is better
+    assert all(0 <= score(image)["piqe"] <= 100 for image in (noise, flat))
 
 
 def test_the_table_of_metrics(folders, monkeypatch):

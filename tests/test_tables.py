@@ -16,6 +16,7 @@ from irbridge.tables_command import main
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "make_tables.py"
 RGB, Y = "rgb, 8 bit, crop 0, reference clean", "y, 8 bit, crop 0, reference clean"
+VAE = f"{Y} and VAE round trip 1a2b"
 
 
 def record(name="a", row="ours", psnr=30.0, ssim=0.9, lpips=0.1, task="derain", protocol=RGB, **more):
@@ -48,7 +49,7 @@ def test_means_count_and_interval():
                       for n, p in zip("abc", psnr, strict=True)])
     assert (row.psnr, row.ssim, row.lpips, row.seconds) == pytest.approx((25.0, 0.25, 0.025, 25.0))
     assert row.images == {"a", "b", "c"}
-    assert 20 <= row.interval[0] < 25 < row.interval[1] <= 31
+    assert 20 <= row.intervals["psnr"][0] < 25 < row.intervals["psnr"][1] <= 31
 
 
 def test_one_missing_score_leaves_no_mean_of_the_others():
@@ -82,21 +83,48 @@ def test_markdown_marks_best_and_second():
 def test_every_score_has_its_interval_over_images():
     ssim, lpips = {"a": 0.5, "b": 0.7, "c": 0.9}, {"a": 0.25, "b": 0.15, "c": 0.35}
     row, = aggregate([record(n, psnr=100 * ssim[n], ssim=ssim[n], lpips=lpips[n]) for n in "abc"])
-    low, high = row.interval   # affine in each other, so the intervals are too
-    assert row.ssim_interval == pytest.approx((low / 100, high / 100)) and 0.5 <= low / 100 < 0.7 < high / 100 <= 0.9
-    assert 0.15 <= row.lpips_interval[0] < row.lpips < row.lpips_interval[1] <= 0.35
+    low, high = row.intervals["psnr"]   # affine in each other, so the intervals are too
+    assert row.intervals["ssim"] == pytest.approx((low / 100, high / 100))
+    assert 0.5 <= low / 100 < 0.7 < high / 100 <= 0.9
+    assert 0.15 <= row.intervals["lpips"][0] < row.lpips < row.intervals["lpips"][1] <= 0.35
     found = cells(to_markdown([row]))["ours"]
     assert found["PSNR ↑"] == f"70.00 [{low:.1f}, {high:.1f}]"
     assert found["SSIM ↑"] == f"0.7000 [{low / 100:.3f}, {high / 100:.3f}]"
-    assert found["LPIPS ↓"] == "0.2500 [{:.3f}, {:.3f}]".format(*row.lpips_interval)
+    assert found["LPIPS ↓"] == "0.2500 [{:.3f}, {:.3f}]".format(*row.intervals["lpips"])
     line, = csv.DictReader(to_csv([row]).splitlines())
-    for score, bounds in (("psnr", row.interval), ("ssim", row.ssim_interval), ("lpips", row.lpips_interval)):
-        assert (float(line[f"{score}_low"]), float(line[f"{score}_high"])) == bounds
+    for score in ("psnr", "ssim", "lpips"):
+        assert (float(line[f"{score}_low"]), float(line[f"{score}_high"])) == row.intervals[score]
+
+
+def both(name="a", row="ours", psnr=30.0, **more):
+    """A record of the protocol with two references."""
+    extra = {"psnr_vae": psnr + 3, "ssim_vae": 0.95, "lpips_vae": 0.05, "protocol": VAE}
+    return record(name, row, psnr, **extra | more)
+
+
+def test_scores_against_the_round_trip_are_in_the_next_columns():
+    rows = aggregate([both(n, row, p) for row, psnr in (("x", (20.0, 24.0)), ("y", (30.0, 31.0))) for n, p in zip("ab", psnr)])
+    found = cells(to_markdown(rows))
+    assert list(found["x"])[:6] == ["PSNR (Y) ↑", "SSIM (Y) ↑", "LPIPS ↓", "PSNR to VAE (Y) ↑", "SSIM to VAE (Y) ↑",
+                                    "LPIPS to VAE ↓"]
+    assert found["y"]["PSNR (Y) ↑"].startswith("**30.50**") and found["y"]["PSNR to VAE (Y) ↑"].startswith("**33.50**")
+    assert rows[0].intervals["psnr_vae"] == pytest.approx([edge + 3 for edge in rows[0].intervals["psnr"]])
+    assert to_latex(rows).count("to VAE") == 3 and "\\begin{tabular}{lrrrrrrr}" in to_latex(rows)
+    line, = csv.DictReader(to_csv(rows[1:]).splitlines())
+    assert (float(line["psnr"]), float(line["psnr_vae"]), float(line["lpips_vae_high"])) == (30.5, 33.5, 0.05)
+    plain = to_csv(aggregate(three()))
+    assert "vae" not in plain and "VAE" not in to_markdown(aggregate(three()))
+
+
+@pytest.mark.parametrize("protocol", [Y, VAE.replace("1a2b", "3c4d")])
+def test_other_references_are_not_ranked_together(protocol):
+    text = to_markdown(aggregate([both(row="x"), both(row="y", psnr=20.0), both(row="w", psnr=35.0, protocol=protocol)]))
+    assert text.count("| Method") == 2 and "| x | **30.00**" in text and "| w | 35.00" in text
 
 
 def test_one_image_leaves_no_interval_to_show_and_no_score_has_none():
     row, = aggregate([record("a", lpips=None)])
-    assert row.lpips_interval is None and cells(to_markdown([row]))["ours"]["PSNR ↑"] == "30.00"
+    assert row.intervals["lpips"] is None and cells(to_markdown([row]))["ours"]["PSNR ↑"] == "30.00"
     assert next(csv.DictReader(to_csv([row]).splitlines()))["lpips_low"] == ""
 
 
@@ -125,7 +153,7 @@ def test_csv_parses_back():
     assert [f["method"] for f in found] == [r.row for r in rows]
     assert [float(f["psnr"]) for f in found] == [r.psnr for r in rows]
     assert [f["lpips"] for f in found][2] == "" and {f["protocol"] for f in found} == {RGB}
-    assert float(found[0]["psnr_low"]) == rows[0].interval[0] and found[0]["images"] == "2"
+    assert float(found[0]["psnr_low"]) == rows[0].intervals["psnr"][0] and found[0]["images"] == "2"
 
 
 @pytest.mark.parametrize("other", [{"protocol": Y}, {"size": 96}, {"task": "dehaze"}, {"name": "b"},
@@ -222,4 +250,4 @@ def test_a_mistake_ends_the_command_with_one_line_or_on_request_a_traceback(debu
 
 def test_interval_is_over_images_not_draws():
     draws = [record(n, psnr=p, seed=s) for n, p in (("a", 20.0), ("b", 30.0)) for s in range(50)]
-    assert np.ptp(aggregate(draws)[0].interval) == pytest.approx(10.0)
+    assert np.ptp(aggregate(draws)[0].intervals["psnr"]) == pytest.approx(10.0)

@@ -128,6 +128,16 @@ def test_latex_groups_the_columns():
     assert {line.replace("\\&", "").count("&") for line in body} == {6}
 
 
+def test_both_references_are_in_the_group_of_a_task():
+    more = {"psnr_vae": 33.0, "ssim_vae": 0.5, "lpips_vae": 0.1, "protocol": Y + " and VAE round trip 1a2b"}
+    rows = aggregate([*records("derain", "x", 20.0, **more), *records("sr", "x", 30.0, **more)])
+    table, = parsed(to_markdown(rows, by_task))
+    head = ("PSNR (Y) ↑ / SSIM (Y) ↑ / LPIPS ↓ / PSNR to VAE (Y) ↑ / SSIM to VAE (Y) ↑ / LPIPS to VAE ↓")
+    assert list(table["x"]) == [f"derain: {head}", f"sr: {head}"] and " / 33.00 ±0.0 / " in table["x"][f"sr: {head}"]
+    line, = csv.DictReader(to_task_csv(rows).splitlines())
+    assert (line["sr psnr"], line["sr psnr_vae"]) == ("30.0", "33.0")
+
+
 def test_csv_is_wide_and_parses_back():
     rows = aggregate([*records("derain", "x", 20.0), *records("sr", "x", 30.0), *records("sr", "y", 31.0, lpips=None)])
     found = {line["method"]: line for line in csv.DictReader(to_task_csv(rows).splitlines())}
