@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from irbridge import __version__
 from irbridge.adapters import Trunk
 from irbridge.backbones import Backbone
 from irbridge.checkpoint import load_into, load_weights, read_json, save_weights, write_json
-from irbridge.config import ROOT, commit, instantiate
+from irbridge.config import ROOT, alike, commit, instantiate
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.latent_cache import LatentCache, cache_folder
@@ -55,8 +54,7 @@ def _frozen(config: dict, backbone: Backbone | None) -> Backbone:
     if digest and digest != backbone.digest:
         raise UserError(f"The backbone {backbone.name} has other weights than the ones the adapter was trained on "
                         f"(SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give backbone.pretrained=FOLDER.")
-    own = backbone.signature()
-    if signature and not (len(own) == len(signature) and np.allclose(own, signature, rtol=0.02, atol=0.02)):
+    if not alike(signature, backbone.signature()):
         raise UserError(f"The prompt's embedding of {backbone.name} is not the one that the adapter was trained with; give "
                         f"the pipeline with its text encoder, or delete {cache_folder('prompts')} if that was exchanged.")
     return backbone

@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from irbridge.errors import UserError
 
 
+UMASK = os.umask(0o022)
+os.umask(UMASK)
+
+
 @contextmanager
 def naming(path: Path):
     """Within the block what the system refuses is an OSError that names ``path``; a failed write alone does not."""
@@ -37,6 +41,7 @@ def write_atomically(path: Path, write) -> None:
     try:
         with naming(path):
             write(temporary)
+            temporary.chmod(0o666 & ~UMASK)   # safetensors writes files that no one else may read
             _sync(temporary)
             os.replace(temporary, path)
             _sync(path.parent)

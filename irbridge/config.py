@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import hydra
+import numpy as np
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 # What a resumed run may change without training differently.
 FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name", "overwrite", "backbone.pretrained",
-             "backbone.vae", "backbone.signature"} | {f"trainer.{key}" for key in (
+             "backbone.vae"} | {f"trainer.{key}" for key in (
     "steps", "stop", "workers", "log_every", "sample_every", "save_every", "save_seconds", "device", "checkpointing",
-    "compile")}
+    "compile", "accumulate")}
 ADDED = {"_target_": "irbridge.backbones.load_backbone", "dtype": "float32", "optimizer": "adamw", "stand_in": False,
          "cache_latents": False}   # keys that runs of older versions lack, and what they did
 stops: list[int] = []   # the stop signals that the present training, which first saves, has had
@@ -166,9 +167,14 @@ def contradiction(saved: dict, wanted: dict, prefix: str = "") -> str | None:
         if isinstance(a, dict) and isinstance(b, dict):
             if found := contradiction(a, b, name + "."):
                 return found
-        elif a != b:
+        elif a != b and not (key == "signature" and alike(a, b)):
             return f"{name} was {a!r} and is now {b!r}"
     return None
+
+
+def alike(a: list[float] | None, b: list[float] | None) -> bool:
+    """Whether two backbones' signatures are one, up to rounding; runs of older versions have none."""
+    return not a or not b or len(a) == len(b) and np.allclose(a, b, rtol=0.02, atol=0.02)
 
 
 def instantiate(config, *args, **kwargs):

@@ -44,8 +44,9 @@ def complete(name: str, folder: Path, needed: list[str], key: str = "backbone.pr
 
 
 def _elsewhere(name: str, key: str) -> str:
-    left_out = " ".join(f'--exclude "{pattern}"' for pattern in ("*.ckpt", "*.bin", "*fp16*", "*non_ema*"))
-    return (f"`hf download {name} --local-dir DIR {left_out}` on a connected machine and {key}=DIR, or set HF_HOME to a "
+    wanted = " ".join(f'--include "{pattern}"' for pattern in (
+        "*.json", "*.txt", "*diffusion_pytorch_model.safetensors", "text_encoder*/model.safetensors"))
+    return (f"`hf download {name} --local-dir DIR {wanted}` on a connected machine and {key}=DIR, or set HF_HOME to a "
             "cache that holds it")
 
 

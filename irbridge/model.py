@@ -81,6 +81,9 @@ class IRBridge(Restorer):
                 (SDEdit), as theory says the published loop starts; "noise": the prior's last level and pure noise.
             sampler: instead of the model's own. options: its fields to change, such as nfe or rule.
             tiles: of each call; an adapter's features are then computed anew, as those of a whole image take gigabytes."""
+        if not (torch.is_tensor(y) and y.dim() == 4 and not any(side % self.stride for side in y.shape[-2:])):
+            raise UserError(f"path takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by {self.stride}, not "
+                            f"{tuple(getattr(y, 'shape', ())) or type(y).__name__}; restore takes any image.")
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         whole, factor = tiles.count(*y.shape[-2:], self.stride) == 1, self.backbone.factor
         if condition is None:

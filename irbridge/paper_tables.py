@@ -117,10 +117,17 @@ def _notes(line: Line, run: Path, size) -> list[str]:
     expected = dict(_leaves(wanted))
     changed = [f"{key}={value}" for key, value in _leaves(saved) if key.startswith(WATCHED) and key != "sampler.steps"
                and expected.get(key, value) != value]   # steps is another name of nfe
+    changed = [_weights(saved) if c.startswith("backbone.pretrained=") else c for c in changed]
     changed += [f"trainer.{key}={source['trainer'].get(key)}" for key in TRAINED
                 if source["trainer"].get(key) != wanted["trainer"][key]]
     size = [f"size {size}"] if str(size) != str(wanted["evaluate"]["size"]) else []
     return [*size, *changed[:4], *[f"{len(changed) - 4} more"] * (len(changed) > 4)]
+
+
+def _weights(saved: dict) -> str:
+    """Weights that do not come from the experiment's hub id, which only their hash can tell to be the same."""
+    backbone = saved["backbone"]
+    return f"weights {str(backbone.get('digest'))[:12]} of {Path(backbone['pretrained']).name}"
 
 
 def _leaves(config: dict, prefix: str = ""):

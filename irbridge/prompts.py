@@ -61,7 +61,8 @@ def _with_encoders(source: Prompt) -> Path | None:
     """The pipeline's folder with its text encoders, or None where it has none."""
     index = source.folder / "model_index.json"
     if not index.is_file() and (not Path(source.name).is_dir() or any(source.folder.glob("text_encoder*"))):
-        raise UserError(f"{index} is missing, which names the pipeline's text encoders; download it too.")
+        raise UserError(f"{index} is missing, which names the pipeline's text encoders; download it too, or save "
+                        "the whole pipeline with its save_pretrained.")
     kept = read_json(index) if index.is_file() else {}
     parts = [key for key, value in kept.items() if key.startswith(("text_encoder", "tokenizer"))
              and isinstance(value, list) and value[0] and key not in source.skip

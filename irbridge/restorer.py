@@ -88,6 +88,8 @@ class Restorer(nn.Module):
         if isinstance(image, np.ndarray):
             if image.dtype.kind != "f":
                 raise UserError(f"An image to restore must be float in [0, 1], not {image.dtype}; use irbridge.read_image.")
+            if image.ndim != 3 or image.shape[-1] != 3:
+                raise UserError(f"An image to restore must be of shape (H, W, 3), not {image.shape}; use irbridge.read_image.")
             y = to_tensor(image)[None].to(next(self.parameters()).device)
             return to_image(self.restore(y, seed, path, **options)[0])
         height, width = image.shape[-2:]

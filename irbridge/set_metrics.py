@@ -48,7 +48,7 @@ def fid(restored: str | Path, clean: str | Path, weights: str | Path | None, fea
     try:
         import torch_fidelity
     except ImportError:
-        raise UserError("FID needs torch-fidelity; install it with pip install 'irbridge[fid]'.") from None
+        raise UserError("FID needs torch-fidelity; install it with pip install -e \".[fid]\".") from None
     path = _checked(weights)
     sets = [_Images(restored), _Images(clean)]
     try:   # batches of one, because images of different sizes do not stack
@@ -86,7 +86,7 @@ def judge(names: list[str], device: str | torch.device = "cpu") -> Callable[[np.
     try:
         import pyiqa
     except ImportError:
-        raise UserError("Scores without a reference need pyiqa; install it with pip install 'irbridge[iqa]'.") from None
+        raise UserError("Scores without a reference need pyiqa; install it with pip install -e \".[iqa]\".") from None
     known = [n for n in pyiqa.list_models(metric_mode="NR") if n not in OF_SETS]
     if wrong := [n for n in names if n not in known]:
         raise UserError(f"{wrong[0]!r} is not a metric of single images without a reference; use one of "

@@ -18,7 +18,7 @@ from irbridge.adapters import Condition
 from irbridge.backbones import load_backbone
 from irbridge.bridges import GOUB, OU
 from irbridge.build import build_model, describe, from_pretrained, save_pretrained
-from irbridge.config import composed, plain
+from irbridge.config import composed, contradiction, plain
 from irbridge.errors import UserError
 from irbridge.latent import load_latent
 from irbridge.model import IRBridge
@@ -340,6 +340,8 @@ def test_an_adapter_is_not_used_with_another_embedding(tmp_path, monkeypatch):
     monkeypatch.setenv("IRBRIDGE_CACHE", str(tmp_path / "another"))
     with pytest.raises(UserError, match="embedding.*not the one"):
         from_pretrained(tmp_path / "run")
+    recorded, now = (json.loads(json.dumps(describe(config, m))) for m in (model, build_model(config)))
+    assert "signature was" in contradiction(recorded, now) and not contradiction(recorded, recorded)
 
 
 def test_a_pipeline_that_does_not_name_its_encoders_is_refused(tmp_path):

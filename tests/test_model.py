@@ -100,6 +100,15 @@ def test_path_samples_the_right_law(rule):
     assert abs(float(last.x0.std()) / 0.5 - 1) < 0.08, last.x0.std()
 
 
+def test_what_is_no_image_is_refused():
+    model = toy(torch.zeros(1, 3, 8, 8))
+    for y in (noise(1, 3, 9, 8), noise(3, 8, 8), np.zeros((8, 8, 3), np.float32)):
+        with pytest.raises(UserError, match="path takes a tensor.*divisible by 8"):
+            next(model.path(y))
+    with pytest.raises(UserError, match="shape .H, W, 3.*read_image"):
+        model.restore(np.zeros((8, 8), np.float32))
+
+
 def test_first_state_is_the_end_and_times_are_even():
     y, anchor = noise(1, 3, 8, 8), noise(1, 3, 8, 8, seed=1)
     states = list(toy(torch.zeros(1, 3, 8, 8), anchor=anchor).path(y, steps=5))

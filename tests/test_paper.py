@@ -280,7 +280,7 @@ def test_photographs(train, tmp_path, pyiqa, monkeypatch):
     text = paper_table("table4", tmp_path / "runs")
     assert f"{mean:.3f} / 32.000 / missing | 2 | size 32" in text and "sampler.nfe=2" in text
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    for wrong, said in ((words, "pip install 'irbridge[iqa]'"), ([*words, "evaluate.metrics=[]"], "evaluate.metrics=[niqe"),
+    for wrong, said in ((words, 'pip install -e ".[iqa]"'), ([*words, "evaluate.metrics=[]"], "evaluate.metrics=[niqe"),
                         ([*words, "evaluate.real=null"], "evaluate.real=DIR")):
         assert said in train(*wrong, "name=none", status=2) and not (tmp_path / "runs/none").exists()
 
@@ -351,7 +351,7 @@ def test_fid_of_saved_images_against_either_reference(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("images, changes, said", [
     (4, {}, "4 images"), (15, {"evaluate__size": 64}, "size 64"), (15, {"sampler__nfe": 2}, "sampler.nfe=2"),
-    (15, {"backbone__pretrained": "small"}, "backbone.pretrained=small"), (15, {"trainer__steps": 3}, "trainer.steps=3")])
+    (15, {"backbone__pretrained": "small"}, "weights None of small"), (15, {"trainer__steps": 3}, "trainer.steps=3")])
 def test_what_is_not_the_experiment_is_said(tmp_path, images, changes, said):
     scored(tmp_path / "table1_lowlight_goub", images, **changes)
     cells = table_of(paper_table("table1", tmp_path))["lowlight", "IRBridge-GOUB"]

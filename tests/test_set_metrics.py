@@ -91,7 +91,7 @@ def test_what_fid_lacks_is_named(folders, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="ours holds 1 image; FID needs 2"):
         fid(ours, clean, other)
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(UserError, match=r"pip install 'irbridge\[fid\]'"):
+    with pytest.raises(UserError, match=r'pip install -e ".\[fid\]"'):
         fid(clean, clean, other)
 
 
@@ -142,7 +142,7 @@ def test_missing_weights_of_a_metric_are_no_download(monkeypatch):
     with pytest.raises(ZeroDivisionError):   # another fault is not called missing weights
         judge(["mean"])
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(UserError, match=r"pip install 'irbridge\[iqa\]'"):
+    with pytest.raises(UserError, match=r'pip install -e ".\[iqa\]"'):
         judge(["mean"])
 
 
