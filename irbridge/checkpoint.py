@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from irbridge.errors import UserError
 
-
 UMASK = os.umask(0o022)
 os.umask(UMASK)
 
