@@ -83,8 +83,8 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None 
                     frozen: dict | None = None) -> Restorer:
     """A trained model from a run's folder (or any that ``save_pretrained`` wrote; data/adapters/derain is found from
     anywhere), ready to restore. ``frozen``: keys of the backbone that differ from the training's where they are not None,
-    such as ``pretrained``, where its weights are now. UserError if the folder or a file of it is missing or corrupt, or the backbone is not the
-    one it was trained on."""
+    such as ``pretrained``, where its weights are now. UserError if the folder or a file of it is missing or corrupt, or
+    the backbone is not the one it was trained on."""
     folder = find(str(folder))
     path = folder / "config.json"
     config = read_json(path)

@@ -115,15 +115,16 @@ def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: di
                 started = time.perf_counter()
                 restored = method(pair.degraded, name)
                 seconds = time.perf_counter() - started
+                second = reference(pair.clean) if reference else None
                 if wanted:
                     write_image(folder / f"{name}.png", restored)
                     write_image(folder.parent / "clean" / f"{name}.png", pair.clean)
                     if reference:
-                        write_image(folder.parent / "vae" / f"{name}.png", reference(pair.clean))
+                        write_image(folder.parent / "vae" / f"{name}.png", second)
             if name not in done:
                 scores = score(restored, pair.clean, protocol, lpips)
                 if reference:
-                    again = score(restored, reference(pair.clean), protocol, lpips)
+                    again = score(restored, second, protocol, lpips)
                     scores |= {f"{key}_vae": value for key, value in again.items()}
                 done[name] = about | {"name": name, **scores,
                                       "seconds": round(seconds, 4), "commit": commit(), "machine": machine()}

@@ -103,11 +103,19 @@ def _weights(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.glob(WEIGHTS)) if not any(p.match(v) for v in VARIANTS)]
 
 
-def digest(*folders: Path) -> str:
-    """SHA-256 over the weights of folders, read in pieces, as they may be larger than memory."""
-    total = hashlib.sha256()
-    for path in (p for folder in folders for p in _weights(folder)):
-        with open(path, "rb") as file:
-            while piece := file.read(2**24):
-                total.update(piece)
-    return total.hexdigest()
+def digest(folder: Path) -> str:
+    """SHA-256 over the weights of a folder."""
+    return digests(folder)[0]
+
+
+def digests(*folders: Path) -> list[str]:
+    """SHA-256 over the weights of the first folder, of the first two together, and so on, each read once, and in pieces,
+    as they may be larger than memory."""
+    total, found = hashlib.sha256(), []
+    for folder in folders:
+        for path in _weights(folder):
+            with open(path, "rb") as file:
+                while piece := file.read(2**24):
+                    total.update(piece)
+        found.append(total.hexdigest())
+    return found

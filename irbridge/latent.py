@@ -163,9 +163,9 @@ def load_latent(pretrained: str, dtype: torch.dtype | str = torch.float32, vae: 
         raise UserError(f"The VAE in {vae_folder} has {coder.config.latent_channels} latent channels and the network in "
                         f"{folder / part} takes {network.config.in_channels}; give a backbone.vae of the same latents.")
     prompts = [prompt] if guidance == 1 else [negative, prompt]
-    contexts = embeddings(Prompt(pretrained, folder, hub.digest(folder / part), tuple(skip)), prompts, network)
-    return LatentBackbone(network, coder, prior_from_config(scheduler), contexts, guidance, pretrained,
-                          hub.digest(folder / part, vae_folder), scheduler)
+    own, digest = hub.digests(folder / part, vae_folder)
+    contexts = embeddings(Prompt(pretrained, folder, own, tuple(skip)), prompts, network)
+    return LatentBackbone(network, coder, prior_from_config(scheduler), contexts, guidance, pretrained, digest, scheduler)
 
 
 def _covered(network: nn.Module, folder: Path) -> nn.Module:
