@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 
 from irbridge import __version__
-from irbridge.adapters import Trunk
 from irbridge.backbones import Backbone
 from irbridge.checkpoint import load_into, load_weights, read_json, save_weights, write_json
 from irbridge.config import ROOT, alike, commit, instantiate
@@ -14,6 +13,7 @@ from irbridge.errors import UserError
 from irbridge.latent_cache import LatentCache, cache_folder
 from irbridge.model import IRBridge
 from irbridge.restorer import Regression, Restorer
+from irbridge.trunk import FIELDS, bridge_network, make_trunk
 
 MODEL_KEYS = ("method", "endpoint", "backbone", "adapter", "bridge", "timesteps", "sampler", "loss", "task")
 METHODS = ("irbridge", "bridge", "regression")
@@ -32,11 +32,12 @@ def build_model(config: dict, backbone: Backbone | None = None) -> Restorer:
         if method != "irbridge" and not (adapter.get("channels") and "layers" in adapter):
             raise UserError(f"method={method} takes the width of adapter=static or adapter=control, and "
                             f"{adapter['_target_']} has none; choose one of these, or baseline=false.")
+        sizes = {key: adapter[key] for key in (*FIELDS, "masked") if key in adapter}
         if method == "regression":
-            return Regression(Trunk(adapter["channels"], adapter["layers"]))
+            return Regression(make_trunk(**sizes))
         if method == "bridge":
-            return BridgeNetwork(instantiate(config["bridge"]), adapter["channels"], adapter["layers"],
-                                 **config["objective"], sampler=config["sampler"])
+            return BridgeNetwork(instantiate(config["bridge"]), bridge_network(**sizes), **config["objective"],
+                                 sampler=config["sampler"], masked=adapter.get("masked", False))
         backbone = _frozen(config["backbone"], backbone)
         model = IRBridge(backbone, instantiate(adapter, backbone), instantiate(config["bridge"]),
                          instantiate(config["timesteps"]), config["endpoint"],

@@ -6,14 +6,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from irbridge.adapters import unet
+from irbridge.adapters import mask_of
 from irbridge.bridges import Bridge
 from irbridge.errors import UserError
 from irbridge.process import broadcast, draw, step
-from irbridge.restorer import Noise, Restorer, State, drive
+from irbridge.restorer import Noise, Restorer, State, drive, keep_known
 from irbridge.samplers import Sampler
 from irbridge.solvers import velocity, walk
 from irbridge.tiles import WHOLE, Tiles
+from irbridge.trunk import stride_of
 
 SIGMA_DATA = 0.5   # DDBM's and EDM's, of images in [-1, 1]
 
@@ -64,16 +65,16 @@ class BridgeNetwork(Restorer):
     """A bridge with a network of its own, the alternative that a frozen prior must earn its keep against.
 
     Args:
-        bridge: ``t -> Marginal``. channels, layers: width per level and depth of the network, a ``UNet2DModel`` on
-            (x_t, y) without attention, its time 1000 t / T (250 ln t for target edm).
+        bridge: ``t -> Marginal``. network: on (x_t, y) and a time, 1000 t / T (250 ln t for target edm), see
+            ``trunk.bridge_network``; y has its mask where the task has one.
         target, loss: see ``TARGETS`` and ``LOSSES``; None is the bridge's published one.
         sampler: fields of ``samplers.Sampler``; the published rule where it names none.
 
     A network of noise knows nothing of x0 where nothing clean is left: with targets noise and product a pinned bridge's
     end is skipped, in training and sampling, and the first call is at 0.99 T, x = y (IRBridge, Sec. 3.3; GOUB, RDBM)."""
 
-    def __init__(self, bridge: Bridge, channels: list[int], layers: int, target: str | None = None, loss: str | None = None,
-                 sampler: dict | None = None):
+    def __init__(self, bridge: Bridge, network: nn.Module, target: str | None = None, loss: str | None = None,
+                 sampler: dict | None = None, masked: bool = False):
         super().__init__()
         published = bridge.published
         self.bridge, self.target, self.loss_name = bridge, target or published.target, loss or published.loss
@@ -81,7 +82,7 @@ class BridgeNetwork(Restorer):
         if (sampler or {}).get("rule") in (None, published.rule):
             own = own.changed(noise=published.noise, boot=published.boot, spacing=published.spacing)
         self.sampler = own.changed(**(sampler or {})).check(bridge, direct=True)
-        self.network, self.stride = unet(channels, layers, inputs=6), 2 ** (len(channels) - 1)
+        self.network, self.stride, self.masked = network, stride_of(network), masked
         readout(self.target, bridge, torch.tensor(0.5 * bridge.T, dtype=torch.float64))
         if self.loss_name not in LOSSES:
             raise UserError(f"objective.loss={self.loss_name!r} is unknown; choose one of {', '.join(LOSSES)}.")
@@ -106,15 +107,17 @@ class BridgeNetwork(Restorer):
     def output(self, x: Tensor, t: Tensor, y: Tensor, form: Readout) -> Tensor:
         """The network's own output for x_t and y (B, C, H, W) in [-1, 1] at t (B,); float32."""
         time = 250 * t.clamp(min=1e-44).log() if self.target == "edm" else 1000 * t / self.bridge.T
-        inputs = torch.cat([broadcast(form.scale, x) * x, y], dim=1)
+        inputs = torch.cat([broadcast(form.scale, x) * x, self.seen(y)], dim=1)
         return self.network(inputs, time.float().to(x.device)).sample.float()
 
     def denoise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """The clean estimate at x_t (B, C, H, W); t float64 on the CPU, () or (B,)."""
-        t = t.expand(len(x))
+        """The clean estimate at x_t (B, 3, H, W); y has its mask as a fourth channel where the task has holes; t float64 on
+        the CPU, () or (B,)."""
+        t, end = t.expand(len(x)), y[:, :3]
         form = readout(self.target, self.bridge, t)
         out = self.output(x, t, y, form)
-        return broadcast(form.state, x) * x + broadcast(form.end, x) * y + broadcast(form.output, x) * out
+        x0 = broadcast(form.state, x) * x + broadcast(form.end, x) * end + broadcast(form.output, x) * out
+        return keep_known(x0, end, mask_of(y))
 
     @torch.no_grad()
     def path(self, y: Tensor, seeds: list[int] | None = None, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
@@ -128,20 +131,21 @@ class BridgeNetwork(Restorer):
             x0 = tiles(lambda x, y: self.denoise(x, time, y), x, y, stride=self.stride).clamp(-1, 1)
             return x0, x, self.bridge.marginal(t)
 
-        yield from drive(walk(self.bridge, sampler, y, noise, self.first), ask)
+        yield from drive(walk(self.bridge, sampler, y[:, :3], noise, self.first), ask)
 
     def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
         """Training loss per image, (B,). clean, degraded: (B, C, H, W) in [-1, 1]. noise: unit normal, alike. uniform:
         (B,) in [0, 1), the time from T / 1000 (T / 100 for likelihood) to the latest one."""
         stride = self.bridge.T / (100 if self.loss_name == "likelihood" else 1000)
         t = stride + uniform.cpu().double() * (self.first - stride)
-        x = draw(self.bridge.marginal(t), clean, degraded, noise * self.bridge.scale(clean, degraded))
+        end = degraded[:, :3]
+        x = draw(self.bridge.marginal(t), clean, end, noise * self.bridge.scale(clean, end))
         if self.loss_name == "likelihood":
-            slope, _ = velocity(self.bridge, t, x, self.denoise(x, t, degraded), degraded, markov=True)
+            slope, _ = velocity(self.bridge, t, x, self.denoise(x, t, degraded), end, markov=True)
             now, then, keep = self.bridge.posterior(t, t - stride)
-            error = x - stride * slope - step(x, clean, degraded, now, then, keep)
+            error = x - stride * slope - step(x, clean, end, now, then, keep)
             return {self.loss_name: error.abs().flatten(1).mean(1)}
         form = readout(self.target, self.bridge, t)
-        wanted = (clean - broadcast(form.state, x) * x - broadcast(form.end, x) * degraded) / broadcast(form.output, x)
+        wanted = (clean - broadcast(form.state, x) * x - broadcast(form.end, x) * end) / broadcast(form.output, x)
         error = self.output(x, t, degraded, form) - wanted
         return {self.target: (error.abs() if self.loss_name == "l1" else error**2).flatten(1).mean(1)}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from diffusers import ControlNetModel, SD3ControlNetModel, T2IAdapter
 from torch import Tensor, nn
 
-from irbridge.adapters import Condition, ZeroConvs, _zero
+from irbridge.adapters import Adapter, Condition, ZeroConvs, _zero
 from irbridge.backbones import Backbone
 from irbridge.errors import UserError
 
@@ -34,7 +34,7 @@ def _reason(error: Exception) -> str:
     return " ".join(line.strip() for line in lines[:2])[:200]
 
 
-class ControlNet(nn.Module):
+class ControlNet(Adapter):
     """A trainable copy of the frozen UNet's encoder that sees the noisy latent, its timestep, the prompt and y
     (ControlNet, Zhang et al., ICCV 2023), through diffusers' ``ControlNetModel``.
 
@@ -42,8 +42,6 @@ class ControlNet(nn.Module):
         hint: how y enters. "image": y itself in [0, 1], through ControlNet's small convolutional encoder, as IRBridge
             was published (ICML 2025, Sec. 4). "latent": its VAE latent, through zero-initialised extra input channels
             of the copy's first convolution (DiffBIR, ECCV 2024)."""
-
-    anchored = False
 
     def __init__(self, backbone: Backbone, hint: str = "image"):
         super().__init__()
@@ -76,15 +74,13 @@ class ControlNet(nn.Module):
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
 
 
-class T2I(nn.Module):
+class T2I(Adapter):
     """A convolutional encoder of y alone, in [0, 1], that runs once per image however many steps follow (T2I-Adapter,
     Mou et al., AAAI 2024), through diffusers' ``T2IAdapter``. As that is not zero at initialisation, zero-initialised
     1 x 1 convolutions follow it.
 
     Args:
         channels: its width at each level of the UNet; None: the UNet's own. layers: residual blocks per level."""
-
-    anchored = False
 
     def __init__(self, backbone: Backbone, channels: list[int] | None = None, layers: int = 2):
         super().__init__()
@@ -116,14 +112,12 @@ class T2I(nn.Module):
         return {"down_intrablock_additional_residuals": list(condition.features)}   # anew, as the UNet empties the list
 
 
-class SD3ControlNet(nn.Module):
+class SD3ControlNet(Adapter):
     """A trainable copy of the first blocks of an SD3 transformer that sees the noisy latent, its time, the prompt and
     the latent of y, through diffusers' ``SD3ControlNetModel``.
 
     Args:
         layers: blocks to copy; None: half of the transformer's, which is the most, as the last of more go unused."""
-
-    anchored = False
 
     def __init__(self, backbone: Backbone, layers: int | None = None):
         super().__init__()
@@ -155,7 +149,7 @@ class SD3ControlNet(nn.Module):
         return {"block_controlnet_hidden_states": samples}
 
 
-class LoRA(nn.Module):
+class LoRA(Adapter):
     """Low-rank updates of the frozen network's attention (LoRA, Hu et al., ICLR 2022), through peft. y enters as its
     latent, by a zero-initialised convolution beside the network's first one, as extra input channels would.
 
@@ -164,8 +158,6 @@ class LoRA(nn.Module):
 
     Args:
         rank: of the updates. alpha: they are scaled by alpha / rank; None: rank. targets: the ends of layers' names."""
-
-    anchored = False
 
     def __init__(self, backbone: Backbone, rank: int = 16, alpha: float | None = None,
                  targets: list[str] = ("to_q", "to_k", "to_v", "to_out.0")):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irbridge.adapters import Condition
+from irbridge.adapters import Condition, mask_of
 from irbridge.backbones import Backbone
 from irbridge.bridges import Bridge
 from irbridge.errors import UserError
 from irbridge.process import Marginal, draw, forward_keep, loss_weight, step
-from irbridge.restorer import Noise, Restorer, State, send
+from irbridge.restorer import Noise, Restorer, State, keep_known, send
 from irbridge.samplers import PriorPath, Sampler, rule
 from irbridge.solvers import walk
 from irbridge.tiles import WHOLE, Tiles
@@ -38,17 +38,29 @@ class IRBridge(Restorer):
         if endpoint not in ("y", "anchor"):
             raise UserError(f"bridge endpoint={endpoint!r} is unknown; choose y or anchor.")
         self.backbone, self.adapter, self.bridge, self.timesteps = backbone, adapter, bridge, timesteps
-        self.endpoint, self.stride = endpoint, max(adapter.stride, backbone.stride)
-        self.sampler = Sampler().changed(**(sampler or {})).check(bridge)
+        self.endpoint, self.stride, self.masked = endpoint, max(adapter.stride, backbone.stride), adapter.masked
+        self.sampler = self._checked(Sampler().changed(**(sampler or {})))
         self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0}
         self.loss_options |= loss or {}
-        if endpoint == "anchor" and not getattr(adapter, "anchored", True):
+        if endpoint == "anchor" and not adapter.anchored:
             raise UserError("endpoint=anchor needs an adapter with adapter.anchor=true; use endpoint=y or turn it on.")
         if (states := self.loss_options["states"]) not in self.STATES:
             raise UserError(f"loss.states={states!r} is unknown; choose one of {', '.join(self.STATES)}.")
 
+    def _checked(self, sampler: Sampler) -> Sampler:
+        """The sampler itself; UserError if the model cannot run it."""
+        if sampler.nfe == 0 and self.endpoint != "anchor":
+            raise UserError("sampler.nfe=0 gives the anchor alone, and this model has none; give 1 or more calls, or "
+                            "endpoint=anchor.")
+        return sampler.check(self.bridge)
+
     def trainable(self) -> nn.Module:
         return self.adapter
+
+    @property
+    def learns_anchor(self) -> bool:
+        """Whether g(y) is the adapter's own, which trains."""
+        return self.adapter.anchored and not self.adapter.pretrained
 
     def end(self, condition: Condition) -> Tensor:
         """The bridge's degraded end, a state."""
@@ -60,8 +72,9 @@ class IRBridge(Restorer):
 
     def denoise(self, z: Tensor, tau: Tensor, condition: Condition) -> Tensor:
         """The conditional clean estimate of a prior state z (B, C, H, W) at tau () or (B,); float32."""
-        return self.backbone.denoise(
+        x0 = self.backbone.denoise(
             z, tau, lambda inputs, time, **context: self.adapter.residuals(condition, inputs, time, **context))
+        return keep_known(x0, condition.y, condition.mask)
 
     def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
         return self.backbone.decode(state, tiles)
@@ -75,24 +88,29 @@ class IRBridge(Restorer):
         """The sampling loop (IRBridge, Sec. 3.3): forward transition, frozen network, step of the bridge.
 
         Args:
-            y: (B, C, H, W) in [-1, 1], sides divisible by ``stride``.
+            y: (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``.
             seeds: one noise seed per image; default 0, 1, ... condition: of y, where it is already known.
             start: of a rule on the prior itself (ddim, dpmpp). "end": the bridge's first timestep and its own end, noised
                 (SDEdit), as theory says the published loop starts; "noise": the prior's last level and pure noise.
-            sampler: instead of the model's own. options: its fields to change, such as nfe or rule.
+            sampler: instead of the model's own. options: its fields to change, such as nfe or rule; nfe=0 gives the
+                anchor alone.
             tiles: of each call; an adapter's features are then computed anew, as those of a whole image take gigabytes."""
         if not (torch.is_tensor(y) and y.dim() == 4 and not any(side % self.stride for side in y.shape[-2:])):
             raise UserError(f"path takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by {self.stride}, not "
                             f"{tuple(getattr(y, 'shape', ())) or type(y).__name__}; restore takes any image.")
+        sampler, y = self._checked((sampler or self.sampler).changed(**options)), self.seen(y)
+        if sampler.nfe == 0:
+            yield from self.coarse(y, tiles)
+            return
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         whole, factor = tiles.count(*y.shape[-2:], self.stride) == 1, self.backbone.factor
         if condition is None:
-            state = self.backbone.encode(y, tiles)
-            condition = self.adapter.condition(y, state) if whole else Condition(state, None, None)
+            state = self.backbone.encode(y[:, :3], tiles)
+            condition = self.adapter.condition(y, state) if whole else Condition(state, None, None, mask_of(y))
         if self.endpoint == "anchor":
             condition = condition if whole else condition._replace(anchor=self._anchor(y, tiles))
             tiles.done(int(whole))
-        loop = self._walk(self.end(condition), noise, (sampler or self.sampler).changed(**options).check(self.bridge), start)
+        loop = self._walk(self.end(condition), noise, sampler, start)
         at = next(loop, None)
         while at is not None:
             t, x, z, tau = at
@@ -108,7 +126,7 @@ class IRBridge(Restorer):
             at = send(loop, x0)
 
     def _anchor(self, y: Tensor, tiles: Tiles) -> Tensor:
-        return tiles(lambda y: self.adapter.condition(y).anchor, y, stride=self.stride)
+        return tiles(self.adapter.estimate, y, stride=self.stride)
 
     def passes(self, **options) -> int:
         return super().passes(**options) + (self.endpoint == "anchor")
@@ -142,7 +160,7 @@ class IRBridge(Restorer):
     @torch.no_grad()
     def coarse(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         """The anchor g(y) alone, without any call of the frozen network."""
-        anchor = self._anchor(y, tiles)
+        anchor = self._anchor(self.seen(y), tiles)
         yield State(self.bridge.T, anchor, anchor, anchor)
 
     def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
@@ -155,11 +173,16 @@ class IRBridge(Restorer):
         clean, degraded: images (B, 3, H, W) in [-1, 1]. noise: unit normal, shaped as their states. uniform: (B,) in
         [0, 1)."""
         options, prior, encode = self.loss_options, self.backbone.prior, self.latents or self.backbone.encode
-        condition, losses = self.adapter.condition(degraded, encode(degraded)), {}
-        if condition.anchor is not None:
-            losses["anchor"] = options["anchor"] * (condition.anchor - clean).abs().flatten(1).mean(1)
-            if self.progress < options["anchor_first"]:
-                return losses
+        degraded, losses = self.seen(degraded), {}
+
+        def distance(anchor: Tensor) -> Tensor:
+            return options["anchor"] * (anchor - clean).abs().flatten(1).mean(1)
+
+        if self.learns_anchor and self.progress < options["anchor_first"]:
+            return {"anchor": distance(self.adapter.estimate(degraded))}
+        condition = self.adapter.condition(degraded, encode(degraded[:, :3]))
+        if self.learns_anchor:
+            losses["anchor"] = distance(condition.anchor)
         clean = encode(clean)
         z, tau = self.STATES[options["states"]](self, clean, condition, noise, uniform)
         weight = loss_weight(prior.marginal(tau), options["weight"]).expand(len(z)).to(z)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irbridge.adapters import Trunk
+from irbridge.adapters import mask_of
 from irbridge.errors import UserError
 from irbridge.images import pad, to_image, to_tensor
 from irbridge.tiles import WHOLE, Tiles
@@ -42,6 +42,7 @@ class Restorer(nn.Module):
     """What training, evaluation and users need of any method: ``loss``, ``path`` and ``restore``."""
 
     stride: int
+    masked: bool = False    # it fills holes: y has a fourth channel, the mask, 1 where the image is to be filled, else -1
     progress: float = 1.0   # share of the training that is done, set by the loop
     draw: float | None = None   # one uniform number for all images of the step, likewise
 
@@ -54,7 +55,7 @@ class Restorer(nn.Module):
         return self.loss(*batch)
 
     def path(self, y: Tensor, **options) -> Iterator[State]:
-        """Restore y (B, C, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`. The options
+        """Restore y (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`. The options
         are ``seeds``, one per image, ``tiles``, for large images, and the fields of a
         :class:`~irbridge.samplers.Sampler`."""
         raise NotImplementedError
@@ -82,21 +83,38 @@ class Restorer(nn.Module):
         """Restore an image of any height and width, or a batch of one size.
 
         Args:
-            image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, C, H, W) in [-1, 1].
+            image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, 3, H, W) in [-1, 1]. Where the model
+                fills holes it has a fourth channel, the mask, highest where the image is to be filled, lowest elsewhere;
+                the pixels elsewhere come back bit for bit.
             seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
             path: the sampling loop, by default ``self.path``; ``options`` are its own, such as ``steps`` or ``tiles``."""
         if isinstance(image, np.ndarray):
             if image.dtype.kind != "f":
                 raise UserError(f"An image to restore must be float in [0, 1], not {image.dtype}; use irbridge.read_image.")
-            if image.ndim != 3 or image.shape[-1] != 3:
-                raise UserError(f"An image to restore must be of shape (H, W, 3), not {image.shape}; use irbridge.read_image.")
+            if image.ndim != 3 or image.shape[-1] not in (3, 4):
+                raise UserError(f"An image to restore must be of shape (H, W, 3), or (H, W, 4) with a mask, not {image.shape}; "
+                                "use irbridge.read_image.")
             y = to_tensor(image)[None].to(next(self.parameters()).device)
-            return to_image(self.restore(y, seed, path, **options)[0])
+            restored = to_image(self.restore(y, seed, path, **options)[0])
+            return np.where(image[..., 3:] > 0.5, restored, image[..., :3]) if image.shape[-1] > 3 else restored
         height, width = image.shape[-2:]
         options.setdefault("seeds", [seed + i for i in range(len(image))])
         for state in (path or self.path)(pad(image, self.stride), **options):
             last = state.x0
-        return self.image(last, options.get("tiles", WHOLE))[..., :height, :width].clamp(-1, 1)
+        restored = self.image(last, options.get("tiles", WHOLE))[..., :height, :width].clamp(-1, 1)
+        return keep_known(restored, image[:, :3], mask_of(image))
+
+    def seen(self, y: Tensor) -> Tensor:
+        """What the networks see of y (B, 3 or 4, H, W): the mask too, where they take one. UserError where it lacks."""
+        if self.masked and y.shape[1] < 4:
+            raise UserError("This model fills holes and must be told where they are: give a mask as the image's fourth "
+                            "channel (irbridge restore: mask=FILE, white where the image is to be filled).")
+        return y if self.masked else y[:, :3]
+
+
+def keep_known(x0: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    """x0 in the holes of the mask (B, 1, H, W), above 0 there, and y elsewhere; x0 without a mask."""
+    return x0 if mask is None else torch.where(mask > 0, x0, y)
 
 
 def send(loop, value):
@@ -120,20 +138,21 @@ def drive(loop, ask: Callable) -> Iterator[State]:
 class Regression(Restorer):
     """Plain regression, the baseline that a bridge must earn its cost against: the adapter's trunk, trained by L1."""
 
-    def __init__(self, network: Trunk):
+    def __init__(self, network: nn.Module):
         super().__init__()
-        self.network, self.stride = network, network.stride
+        self.network, self.stride, self.masked = network, network.stride, network.masked
 
     def trainable(self) -> nn.Module:
         return self.network
 
     @torch.no_grad()
     def path(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
+        y = self.seen(y)
         x0 = tiles(lambda y: self.network(y)[0], y, stride=self.stride)
-        yield State(0.0, x0, y, x0)
+        yield State(0.0, x0, y[:, :3], x0)
 
     def passes(self, **options) -> int:
         return 1
 
     def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
-        return {"regression": (self.network(degraded)[0] - clean).abs().flatten(1).mean(1)}
+        return {"regression": (self.network(self.seen(degraded))[0] - clean).abs().flatten(1).mean(1)}

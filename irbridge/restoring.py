@@ -42,7 +42,7 @@ def restore_run(cfg: DictConfig) -> None:
     jobs = plan(options, label)
     tiles = Tiles(options["tile"], options["overlap"], options["batch"])
     model = from_pretrained(run, device(options["device"]), frozen=options["backbone"])
-    fields = options["sampler"] | ({"nfe": options["steps"]} if options["steps"] else {})
+    fields = options["sampler"] | ({"nfe": options["steps"]} if options["steps"] is not None else {})
     settings = {"seed": options["seed"], **_sampling(model, fields), "tile": options["tile"],
                 "overlap": options["overlap"], "weights": sha256(run / "model.safetensors"),
                 "config": sha256(run / "config.json")}

@@ -81,7 +81,7 @@ class Sampler:
     """How a bridge is walked from its degraded to its clean end.
 
     Args:
-        rule: see :data:`RULES`. nfe: network calls.
+        rule: see :data:`RULES`. nfe: network calls; 0: none, an anchor alone.
         eta: of rule=eta, 0 (implicit) to 1 (posterior). churn: of rule=heun, the stochastic share of a step.
         noise: False leaves out all fresh noise, also that of the first step off a pinned end (RDBM as published).
         spacing: of the times: uniform in "time", in "logsnr", or "karras" (uniform in t^(1/rho), DDBM).
@@ -102,7 +102,7 @@ class Sampler:
         if self.spacing not in SPACINGS:
             raise UserError(f"sampler.spacing={self.spacing!r} is unknown; choose one of {', '.join(SPACINGS)}.")
         falling = self.times is None or (len(self.times) > 1 and all(t > s for t, s in pairwise(self.times)))
-        for name, fits, wanted in (("nfe", type(self.nfe) is int and self.nfe > 0, "a whole number, 1 or more"),
+        for name, fits, wanted in (("nfe", type(self.nfe) is int and self.nfe >= 0, "a whole number, 0 or more"),
                                    ("eta", 0 <= self.eta <= 1, "from 0 to 1"),
                                    ("boot", 0 <= self.boot < 1, "from 0 to below 1"),
                                    ("churn", 0 <= self.churn < 1, "from 0 to below 1"), ("rho", self.rho > 0, "above 0"),
@@ -134,6 +134,8 @@ class Sampler:
     def check(self, bridge: Bridge, direct: bool = False) -> "Sampler":
         """Itself; UserError if the bridge cannot serve it. ``direct``: there is no prior to walk instead."""
         how, name = rule(self.rule), type(bridge).__name__
+        if direct and self.nfe == 0:
+            raise UserError(f"sampler.nfe=0 makes no call of {name}'s own network; give 1 or more.")
         if how.on_prior and not direct:
             return self
         if self.times is not None and self.times[0] > bridge.T:

@@ -5,7 +5,7 @@ import json
 import torch
 from safetensors.torch import load_file
 
-from irbridge.adapters import Trunk
+from irbridge.trunk import Trunk
 from irbridge.checkpoint import Checkpoints
 from irbridge.restorer import Regression
 

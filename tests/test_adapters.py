@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import small_unet
 
-from irbridge.adapters import ControlAdapter, StaticAdapter, Trunk
+from irbridge.adapters import ControlAdapter, StaticAdapter
+from irbridge.trunk import Trunk
 from irbridge.backbones import PixelBackbone, inject, skip_layout
 from irbridge.bridges import GOUB
 from irbridge.model import IRBridge

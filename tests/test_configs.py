@@ -26,7 +26,7 @@ LATENT = "sd15", "sd21", "sd3", "controlnet", "controlnet_latent", "t2i", "lora"
 CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices
            if group != "task" and choice not in LATENT]   # tasks and latent choices have tests of their own
 PAIRS = ["data.clean=a", "data.degraded=b"]
-IMAGE = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
+IMAGE = np.random.default_rng(0).random((48, 64, 3), dtype=np.float32)
 
 
 def settled(cfg):
@@ -55,7 +55,7 @@ def bridged(method, choice):
 
 def tiny(config, **sampler):
     """The config with a network of a few weights."""
-    small = {"channels": [4, 4]} if config["adapter"].get("channels") else {}
+    small = {"channels": [4, 4], "width": 4} if config["adapter"].get("channels") else {}
     return config | {"adapter": config["adapter"] | small, "sampler": config["sampler"] | sampler}
 
 
@@ -108,7 +108,7 @@ def test_every_choice_composes_and_builds(group, choice, network):
         t = np.linspace(0, model.bridge.T, 7)
         tau = model.timesteps(model.bridge, model.backbone.prior, t)
         assert tau.shape == (7,) and ((tau >= 0) & (tau <= 999)).all()
-        assert len(model.adapter.zero.convs) == 5 and model.stride == 2
+        assert len(model.adapter.zero.convs) == 5 and model.stride == (16 if model.adapter.trunk else 2)
 
 
 # Bridges and samplers
@@ -140,7 +140,7 @@ def test_every_sampler_walks_every_bridge(method, choice, network):
         for state in model.path(torch.from_numpy(IMAGE).permute(2, 0, 1)[None] * 2 - 1, seeds=[0]):
             states.append(state)
         assert len(states) == 4 and all(s.x.isfinite().all() and s.x0.isfinite().all() for s in states), name
-        assert states[0].t > states[-1].t and states[-1].x0.shape == (1, 3, 40, 56)
+        assert states[0].t > states[-1].t and states[-1].x0.shape == (1, 3, 48, 64)
     restored = build_model(tiny(config, nfe=3), network).restore(IMAGE[:39, :55])
     assert restored.shape == (39, 55, 3) and np.isfinite(restored).all()
 

@@ -10,6 +10,7 @@ from irbridge.bridges import (BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Bridge, Brow
                               cosine_theta)
 from irbridge.direct import LOSSES, TARGETS, BridgeNetwork, readout
 from irbridge.errors import UserError
+from irbridge.trunk import bridge_network
 from irbridge.interpolants import NADB, RDDM, DiffUIR, ResShift
 from irbridge.process import draw, marginal
 
@@ -39,7 +40,7 @@ class Fixed(nn.Module):
 
 def model_of(bridge, answer=None, **options):
     torch.manual_seed(0)
-    model = BridgeNetwork(bridge, [8, 8], 1, **options)
+    model = BridgeNetwork(bridge, bridge_network(channels=[8, 8]), **options)
     if answer is not None:
         model.network = Fixed(answer)
     return model

@@ -14,7 +14,7 @@ from pipelines import load as backbone_of
 from torch import nn
 
 from irbridge import hub
-from irbridge.adapters import Condition
+from irbridge.adapters import Adapter, Condition
 from irbridge.backbones import load_backbone
 from irbridge.bridges import GOUB, OU
 from irbridge.build import build_model, describe, from_pretrained, save_pretrained
@@ -35,10 +35,10 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("IRBRIDGE_CACHE", str(tmp_path / "cache"))
 
 
-class Nothing(nn.Module):
+class Nothing(Adapter):
     """An adapter without effect."""
 
-    anchored, stride = False, 1
+    stride = 1
 
     def __init__(self):
         super().__init__()

@@ -6,7 +6,8 @@ import torch
 from conftest import configured, small_unet
 from torch import nn
 
-from irbridge.adapters import Condition, ControlAdapter, StaticAdapter, Trunk
+from irbridge.adapters import Adapter, Condition, ControlAdapter, StaticAdapter
+from irbridge.trunk import Trunk
 from irbridge.backbones import Backbone, PixelBackbone, inject
 from irbridge.bridges import GOUB, OU, Brownian, Residual
 from irbridge.config import instantiate
@@ -44,12 +45,12 @@ class Analytic(Backbone):
         return self.mean + gain * (z - broadcast(m.clean, z) * self.mean)
 
 
-class Blind(nn.Module):
+class Blind(Adapter):
     """An adapter that changes nothing; its anchor is what it is told."""
 
     def __init__(self, anchor=None, stride=8):
         super().__init__()
-        self.stride, self.anchor = stride, anchor
+        self.stride, self.anchor, self.anchored = stride, anchor, anchor is not None
         self.weight = nn.Parameter(torch.zeros(()))
 
     def condition(self, y, state=None):

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from irbridge.adapters import Trunk
+from irbridge.trunk import Trunk, bridge_network
 from irbridge.bridges import Brownian
 from irbridge.build import find, from_pretrained
 from irbridge.direct import BridgeNetwork
@@ -53,7 +53,7 @@ def test_strided_functions_stay_on_their_grid():
 @pytest.mark.parametrize("kind", ["shipped", "y", "bridge", "regression"])
 def test_tiles_of_the_whole_size_change_nothing_and_batches_give_the_same_bytes(kind, shipped):
     torch.manual_seed(0)
-    model = {"shipped": shipped, "y": shipped, "bridge": BridgeNetwork(Brownian(sigma=0.07), [8, 16], 1, "x0", "l1"),
+    model = {"shipped": shipped, "y": shipped, "bridge": BridgeNetwork(Brownian(sigma=0.07), bridge_network(channels=[8, 16]), "x0", "l1"),
              "regression": Regression(Trunk([8, 16], 1))}[kind].eval()
     for parameter in model.trainable().parameters():
         if kind in ("bridge", "regression") and not parameter.any():

@@ -10,7 +10,8 @@ from conftest import small_unet, trainer_options
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from pipelines import SAVE, load
 
-from irbridge.adapters import ControlAdapter, StaticAdapter, Trunk
+from irbridge.adapters import ControlAdapter, StaticAdapter
+from irbridge.trunk import Trunk, bridge_network
 from irbridge.backbones import PixelBackbone
 from irbridge.bridges import GOUB, Brownian
 from irbridge.cost import cost, describe_cost
@@ -123,7 +124,7 @@ def test_the_published_size():
     assert (found["trainable"], found["frozen"], found["vae"]) == (361_279_120, 859_520_964, 83_653_863)
 
 
-@pytest.mark.parametrize("model", [Regression(Trunk([8, 16])), BridgeNetwork(Brownian(), [8, 16], 1)])
+@pytest.mark.parametrize("model", [Regression(Trunk([8, 16])), BridgeNetwork(Brownian(), bridge_network(channels=[8, 16]))])
 def test_cost_without_a_frozen_network(model):
     found = cost(model, 32)
     assert found["frozen"] == found["network"] == found["residuals"] == 0 < found["condition"]

@@ -16,7 +16,8 @@ from conftest import ROOT, small_unet, trainer_options
 from safetensors.torch import load_file
 
 from irbridge import checkpoint
-from irbridge.adapters import StaticAdapter, Trunk
+from irbridge.adapters import StaticAdapter
+from irbridge.trunk import Trunk
 from irbridge.backbones import PixelBackbone
 from irbridge.bridges import GOUB
 from irbridge.checkpoint import Checkpoints, load_weights
