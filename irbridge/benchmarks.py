@@ -87,9 +87,9 @@ class Faces(SyntheticPairs):
         from skimage.transform import resize
         image, named = self.source[i], {path.stem: path for path in self.masks}
         mask = read_image(named.get(self.source.paths[i].stem, self.masks[i % len(self.masks)]))[..., :1]
-        keep = resize(mask, image.shape[:2], order=0, anti_aliasing=False) > 0.5
-        degraded = np.where(keep, image, np.float32(getattr(self.degradation, "fill", 0.5)))
-        return Pair(self.names[i], centre_crop(image, self.size), centre_crop(degraded, self.size))
+        holes = resize(mask, image.shape[:2], order=0, anti_aliasing=False)[..., 0] <= 0.5
+        images = image, self.degradation.fill_in(image, holes), holes
+        return Pair(self.names[i], *(centre_crop(im, self.size) for im in images))
 
     def keep(self, wanted: Callable[[int], bool]) -> None:
         """Keep the images whose index is wanted; UserError if none is left."""

@@ -17,7 +17,7 @@ from irbridge.runs import picture
 from irbridge.sources import test_pairs
 from irbridge.tables import aggregate, read_records, to_markdown
 
-PRIVATE = "run", "run_root", "name", "logger"   # of the trainer's machine, of no use to others
+PRIVATE = "run", "run_root", "name", "logger", "start", "ship"   # of the trainer's machine, of no use to others
 
 
 def export_run(cfg: DictConfig) -> None:
@@ -28,7 +28,7 @@ def export_run(cfg: DictConfig) -> None:
     tables = "\n\n".join(to_markdown(aggregate(read_records(folder))) for folder in options["results"])
     save_weights(output / "model.safetensors", load_weights(run / "model.safetensors"), torch.float16)
     write_json(output / "config.json", read_json(run / "config.json"))
-    write_json(output / "run.json", {k: v for k, v in settings.items() if k not in PRIVATE})
+    write_json(output / "run.json", private(settings))
     shot = Image.fromarray(to_bytes(picture(model, test_pairs(settings, options["size"]), settings["seed"], 3)))
     write_atomically(output / "restored.jpg", lambda p: shot.save(p, format="JPEG", quality=88))
     text = card(settings, read_json(run / "config.json"), _last(run), _parameters(model), tables, options)
@@ -39,12 +39,7 @@ def export_run(cfg: DictConfig) -> None:
 def card(settings: dict, config: dict, last: dict, parameters: int, tables: str, options: dict) -> str:
     """The model card, Markdown. ``last``: the last line of the run's metrics; ``tables``: scores with their protocol;
     ``options["weak"]``: what it is bad at; ``options["machine"]``: what it was trained on."""
-    task, trainer, data = settings["task"]["name"], settings["trainer"], settings["data"]
-    degradation = (settings["task"].get("degradation") or {}).get("_target_", "pairs of photographs")
-    source = data.get("train") or data.get("clean")
-    count = f"{len(ImageSource(find(source)))} photographs of `{source}`" if find(source).exists() else f"`{source}`"
-    if data.get("root"):
-        count = f"the training half of {data['benchmark']}, `{data['root']}`"
+    task, trainer = settings["task"]["name"], settings["trainer"]
     prior = config["backbone"]["pretrained"] or "the embedded prior (`data/prior`)"
     command = f"irbridge restore task={task} input=photo.jpg" if options["shipped"] else \
         f"irbridge restore run={options['output']} input=photo.jpg"
@@ -61,7 +56,7 @@ Use: `{command}`. Every key is in `run.json`.
 |---|---|
 | Frozen prior | {prior}, SHA-256 {config["backbone"].get("digest", "")[:12]} |
 {level}| Trained | {parameters / 1e6:.2f} M parameters, stored as float16 |
-| Data | {count}, degraded on the fly by `{degradation}` |
+| Data | {data_in_words(settings)} |
 | Training | {amount}; seed {settings["seed"]} |
 | Time | {last["cpu_seconds"] / 60:.0f} core minutes, {last["seconds"] / 60:.0f} minutes by the clock |
 | Machine | {options["machine"]} |
@@ -76,6 +71,45 @@ Use: `{command}`. Every key is in `run.json`.
 
 For research use, as the photographs and the prior it was trained on. Restored images are estimates: they are no evidence.
 """
+
+
+def data_in_words(settings: dict) -> str:
+    """Every source of training images with its share, and how it is degraded; never a path of the trainer's machine."""
+    data, own = settings["data"], (settings["task"].get("degradation") or {}).get("_target_")
+
+    def degraded(entry: dict) -> str:
+        made = (entry.get("degradation") or {}).get("_target_", own)
+        parts = [f"degraded on the fly by `{made}`"] if made and not _paired(entry) else ["pairs"]
+        parts += [f"{entry[key]:.0%} {words}" for key, words in (("lighter", "mixed back towards the clean image"),
+                                                                ("same", "left clean")) if entry.get(key)]
+        return ", ".join(parts)
+
+    if data.get("mix"):
+        return "; ".join(f"{entry['weight']:.0%} {_called(entry)} ({degraded(entry)})" for entry in data["mix"])
+    if data.get("root"):
+        return f"the training half of {data['benchmark']}"
+    source = data.get("train") or data.get("clean")
+    count = f"{len(ImageSource(find(source)))} photographs of `{source}`" if find(source).exists() else f"`{source}`"
+    return f"{count}, " + (f"degraded on the fly by `{own}`" if own else "pairs of photographs")
+
+
+def _paired(entry: dict) -> bool:
+    return any(entry.get(key) for key in ("pairs", "degraded", "benchmark"))
+
+
+def _called(entry: dict) -> str:
+    """The name of a source: its own, or that of its files without their folders."""
+    where = entry.get("pairs") or entry.get("degraded") or entry.get("benchmark") or entry.get("clean")
+    return entry.get("name") or ", ".join(Path(p).name for p in (where if isinstance(where, list) else [where]))
+
+
+def private(settings: dict) -> dict:
+    """The settings without what names the trainer's machine: its folders, and the paths of a mix."""
+    data = dict(settings["data"])
+    if data.get("mix"):
+        places = "pairs", "clean", "degraded", "root"
+        data["mix"] = [{k: v for k, v in entry.items() if k not in places} | {"name": _called(entry)} for entry in data["mix"]]
+    return {k: v for k, v in settings.items() if k not in PRIVATE} | {"data": {k: v for k, v in data.items() if k != "folder"}}
 
 
 def _last(run: Path) -> dict:

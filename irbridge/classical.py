@@ -12,11 +12,12 @@ TILE = 64   # pixels; a hole's linear system grows with its area, and a far pixe
 
 
 def classical(task: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """(label, restore) of a task; ``restore`` takes and gives float32 (H, W, 3) in [0, 1]. UserError lists the tasks."""
+    """(label, restore) of a task; ``restore`` takes and gives float32 (H, W, 3) in [0, 1], for inpaint with the mask as a
+    fourth channel where it is known. UserError lists the tasks."""
     if task not in CLASSICAL:
         raise UserError(f"task={task} has no classical method; the tasks that do are {', '.join(CLASSICAL)}.")
     label, method = CLASSICAL[task]
-    return f"Classical ({label})", lambda image: np.clip(method(image), 0, 1).astype(np.float32)
+    return f"Classical ({label})", lambda image: np.clip(method(image), 0, 1).astype(np.float32)[..., :3]
 
 
 def _median(size: tuple[int, int]):
@@ -73,7 +74,9 @@ def holes(image: np.ndarray, fill: float = 0.5) -> np.ndarray:
 def _inpaint(image: np.ndarray) -> np.ndarray:
     """Biharmonic inpainting (Damelin and Hoang, 2018) tile by tile, each with a margin of half a tile around it."""
     from skimage.restoration import inpaint_biharmonic
-    mask, result = holes(image), image.copy()
+    mask = image[..., 3] > 0.5 if image.shape[2] > 3 else holes(image)
+    image = image[..., :3]
+    result = image.copy()
     for top in range(0, image.shape[0], TILE):
         for left in range(0, image.shape[1], TILE):
             inner = np.s_[top : top + TILE, left : left + TILE]

@@ -19,7 +19,7 @@ def _places(model: Restorer) -> list[tuple[object, str, str]]:
     if not isinstance(model, IRBridge):
         return [(model.trainable(), _entry(model.trainable()), "adapter")]
     backbone, adapter = model.backbone, model.adapter
-    places = [(adapter, "condition", "adapter"), (adapter, "residuals", "adapter"),
+    places = [*((adapter, method, "adapter") for method in ("estimate", "condition", "residuals")),
               (backbone.network, _entry(backbone.network), "network")]
     if backbone.vae is not None:
         places += [(backbone, "encode", "vae"), (backbone, "decode", "vae")]
@@ -54,13 +54,17 @@ def cost(model: Restorer, size: int) -> dict:
     ``condition`` (the adapter's part that runs once an image), ``residuals`` (that of each call), ``network`` (each call;
     LoRA's layers are inside), ``encode``, ``decode``. Nothing is computed but shapes, whatever the size."""
     size += -size % model.stride
-    work: Counter = Counter()
+    work, inside = Counter(), []
 
     def wrap(part, method, name):
         def counted(*args, **kwargs):
+            if inside:   # a condition that asks for its own estimate
+                return method(*args, **kwargs)
+            inside.append(name)
             with FakeTensorMode(allow_non_fake_inputs=True) as fake, FlopCounterMode(display=False) as flops:
                 args, kwargs = tree_map_only(Tensor, fake.from_tensor, (args, kwargs))
                 results = method(*args, **kwargs)
+            inside.pop()
             work[name if part in ("vae", "adapter") else part] += flops.get_total_flops() / 1e9
             return tree_map_only(Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype, device=image.device), results)
         return counted
@@ -76,7 +80,7 @@ def cost(model: Restorer, size: int) -> dict:
     if isinstance(model, IRBridge):
         sizes["frozen"] = _weights(model.backbone.network, trained)
         sizes["vae"] = _weights(model.backbone.vae) if model.backbone.vae is not None else 0
-    work["condition"] += work.pop("forward", 0.0)
+    work["condition"] += work.pop("forward", 0.0) + work.pop("estimate", 0.0)
     return {"size": size, **sizes, **{k: work[k] for k in ("condition", "residuals", "network", "encode", "decode")}}
 
 

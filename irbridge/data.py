@@ -5,22 +5,23 @@ import re
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from irbridge.errors import UserError
 from irbridge.images import decode, is_image, list_images, read_header, read_image, to_bytes, to_tensor
 
-CACHE_BYTES = 400_000_000
+CACHE_SHARE = 0.25   # of the free memory, for decoded training images
 Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -75,19 +76,39 @@ class ImageSource:
 
 
 class Pair(NamedTuple):
-    """One image and its degraded version, both float32 (H, W, 3) in [0, 1]."""
+    """One image and its degraded version, both float32 (H, W, 3) in [0, 1], and where the task has holes their mask,
+    (H, W) bool, True in a hole."""
     name: str
     clean: np.ndarray
     degraded: np.ndarray
+    mask: np.ndarray | None = None
+
+    @property
+    def seen(self) -> np.ndarray:
+        """What a method is given: the degraded image, with the mask as a fourth channel where there is one."""
+        return with_mask(self.degraded, self.mask)
+
+
+def with_mask(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """An image (H, W, 3) with its mask (H, W), True in a hole, as a fourth channel of 0 and 1; without one as it is."""
+    return image if mask is None else np.dstack([image, mask.astype(np.float32)])
+
+
+def degraded(clean: np.ndarray, degradation: Degradation, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    """(degraded image, mask of its holes or None) of a clean image."""
+    if not hasattr(degradation, "mask"):
+        return degradation(clean, rng), None
+    mask = degradation.mask(clean.shape[:2], rng)
+    return degradation.fill_in(clean, mask), mask
 
 
 class SyntheticPairs:
-    """Clean images of a folder or tar, :func:`scaled` to ``resize`` and centre-cropped to ``size`` pixels unless these
+    """Clean images of a folder, a tar or another source, :func:`scaled` to ``resize`` and centre-cropped to ``size`` pixels unless these
     are None, then degraded by ``degradation(image, rng)`` with randomness that depends on (seed, name) alone."""
 
-    def __init__(self, clean: str | Path, degradation: Degradation, seed: int = 0, size: int | None = None,
-                 resize: int | None = None):
-        self.source, self.degradation, self.seed, self.size = ImageSource(clean, resize), degradation, seed, size
+    def __init__(self, clean, degradation: Degradation, seed: int = 0, size: int | None = None, resize: int | None = None):
+        self.source = ImageSource(clean, resize) if isinstance(clean, (str, Path)) else clean
+        self.degradation, self.seed, self.size = degradation, seed, size
         self.names = self.source.names
 
     def __len__(self) -> int:
@@ -95,7 +116,92 @@ class SyntheticPairs:
 
     def __getitem__(self, i: int) -> Pair:
         image = centre_crop(self.source[i], self.size)
-        return Pair(self.names[i], image, self.degradation(image, name_rng(self.seed, self.names[i])))
+        return Pair(self.names[i], image, *degraded(image, self.degradation, name_rng(self.seed, self.names[i])))
+
+
+class PackedPairs:
+    """Pairs of an uncompressed tar, or of a folder, that holds two folders ``clean`` and ``degraded`` with equal stems:
+    ``len``, ``names`` and ``pairs[i]``. Both sides are :func:`scaled` to ``resize`` and centre-cropped to ``size``.
+    UserError where there are none, an image lacks its partner, or the two of a pair differ in size."""
+
+    def __init__(self, path: str | Path, size: int | None = None, resize: int | None = None):
+        self.path, self.size, self.resize = Path(path), size, resize
+        if self.path.is_dir():
+            self.pairs = PairedFolders(*(self.path / half for half in ("clean", "degraded")), size, resize)
+            self.names = self.pairs.names
+            return
+        self.pairs, self.files = None, ImageSource(self.path)
+        found = {"clean": {}, "degraded": {}}
+        for i, (name, _, _) in enumerate(self.files.entries):
+            if (half := Path(name).parent.name) in found:
+                found[half][Path(name).stem] = i
+        self.names = sorted(found["degraded"])
+        alone = sorted(found["clean"].keys() ^ found["degraded"].keys())
+        if alone or not self.names:
+            which = f" ({alone[0]} has no partner{and_more(alone)})" if alone else ""
+            raise UserError(f"{path} holds no pairs{which}; pack two folders, clean and degraded, whose images have equal "
+                            "names.")
+        self.indices = [(found["clean"][name], found["degraded"][name]) for name in self.names]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Pair:
+        if self.pairs is not None:
+            return self.pairs[i]
+        clean, degraded = (self.files[k] for k in self.indices[i])
+        if clean.shape != degraded.shape:
+            raise UserError(mismatch(f"{self.path}: clean {self.names[i]}", "its degraded version", clean.shape[1::-1],
+                                     degraded.shape[1::-1]))
+        return Pair(self.names[i], *(centre_crop(scaled(image, self.resize), self.size) for image in (clean, degraded)))
+
+
+class Subset:
+    """Some items of a source, by their indices."""
+
+    def __init__(self, source, indices: list[int]):
+        self.source, self.indices = source, indices
+        self.names = [source.names[i] for i in indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int):
+        return self.source[self.indices[i]]
+
+
+class Chain:
+    """Several sources as one."""
+
+    def __init__(self, sources: list):
+        self.items = [(source, i) for source in sources for i in range(len(source))]
+        self.names = [name for source in sources for name in source.names]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, k: int):
+        source, i = self.items[k]
+        return source[i]
+
+
+def photographs_of(paths: list[str | Path], exclude: str | Path | None = None, resize: int | None = None):
+    """The images of several folders or tars as one source. Left out is an image whose name is the stem of one in the
+    folder ``exclude``, or ends with "_" and that stem: it is held back for tests. UserError if none is left."""
+    held = {p.stem for p in list_images(exclude)} if exclude else set()
+    images = Chain([ImageSource(path, resize) for path in paths])
+    kept = [i for i, name in enumerate(images.names) if name not in held and name.split("_")[-1] not in held]
+    if not kept:
+        raise UserError(f"No image of {', '.join(map(str, paths))} is left without those of {exclude}; give other folders.")
+    return Subset(images, kept)
+
+
+def split_scenes(names: list[str], every: int | None, scene: str | None = None) -> tuple[list[int], list[int]]:
+    """(indices to train on, indices held back for validation): every ``every``-th scene is held back, none with None.
+    ``scene``: a regular expression whose first group names the scene of an image; None: each is one of its own."""
+    scenes = [m[1] if scene and (m := re.match(scene, name)) and m.groups() else name for name in names]
+    held = set(sorted(set(scenes))[::every]) if every else set()
+    return ([i for i, s in enumerate(scenes) if s not in held], [i for i, s in enumerate(scenes) if s in held])
 
 
 class PairedFolders:
@@ -163,55 +269,165 @@ class CropStream(Dataset):
     """Endless training crops; ``stream[draw]`` is a pure function of (seed, draw).
 
     The draw picks the image, the position, a horizontal flip and the degradation. It is a dict of ``clean`` and
-    ``degraded``, (3, crop, crop) in [-1, 1], and ``draw``. Images smaller than the crop are padded by reflection.
-    ``source``: clean images, degraded after the crop (unchanged without a degradation); or aligned pairs. ``fixed``:
-    the draw picks the image and the flip alone; the crop is the central one and the degradation depends on (seed,
-    name), so that an image has two versions in all, whose encodings can be kept."""
+    ``degraded``, (3, crop, crop) in [-1, 1], and ``draw``; ``degraded`` has the mask as a fourth channel where the
+    degradation makes holes. Images smaller than the crop are padded by reflection.
 
-    def __init__(self, source: ImageSource | PairedFolders, crop: int, seed: int,
-                 degradation: Degradation | None = None, fixed: bool = False):
+    Args:
+        source: clean images, degraded after the crop (unchanged without a degradation); or aligned pairs.
+        fixed: the draw picks the image and the flip alone; the crop is the central one and the degradation depends on
+            (seed, name), so that an image has two versions in all, whose encodings can be kept.
+        lighter: share of the draws whose degradation is mixed back towards the clean image, by a uniform amount.
+        same: share of the draws that stay clean, so that a clean image passes unharmed.
+        turn: a random quarter turn as well, where up and down mean nothing to the task.
+        room: for decoded images, which the streams of a mix share."""
+
+    def __init__(self, source, crop: int, seed: int, degradation: Degradation | None = None, fixed: bool = False,
+                 lighter: float = 0.0, same: float = 0.0, turn: bool = False, room: "Room | None" = None):
         self.source, self.crop, self.seed, self.degradation, self.fixed = source, crop, seed, degradation, fixed
-        self.cache, self.cached_bytes = {}, 0
+        self.lighter, self.same, self.turn = lighter, same, turn
+        self.room, self.kept, self.moved = room or Room(), {}, {}
 
     def __getitem__(self, draw: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, draw])
+        i, images = self._image(rng)
+        images = self._crop(images, rng).astype(np.float32) / 255
+        mirror = slice(None, None, -1 if rng.random() < 0.5 else None)
+        if self.fixed:   # the degradation must not see the flip
+            clean, seen = (im[:, mirror] for im in self._pair(images, name_rng(self.seed, self.source.names[i])))
+        else:
+            images = images[:, :, mirror]
+            clean, seen = self._pair(np.rot90(images, rng.integers(4), (1, 2)) if self.turn else images, rng)
+        return {"clean": to_tensor(clean), "degraded": to_tensor(seen), "draw": draw}
+
+    def on_device(self, draw: int, device: torch.device) -> dict[str, Tensor]:
+        """``self[draw]`` of a stream without a degradation, cropped and flipped on the device, where its images are kept as
+        uint8."""
+        rng = np.random.default_rng([self.seed, draw])
+        i, images = self._image(rng)
+        if i not in self.moved:
+            self.moved[i] = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
+        images = self._crop(self.moved[i].permute(0, 2, 3, 1), rng).float().permute(0, 3, 1, 2) / 255 * 2 - 1
+        images = images.flip(-1) if rng.random() < 0.5 else images
+        images = images.rot90(int(rng.integers(4)), (2, 3)) if self.turn else images
+        share, same = self._share(rng)
+        clean, worse = images[0], images[0] if same else images[-1]
+        return {"clean": clean, "degraded": worse if share is None else clean + share * (worse - clean), "draw": draw}
+
+    def _image(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        """A random image's index and itself, padded to the crop where it is smaller."""
         i = int(rng.integers(len(self.source)))
         images = self._read(i)
         missing = [max(0, self.crop - side) for side in images.shape[1:3]]
-        images = np.pad(images, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)], mode="reflect")
+        return i, np.pad(images, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)], mode="reflect") \
+            if any(missing) else images
+
+    def _crop(self, images, rng: np.random.Generator):
+        """A random crop of (N, H, W, 3), the central one of a ``fixed`` stream."""
         spare = [side - self.crop for side in images.shape[1:3]]
         top, left = (s // 2 if self.fixed else int(rng.integers(s + 1)) for s in spare)
-        images = images[:, top : top + self.crop, left : left + self.crop].astype(np.float32) / 255
-        mirror = slice(None, None, -1 if rng.random() < 0.5 else None)
-        if self.fixed:   # the degradation must not see the flip
-            clean, degraded = (im[:, mirror] for im in self._pair(images, name_rng(self.seed, self.source.names[i])))
-        else:
-            clean, degraded = self._pair(images[:, :, mirror], rng)
-        return {"clean": to_tensor(clean), "degraded": to_tensor(degraded), "draw": draw}
+        return images[:, top : top + self.crop, left : left + self.crop]
+
+    def _share(self, rng: np.random.Generator) -> tuple[np.float32 | None, bool]:
+        """How much of the degradation a draw keeps, None for all of it; and whether it stays clean."""
+        if not (self.same or self.lighter):
+            return None, False
+        chance = rng.random()
+        if chance < self.same:
+            return None, True
+        return (np.float32(rng.random()) if chance < self.same + self.lighter else None), False
 
     def _pair(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return images[0], images[-1] if self.degradation is None else self.degradation(images[0], rng)
+        clean, mask = images[0], None
+        if self.degradation is None:
+            worse = images[-1]
+        else:
+            worse, mask = degraded(clean, self.degradation, rng)
+        share, same = self._share(rng)
+        if same:
+            worse, mask = clean, None if mask is None else np.zeros_like(mask)
+        elif share is not None:
+            worse = clean + share * (worse - clean)
+        return clean, with_mask(worse, mask)
 
     def _read(self, i: int) -> np.ndarray:
-        """The clean image, or the pair, as uint8 (1 or 2, H, W, 3); decoded once while the cache has room."""
-        if i in self.cache:
-            return self.cache[i]
+        """The clean image, or the pair, as uint8 (1 or 2, H, W, 3); decoded once while there is room."""
+        if i in self.kept:
+            return self.kept[i]
         item = self.source[i]
-        images = to_bytes(np.stack(item[1:] if isinstance(item, Pair) else [item]))
-        worker = get_worker_info()
-        if self.cached_bytes + images.nbytes <= CACHE_BYTES / (worker.num_workers if worker else 1):
-            self.cache[i] = images
-            self.cached_bytes += images.nbytes
+        images = to_bytes(np.stack(item[1:3] if isinstance(item, Pair) else [item]))
+        if self.room.take(images.nbytes):
+            self.kept[i] = images
         return images
 
+    def preload(self) -> None:
+        """Decode every image that there is room for, before workers start, which then share one copy."""
+        for i in range(len(self.source)):
+            self._read(i)
+            if i not in self.kept:
+                return
 
-def stream_loader(stream: CropStream, start_draw: int, batch_size: int, workers: int = 0, rank: int = 0,
+
+class MixedStream(Dataset):
+    """Several streams as one: a draw takes one of them, with the odds of its weight, as a function of (seed, draw)."""
+
+    def __init__(self, streams: list[CropStream], weights: list[float], seed: int):
+        self.streams, self.seed, self.crop = streams, seed, streams[0].crop
+        self.shares = np.cumsum(weights) / np.sum(weights)
+
+    def __getitem__(self, draw: int) -> dict[str, Tensor]:
+        return self._chosen(draw)[draw]
+
+    def on_device(self, draw: int, device: torch.device) -> dict[str, Tensor]:
+        """See :meth:`CropStream.on_device`."""
+        return self._chosen(draw).on_device(draw, device)
+
+    def _chosen(self, draw: int) -> CropStream:
+        chance = np.random.default_rng([self.seed, draw, 1]).random()   # other numbers than the chosen stream draws
+        return self.streams[int(np.searchsorted(self.shares, chance, side="right").clip(max=len(self.streams) - 1))]
+
+    def preload(self) -> None:
+        """See :meth:`CropStream.preload`."""
+        for stream in self.streams:
+            stream.preload()
+
+
+class Room:
+    """Memory for decoded images, in bytes: by default a share of what is free when it is first asked for. Every worker of
+    a loader takes its own part of it."""
+
+    def __init__(self, limit: int | None = None):
+        self.limit, self.taken = limit, 0
+
+    def take(self, size: int) -> bool:
+        """Whether so many bytes are left; they are then taken."""
+        if self.limit is None:
+            self.limit = int(CACHE_SHARE * psutil.virtual_memory().available)
+        worker = get_worker_info()
+        if self.taken + size * (worker.num_workers if worker else 1) > self.limit:
+            return False
+        self.taken += size
+        return True
+
+
+def stream_loader(stream: CropStream | MixedStream, start_draw: int, batch_size: int, workers: int = 0, rank: int = 0,
                   world: int = 1) -> DataLoader:
     """Endless batches of consecutive draws from start_draw on, the same for any number of workers. With ``world``
     processes each takes every world-th batch, so that together they see what one would."""
     batches = _Batches(start_draw + rank * batch_size, batch_size, batch_size * world)
     # Its own generator, because a loader otherwise draws from torch's global one.
-    return DataLoader(stream, batch_sampler=batches, num_workers=workers, generator=torch.Generator())
+    return DataLoader(stream, batch_sampler=batches, num_workers=workers, generator=torch.Generator(),
+                      prefetch_factor=4 if workers else None)
+
+
+def device_batches(stream: CropStream | MixedStream, start_draw: int, batch_size: int, device: torch.device, rank: int = 0,
+                   world: int = 1) -> Iterator[dict[str, Tensor]]:
+    """The batches of :func:`stream_loader`, made on the device. UserError where a degradation is in the way, which the
+    processor makes."""
+    if any(part.degradation is not None for part in getattr(stream, "streams", [stream])):
+        raise UserError("data.on_device=true is for pairs and for clean images alone, but this task degrades its images on the "
+                        "processor; leave it out, and give trainer.workers=8.")
+    for draws in _Batches(start_draw + rank * batch_size, batch_size, batch_size * world):
+        yield default_collate([stream.on_device(draw, device) for draw in draws])
 
 
 class _Batches:

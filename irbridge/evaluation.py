@@ -25,7 +25,7 @@ from irbridge.restorer import Regression, Restorer, image_seed
 from irbridge.samplers import Sampler
 from irbridge.tables import read_records
 
-Method = Callable[[np.ndarray, str], np.ndarray]   # (degraded HxWx3 in [0, 1], image name) -> restored, alike
+Method = Callable[[np.ndarray, str], np.ndarray]   # (Pair.seen, image name) -> restored HxWx3 in [0, 1]
 
 
 class Row(NamedTuple):
@@ -42,7 +42,7 @@ class Row(NamedTuple):
         return {"row": self.label, "method": self.method, "nfe": self.nfe, "weights": self.weights}
 
 
-IDENTITY = Row("Degraded input", "identity", lambda image, name: image)
+IDENTITY = Row("Degraded input", "identity", lambda image, name: image[..., :3])
 
 
 class RoundTrip:
@@ -113,7 +113,7 @@ def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: di
             if name not in done or wanted:
                 pair = pairs[index]
                 started = time.perf_counter()
-                restored = method(pair.degraded, name)
+                restored = method(pair.seen, name)
                 seconds = time.perf_counter() - started
                 second = reference(pair.clean) if reference else None
                 if wanted:

@@ -40,7 +40,8 @@ class IRBridge(Restorer):
         self.backbone, self.adapter, self.bridge, self.timesteps = backbone, adapter, bridge, timesteps
         self.endpoint, self.stride, self.masked = endpoint, max(adapter.stride, backbone.stride), adapter.masked
         self.sampler = self._checked(Sampler().changed(**(sampler or {})))
-        self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0}
+        self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0,
+                             "trunk_lr": 1.0}
         self.loss_options |= loss or {}
         if endpoint == "anchor" and not adapter.anchored:
             raise UserError("endpoint=anchor needs an adapter with adapter.anchor=true; use endpoint=y or turn it on.")
@@ -61,6 +62,17 @@ class IRBridge(Restorer):
     def learns_anchor(self) -> bool:
         """Whether g(y) is the adapter's own, which trains."""
         return self.adapter.anchored and not self.adapter.pretrained
+
+    @property
+    def first_share(self) -> float:
+        return self.loss_options["anchor_first"] if self.learns_anchor else 1.0
+
+    def parameter_groups(self) -> list[dict]:
+        trunk = {id(p) for p in self.adapter.trunk.parameters()} if self.learns_anchor else set()
+        parameters = list(self.adapter.parameters())
+        return [group for group in (
+            {"params": [p for p in parameters if id(p) not in trunk]},
+            {"params": [p for p in parameters if id(p) in trunk], "share": self.loss_options["trunk_lr"]}) if group["params"]]
 
     def end(self, condition: Condition) -> Tensor:
         """The bridge's degraded end, a state."""
@@ -168,7 +180,8 @@ class IRBridge(Restorer):
 
         Options (``loss:`` of the config): ``states``, where z comes from, see ``STATES``; ``weight`` "eps" (published),
         "v" or "x0", whose error is measured; ``norm`` "l1" or "l2"; ``anchor``, weight of the L1 loss of g(y);
-        ``anchor_first``, share of the training for g(y) alone: an early anchor shows the network nothing.
+        ``anchor_first``, share of the training for g(y) alone: an early anchor shows the network nothing; ``trunk_lr``,
+        the trunk's part of the learning rate, below 1 where it is trained already.
 
         clean, degraded: images (B, 3, H, W) in [-1, 1]. noise: unit normal, shaped as their states. uniform: (B,) in
         [0, 1)."""
@@ -178,7 +191,7 @@ class IRBridge(Restorer):
         def distance(anchor: Tensor) -> Tensor:
             return options["anchor"] * (anchor - clean).abs().flatten(1).mean(1)
 
-        if self.learns_anchor and self.progress < options["anchor_first"]:
+        if self.learns_anchor and (self.progress < options["anchor_first"] or options["anchor_first"] == 1):
             return {"anchor": distance(self.adapter.estimate(degraded))}
         condition = self.adapter.condition(degraded, encode(degraded[:, :3]))
         if self.learns_anchor:

@@ -64,11 +64,16 @@ class Block(nn.Module):
         inner = gate(self.depthwise(self.widen(inner)))
         if self.attention is not None:
             inner = inner * self.attention(local_mean(inner, self.window))
-        x = x + self.scale1 * self.project(inner)
+        x = x + scaled(self.project, self.scale1, inner)
         inner = self.norm2(x)
         if modulation is not None:
             inner = inner * (1 + modulation[2]) + modulation[3]
-        return x + self.scale2 * self.contract(gate(self.expand(inner)))
+        return x + scaled(self.contract, self.scale2, gate(self.expand(inner)))
+
+
+def scaled(point: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
+    """``scale * point(x)`` of a 1 x 1 convolution, the scale taken into its few weights instead of the many pixels."""
+    return F.conv2d(x, point.weight * scale[..., None], point.bias * scale.flatten())
 
 
 def local_mean(x: Tensor, window: int) -> Tensor:
@@ -125,17 +130,17 @@ class NAFNet(nn.Module):
         """(B, inputs, H, W), sides divisible by ``stride``, and for a timed network times (B,), about 0 to 1000 -> the
         output (B, outputs, H, W), float32, and the features, coarsest first."""
         embedding = None if self.time is None else self.time(sinusoidal(time, self.width))
-        x, skips = self.intro(image), []
+        x, skips = self.intro(image).float(), []
         for blocks, down in zip(self.encoder, self.down):
             for block in blocks:
                 x = block(x, embedding)
             skips.append(x)
-            x = down(x)
+            x = down(x).float()
         for block in self.middle:
             x = block(x, embedding)
         features, stride = {self.stride: x}, self.stride
         for up, blocks in zip(reversed(self.up), reversed(self.decoder)):
-            x = F.pixel_shuffle(up(x), 2) + skips.pop()
+            x = skips.pop() + F.pixel_shuffle(up(x), 2)
             for block in blocks:
                 x = block(x, embedding)
             stride //= 2

@@ -41,7 +41,7 @@ def output_row(folder: str | Path, label: str | None, pairs, size: int | None, l
 
     def restore(image: np.ndarray, name: str) -> np.ndarray:
         path, restored = found[name], read_image(found[name])
-        if restored.shape == image.shape:
+        if restored.shape[:2] == image.shape[:2]:
             return restored
         whole = read_header(files[name][1])[0] if isinstance(pairs, PairedFolders) else image.shape[1::-1]
         if restored.shape[1::-1] != whole:

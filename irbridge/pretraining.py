@@ -2,41 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from irbridge.backbones import PixelBackbone
-from irbridge.data import ImageSource
-from irbridge.errors import UserError
-from irbridge.images import list_images
 from irbridge.process import draw, loss_weight
 from irbridge.restorer import Noise, Restorer, State, drive
 from irbridge.samplers import PriorPath, Sampler
 from irbridge.solvers import walk
-
-
-class Photographs:
-    """Several folders or tars as one :class:`ImageSource`, without the images held back for tests. Left out is an image
-    whose name is the stem of one in the folder ``exclude``, or ends with "_" and that stem."""
-
-    def __init__(self, paths: list[str | Path], exclude: str | Path | None = None):
-        held = {p.stem for p in list_images(exclude)} if exclude else set()
-        self.sources = [ImageSource(p) for p in paths]
-        self.items = [(source, i) for source in self.sources for i, name in enumerate(source.names)
-                      if name not in held and name.split("_")[-1] not in held]
-        if not self.items:
-            raise UserError(f"No image of data.train={[str(p) for p in paths]} is left after data.exclude={exclude}; "
-                            "give other folders.")
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        source, i = self.items[index]
-        return source[i]
 
 
 class Pretrainer(Restorer):

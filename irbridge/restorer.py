@@ -45,10 +45,15 @@ class Restorer(nn.Module):
     masked: bool = False    # it fills holes: y has a fourth channel, the mask, 1 where the image is to be filled, else -1
     progress: float = 1.0   # share of the training that is done, set by the loop
     draw: float | None = None   # one uniform number for all images of the step, likewise
+    first_share: float = 1.0    # share of the training whose steps cost as the first one does
 
     def trainable(self) -> nn.Module:
         """The one module that trains, is averaged and is stored."""
         raise NotImplementedError
+
+    def parameter_groups(self) -> list[dict]:
+        """What trains, in groups for the optimizer; ``share`` of a group is its part of the learning rate, 1 by default."""
+        return [{"params": list(self.trainable().parameters())}]
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         """The training losses, so that a distributed wrapper sees the call."""

@@ -28,12 +28,13 @@ from irbridge.cost import describe_cost
 from irbridge.errors import UserError
 from irbridge.evaluation import IDENTITY, RoundTrip, agreed, methods
 from irbridge.images import pad, to_image, to_tensor, write_image
+from irbridge.metrics import Protocol, psnr
 from irbridge.model import IRBridge
 from irbridge.restorer import Restorer, image_seed
 from irbridge.scoring import score_rows, weights_hash
-from irbridge.sources import test_pairs, training_stream
+from irbridge.sources import test_pairs, training_stream, validation_pairs
 from irbridge.tables import HELD_BACK
-from irbridge.training import fit
+from irbridge.training import fit, planned_steps
 from irbridge.unpaired import check_photographs, score_photographs
 from irbridge.viz import grid
 
@@ -44,6 +45,7 @@ def train_run(cfg: DictConfig) -> None:
     config, run = plain(cfg), Path(cfg.run)
     check_photographs(config["evaluate"])   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
+    start_from(model, config)
     references(model, config)
     if config["reuse"]:
         check_reuse(model, config)
@@ -58,7 +60,8 @@ def train_run(cfg: DictConfig) -> None:
         if config["reuse"]:
             if main:
                 take_over(model, config, run)
-        elif not (train(model, config, run) and (not regression or train(regression, plainly, run / "regression"))):
+        elif not (train(model, config, run, repeats=int(regression is not None))
+                  and (not regression or train(regression, as_long(plainly, run), run / "regression"))):
             if main:
                 print(f"Stopped and saved in {run}; run the same command to go on.")
             return
@@ -69,6 +72,18 @@ def train_run(cfg: DictConfig) -> None:
         wrote = [run, *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else []),
                  *(score_photographs(model, config, run) if config["evaluate"]["real"] else [])]
         print("Wrote: " + "  ".join(str(p) for p in wrote))
+
+
+def start_from(model: Restorer, config: dict) -> None:
+    """Give the untrained model the weights of ``start``, the folder of a finished run of the same sizes, where it names
+    one: its training goes on from there."""
+    if folder := config.get("start"):
+        load_into(model.trainable(), load_weights(find(folder) / "model.safetensors"), folder)
+
+
+def as_long(config: dict, run: Path) -> dict:
+    """The config of a baseline with as many steps as the run's own training took."""
+    return config | {"trainer": config["trainer"] | {"steps": planned_steps(run, config["trainer"]), "minutes": None}}
 
 
 def references(model: Restorer, config: dict):
@@ -141,7 +156,7 @@ def finished(run: Path) -> bool:
     if not all((run / name).is_file() for name in ("config.json", "model.safetensors")):
         return False
     latest = Checkpoints(run).latest()
-    return latest is None or int(latest.name[5:]) >= read_json(run / "run.json")["trainer"]["steps"]
+    return latest is None or int(latest.name[5:]) >= planned_steps(run, read_json(run / "run.json")["trainer"])
 
 
 def take_over(model: Restorer, config: dict, run: Path) -> None:
@@ -159,18 +174,36 @@ def take_over(model: Restorer, config: dict, run: Path) -> None:
     write_json(run / "config.json", describe(config, model))
 
 
-def train(model: Restorer, config: dict, run: Path) -> bool:
-    """Train into a run's folder, with sample grids and snapshots; True when it is complete."""
+def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
+    """Train into a run's folder, with sample grids, snapshots and scores of validation images; True when it is complete.
+    ``repeats``: see :func:`~irbridge.training.fit`."""
     options, described, seed = config["trainer"], describe(config, model), config["seed"]
     pairs = test_pairs(config, 96)
     shown = [pairs[i] for i in range(min(4, len(pairs)))]
 
     def sample(current, step):
-        rows = [[p.degraded, current.restore(p.degraded, image_seed(seed, p.name)), p.clean] for p in shown]
+        rows = [[p.degraded, current.restore(p.seen, image_seed(seed, p.name)), p.clean] for p in shown]
         write_image(run / "samples" / f"step-{step:06d}.png", grid(rows, ["degraded", "restored", "clean"]))
 
     return fit(model, training_stream(config, options["crop"]), options, seed, run, sample,
-               lambda weights: save_pretrained(model, run, described, weights), mirror(config, run))
+               lambda weights: save_pretrained(model, run, described, weights), mirror(config, run),
+               on_validate=validation(config) if options["validate_every"] else None, repeats=repeats,
+               on_device=config["data"].get("on_device", False))
+
+
+def validation(config: dict, size: int = 160, most: int = 24):
+    """A function that scores a model on the run's validation pairs: the mean PSNR in dB (rgb, 8 bit) of at most ``most``
+    centre crops of ``size`` pixels, and where it has an anchor also that of the anchor alone."""
+    pairs, seed, protocol = validation_pairs(config, size), config["seed"], Protocol()
+    chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)]
+
+    def score(model: Restorer) -> dict[str, float]:
+        paths = {"psnr": None, "psnr_anchor": model.coarse} if getattr(model, "endpoint", None) == "anchor" else {"psnr": None}
+        return {name: round(float(np.mean([
+            psnr(model.restore(p.seen, image_seed(seed, p.name), path), p.clean, protocol) for p in chosen])), 3)
+            for name, path in paths.items()}
+
+    return score
 
 
 def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | None = None) -> list[Path]:
@@ -193,7 +226,7 @@ def picture(model: Restorer, pairs, seed: int, count: int = 4) -> np.ndarray:
     """``[degraded | some steps ... | restored | clean]`` of a few images, (H, W, 3) in [0, 1]."""
     rows = []
     for pair in (pairs[i] for i in range(min(count, len(pairs)))):
-        y = pad(to_tensor(pair.degraded)[None].to(next(model.parameters()).device), model.stride)
+        y = pad(to_tensor(pair.seen)[None].to(next(model.parameters()).device), model.stride)
         states = list(model.path(y, seeds=[image_seed(seed, pair.name)]))
         calls = np.unique(np.linspace(0, len(states) - 1, 8).round().astype(int))
         height, width = pair.clean.shape[:2]

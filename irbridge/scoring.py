@@ -20,7 +20,7 @@ from irbridge.evaluation import IDENTITY, RoundTrip, Row, evaluate, methods
 from irbridge.metrics import LPIPS, Protocol
 from irbridge.outputs import output_row
 from irbridge.public_sets import BENCHMARKS
-from irbridge.sources import test_pairs
+from irbridge.sources import test_pairs, validation_pairs
 from irbridge.tables import HELD_BACK, aggregate, read_records, to_markdown
 
 OWN = "irbridge", "ddim", "ddim_noise", "dpmpp", "anchor"   # of one adapter
@@ -36,7 +36,10 @@ def evaluate_run(cfg: DictConfig) -> None:
     # A process may wait long for another's share of slow images.
     state = PartialState(cpu=options["device"] == "cpu", timeout=timedelta(days=7))
     run, task, config = home(options)
-    pairs, data = images(options, task, config)
+    if options["split"] == "validation":
+        pairs, data = validation_pairs(read_json(run / "run.json"), options["size"]), "validation images"
+    else:
+        pairs, data = images(options, task, config)
     given = {k: v for k, v in options["protocol"].items() if v is not None}
     protocol = instantiate(config["task"]["protocol"] | given)
     sampler = {k: v for k, v in options["sampler"].items() if v is not None and k != "steps"}   # nfe says the same
@@ -58,6 +61,9 @@ def check_choice(options: dict) -> None:
     method, data = options["method"], options["data"]
     if method not in (None, "all", *METHODS):
         raise UserError(f"method={method} is unknown; choose all or one of {', '.join(METHODS)}.")
+    if options["split"] == "validation" and (options["run"] is None or options["benchmark"] or data["clean"]):
+        raise UserError("split=validation scores the images that a training held back; give run=FOLDER of that training, "
+                        "without benchmark or data.clean.")
     if method == "outputs" and not options["outputs"]:
         raise UserError("method=outputs scores saved images; give their folder, outputs=DIR.")
     if options["outputs"] and method not in (None, "all", "outputs"):

@@ -1,34 +1,77 @@
-"""Training crops and test pairs from a run's config."""
+"""Training crops, validation pairs and test pairs from a run's config."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
 
 from irbridge.benchmarks import BenchmarkPairs, Faces, halves
 from irbridge.build import find
 from irbridge.config import instantiate
-from irbridge.data import CropStream, ImageSource, PairedFolders, SyntheticPairs
+from irbridge.data import (
+    Chain,
+    CropStream,
+    Degradation,
+    MixedStream,
+    PackedPairs,
+    PairedFolders,
+    Room,
+    Subset,
+    SyntheticPairs,
+    photographs_of,
+    split_scenes,
+)
 from irbridge.errors import UserError
 from irbridge.public_sets import known
 
 HOLD_OUT = 3   # CelebA-HQ in one folder: of 30,000 faces the 20,000 that the IRBridge paper names are trained on
 REMEDY = "give data.root=DIR of the unpacked archive, and data.test_root=DIR where the test half is elsewhere"
+# What a source of data.mix may say: where its images are, and how they are drawn.
+PLACES = "pairs", "clean", "degraded", "benchmark", "root"
+KEYS = *PLACES, "name", "weight", "degradation", "lighter", "same", "turn", "scene"
 
 
-def training_stream(config: dict, crop: int) -> CropStream:
-    """The endless stream of training crops of a task: of the public set ``data.benchmark`` below ``data.root``, of
-    clean images that the task degrades, or of pairs of folders; all :func:`~irbridge.data.scaled` to ``data.resize``.
-    With ``data.cache_latents`` an image has one crop. UserError if the images are not there or do not pair."""
-    data, degradation = config["data"], config["task"].get("degradation")
-    resize, fixed = _resize(data), bool(data.get("cache_latents"))
-    if _public(data):
-        source = _half(config, "train", None, resize)
-        if isinstance(source, Faces) and not source.masks:   # other holes at every draw
-            return CropStream(source.source, crop, config["seed"], source.degradation, fixed)
-        return CropStream(source, crop, config["seed"], fixed=fixed)
-    if degradation:
-        images = ImageSource(find(data["train"]), resize)
-        return CropStream(images, crop, config["seed"], instantiate(degradation), fixed)
-    pairs = _folders(data, "", None, resize)
-    if data["test_clean"] is None:
-        pairs.keep(lambda index: index % data["hold_out"] != 0)
-    return CropStream(pairs, crop, config["seed"], fixed=fixed)
+class Source(NamedTuple):
+    """One source of training images: pairs, or clean images with a degradation."""
+    name: str
+    images: object   # len, names and [i]: a Pair or a clean image
+    degradation: Degradation | None
+    weight: float = 1.0
+    lighter: float = 0.0
+    same: float = 0.0
+    turn: bool = False
+    scene: str | None = None
+
+
+def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
+    """The endless stream of training crops of a run, without the scenes that are held back for validation. With
+    ``data.cache_latents`` an image has one crop. UserError if the images are not there or do not pair."""
+    fixed, room, seed, found = bool(config["data"].get("cache_latents")), Room(), config["seed"], []
+    sources = training_sources(config)
+    for index, source in enumerate(sources):
+        kept, _ = split_scenes(source.images.names, _every(config["data"]), source.scene)
+        if not kept:
+            raise UserError(f"{source.name} has {len(source.images)} images, too few to hold some back for validation; give "
+                            "more, or data.validation=null.")
+        own = seed if len(sources) == 1 else (seed * 1000 + index + 1)   # two sources must not draw the same numbers
+        found.append(CropStream(Subset(source.images, kept), crop, own, source.degradation, fixed, source.lighter,
+                                source.same, source.turn, room))
+    return found[0] if len(found) == 1 else MixedStream(found, [source.weight for source in sources], seed)
+
+
+def validation_pairs(config: dict, size: int | None):
+    """The pairs that choices are made on: the scenes of the training images that no training crop shows, degraded with
+    randomness of (seed, name), centre-cropped to ``size`` (None: whole). UserError where none are held back."""
+    every = _every(config["data"])
+    if every is None:
+        raise UserError("This training holds back no images for validation; give data.validation=16, which holds back every 16th "
+                        "scene (a public set as a source of data.mix), and train anew.")
+    found = []
+    for source in training_sources(config, size):
+        _, held = split_scenes(source.images.names, every, source.scene)
+        images = Subset(source.images, held)
+        found.append(images if source.degradation is None
+                     else SyntheticPairs(images, source.degradation, config["seed"], size))
+    return found[0] if len(found) == 1 else Chain(found)
 
 
 def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders:
@@ -44,6 +87,89 @@ def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders
     pairs = _folders(data, "", size, resize)
     pairs.keep(lambda index: index % data["hold_out"] == 0)
     return pairs
+
+
+def training_sources(config: dict, size: int | None = None) -> list[Source]:
+    """Where a run's training images come from: ``data.mix``, or else the one source that the other keys of ``data`` name,
+    validation images included. ``size``: pairs are centre-cropped to it."""
+    data = config["data"]
+    if data.get("mix"):
+        return _mix(config, size)
+    degradation, resize = config["task"].get("degradation"), _resize(data)
+    if _public(data):
+        source = _half(config, "train", size, resize)
+        if isinstance(source, Faces) and not source.masks:   # other holes at every draw
+            return [Source(source.title, source.source, source.degradation)]
+        return [Source(source.title, source, None)]
+    if degradation:
+        return [Source(str(data["train"]), photographs_of([find(data["train"])], resize=resize), instantiate(degradation))]
+    pairs = _folders(data, "", size, resize)
+    if data["test_clean"] is None:
+        pairs.keep(lambda index: index % data["hold_out"] != 0)
+    return [Source(str(data["degraded"]), pairs, None)]
+
+
+def _mix(config: dict, size: int | None) -> list[Source]:
+    """The sources of ``data.mix``, each a dict of :data:`KEYS`."""
+    entries = config["data"]["mix"]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError("data.mix must be a list of sources, such as data.mix=[{pairs: rain.tar, weight: 0.5}, {clean: photos, "
+                        "weight: 0.5}].")
+    for k, entry in enumerate(entries):
+        _check_entry(k, entry)
+    total = math.fsum(entry["weight"] for entry in entries)
+    if abs(total - 1) > 1e-3:
+        raise UserError(f"The weights of data.mix add up to {total:g}; make them shares that add up to 1.")
+    return [_source(config, entry, size) for entry in entries]
+
+
+def _check_entry(k: int, entry: dict) -> None:
+    """UserError unless one source of a mix says what it must, and nothing else."""
+    where = f"data.mix[{k}]"
+    if unknown := sorted(entry.keys() - set(KEYS)):
+        raise UserError(f"{where}.{unknown[0]} is unknown; a source of data.mix has {', '.join(KEYS)}.")
+    given = [key for key in PLACES if entry.get(key)]
+    if given not in (["pairs"], ["clean"], ["clean", "degraded"], ["benchmark", "root"]):
+        raise UserError(f"{where} names {' and '.join(given) or 'no images'}; give pairs=, clean=, clean= with degraded=, or "
+                        "benchmark= with root=.")
+    weight = entry.get("weight")
+    if type(weight) not in (int, float) or not 0 < weight <= 1:
+        raise UserError(f"{where}.weight={weight} must be a number above 0, at most 1.")
+    shares = [entry.get(key, 0) for key in ("lighter", "same")]
+    if any(type(s) not in (int, float) or not 0 <= s <= 1 for s in shares) or sum(shares) > 1:
+        raise UserError(f"{where} has lighter={shares[0]} and same={shares[1]}; these are shares that add up to at most 1.")
+
+
+def _source(config: dict, entry: dict, size: int | None) -> Source:
+    data, resize = config["data"], _resize(config["data"])
+    own, degradation = entry.get("degradation") or config["task"].get("degradation"), None
+    if entry.get("pairs"):
+        images, name = PackedPairs(find(entry["pairs"]), size, resize), Path(entry["pairs"]).name
+    elif entry.get("degraded"):
+        images, name = PairedFolders(find(entry["clean"]), find(entry["degraded"]), size, resize), Path(entry["degraded"]).name
+        images.check()
+    elif entry.get("benchmark"):
+        images = BenchmarkPairs(entry["benchmark"], find(entry["root"]), "train", size, resize, remedy=REMEDY)
+        images.check()
+        name = images.title
+    else:
+        paths = entry["clean"] if isinstance(entry["clean"], list) else [entry["clean"]]
+        exclude = data.get("exclude")
+        images = photographs_of([find(path) for path in paths], find(exclude) if exclude else None, resize)
+        if not own:
+            raise UserError(f"data.mix: {paths[0]} holds clean images, and task={config['task']['name']} does not degrade "
+                            "them; give the source a degradation, or pairs.")
+        name, degradation = ", ".join(Path(path).name for path in paths), instantiate(own)
+    if config["task"].get("masked") and degradation is None:
+        raise UserError(f"data.mix: {name} holds pairs, but task={config['task']['name']} must know its holes; give clean "
+                        "images.")
+    return Source(entry.get("name") or name, images, degradation, entry["weight"], entry.get("lighter", 0.0),
+                  entry.get("same", 0.0), bool(entry.get("turn")), entry.get("scene"))
+
+
+def _every(data: dict) -> int | None:
+    """Every so many-th scene is held back; None: none, as of a public set, whose test half the scores are of."""
+    return None if _public(data) and not data.get("mix") else data.get("validation")
 
 
 def _resize(data: dict) -> int | None:

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from irbridge.checkpoint import Checkpoints, append_line, write_atomically
+from irbridge.checkpoint import Checkpoints, append_line, read_json, write_atomically, write_json
 from irbridge.config import stops
-from irbridge.data import CropStream, stream_loader
+from irbridge.data import CropStream, device_batches, stream_loader
 from irbridge.errors import UserError
+from irbridge.precision import trial
 from irbridge.restorer import Restorer
 
 
@@ -34,23 +36,47 @@ def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) 
     raise UserError(f"trainer.schedule={schedule!r} is unknown; choose cosine or constant.")
 
 
-def best_precision(requested: str, device: str) -> str:
-    """"auto" is bf16 where matrix units compute in it (CUDA, AMX), else float32, which is faster there."""
-    cuda = device != "cpu" and torch.cuda.is_available()
+def best_precision(model: Restorer, options: dict, stream: CropStream) -> str:
+    """The precision that ``trainer.precision`` asks for; "auto" is bf16 where a few steps of this model on this machine
+    take less time in it, else float32."""
+    requested, cuda = options["precision"], options["device"] != "cpu" and torch.cuda.is_available()
     if requested == "fp16" and not cuda:
         raise UserError("trainer.precision=fp16 needs a CUDA device; use auto.")
     if requested != "auto":
         return requested
-    fast_cpu = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()   # AVX512-BF16 alone: 1.6 times slower
-    return "bf16" if (torch.cuda.is_bf16_supported(including_emulation=False) if cuda else fast_cpu) else "no"
+    if cuda:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    batch = _batch(model, stream, min(4, options["batch_size"]), "cpu")
+
+    def step(half: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            _dry_step(model, batch, progress=1.0)   # with every part that trains
+
+    return "bf16" if trial(step) else "no"
 
 
-def build_optimizer(parameters, options: dict, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW as the ``trainer`` config says, or with ``optimizer=adamw8bit`` bitsandbytes', whose two averages take a
+def _batch(model: Restorer, stream: CropStream, count: int, device) -> list[torch.Tensor]:
+    """The arguments of ``model.loss`` for the stream's first crops."""
+    pairs = [stream[draw] for draw in range(count)]
+    clean, degraded = (torch.stack([pair[key] for pair in pairs]) for key in ("clean", "degraded"))
+    return [v.to(device) for v in (clean, degraded, *step_noise(0, 0, (count, *model.state_shape(clean.shape[1:]))))]
+
+
+def _dry_step(model: Restorer, batch: list[torch.Tensor], progress: float) -> None:
+    """Forward and backward of a batch as at ``progress`` of the training; nothing is learnt."""
+    model.progress, before = progress, model.progress
+    losses = model(*batch)
+    sum(value.float().mean() for value in losses.values()).backward()
+    model.zero_grad(set_to_none=True)
+    model.progress = before
+
+
+def build_optimizer(groups: list[dict], options: dict, device: torch.device) -> torch.optim.Optimizer:
+    """AdamW of groups of parameters as the ``trainer`` config says, or with ``optimizer=adamw8bit`` bitsandbytes', whose two averages take a
     byte a weight (Dettmers et al., ICLR 2022). UserError if that is not installed or cannot work on the device."""
     kind, given = options["optimizer"], {"betas": tuple(options["betas"]), "weight_decay": options["weight_decay"]}
     if kind == "adamw":
-        return torch.optim.AdamW(parameters, options["lr"], **given, fused=device.type == "cuda")
+        return torch.optim.AdamW(groups, options["lr"], **given, fused=device.type in ("cuda", "cpu"))
     if kind != "adamw8bit":
         raise UserError(f"trainer.optimizer={kind!r} is unknown; choose adamw or adamw8bit.")
     try:
@@ -65,10 +91,9 @@ def build_optimizer(parameters, options: dict, device: torch.device) -> torch.op
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise UserError(f"trainer.optimizer=adamw8bit: the installed bitsandbytes does not work on {device.type} "
                         f"({reason}); use adamw, or a CUDA device.") from error
-    parameters = list(parameters)
-    for parameter in parameters:   # as its first step would make them: a resumed run must see one layout throughout
+    for parameter in (p for group in groups for p in group["params"]):   # as its first step would make them: a resumed run must see one layout throughout
         parameter.data = parameter.data.contiguous()
-    return AdamW8bit(parameters, options["lr"], **given)
+    return AdamW8bit(groups, options["lr"], **given)
 
 
 def checkpoint_gradients(model: nn.Module) -> None:
@@ -112,7 +137,8 @@ def _stop_signals():
 def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path,
         on_sample: Callable[[nn.Module, int], None] | None = None,
         on_save: Callable[[dict], None] | None = None, log: Callable[[dict], None] | None = None,
-        watch: Callable[[str], AbstractContextManager] = nullcontext) -> bool:
+        watch: Callable[[str], AbstractContextManager] = nullcontext,
+        on_validate: Callable[[nn.Module], dict] | None = None, repeats: int = 0, on_device: bool = False) -> bool:
     """Train ``model.trainable()`` for ``options["steps"]`` optimizer steps, resuming from the run's last checkpoint.
 
     Args:
@@ -121,14 +147,19 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
         on_sample: called with the averaged weights in place every ``sample_every`` steps. log: called with every line
             of ``metrics.jsonl``. on_save: called with the averaged weights of the trainable module at every save.
         watch: what each part of a step runs in, see ``timing.Clock``: "data", "backward", "optimizer".
+        on_validate: called with the averaged weights in place every ``validate_every`` steps; the scores that it gives go
+            into ``metrics.jsonl``.
+        on_device: crops are made on the device, see ``data.device_batches``.
+        repeats: trainings of as many steps that ``minutes`` must also hold, such as that of the baseline.
 
     Returns True when all steps are done, False when SIGINT, SIGTERM (also at the last step) or ``stop`` ended it, with
     all saved. RuntimeError if the loss is not finite (names the step) or a checkpoint cannot be written."""
     if options["crop"] % model.stride:
         raise UserError(f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which the network "
                         "shrinks images.")
-    accelerator = Accelerator(mixed_precision=best_precision(options["precision"], options["device"]),
-                              cpu=options["device"] == "cpu",
+    if options["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)
+    accelerator = Accelerator(mixed_precision=best_precision(model, options, stream), cpu=options["device"] == "cpu",
                               kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True,
                                                                              broadcast_buffers=False)])
     if getattr(getattr(model, "backbone", None), "dtype", None) == torch.float16 and not accelerator.scaler:
@@ -138,15 +169,13 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
     batch, parts = options["batch_size"], options["accumulate"] * world
     if batch % parts:
         raise UserError(f"trainer.batch_size={batch} does not divide by trainer.accumulate x processes = {parts}.")
-    if options["channels_last"]:
-        model = model.to(memory_format=torch.channels_last)
     if options["checkpointing"]:
         checkpoint_gradients(model)
     if options["compile"]:
         compile_networks(model)
     module = model.trainable().to(accelerator.device)
     model.to(accelerator.device)
-    optimizer = build_optimizer(module.parameters(), options, accelerator.device)
+    optimizer = build_optimizer(model.parameter_groups(), options, accelerator.device)
     ema = AveragedModel(module, multi_avg_fn=_averaging(options["ema_decay"]))
     checkpoints = Checkpoints(run)
     state = checkpoints.restore(module, ema, optimizer)
@@ -155,9 +184,13 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
         accelerator.scaler.load_state_dict(state["scaler"])
     objective, optimizer = accelerator.prepare(model, optimizer)
     metrics = _Metrics(run / "metrics.jsonl", first) if main else None
-    draws = iter(stream_loader(stream, first * batch, batch // parts, options["workers"],
-                               rank=accelerator.process_index, world=world))
-    end = min(options["steps"], options["stop"] or options["steps"])
+    if options["workers"] and hasattr(stream, "preload"):
+        stream.preload()
+    own, share = batch // parts, {"rank": accelerator.process_index, "world": world}
+    draws = device_batches(stream, first * batch, own, accelerator.device, **share) if on_device else \
+        iter(stream_loader(stream, first * batch, own, options["workers"], **share))
+    steps, pace = planned_steps(run, options), Pace(run, options["minutes"])
+    end = min(steps, options["stop"] or steps)
 
     def save(step: int) -> None:
         if main:
@@ -173,15 +206,15 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
         return bool(stops)
 
     step, started, saved, seconds_saved = first, time.monotonic(), first, time.monotonic()
-    bar = tqdm(initial=first, total=options["steps"], desc="training", unit="step", disable=not main,
+    bar = tqdm(initial=first, total=None if steps == math.inf else steps, desc="training", unit="step", disable=not main,
                mininterval=1.0, dynamic_ncols=True)
     with bar, _stop_signals():
         model.train()
         while step < end and not stopping():
-            rate = learning_rate(step, *(options[k] for k in ("lr", "steps", "warmup", "schedule")))
+            rate = learning_rate(step, options["lr"], steps, options["warmup"], options["schedule"])
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            model.progress = step / options["steps"]
+                group["lr"] = rate * group.get("share", 1.0)
+            model.progress = step / steps
             try:
                 losses = _accumulate(accelerator, objective, draws, options["accumulate"], batch, seed, step, watch)
             except RuntimeError:
@@ -198,6 +231,10 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
                 optimizer.zero_grad(set_to_none=True)
                 ema.update_parameters(module)
             step += 1
+            if steps == math.inf and pace.step():
+                later = _more_seconds(accelerator, model, _batch(model, stream, own, accelerator.device)) * (batch / own / world)
+                steps = broadcast_object_list([pace.settle(step, later, model.first_share, repeats)])[0]
+                end, bar.total = min(steps, options["stop"] or steps), steps
             spent = time.monotonic() - started
             speed = (step - first) * batch / spent
             bar.update()
@@ -205,12 +242,16 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
             line = {"step": step, "images": step * batch, "loss": total, **losses, "lr": rate, "grad_norm": norm,
                     "images_per_second": speed, "seconds": elapsed + spent, "cpu_seconds": worked + time.process_time()}
             logged = main and (step % options["log_every"] == 0 or step == end)
+            if main and on_validate and options["validate_every"] and (step % options["validate_every"] == 0 or step == steps):
+                with averaged(module, ema):
+                    line["validation"], logged = on_validate(model), True
+                model.train()
             if logged:
                 metrics.write(line)
             try:
                 if logged and log:
                     log(line)
-                if main and on_sample and (step % options["sample_every"] == 0 or step == options["steps"]):
+                if main and on_sample and (step % options["sample_every"] == 0 or step == steps):
                     with averaged(module, ema):
                         on_sample(model, step)
                     model.train()
@@ -227,7 +268,7 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
             on_save(ema.module.state_dict())
     module.load_state_dict(ema.module.state_dict())
     accelerator.wait_for_everyone()
-    return step >= options["steps"] and not stopping()
+    return step >= steps and not stopping()
 
 
 def _accumulate(accelerator, objective, draws, rounds, batch, seed, step, watch) -> dict[str, float]:
@@ -250,6 +291,56 @@ def _accumulate(accelerator, objective, draws, rounds, batch, seed, step, watch)
         for key, value in means.items():
             sums[key] = sums.get(key, 0.0) + float(accelerator.reduce(value.detach(), "mean")) / rounds
     return sums
+
+
+def planned_steps(run: Path, options: dict) -> float:
+    """The steps of a run: ``trainer.steps``; with ``trainer.minutes`` what its first steps came to, infinite before."""
+    if options.get("minutes") is None:
+        return options["steps"]
+    path = run / "pace.json"
+    return read_json(path)["steps"] if path.exists() else math.inf
+
+
+class Pace:
+    """The clock of ``trainer.minutes``: after ``SKIPPED`` steps, which allocate and prepare, it times ``COUNTED`` others."""
+
+    SKIPPED, COUNTED = 3, 12
+
+    def __init__(self, run: Path, minutes: float):
+        self.run, self.minutes, self.done, self.started, self.seconds = run, minutes, 0, 0.0, 0.0
+
+    def step(self) -> bool:
+        """To be called after each step; whether enough are timed."""
+        self.done += 1
+        if self.done == self.SKIPPED:
+            self.started = time.monotonic()
+        self.seconds = (time.monotonic() - self.started) / self.COUNTED
+        return self.done == self.SKIPPED + self.COUNTED
+
+    def settle(self, done: int, more: float, first_share: float, repeats: int) -> int:
+        """How many steps fill the minutes, kept in ``pace.json``, so that a resumed run has the same end.
+
+        Args:
+            done: steps so far. first_share: share of the training whose steps cost as the first ones do.
+            more: seconds that a step costs more after that.
+            repeats: other trainings of as many steps that share the minutes, at the first steps' cost."""
+        early = self.seconds
+        seconds = (1 + repeats) * early + (1 - first_share) * more
+        steps = max(done, round(self.minutes * 60 / seconds))
+        write_json(self.run / "pace.json", {"steps": steps, "minutes": self.minutes, "seconds_per_step": seconds})
+        return steps
+
+
+def _more_seconds(accelerator, model: Restorer, batch: list[torch.Tensor], rounds: int = 3) -> float:
+    """How much longer forward and backward of a batch take in the last part of the training than in the first."""
+    least = {}
+    for _ in range(rounds):
+        for progress in (0.0, 1.0):
+            started = time.monotonic()
+            with accelerator.autocast():
+                _dry_step(model, batch, progress)
+            least[progress] = min(least.get(progress, math.inf), time.monotonic() - started)
+    return max(0.0, least[1.0] - least[0.0])
 
 
 def _averaging(decay: float):

@@ -12,9 +12,9 @@ from irbridge.errors import UserError
 def main(cfg):
     from irbridge.build import find
     from irbridge.config import plain
-    from irbridge.data import CropStream
+    from irbridge.data import CropStream, photographs_of
     from irbridge.images import write_image
-    from irbridge.pretraining import Photographs, Pretrainer
+    from irbridge.pretraining import Pretrainer
     from irbridge.runs import claim, mirror
     from irbridge.training import fit
     from irbridge.viz import grid
@@ -23,7 +23,7 @@ def main(cfg):
     run = Path(config["run"])
     claim(run, config)
     data = config["data"]
-    photographs = Photographs([find(p) for p in data["train"]], find(data["exclude"]) if data["exclude"] else None)
+    photographs = photographs_of([find(p) for p in data["train"]], find(data["exclude"]) if data["exclude"] else None)
     backbone = new_backbone(config["unet"], config["scheduler"], config["start"], config["seed"])
     model = Pretrainer(backbone, **config["levels"])
     size = config["trainer"]["crop"]
@@ -35,7 +35,8 @@ def main(cfg):
         write_image(run / "samples" / f"step-{step:06d}.png", grid([images[:4], images[4:]]))
 
     done = fit(model, CropStream(photographs, size, config["seed"]), config["trainer"], config["seed"], run, sample,
-               lambda weights: save_prior(backbone, weights, run / "prior"), mirror(config, run))
+               lambda weights: save_prior(backbone, weights, run / "prior"), mirror(config, run),
+               on_device=data["on_device"])
     print(f"{'Finished' if done else 'Stopped and saved; run the same command to go on'}: {run / 'prior'}")
 
 
