@@ -8,13 +8,12 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter, map_coordinates
-from scipy.signal import fftconvolve
 
 from irbridge.errors import UserError
 
 Range = tuple[float, float]
 BICUBIC = Image.Resampling.BICUBIC
+WARM = np.array([1, 0, -1], np.float32)   # what light gains in red, green and blue when it gets warmer
 
 
 class Degradation:
@@ -33,71 +32,141 @@ class Degradation:
         return np.clip(self.apply(image, rng), 0, 1).astype(np.float32)
 
 
+def _axes(reach: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of a square of ``2 reach + 1`` pixels along and across a direction, ``angle`` from vertical."""
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
+    return y * np.cos(angle) + x * np.sin(angle), x * np.cos(angle) - y * np.sin(angle)
+
+
 def _particle(radius: float, travel: float, angle: float, power: float = 2, lobes=()) -> np.ndarray:
     """A soft disc, 1 in its centre and 1/2 at ``radius``, smeared over ``travel`` at ``angle`` from vertical. A high
     power hardens the edge; lobes, (order, phase), dent it."""
     radius = max(radius, 0.3)
-    reach = int(np.ceil(2 * radius + travel / 2))
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
-    along, across = y * np.cos(angle) + x * np.sin(angle), x * np.cos(angle) - y * np.sin(angle)
+    along, across = _axes(int(np.ceil(2 * radius + travel / 2)), angle)
     along = np.sign(along) * np.maximum(np.abs(along) - travel / 2, 0)
     dents = sum(0.15 * np.cos(order * np.arctan2(across, along) + phase) for order, phase in lobes)
     return 0.5 ** ((np.hypot(along, across) / radius * (1 + dents)) ** power)
 
 
+def _streak(width: float, length: float, angle: float, taper: float) -> np.ndarray:
+    """A line, 1 in its middle and 1/2 at ``width`` beside it, that fades to its ends: slowly with a ``taper`` of 1,
+    late with a high one."""
+    width = max(width, 0.3)
+    along, across = _axes(int(np.ceil(length / 2 + width)), angle)
+    fade = np.maximum(1 - (np.abs(along) / (length / 2 + width)) ** taper, 0)
+    return fade * 0.5 ** ((across / width) ** 2)
+
+
 def _scatter(shape, particle: np.ndarray, cover: float, rng: np.random.Generator) -> np.ndarray:
     """Particles of random strength at random places, (H, W) >= 0, that add up to ``cover`` times the area."""
+    from scipy.signal import fftconvolve  # here, as this module is imported where nothing is degraded
     canvas = np.zeros(np.add(shape, particle.shape) - 1, np.float32)
     places = rng.integers(canvas.size, size=rng.poisson(cover / particle.sum() * canvas.size))
     canvas.flat[places] = rng.uniform(0.3, 1, len(places))
     return np.maximum(fftconvolve(canvas, particle, mode="valid"), 0)
 
 
-def _smooth_noise(shape, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """A smooth field, (H, W): a grid of cells x cells uniform numbers in [0, 1], enlarged."""
-    return np.asarray(Image.fromarray(rng.random((cells, cells), np.float32)).resize(shape[::-1], BICUBIC))
+def _smooth_noise(shape, cell: float, rng: np.random.Generator) -> np.ndarray:
+    """A smooth field, (H, W) in [0, 1]: uniform numbers, one per ``cell`` x ``cell`` pixels, enlarged."""
+    extent = np.array(shape[::-1]) / cell
+    numbers = rng.random(np.ceil(extent[::-1]).astype(int) + 3, np.float32)
+    start = 1 + rng.uniform(0, 1, 2)
+    field = Image.fromarray(numbers).resize(shape[::-1], BICUBIC, box=(*start, *np.minimum(start + extent,
+                                                                                         numbers.shape[::-1])))
+    return np.clip(np.asarray(field), 0, 1)
 
 
 @dataclass(frozen=True)
 class Rain(Degradation):
-    """Bright streaks added in layers of different depth, as in Rain100H (Yang et al., CVPR 2017)."""
-    layers: Range = (2, 5)
-    cover: Range = (0.04, 0.24)  # streak area per layer over the image's area
-    length: Range = (12, 60)  # of the nearest streaks, 2.5 times the farthest
-    width: Range = (0.5, 1.1)
-    strength: Range = (0.4, 0.95)
-    angle: float = 30  # largest lean of the wind, degrees
-    spread: float = 8  # std between layers, degrees
+    """Streaks in layers of different depth, under a thin mist: one direction as in Rain100L and Rain800, or several as
+    in Rain100H (Yang et al., CVPR 2017; Zhang et al., TCSVT 2020).
+
+    A layer's streaks have one length, width and direction. Their light is added to the scene's, of which they block a
+    share ``hide``. Far layers are smaller and darker."""
+    layers: Range = (1, 5)
+    cover: Range = (0, 0.5)  # streak area per layer over the image's area, one draw an image
+    length: Range = (8, 80)  # of the nearest streaks, 2.5 times the farthest
+    width: Range = (0.4, 1.6)  # from the middle to half the brightness
+    strength: Range = (0.5, 1)
+    angle: float = 40  # largest lean of a wind, degrees
+    spread: float = 5  # std of the layers of a wind, degrees
+    winds: Range = (1, 3)  # directions; each layer follows one of them
+    hide: Range = (0, 1)  # 0: streaks add light; 1: they cover the scene
+    grey: Range = (0.7, 1)  # brightness of the nearest streaks, and of the mist
+    patchy: Range = (0, 0.5)  # by how much rain and mist are thinner in places
+    veil: Range = (0, 0.25)  # opacity of the mist where it is densest
 
     def apply(self, image, rng):
-        wind, rain = rng.uniform(-self.angle, self.angle), np.zeros(image.shape[:2], np.float32)
-        for nearness in np.linspace(1, 0.4, round(rng.uniform(*self.layers))):
+        shape = image.shape[:2]
+        winds = rng.uniform(-self.angle, self.angle, max(round(rng.uniform(*self.winds)), 1))
+        cover, grey, rain = rng.uniform(*self.cover), rng.uniform(*self.grey), np.zeros(shape, np.float32)
+        for i, nearness in enumerate(np.linspace(1, 0.4, round(rng.uniform(*self.layers)))):
             length, width = nearness * rng.uniform(*self.length), nearness * rng.uniform(*self.width)
-            streak = _particle(width, length, np.deg2rad(rng.normal(wind, self.spread)))
-            rain += np.minimum(_scatter(rain.shape, streak, rng.uniform(*self.cover), rng), 1)
-        return image + rng.uniform(*self.strength) * rain[..., None]
+            angle = np.deg2rad(rng.normal(winds[i % len(winds)], self.spread))
+            streak = _streak(width, length, angle, rng.uniform(1, 5))
+            rain += nearness**0.5 * np.minimum(_scatter(shape, streak, cover * rng.uniform(0.5, 1), rng), 1)
+        density = 1 - rng.uniform(*self.patchy) * _smooth_noise(shape, 120, rng)
+        mist = (rng.uniform(*self.veil) * density)[..., None]
+        rain = (rng.uniform(*self.strength) * rain * density)[..., None]
+        scene = image + mist * (grey - image)
+        return scene * (1 - np.minimum(rng.uniform(*self.hide) * rain, 1)) + grey * rain
 
 
 @dataclass(frozen=True)
 class Haze(Degradation):
-    """Scattering, ``J t + A (1 - t)`` with ``t = exp(-beta d)``; ranges of RESIDE (Li et al., TIP 2019)."""
-    beta: Range = (0.5, 1.5)
+    """Scattering, ``J t + A (1 - t)`` with ``t = exp(-beta d)``; ranges of RESIDE (Li et al., TIP 2019).
+
+    The depth d is made up from the image: the ground, a plane that rises in a mostly upward direction, and regions of
+    similar colour, each at a distance of its own. A crop gets a part of a larger scene's depth."""
+    beta: Range = (0.1, 1.8)
     airlight: Range = (0.7, 1.0)
-    tint: float = 0.03  # largest deviation of a channel of the airlight
+    tint: float = 0.03  # largest excess of the airlight's red over its green, and of its green over its blue
+    scene: Range = (256, 640)  # longer side of the photograph, where the image is smaller than that
+    regions: Range = (0, 1)  # largest difference in depth between two regions
+    patchy: Range = (0, 0.3)  # by how much the haze is thinner in places
 
     def apply(self, image, rng):
-        t = np.exp(-rng.uniform(*self.beta) * self.depth(image.shape[:2], rng))[..., None]
-        airlight = rng.uniform(*self.airlight) + rng.uniform(-self.tint, self.tint, 3)
+        t = self.transmission(image, rng)[..., None]
+        airlight = rng.uniform(*self.airlight) + rng.uniform(-self.tint, self.tint) * WARM
         return image * t + np.minimum(airlight, 1) * (1 - t)
 
-    def depth(self, shape, rng):
-        """(H, W), about 0 to 2: a plane that rises in a mostly upward direction, and smooth relief."""
-        y, x = np.mgrid[-0.5 : 0.5 : shape[0] * 1j, -0.5 : 0.5 : shape[1] * 1j]
-        up = rng.normal(0, 0.6)
-        ground = 0.5 - y * np.cos(up) + x * np.sin(up)
-        relief = _smooth_noise(shape, 4, rng) + 0.5 * _smooth_noise(shape, 9, rng)
-        near, slope, rough = rng.uniform((0.1, 0.2, 0.1), (0.6, 0.9, 0.5))
-        return np.maximum(near + slope * ground + rough * relief, 0)
+    def transmission(self, image, rng):
+        """t, (H, W)."""
+        density = 1 - rng.uniform(*self.patchy) * _smooth_noise(image.shape[:2], 150, rng)
+        return np.exp(-rng.uniform(*self.beta) * density * self.depth(image, rng))
+
+    def depth(self, image, rng):
+        """(H, W), about 0 to 3."""
+        size = np.array(image.shape[:2])
+        scene = max(rng.uniform(*self.scene), size.max())
+        start, up = rng.uniform(0, scene - size + 1e-6), rng.normal(0, 0.6)
+        y, x = np.ogrid[: size[0], : size[1]]
+        ground = (0.5 - ((start[0] + y) / scene - 0.5) * np.cos(up) + ((start[1] + x) / scene - 0.5) * np.sin(up))
+        near, slope, upright = rng.uniform((0.1, 0.2, 0), (0.6, 1.6, 1))
+        standing, offset = self.by_region(image, ground.astype(np.float32), rng)
+        ground = ground + upright * (standing - ground)
+        return np.maximum(near + slope * ground + rng.uniform(*self.regions) * (offset - 0.3), 0.02)
+
+    def by_region(self, image, ground, rng):
+        """Two (H, W) fields that are even where position and colour are similar, and change where the colour does: the
+        ground below a region, and a random number in [0, 1]. Interpolated between seeds, random pixels, by the inverse
+        of the distance in position and colour (Shepard, 1968)."""
+        from scipy.ndimage import gaussian_filter
+        count = int(np.clip(ground.size / 60**2, 3, 24))
+        places = np.unravel_index(rng.integers(ground.size, size=count), ground.shape)
+        values = np.stack([ground[places], rng.random(count, np.float32)], 1)
+        near = 2 * count / ground.size   # squared: half the seeds' spacing
+        colours = gaussian_filter(image, (1.2, 1.2, 0), truncate=2).transpose(2, 0, 1) / 0.15
+        y, x = np.ogrid[: ground.shape[0], : ground.shape[1]]
+        fields, total = np.zeros((2, *ground.shape), np.float32), np.zeros(ground.shape, np.float32)
+        for row, column, value in zip(*places, values):
+            distance = near * ((y - row) ** 2 + (x - column) ** 2).astype(np.float32) + 0.1
+            for colour in colours:
+                distance += (colour - colour[row, column]) ** 2
+            weight = 1 / (distance * distance * distance)
+            total += weight
+            fields += weight * value[:, None, None]
+        return fields / total
 
 
 @dataclass(frozen=True)
@@ -111,7 +180,7 @@ class Snow(Degradation):
 
     def apply(self, image, rng):
         white, wind, speed = rng.uniform(0.85, 1), rng.normal(0, 0.5), rng.uniform(*self.speed)
-        clear = 1 - rng.uniform(*self.veil) * _smooth_noise(image.shape[:2], 5, rng)
+        clear = 1 - rng.uniform(*self.veil) * _smooth_noise(image.shape[:2], 80, rng)
         for nearness in np.linspace(0, 1, round(rng.uniform(*self.layers))):
             radius = np.interp(nearness**2, (0, 1), self.radius) * rng.uniform(0.8, 1.25)
             lobes = [(order, rng.uniform(0, 2 * np.pi)) for order in (2, 3)]
@@ -130,6 +199,7 @@ class Raindrop(Degradation):
     gain: Range = (0.9, 1.4)  # brightness of the view
 
     def apply(self, image, rng):
+        from scipy.ndimage import gaussian_filter
         size = np.array(image.shape[:2])
         scene = gaussian_filter(image, (2.5, 2.5, 0), truncate=2)
         result, area = image.copy(), rng.uniform(*self.cover) * size.prod()
@@ -140,6 +210,7 @@ class Raindrop(Degradation):
         return result
 
     def blend_drop(self, result, scene, centre, radius, rng):
+        from scipy.ndimage import gaussian_filter, map_coordinates
         low = np.maximum(centre - 1.6 * radius, 0).astype(int)
         high = np.minimum(centre + 1.6 * radius + 1, result.shape[:2]).astype(int)
         patch = result[low[0] : high[0], low[1] : high[1]]
@@ -158,17 +229,32 @@ class Raindrop(Degradation):
 
 @dataclass(frozen=True)
 class LowLight(Degradation):
-    """A short exposure: ``gain image ** gamma``, photon and read noise, 8 bits. LOL (Wei et al., 2018)."""
-    gamma: Range = (1.0, 1.6)
-    gain: Range = (0.08, 0.3)
-    photons: Range = (200, 2000)  # that a white pixel of full exposure collects
-    read: Range = (0.5, 2)  # std of 255
+    """A short exposure, ``gain image ** gamma`` with a colour cast, noise of the sensor and 8 bits, as LOL (Wei et al.,
+    BMVC 2018). Photon and read noise, then what a camera does to it: smoothing, and less of it in the colours."""
+    gamma: Range = (1.0, 2.4)
+    gain: Range = (0.06, 0.8)  # drawn uniformly in its logarithm
+    photons: Range = (300, 6000)  # that a white pixel of full exposure collects
+    read: Range = (0.3, 2)  # std of 255
+    cast: Range = (0, 0.4)  # std of the logarithm of red over green, as of green over blue: wrong white balance
+    black: Range = (0, 0.01)  # below this the sensor gives 0
+    chroma: Range = (0.3, 1)  # share of the colour noise that is left
+    smooth: Range = (0, 0.6)  # std of the smoothing of the noise, pixels
 
     def apply(self, image, rng):
-        light = rng.uniform(*self.gain) * image ** rng.uniform(*self.gamma)
-        photons = max(rng.uniform(*self.photons), 1)
-        read = rng.uniform(*self.read) * rng.standard_normal(image.shape, np.float32)
-        return np.round(255 * rng.poisson(light * photons) / photons + read) / 255
+        gain, gamma = np.exp(rng.uniform(*np.log(np.maximum(self.gain, 1e-3)))), rng.uniform(*self.gamma)
+        # Mostly along the colours of daylight, from warm to cool, and less between green and magenta.
+        cast = rng.uniform(*self.cast) * (rng.normal() * WARM + 0.25 * rng.standard_normal(3))
+        light = image**gamma * np.float32(gain * np.exp(cast - cast.mean()))
+        read, photons = rng.uniform(*self.read) / 255, max(rng.uniform(*self.photons), 1)
+        noise = np.sqrt(light / photons + read**2) * rng.standard_normal(image.shape, np.float32)
+        noise = self.processed(noise, rng.uniform(*self.chroma), rng.uniform(*self.smooth))
+        return np.round(255 * (light - rng.uniform(*self.black) + noise)) / 255
+
+    def processed(self, noise, chroma, smooth):
+        from scipy.ndimage import gaussian_filter
+        grey = noise.mean(axis=2, keepdims=True)
+        noise = grey + chroma * (noise - grey)
+        return gaussian_filter(noise, (smooth, smooth, 0), truncate=3) if smooth > 0.2 else noise
 
 
 @dataclass(frozen=True)
@@ -205,6 +291,7 @@ class Blur(Degradation):
     noise: float = 1  # std of 255
 
     def apply(self, image, rng):
+        from scipy.signal import fftconvolve
         kernel = self.kernel(rng)
         margin = (len(kernel) // 2,)
         padded = np.pad(image, [margin, margin, (0,)], mode="reflect")
@@ -213,6 +300,7 @@ class Blur(Degradation):
 
     def kernel(self, rng):
         """The point spread function: odd, square, sum 1, its centroid in the middle."""
+        from scipy.ndimage import gaussian_filter
         heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, rng.uniform(0.02, 0.2), 200))
         path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)]) * rng.uniform(0.2, 1.8, 200), axis=1)
         path *= rng.uniform(*self.extent) / np.ptp(path, axis=1).max()
@@ -236,11 +324,17 @@ class Downsample(Degradation):
 
 @dataclass(frozen=True)
 class Noise(Degradation):
-    """White Gaussian noise, std of 255; clipped to [0, 1], as an 8-bit file is."""
-    std: float = 25
+    """White Gaussian noise, std of 255; clipped to [0, 1], as an 8-bit file is. One number is a range of that alone."""
+    std: Range = (25, 25)
+
+    def __post_init__(self):
+        if not np.iterable(self.std):
+            object.__setattr__(self, "std", (self.std, self.std))   # as runs of older versions give it
+        super().__post_init__()
 
     def apply(self, image, rng):
-        return image + self.std / 255 * rng.standard_normal(image.shape, np.float32)
+        noise = rng.standard_normal(image.shape, np.float32)
+        return image + rng.uniform(*self.std) / 255 * noise
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from irbridge.errors import UserError
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data/samples/test"
 NAMES = ["Rain", "Haze", "Snow", "Raindrop", "LowLight", "Inpaint", "Blur", "Downsample", "Noise"]
-BANDS = {"Rain": (11, 15), "Haze": (10, 15), "Snow": (14, 19), "Raindrop": (18, 22), "LowLight": (6, 10),
+BANDS = {"Rain": (13.5, 18.5), "Haze": (12, 16), "Snow": (14, 19), "Raindrop": (18, 22), "LowLight": (6, 10),
          "Inpaint": (16, 21), "Blur": (20, 25), "Downsample": (22, 27), "Noise": (20.1, 21)}
 
 
@@ -53,20 +53,51 @@ def test_psnr_is_that_of_the_imitated_set(name):
     assert low < np.mean(psnr) < high
 
 
+def two_sides(side=96):
+    """Dark red to the left of bright blue, with a little texture."""
+    image = 0.03 * photo(side, side)
+    image[:, : side // 2] += (0.4, 0.1, 0.1)
+    image[:, side // 2 :] += (0.5, 0.6, 0.8)
+    return image
+
+
 def test_haze_obeys_the_scattering_model():
     haze, image = degradations.Haze(), photo(40, 56)
-    black, white = (haze(np.full_like(image, value), rng(3)) for value in (0, 1))
-    t, airlight = white - black, black / (1 - (white - black))
-    assert 0 < t.min() and t.max() < 1 and np.ptp(t, axis=2).max() < 1e-5
+    t = haze.transmission(image, rng(3))[..., None]
+    airlight = (haze(image, rng(3)) - image * t) / (1 - t)
+    assert 0 < t.min() and t.max() < 1 and np.ptp(t) > 0.02
     assert np.ptp(airlight, axis=(0, 1)).max() < 1e-4 and airlight.min() > 0.6
-    assert np.allclose(haze(image, rng(3)), image * t + airlight * (1 - t), atol=1e-5)
-    assert t[:5].mean() < t[-5:].mean()
+
+
+def test_haze_is_thicker_farther_up():
+    haze, image = degradations.Haze(patchy=(0, 0), regions=(0, 0)), photo(200, 200)
+    rises = [np.diff([haze.transmission(image, rng(k))[rows].mean() for rows in (slice(20), slice(-20, None))])[0]
+             for k in range(40)]
+    assert np.mean(np.array(rises) > 0) > 0.8
+
+
+def test_depth_changes_where_the_picture_does():
+    haze, image, jumps = degradations.Haze(regions=(1, 1)), two_sides(), []
+    for seed in range(20):
+        steps = np.abs(np.diff(haze.depth(image, rng(seed)), axis=1)).mean(axis=0)
+        jumps.append((steps[45:50].max(), np.delete(steps, np.s_[43:52]).max()))
+    at_the_edge, elsewhere = np.mean(jumps, axis=0)
+    assert at_the_edge > 3 * elsewhere
+
+
+def test_a_crop_sees_a_part_of_the_scene_s_depth():
+    haze, image = degradations.Haze(regions=(0, 0)), np.full((480, 480, 3), 0.5, np.float32)
+    spans = [np.mean([np.ptp(haze.depth(image[:side, :side], rng(k))) for k in range(20)]) for side in (60, 480)]
+    assert spans[0] < spans[1] / 3
 
 
 def test_noise_has_the_stated_std():
     grey = np.full((256, 256, 3), 0.5, np.float32)
     error = 255 * (degradations.Noise(std=25)(grey, rng()) - grey)
     assert abs(error.std() - 25) < 0.2 and abs(error.mean()) < 0.2
+    assert degradations.Noise(25) == degradations.Noise()
+    stds = [255 * (degradations.Noise((5, 15))(grey, rng(k)) - grey).std() for k in range(20)]
+    assert 4.9 < min(stds) < 8 and 12 < max(stds) < 15.1
 
 
 @pytest.mark.parametrize("side", [64, 200])
@@ -79,15 +110,44 @@ def test_inpaint_fills_its_holes_and_nothing_else(side):
         assert np.array_equal(out[~holes], image[~holes])
 
 
+PLAIN = {"gamma": (1, 1), "cast": (0, 0), "black": (0, 0), "chroma": (1, 1), "smooth": (0, 0)}
+
+
 def test_low_light_darkens_and_is_noisier_with_fewer_photons():
     grey = np.full((128, 128, 3), 0.6, np.float32)
-    fixed = {"gamma": (1, 1), "gain": (0.2, 0.2), "read": (0, 0)}
     for photons in (200, 2000):
-        out = degradations.LowLight(photons=(photons, photons), **fixed)(grey, rng())
+        low = degradations.LowLight(**PLAIN, gain=(0.2, 0.2), read=(0, 0), photons=(photons, photons))
+        out = low(grey, rng())
         assert abs(out.mean() - 0.12) < 0.002
         # Poisson: variance over mean is 1 / photons; rounding to 8 bits adds 1/12 of a squared level.
         assert abs(out.var() / (0.12 / photons + 1 / 12 / 255**2) - 1) < 0.05
         assert np.allclose(255 * out, np.round(255 * out), atol=1e-3)
+
+
+def test_low_light_changes_the_white_balance():
+    grey, options = np.full((64, 64, 3), 0.5, np.float32), PLAIN | {"gain": (0.5, 0.5)}
+    plain, cast = (np.log([degradations.LowLight(**options | {"cast": (c, c)})(grey, rng(k)).mean(axis=(0, 1))
+                           for k in range(60)]) for c in (0, 0.3))
+    assert np.ptp(plain, axis=1).max() < 0.02
+    cast -= cast.mean(axis=1, keepdims=True)
+    assert 0.2 < (cast[:, 0] - cast[:, 1]).std() < 0.4 and abs(cast[:, 0].mean()) < 0.1
+    assert np.corrcoef(cast[:, 0], cast[:, 2])[0, 1] < -0.8   # warm or cool, rarely green
+
+
+def test_the_camera_takes_noise_out_of_the_colours_and_smooths_it():
+    grey, options = np.full((64, 64, 3), 0.5, np.float32), PLAIN | {"gain": (0.5, 0.5), "photons": (100, 100)}
+
+    def noise(**changes):
+        out = degradations.LowLight(**options | changes)(grey, rng())
+        return (out - out.mean(axis=2, keepdims=True)).std(), np.diff(out, axis=0).std()
+    (colour, rough), (less, _), (_, smoother) = noise(), noise(chroma=(0.3, 0.3)), noise(smooth=(0.6, 0.6))
+    assert 0.25 < less / colour < 0.35 and smoother < rough / 2
+
+
+def test_a_black_level_takes_dark_pixels_to_zero():
+    dark = np.full((32, 32, 3), 0.05, np.float32)
+    low = degradations.LowLight(**PLAIN | {"black": (0.02, 0.02)}, gain=(0.1, 0.1), read=(0, 0), photons=(1e9, 1e9))
+    assert low(dark, rng()).max() == 0 and low(10 * dark, rng()).min() > 0
 
 
 def test_weather_only_brightens_what_it_covers():
@@ -97,7 +157,47 @@ def test_weather_only_brightens_what_it_covers():
         assert out.max() > 0.3 and np.median(out) < out.max() / 2
         assert np.ptp(out, axis=2).max() < 1e-6
     image = photo(96, 96)
-    assert (degradations.Rain()(image, rng(4)) >= image - 1e-6).all()
+    assert (degradations.Rain(hide=(0, 0), grey=(1, 1))(image, rng(4)) >= image - 1e-6).all()
+
+
+def test_rain_hides_the_scene_or_adds_to_it():
+    white = np.ones((96, 96, 3), np.float32)
+    heavy = {"cover": (0.4, 0.4), "layers": (4, 4), "veil": (0, 0), "grey": (0.7, 0.7)}
+    added, hiding = (degradations.Rain(**heavy, hide=(h, h))(white, rng()) for h in (0, 1))
+    assert added.min() == 1 and 0.65 < hiding.min() < 0.9
+
+
+def coherence(rain):
+    """Of the structure tensor: 1 for a single direction, 0 for none."""
+    y, x = np.gradient(rain)
+    return abs(((x + 1j * y) ** 2).sum()) / (x**2 + y**2).sum()
+
+
+def test_rain_falls_in_one_direction_or_in_several():
+    black = np.zeros((160, 160, 3), np.float32)
+    options = {"layers": (4, 4), "length": (60, 60), "width": (1, 1), "spread": 0, "veil": (0, 0), "cover": (0.1, 0.3)}
+    one, several = ([coherence(degradations.Rain(**options, winds=(n, n))(black, rng(k))[..., 0]) for k in range(20)]
+                    for n in (1, 3))
+    assert min(one) > 0.75 and np.mean(several) < np.mean(one) - 0.15
+
+
+def psnr(clean, degraded):
+    return -10 * np.log10(max(np.mean((clean - degraded) ** 2), 1e-9))
+
+
+@pytest.mark.parametrize("name, parameters", [
+    ("Rain", {"cover": (0, 0.01), "veil": (0, 0.02)}), ("Haze", {"beta": (0, 0.1)}),
+    ("LowLight", {"gain": (0.98, 1), "gamma": (1, 1.02), "cast": (0, 0.02), "photons": (6000, 6000)})])
+def test_the_light_end_is_nearly_clean(name, parameters):
+    image = SyntheticPairs(SAMPLES, build("Noise"), size=128)[3].clean
+    assert np.mean([psnr(image, build(name, **parameters)(image, rng(k))) for k in range(10)]) > 30
+
+
+@pytest.mark.parametrize("name, lightest, heaviest", [("Rain", 27, 11), ("Haze", 23, 9), ("LowLight", 11, 7)])
+def test_strengths_differ_between_images(name, lightest, heaviest):
+    image = SyntheticPairs(SAMPLES, build("Noise"), size=128)[3].clean
+    strengths = [psnr(image, build(name)(image, rng(k))) for k in range(60)]
+    assert max(strengths) > lightest and min(strengths) < heaviest
 
 
 def test_density_follows_area():
@@ -132,7 +232,7 @@ def test_downsample_removes_what_the_small_image_cannot_hold():
 
 
 @pytest.mark.parametrize("name, parameters", [
-    ("Noise", {"std": -1}), ("Noise", {"std": "much"}), ("Noise", {"std": [1, 2]}), ("Rain", {"cover": 0.2}),
+    ("Noise", {"std": -1}), ("Noise", {"std": "much"}), ("Noise", {"std": [2, 1]}), ("Rain", {"cover": 0.2}),
     ("Rain", {"cover": [0.3, 0.1]}), ("Haze", {"beta": [1, 2, 3]}), ("Haze", {"beta": [float("nan"), 1]}),
     ("Snow", {"radius": None})])
 def test_refuses_bad_parameters(name, parameters):
