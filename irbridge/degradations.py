@@ -7,8 +7,9 @@ crop shows the same weather as its photograph. A pair of numbers is the range th
 from dataclasses import dataclass, fields
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from irbridge import masks
 from irbridge.errors import UserError
 
 Range = tuple[float, float]
@@ -17,10 +18,14 @@ WARM = np.array([1, 0, -1], np.float32)   # what light gains in red, green and b
 
 
 class Degradation:
-    """Checks the parameters, and clips what ``apply(image, rng)`` gives to [0, 1]."""
+    """Checks the parameters, and clips what ``apply(image, rng)`` gives to [0, 1]. ``masked`` is true of one that has
+    ``mask(shape, rng)`` and ``fill_in(image, mask)``."""
+    masked = False
 
     def __post_init__(self):
         for field in fields(self):
+            if field.type not in (Range, float):
+                continue
             value = getattr(self, field.name)
             numbers = np.atleast_1d(np.array(list(value) if np.iterable(value) else value))
             size = 2 if field.type == Range else 1
@@ -74,6 +79,24 @@ def _smooth_noise(shape, cell: float, rng: np.random.Generator) -> np.ndarray:
     field = Image.fromarray(numbers).resize(shape[::-1], BICUBIC, box=(*start, *np.minimum(start + extent,
                                                                                          numbers.shape[::-1])))
     return np.clip(np.asarray(field), 0, 1)
+
+
+def _squares(centres, reaches, margin: int, size) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels (m, 2) of squares about centres (n, 2), and which square (m,) each is of. Pixels that lie more than
+    ``margin`` outside the image are left out."""
+    sides = 2 * reaches + 1
+    of = np.repeat(np.arange(len(sides)), sides**2)
+    within = np.arange(len(of)) - np.repeat(np.cumsum(sides**2) - sides**2, sides**2)
+    places = centres[of] - reaches[of, None] + np.stack([within // sides[of], within % sides[of]], 1)
+    inside = ((places >= -margin) & (places < size + margin)).all(axis=1)
+    return of[inside], places[inside]
+
+
+def _reduced(image: np.ndarray, factor: int) -> np.ndarray:
+    """The image smaller by ``factor``, each pixel the mean of those it replaces."""
+    small = [max(1, side // factor) for side in image.shape[1::-1]]
+    channels = (Image.fromarray(channel) for channel in np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return np.dstack([channel.resize(small, Image.Resampling.BOX) for channel in channels])
 
 
 @dataclass(frozen=True)
@@ -171,60 +194,103 @@ class Haze(Degradation):
 
 @dataclass(frozen=True)
 class Snow(Degradation):
-    """Flakes in layers, from far to near, under a thin veil; as Snow100K (Liu et al., TIP 2018)."""
-    layers: Range = (4, 7)
-    cover: Range = (0.005, 0.06)  # flake area per layer over the image's area
-    radius: Range = (0.6, 5)  # of the farthest and of the nearest flakes
-    speed: Range = (0, 2.5)  # travel during the exposure, in radii
-    veil: Range = (0, 0.2)  # opacity where it is densest
+    """Flakes in layers under a thin veil: far ones small, sharp and many, near ones large, out of focus and smeared by
+    their motion; as Snow100K (Liu et al., TIP 2018), whose parts S, M and L end at three distances."""
+    layers: Range = (3, 7)
+    cover: Range = (0, 0.08)  # flake area per layer over the image's area, one draw an image
+    radius: Range = (0.5, 8)  # of the farthest and of the nearest flakes
+    speed: Range = (0, 3)  # travel during the exposure, in radii
+    veil: Range = (0, 0.25)  # opacity where it is densest
+    nearest: Range = (0.3, 1)  # where the layers end: at 0 all are far, at 1 the last has the largest radius
+    white: Range = (0.8, 1)  # brightness of flakes and veil
 
     def apply(self, image, rng):
-        white, wind, speed = rng.uniform(0.85, 1), rng.normal(0, 0.5), rng.uniform(*self.speed)
+        white, wind, speed = rng.uniform(*self.white), rng.normal(0, 0.5), rng.uniform(*self.speed)
         clear = 1 - rng.uniform(*self.veil) * _smooth_noise(image.shape[:2], 80, rng)
-        for nearness in np.linspace(0, 1, round(rng.uniform(*self.layers))):
+        cover, nearest = rng.uniform(*self.cover), rng.uniform(*self.nearest)
+        for nearness in nearest * np.linspace(0, 1, round(rng.uniform(*self.layers))):
             radius = np.interp(nearness**2, (0, 1), self.radius) * rng.uniform(0.8, 1.25)
             lobes = [(order, rng.uniform(0, 2 * np.pi)) for order in (2, 3)]
-            flake = _particle(radius, speed * radius, rng.normal(wind, 0.2), 4 - 1.5 * nearness, lobes)
-            opacity = 1.2 * _scatter(clear.shape, flake, rng.uniform(*self.cover), rng)
-            clear = clear * (1 - np.minimum(opacity, 0.95))
+            flake = _particle(radius, speed * radius, rng.normal(wind, 0.2), 4 - 2.5 * nearness, lobes)
+            opacity = _scatter(clear.shape, flake, cover * rng.uniform(0.3, 1.2), rng)
+            clear = clear * (1 - np.minimum((1.3 - 0.5 * nearness) * opacity, 0.95))
         return image * clear[..., None] + white * (1 - clear[..., None])
 
 
 @dataclass(frozen=True)
 class Raindrop(Degradation):
-    """Drops on the pane: each a flipped, shrunk, defocused view; as RainDrop (Qian et al., CVPR 2018)."""
-    cover: Range = (0.1, 0.55)  # summed drop area over the image's area
-    radius: Range = (5, 22)
-    shrink: Range = (3, 6)  # width of the view over that of the drop
-    gain: Range = (0.9, 1.4)  # brightness of the view
+    """Drops on the pane, as RainDrop (Qian et al., CVPR 2018). Each is a lens, through which the scene is seen upside
+    down, much smaller, brighter below, where the sky is, and darker at the rim. The camera looks at the scene, so that
+    all drops of a photograph are out of focus by the same amount: from sharp ones to faint bright discs."""
+    cover: Range = (0.03, 0.45)  # summed drop area over the image's area
+    radius: Range = (4, 30)  # drops of an image are about as large as each other, within a factor of two
+    shrink: Range = (3, 10)  # width of the view over that of the drop
+    gain: Range = (0.85, 1.4)  # brightness of the view
+    defocus: Range = (0, 1.5)  # radius of the disc that a point of the pane becomes, over that of a usual drop
+    sky: Range = (0, 0.5)  # light of the sky in the view, which the picture need not show
+    shade: Range = (0, 0.5)  # by how much the view is darker at its top and brighter at its bottom
+    rim: Range = (0, 0.8)  # by how much the rim is darker
+    glint: Range = (0, 1)  # brightness of the sun's reflection, a spot
 
     def apply(self, image, rng):
-        from scipy.ndimage import gaussian_filter
+        from scipy.signal import fftconvolve
         size = np.array(image.shape[:2])
-        scene = gaussian_filter(image, (2.5, 2.5, 0), truncate=2)
-        result, area = image.copy(), rng.uniform(*self.cover) * size.prod()
-        while area > 0:
-            radius = max(min(rng.uniform(*self.radius), size.min() / 3), 1)
-            area -= np.pi * radius**2
-            self.blend_drop(result, scene, rng.uniform(0, size), radius, rng)
-        return result
+        usual = np.exp(rng.uniform(*np.log(np.maximum(self.radius, 0.5))))
+        aperture = rng.uniform(*self.defocus) * usual
+        margin = int(np.ceil(aperture))
+        blur = np.clip(aperture + 0.5 - np.hypot(*_axes(margin, 0)), 0, 1)
+        centres, radii = self.drops(size + 2 * margin, usual, rng)
+        drops = self.layer(image, centres - margin, radii, margin, rng)
+        drops = fftconvolve(drops, blur[..., None] / blur.sum(), mode="valid", axes=(0, 1))
+        return image * (1 - np.clip(drops[..., 3:], 0, 1)) + drops[..., :3]
 
-    def blend_drop(self, result, scene, centre, radius, rng):
-        from scipy.ndimage import gaussian_filter, map_coordinates
-        low = np.maximum(centre - 1.6 * radius, 0).astype(int)
-        high = np.minimum(centre + 1.6 * radius + 1, result.shape[:2]).astype(int)
-        patch = result[low[0] : high[0], low[1] : high[1]]
-        y, x = np.mgrid[low[0] : high[0], low[1] : high[1]] - centre[:, None, None]
-        stretch, phase = rng.uniform(0.8, 1.2), rng.uniform(0, 2 * np.pi)
-        dents = rng.uniform(0, 0.15) * np.cos(3 * np.arctan2(y, x) + phase)
-        distance = np.hypot(y / stretch, x * stretch) / radius * (1 + dents)
-        alpha = np.clip((1.15 - distance) / 0.4, 0, 1)[..., None]
-        # A lens: the view is upside down, and compressed more towards the rim.
-        bend = -rng.uniform(*self.shrink) * (1 + distance**2)
-        places = centre[:, None, None] + bend * np.stack([y, x])
-        view = np.dstack([map_coordinates(scene[..., c], places, order=1, mode="mirror") for c in range(3)])
-        view = np.minimum(rng.uniform(*self.gain) * gaussian_filter(view, (radius / 5, radius / 5, 0)), 1)
-        patch += alpha**2 * (3 - 2 * alpha) * (view - patch)
+    def drops(self, size, usual, rng):
+        """Centres (n, 2) and radii of drops of about a ``usual`` radius. A third lie at another's edge, and merge."""
+        area = rng.uniform(*self.cover) * size.prod()
+        count = max(rng.poisson(area / (np.pi * usual**2)), 1)
+        radii = np.clip(usual * np.exp(rng.normal(0, 0.35, count) - 0.12), *self.radius)
+        centres, angles = rng.uniform(0, size, (count, 2)), rng.uniform(0, 2 * np.pi, count)
+        beside = np.roll(centres + np.stack([np.sin(angles), np.cos(angles)], 1) * radii[:, None], 1, axis=0)
+        centres = np.where(rng.random((count, 1)) < 0.33, beside, centres)
+        centres[0] = rng.uniform(0.25, 0.75, 2) * size   # so that no image is left whole
+        return centres, radii
+
+    def layer(self, image, centres, radii, margin, rng):
+        """The sharp drops alone, (H + 2 margin, W + 2 margin, 4): colour times opacity, and opacity."""
+        from scipy.ndimage import map_coordinates
+        size = np.array(image.shape[:2])
+        drops = np.zeros((*(size + 2 * margin), 4), np.float32)
+        drop, place = _squares(np.round(centres).astype(int), np.ceil(1.5 * radii).astype(int), margin, size)
+        offset = ((place - centres[drop]) / radii[drop, None]).astype(np.float32)
+        distance, edge = self.outline(offset, drop, radii, rng)
+        opacity = np.clip((1 - distance) * edge + 0.5, 0, 1)
+        order = np.argsort(opacity, kind="stable")   # where drops overlap, the most opaque is seen
+        order = order[opacity[order] > 0]
+        drop, place, offset, distance, opacity = (v[order] for v in (drop, place, offset, distance, opacity))
+        # A lens: upside down, and compressed more towards the rim; the scene in it is too small to be sharp.
+        shrink = rng.uniform(*self.shrink, len(radii))[drop, None]
+        seen = centres[drop] - shrink * (radii[drop] * (1 + distance**2))[:, None] * offset
+        small = _reduced(image, 4)
+        seen = ((seen + 0.5) / size * small.shape[:2] - 0.5).T
+        view = np.stack([map_coordinates(small[..., c], seen, order=1, mode="mirror") for c in range(3)], 1)
+        gain = rng.uniform(*self.gain, len(radii))[drop] * (1 + rng.uniform(*self.shade) * offset[:, 0])
+        gain *= 1 - rng.uniform(*self.rim) * np.clip(distance, 0, 1) ** 4
+        view = gain[:, None] * (view + rng.uniform(*self.sky) * (0.9 - view))
+        sun, spot = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.1, 0.2)
+        glint = rng.uniform(*self.glint) * 0.5 ** (((offset - sun) ** 2).sum(1) / spot**2)
+        view = np.clip(view, 0, 1) + glint[:, None]   # above 1, so that it is a bright disc when out of focus
+        drops[place[:, 0] + margin, place[:, 1] + margin] = np.column_stack([view * opacity[:, None], opacity])
+        return drops
+
+    def outline(self, offset, drop, radii, rng):
+        """The distance from a drop's centre, 1 at its edge, for offsets in radii; and the edge's sharpness per radius.
+        Drops are dented, and stretched mostly downwards."""
+        stretch = np.exp(rng.normal(0.05, 0.15, len(radii)))[drop]
+        angle = np.arctan2(offset[:, 0], offset[:, 1])
+        dents = sum((rng.normal(0, 0.2 / order, len(radii))[drop] * np.cos(order * angle + phase)
+                     for order, phase in zip((2, 3, 4), rng.uniform(0, 2 * np.pi, (3, len(radii)))[:, drop])))
+        distance = np.hypot(offset[:, 0] / stretch, offset[:, 1] * stretch) * (1 + np.clip(dents, -0.3, 0.5))
+        return distance.astype(np.float32), np.minimum(radii, 1 + 0.3 * radii)[drop]
 
 
 @dataclass(frozen=True)
@@ -259,29 +325,30 @@ class LowLight(Degradation):
 
 @dataclass(frozen=True)
 class Inpaint(Degradation):
-    """Free-form holes of random-walk brush strokes (Yu et al., ICCV 2019), filled with a constant."""
-    masked: Range = (0.1, 0.4)  # fraction of the image, exceeded by less than one round of strokes
-    width: Range = (3, 24)  # of the brush
+    """Holes filled with a constant. Each image gets one of the ``kinds`` of :mod:`irbridge.masks`, those that are drawn as
+    marks more often than half images, frames, lines and lattices."""
+    masked: Range = (0.02, 0.5)  # fraction of the image, exceeded by less than one round of marks
+    width: Range = (3, 24)  # of the strokes of kind brush
     fill: float = 0.5
+    kinds: tuple[str, ...] = tuple(masks.KINDS)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not np.iterable(self.kinds) or not set(self.kinds) or not set(self.kinds) <= set(masks.KINDS):
+            raise UserError(f"Inpaint got kinds={self.kinds}; give a list of some of {', '.join(masks.KINDS)}.")
 
     def apply(self, image, rng):
-        return np.where(self.mask(image.shape[:2], rng)[..., None], np.float32(self.fill), image)
+        return self.fill_in(image, self.mask(image.shape[:2], rng))
 
-    def mask(self, shape, rng):
-        canvas, target = Image.new("L", shape[::-1]), 255 * min(rng.uniform(*self.masked), 0.95)
-        while np.asarray(canvas).mean() < target:
-            for _ in range(1 + shape[0] * shape[1] // 2**16):
-                self.stroke(ImageDraw.Draw(canvas), shape, rng)
-        return np.asarray(canvas) > 0
+    def mask(self, shape, rng) -> np.ndarray:
+        """bool (H, W), True in the holes."""
+        weights = np.array([masks.WEIGHTS[kind] for kind in self.kinds])
+        kind, share = str(rng.choice(list(self.kinds), p=weights / weights.sum())), rng.uniform(*self.masked)
+        options = {"width": self.width} if kind == "brush" else {}
+        return masks.KINDS[kind](shape, share, rng, **options)
 
-    def stroke(self, draw, shape, rng):
-        width, steps = max(1, min(rng.uniform(*self.width), min(shape) / 8)), rng.integers(2, 6)
-        headings = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.8, steps))
-        moves = np.stack([np.cos(headings), np.sin(headings)], 1) * width * rng.uniform(0.5, 2, (steps, 1))
-        points = rng.uniform(0, shape[::-1]) + np.cumsum(moves, 0)
-        draw.line(points.ravel().tolist(), fill=255, width=round(width), joint="curve")
-        for x, y in (points[0], points[-1]):
-            draw.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=255)
+    def fill_in(self, image, mask):
+        return np.where(mask[..., None], np.float32(self.fill), image)
 
 
 @dataclass(frozen=True)

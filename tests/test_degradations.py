@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irbridge import degradations
+from irbridge import degradations, masks
 from irbridge.data import SyntheticPairs
 from irbridge.errors import UserError
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data/samples/test"
 NAMES = ["Rain", "Haze", "Snow", "Raindrop", "LowLight", "Inpaint", "Blur", "Downsample", "Noise"]
-BANDS = {"Rain": (13.5, 18.5), "Haze": (12, 16), "Snow": (14, 19), "Raindrop": (18, 22), "LowLight": (6, 10),
+BANDS = {"Rain": (13.5, 18.5), "Haze": (12, 16), "Snow": (16.5, 19.5), "Raindrop": (19.5, 23), "LowLight": (7, 10),
          "Inpaint": (16, 21), "Blur": (20, 25), "Downsample": (22, 27), "Noise": (20.1, 21)}
 
 
@@ -102,12 +102,31 @@ def test_noise_has_the_stated_std():
 
 @pytest.mark.parametrize("side", [64, 200])
 def test_inpaint_fills_its_holes_and_nothing_else(side):
-    image = photo(side, side) * 0.4
-    for seed in range(20):
-        out = degradations.Inpaint(fill=0.5)(image, rng(seed))
+    image, inpaint = photo(side, side) * 0.4, degradations.Inpaint(fill=0.5)
+    for seed in range(40):
+        out = inpaint(image, rng(seed))
         holes = (out == 0.5).all(axis=2)
-        assert 0.1 <= holes.mean() < 0.5
+        assert np.array_equal(holes, inpaint.mask((side, side), rng(seed))) and holes.any()
         assert np.array_equal(out[~holes], image[~holes])
+        assert np.array_equal(out, inpaint.fill_in(image, holes))
+
+
+def test_only_inpaint_has_a_mask():
+    assert degradations.Inpaint().masked and not any(build(name).masked for name in NAMES if name != "Inpaint")
+
+
+def test_inpaint_draws_every_kind_that_it_is_given_and_no_other(monkeypatch):
+    drawn = []
+    for kind in masks.KINDS:
+        monkeypatch.setitem(masks.KINDS, kind, lambda shape, share, rng, width=None, kind=kind: drawn.append(kind))
+    for seed in range(300):
+        degradations.Inpaint().mask((9, 9), rng(seed))
+    often = {kind: drawn.count(kind) for kind in masks.KINDS}
+    assert min(often.values()) > 3 and often["brush"] > often["lattice"]
+    drawn.clear()
+    for seed in range(30):
+        degradations.Inpaint(kinds=["lines", "text"]).mask((9, 9), rng(seed))
+    assert set(drawn) == {"lines", "text"}
 
 
 PLAIN = {"gamma": (1, 1), "cast": (0, 0), "black": (0, 0), "chroma": (1, 1), "smooth": (0, 0)}
@@ -186,14 +205,16 @@ def psnr(clean, degraded):
 
 
 @pytest.mark.parametrize("name, parameters", [
-    ("Rain", {"cover": (0, 0.01), "veil": (0, 0.02)}), ("Haze", {"beta": (0, 0.1)}),
+    ("Rain", {"cover": (0, 0.01), "veil": (0, 0.02)}), ("Snow", {"cover": (0, 0.001), "veil": (0, 0.02)}),
+    ("Raindrop", {"cover": (0, 0), "radius": (3, 5)}), ("Inpaint", {"masked": (0, 0.001), "kinds": ["thin"]}), ("Haze", {"beta": (0, 0.1)}),
     ("LowLight", {"gain": (0.98, 1), "gamma": (1, 1.02), "cast": (0, 0.02), "photons": (6000, 6000)})])
 def test_the_light_end_is_nearly_clean(name, parameters):
     image = SyntheticPairs(SAMPLES, build("Noise"), size=128)[3].clean
     assert np.mean([psnr(image, build(name, **parameters)(image, rng(k))) for k in range(10)]) > 30
 
 
-@pytest.mark.parametrize("name, lightest, heaviest", [("Rain", 27, 11), ("Haze", 23, 9), ("LowLight", 11, 7)])
+@pytest.mark.parametrize("name, lightest, heaviest", [
+    ("Rain", 27, 11), ("Haze", 23, 9), ("LowLight", 11, 7), ("Snow", 25, 15), ("Raindrop", 27, 17), ("Inpaint", 27, 13)])
 def test_strengths_differ_between_images(name, lightest, heaviest):
     image = SyntheticPairs(SAMPLES, build("Noise"), size=128)[3].clean
     strengths = [psnr(image, build(name)(image, rng(k))) for k in range(60)]
@@ -201,10 +222,20 @@ def test_strengths_differ_between_images(name, lightest, heaviest):
 
 
 def test_density_follows_area():
-    snow = degradations.Snow(veil=(0, 0), layers=(5, 5))
+    snow = degradations.Snow(veil=(0, 0), layers=(5, 5), cover=(0.04, 0.04), nearest=(1, 1))
     means = [np.mean([snow(np.zeros((side, side, 3), np.float32), rng([side, k])).mean() for k in range(30)])
              for side in (64, 256)]
     assert abs(means[0] / means[1] - 1) < 0.15
+
+
+def test_near_flakes_are_larger_than_far_ones():
+    black, options = np.zeros((256, 256, 3), np.float32), {"layers": (1, 1), "veil": (0, 0), "speed": (0, 0)}
+
+    def correlation(radius):
+        """Of pixels 4 apart."""
+        snow = degradations.Snow(**options, radius=(radius, radius), cover=(0.03, 0.03))(black, rng())[..., 0]
+        return np.corrcoef(snow[4:].ravel(), snow[:-4].ravel())[0, 1]
+    assert correlation(0.6) < 0.1 and correlation(6) > 0.5
 
 
 def test_blur_conserves_light_and_does_not_shift():
@@ -219,8 +250,38 @@ def test_blur_conserves_light_and_does_not_shift():
 
 def test_raindrops_leave_most_of_the_pane_alone():
     image = photo(128, 128)
-    same = (degradations.Raindrop(cover=(0.2, 0.2))(image, rng()) == image).all(axis=2).mean()
+    same = (degradations.Raindrop(cover=(0.2, 0.2), defocus=(0, 0))(image, rng()) == image).all(axis=2).mean()
     assert 0.5 < same < 0.95
+
+
+def test_the_pane_has_as_many_drops_as_cover_it():
+    raindrop = degradations.Raindrop(cover=(0.3, 0.3))
+    counts, areas = zip(*[(len(radii), np.pi * (radii**2).sum()) for _, radii in
+                          (raindrop.drops(np.array([480, 720]), 12, rng(k)) for k in range(40))])
+    assert 180 < np.mean(counts) < 280 and 0.25 < np.mean(areas) / 480 / 720 < 0.35
+    sizes = raindrop.drops(np.array([480, 720]), 12, rng())[1]
+    assert sizes.max() > 2 * sizes.min()
+    assert len(degradations.Raindrop(cover=(0, 0)).drops(np.array([64, 64]), 12, rng())[1]) == 1
+
+
+def test_a_drop_shows_the_scene_upside_down():
+    """Many sharp drops on a picture that is bright above: in a drop the brighter side is below."""
+    image = np.repeat(np.linspace(1, 0, 200, dtype=np.float32), 200 * 3).reshape(200, 200, 3)
+    plain = {"gain": (1, 1), "sky": (0, 0), "shade": (0, 0), "rim": (0, 0), "glint": (0, 0), "defocus": (0, 0)}
+    out = degradations.Raindrop(**plain, cover=(0.2, 0.2), radius=(12, 12))(image, rng())[..., 0]
+    inside = np.abs(out - image[..., 0]) > 0.02
+    steps = np.diff(out, axis=0)[inside[1:] & inside[:-1]]
+    assert np.diff(image[..., 0], axis=0).max() < 0 and np.median(steps) > 0.01
+
+
+def test_drops_out_of_focus_are_soft_and_faint():
+    image = np.zeros((160, 160, 3), np.float32)
+    options = {"sky": (1, 1), "rim": (0, 0), "shade": (0, 0), "glint": (0, 0), "gain": (1, 1), "cover": (0.05, 0.05),
+               "radius": (8, 8)}
+    sharp, soft = (degradations.Raindrop(**options, defocus=(d, d))(image, rng(3)) for d in (0, 1.5))
+    assert sharp.max() > 0.85 and soft.max() < 0.75
+    assert np.abs(np.diff(soft, axis=0)).max() < 0.3 < np.abs(np.diff(sharp, axis=0)).max()
+    assert (soft > 0.02).mean() > 1.5 * (sharp > 0.02).mean()
 
 
 def test_downsample_removes_what_the_small_image_cannot_hold():
@@ -234,10 +295,27 @@ def test_downsample_removes_what_the_small_image_cannot_hold():
 @pytest.mark.parametrize("name, parameters", [
     ("Noise", {"std": -1}), ("Noise", {"std": "much"}), ("Noise", {"std": [2, 1]}), ("Rain", {"cover": 0.2}),
     ("Rain", {"cover": [0.3, 0.1]}), ("Haze", {"beta": [1, 2, 3]}), ("Haze", {"beta": [float("nan"), 1]}),
-    ("Snow", {"radius": None})])
+    ("Snow", {"radius": None}), ("Inpaint", {"kinds": ["holes"]}), ("Inpaint", {"kinds": []}), ("Inpaint", {"kinds": 1}),
+    ("Inpaint", {"kinds": "brush"})])
 def test_refuses_bad_parameters(name, parameters):
     with pytest.raises(UserError, match=f"{name} got {next(iter(parameters))}="):
         build(name, **parameters)
+
+
+RELEASED = {   # as the configs of the first adapters have them
+    "Rain": {"layers": [2.0, 5.0], "cover": [0.04, 0.24], "length": [12.0, 60.0], "width": [0.5, 1.1],
+             "strength": [0.4, 0.95], "angle": 30.0, "spread": 8.0},
+    "Haze": {"beta": [0.5, 1.5], "airlight": [0.7, 1.0], "tint": 0.03},
+    "Snow": {"layers": [4.0, 7.0], "cover": [0.005, 0.06], "radius": [0.6, 5.0], "speed": [0.0, 2.5], "veil": [0.0, 0.2]},
+    "Raindrop": {"cover": [0.1, 0.55], "radius": [5.0, 22.0], "shrink": [3.0, 6.0], "gain": [0.9, 1.4]},
+    "LowLight": {"gamma": [1.0, 1.6], "gain": [0.08, 0.3], "photons": [200.0, 2000.0], "read": [0.5, 2.0]},
+    "Inpaint": {"masked": [0.1, 0.4], "width": [3.0, 24.0], "fill": 0.5}, "Noise": {"std": 25.0}}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_takes_the_parameters_of_released_adapters(name):
+    image = photo(32, 32)
+    assert not np.array_equal(build(name, **RELEASED[name])(image, rng()), image)
 
 
 def test_ranges_may_be_lists():
