@@ -5,6 +5,7 @@ crop shows the same weather as its photograph. A pair of numbers is the range th
 """
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -18,14 +19,13 @@ WARM = np.array([1, 0, -1], np.float32)   # what light gains in red, green and b
 
 
 class Degradation:
-    """Checks the parameters, and clips what ``apply(image, rng)`` gives to [0, 1]. ``masked`` is true of one that has
-    ``mask(shape, rng)`` and ``fill_in(image, mask)``."""
-    masked = False
+    """Checks the parameters, and clips what ``apply(image, rng)`` gives to [0, 1]."""
+    masked = False   # true where there is a mask: of Inpaint, whose parameter of that name is never empty
 
     def __post_init__(self):
         for field in fields(self):
-            if field.type not in (Range, float):
-                continue
+            if field.type == tuple[str, ...]:
+                continue   # names, which their class checks
             value = getattr(self, field.name)
             numbers = np.atleast_1d(np.array(list(value) if np.iterable(value) else value))
             size = 2 if field.type == Range else 1
@@ -75,9 +75,8 @@ def _smooth_noise(shape, cell: float, rng: np.random.Generator) -> np.ndarray:
     """A smooth field, (H, W) in [0, 1]: uniform numbers, one per ``cell`` x ``cell`` pixels, enlarged."""
     extent = np.array(shape[::-1]) / cell
     numbers = rng.random(np.ceil(extent[::-1]).astype(int) + 3, np.float32)
-    start = 1 + rng.uniform(0, 1, 2)
-    field = Image.fromarray(numbers).resize(shape[::-1], BICUBIC, box=(*start, *np.minimum(start + extent,
-                                                                                         numbers.shape[::-1])))
+    start = rng.uniform(1, 2, 2)
+    field = Image.fromarray(numbers).resize(shape[::-1], BICUBIC, box=(*start, *(start + extent)))
     return np.clip(np.asarray(field), 0, 1)
 
 
@@ -97,6 +96,16 @@ def _reduced(image: np.ndarray, factor: int) -> np.ndarray:
     small = [max(1, side // factor) for side in image.shape[1::-1]]
     channels = (Image.fromarray(channel) for channel in np.ascontiguousarray(image.transpose(2, 0, 1)))
     return np.dstack([channel.resize(small, Image.Resampling.BOX) for channel in channels])
+
+
+def _guided(field: np.ndarray, guide: np.ndarray, reach: int = 5) -> np.ndarray:
+    """The field, smoothed, with its edges moved to those of the guide within ``reach`` pixels: the guided filter (He et
+    al., TPAMI 2013). Both (H, W)."""
+    from scipy.ndimage import uniform_filter
+    mean = partial(uniform_filter, size=2 * reach + 1, mode="nearest")
+    middle, level = mean(guide), mean(field)
+    slope = (mean(guide * field) - middle * level) / (mean(guide * guide) - middle**2 + 5e-4)
+    return mean(slope) * guide + mean(level - slope * middle)
 
 
 @dataclass(frozen=True)
@@ -159,27 +168,29 @@ class Haze(Degradation):
         return np.exp(-rng.uniform(*self.beta) * density * self.depth(image, rng))
 
     def depth(self, image, rng):
-        """(H, W), about 0 to 3."""
-        size = np.array(image.shape[:2])
+        """(H, W), about 0 to 3. Made at a quarter of the size, where texture is gone, then fitted to the edges."""
+        small, size = _reduced(image, 4), np.array(image.shape[:2])
         scene = max(rng.uniform(*self.scene), size.max())
         start, up = rng.uniform(0, scene - size + 1e-6), rng.normal(0, 0.6)
-        y, x = np.ogrid[: size[0], : size[1]]
-        ground = (0.5 - ((start[0] + y) / scene - 0.5) * np.cos(up) + ((start[1] + x) / scene - 0.5) * np.sin(up))
-        near, slope, upright = rng.uniform((0.1, 0.2, 0), (0.6, 1.6, 1))
-        standing, offset = self.by_region(image, ground.astype(np.float32), rng)
+        y, x = ((begin + (np.arange(n) + 0.5) / n * side) / scene - 0.5
+                for begin, n, side in zip(start, small.shape, size))
+        ground = np.float32(0.5 - y[:, None] * np.cos(up) + x * np.sin(up))
+        near, slope, upright = rng.uniform((0.05, 0.3, 0), (0.4, 2.0, 1))
+        standing, offset = self.by_region(small, ground, size.prod(), rng)
         ground = ground + upright * (standing - ground)
-        return np.maximum(near + slope * ground + rng.uniform(*self.regions) * (offset - 0.3), 0.02)
+        depth = near + slope * ground + rng.uniform(*self.regions) * (offset - 0.3)
+        depth = np.asarray(Image.fromarray(depth.astype(np.float32)).resize(size[::-1].tolist(), BICUBIC))
+        return np.maximum(_guided(depth, image.mean(axis=2)), 0.02)
 
-    def by_region(self, image, ground, rng):
+    def by_region(self, image, ground, area, rng):
         """Two (H, W) fields that are even where position and colour are similar, and change where the colour does: the
         ground below a region, and a random number in [0, 1]. Interpolated between seeds, random pixels, by the inverse
-        of the distance in position and colour (Shepard, 1968)."""
-        from scipy.ndimage import gaussian_filter
-        count = int(np.clip(ground.size / 60**2, 3, 24))
+        of the distance in position and colour (Shepard, 1968). ``area``: of the photograph, in its pixels."""
+        count = int(np.clip(area / 60**2, 3, 24))
         places = np.unravel_index(rng.integers(ground.size, size=count), ground.shape)
         values = np.stack([ground[places], rng.random(count, np.float32)], 1)
         near = 2 * count / ground.size   # squared: half the seeds' spacing
-        colours = gaussian_filter(image, (1.2, 1.2, 0), truncate=2).transpose(2, 0, 1) / 0.15
+        colours = image.transpose(2, 0, 1) / 0.15
         y, x = np.ogrid[: ground.shape[0], : ground.shape[1]]
         fields, total = np.zeros((2, *ground.shape), np.float32), np.zeros(ground.shape, np.float32)
         for row, column, value in zip(*places, values):

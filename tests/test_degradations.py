@@ -206,7 +206,8 @@ def psnr(clean, degraded):
 
 @pytest.mark.parametrize("name, parameters", [
     ("Rain", {"cover": (0, 0.01), "veil": (0, 0.02)}), ("Snow", {"cover": (0, 0.001), "veil": (0, 0.02)}),
-    ("Raindrop", {"cover": (0, 0), "radius": (3, 5)}), ("Inpaint", {"masked": (0, 0.001), "kinds": ["thin"]}), ("Haze", {"beta": (0, 0.1)}),
+    ("Raindrop", {"cover": (0, 0), "radius": (3, 5)}), ("Inpaint", {"masked": (0, 0.001), "kinds": ["thin"]}),
+    ("Haze", {"beta": (0, 0.1)}),
     ("LowLight", {"gain": (0.98, 1), "gamma": (1, 1.02), "cast": (0, 0.02), "photons": (6000, 6000)})])
 def test_the_light_end_is_nearly_clean(name, parameters):
     image = SyntheticPairs(SAMPLES, build("Noise"), size=128)[3].clean
