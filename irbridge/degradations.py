@@ -256,14 +256,16 @@ class Raindrop(Degradation):
         return image * (1 - np.clip(drops[..., 3:], 0, 1)) + drops[..., :3]
 
     def drops(self, size, usual, rng):
-        """Centres (n, 2) and radii of drops of about a ``usual`` radius. A third lie at another's edge, and merge."""
+        """Centres (n, 2) and radii of drops of about a ``usual`` radius. A quarter lie at another's edge, and merge."""
         area = rng.uniform(*self.cover) * size.prod()
         count = max(rng.poisson(area / (np.pi * usual**2)), 1)
         radii = np.clip(usual * np.exp(rng.normal(0, 0.35, count) - 0.12), *self.radius)
         centres, angles = rng.uniform(0, size, (count, 2)), rng.uniform(0, 2 * np.pi, count)
-        beside = np.roll(centres + np.stack([np.sin(angles), np.cos(angles)], 1) * radii[:, None], 1, axis=0)
-        centres = np.where(rng.random((count, 1)) < 0.33, beside, centres)
         centres[0] = rng.uniform(0.25, 0.75, 2) * size   # so that no image is left whole
+        edges = centres + np.stack([np.sin(angles), np.cos(angles)], 1) * radii[:, None]
+        chosen = rng.random(count) < 0.5
+        moved = 1 + np.flatnonzero(chosen[1:] & ~chosen[:-1])
+        centres[moved] = edges[moved - 1]
         return centres, radii
 
     def layer(self, image, centres, radii, margin, rng):

@@ -262,6 +262,9 @@ def test_the_pane_has_as_many_drops_as_cover_it():
     assert 180 < np.mean(counts) < 280 and 0.25 < np.mean(areas) / 480 / 720 < 0.35
     sizes = raindrop.drops(np.array([480, 720]), 12, rng())[1]
     assert sizes.max() > 2 * sizes.min()
+    centres, sizes = raindrop.drops(np.array([480, 720]), 12, rng(1))
+    gaps = np.hypot(*(centres[1:] - centres[:-1]).T) / sizes[:-1]
+    assert 0.15 < np.isclose(gaps, 1).mean() < 0.35   # at the edge of the one before
     assert len(degradations.Raindrop(cover=(0, 0)).drops(np.array([64, 64]), 12, rng())[1]) == 1
 
 
