@@ -79,10 +79,11 @@ def test_haze_is_thicker_farther_up():
 def test_depth_changes_where_the_picture_does():
     haze, image, jumps = degradations.Haze(regions=(1, 1)), two_sides(), []
     for seed in range(20):
-        steps = np.abs(np.diff(haze.depth(image, rng(seed)), axis=1)).mean(axis=0)
-        jumps.append((steps[45:50].max(), np.delete(steps, np.s_[43:52]).max()))
-    at_the_edge, elsewhere = np.mean(jumps, axis=0)
-    assert at_the_edge > 3 * elsewhere
+        depth = haze.depth(image, rng(seed))
+        near, far = (np.abs(depth[:, k:] - depth[:, :-k]).mean(axis=0) for k in (1, 20))
+        jumps.append((near[45:50].max(), np.delete(near, np.s_[43:52]).max(), far[38], far[[8, 68]].mean()))
+    edge, elsewhere, between_sides, within_a_side = np.mean(jumps, axis=0)
+    assert edge > 10 * elsewhere and between_sides > 4 * within_a_side
 
 
 def test_a_crop_sees_a_part_of_the_scene_s_depth():
@@ -205,7 +206,8 @@ def psnr(clean, degraded):
 
 
 @pytest.mark.parametrize("name, parameters", [
-    ("Rain", {"cover": (0, 0.01), "veil": (0, 0.02)}), ("Snow", {"cover": (0, 0.001), "veil": (0, 0.02)}),
+    ("Rain", {"cover": (0, 0.01), "veil": (0, 0.02)}), ("Rain", {"strength": (0, 0.02), "veil": (0, 0)}),
+    ("Snow", {"cover": (0, 0.001), "veil": (0, 0.02)}),
     ("Raindrop", {"cover": (0, 0), "radius": (3, 5)}), ("Inpaint", {"masked": (0, 0.001), "kinds": ["thin"]}),
     ("Haze", {"beta": (0, 0.1)}),
     ("LowLight", {"gain": (0.98, 1), "gamma": (1, 1.02), "cast": (0, 0.02), "photons": (6000, 6000)})])
