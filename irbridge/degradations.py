@@ -5,23 +5,27 @@ crop shows the same weather as its photograph. A pair of numbers is the range th
 """
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
-from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter, map_coordinates
-from scipy.signal import fftconvolve
+from PIL import Image
 
+from irbridge import masks
 from irbridge.errors import UserError
 
 Range = tuple[float, float]
 BICUBIC = Image.Resampling.BICUBIC
+WARM = np.array([1, 0, -1], np.float32)   # what light gains in red, green and blue when it gets warmer
 
 
 class Degradation:
     """Checks the parameters, and clips what ``apply(image, rng)`` gives to [0, 1]."""
+    masked = False   # true where there is a mask: of Inpaint, whose parameter of that name is never empty
 
     def __post_init__(self):
         for field in fields(self):
+            if field.type == tuple[str, ...]:
+                continue   # names, which their class checks
             value = getattr(self, field.name)
             numbers = np.atleast_1d(np.array(list(value) if np.iterable(value) else value))
             size = 2 if field.type == Range else 1
@@ -33,169 +37,331 @@ class Degradation:
         return np.clip(self.apply(image, rng), 0, 1).astype(np.float32)
 
 
+def _axes(reach: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of a square of ``2 reach + 1`` pixels along and across a direction, ``angle`` from vertical."""
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
+    return y * np.cos(angle) + x * np.sin(angle), x * np.cos(angle) - y * np.sin(angle)
+
+
 def _particle(radius: float, travel: float, angle: float, power: float = 2, lobes=()) -> np.ndarray:
     """A soft disc, 1 in its centre and 1/2 at ``radius``, smeared over ``travel`` at ``angle`` from vertical. A high
     power hardens the edge; lobes, (order, phase), dent it."""
     radius = max(radius, 0.3)
-    reach = int(np.ceil(2 * radius + travel / 2))
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
-    along, across = y * np.cos(angle) + x * np.sin(angle), x * np.cos(angle) - y * np.sin(angle)
+    along, across = _axes(int(np.ceil(2 * radius + travel / 2)), angle)
     along = np.sign(along) * np.maximum(np.abs(along) - travel / 2, 0)
     dents = sum(0.15 * np.cos(order * np.arctan2(across, along) + phase) for order, phase in lobes)
     return 0.5 ** ((np.hypot(along, across) / radius * (1 + dents)) ** power)
 
 
+def _streak(width: float, length: float, angle: float, taper: float) -> np.ndarray:
+    """A line, 1 in its middle and 1/2 at ``width`` beside it, that fades to its ends: slowly with a ``taper`` of 1,
+    late with a high one."""
+    width = max(width, 0.3)
+    along, across = _axes(int(np.ceil(length / 2 + width)), angle)
+    fade = np.maximum(1 - (np.abs(along) / (length / 2 + width)) ** taper, 0)
+    return fade * 0.5 ** ((across / width) ** 2)
+
+
 def _scatter(shape, particle: np.ndarray, cover: float, rng: np.random.Generator) -> np.ndarray:
     """Particles of random strength at random places, (H, W) >= 0, that add up to ``cover`` times the area."""
+    from scipy.signal import fftconvolve  # here, as this module is imported where nothing is degraded
     canvas = np.zeros(np.add(shape, particle.shape) - 1, np.float32)
     places = rng.integers(canvas.size, size=rng.poisson(cover / particle.sum() * canvas.size))
     canvas.flat[places] = rng.uniform(0.3, 1, len(places))
     return np.maximum(fftconvolve(canvas, particle, mode="valid"), 0)
 
 
-def _smooth_noise(shape, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """A smooth field, (H, W): a grid of cells x cells uniform numbers in [0, 1], enlarged."""
-    return np.asarray(Image.fromarray(rng.random((cells, cells), np.float32)).resize(shape[::-1], BICUBIC))
+def _smooth_noise(shape, cell: float, rng: np.random.Generator) -> np.ndarray:
+    """A smooth field, (H, W) in [0, 1]: uniform numbers, one per ``cell`` x ``cell`` pixels, enlarged."""
+    extent = np.array(shape[::-1]) / cell
+    numbers = rng.random(np.ceil(extent[::-1]).astype(int) + 3, np.float32)
+    start = rng.uniform(1, 2, 2)
+    field = Image.fromarray(numbers).resize(shape[::-1], BICUBIC, box=(*start, *(start + extent)))
+    return np.clip(np.asarray(field), 0, 1)
+
+
+def _squares(centres, reaches, margin: int, size) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels (m, 2) of squares about centres (n, 2), and which square (m,) each is of. Pixels that lie more than
+    ``margin`` outside the image are left out."""
+    sides = 2 * reaches + 1
+    of = np.repeat(np.arange(len(sides)), sides**2)
+    within = np.arange(len(of)) - np.repeat(np.cumsum(sides**2) - sides**2, sides**2)
+    places = centres[of] - reaches[of, None] + np.stack([within // sides[of], within % sides[of]], 1)
+    inside = ((places >= -margin) & (places < size + margin)).all(axis=1)
+    return of[inside], places[inside]
+
+
+def _reduced(image: np.ndarray, factor: int) -> np.ndarray:
+    """The image smaller by ``factor``, each pixel the mean of those it replaces."""
+    small = [max(1, side // factor) for side in image.shape[1::-1]]
+    channels = (Image.fromarray(channel) for channel in np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return np.dstack([channel.resize(small, Image.Resampling.BOX) for channel in channels])
+
+
+def _guided(field: np.ndarray, guide: np.ndarray, reach: int = 5) -> np.ndarray:
+    """The field, smoothed, with its edges moved to those of the guide within ``reach`` pixels: the guided filter (He et
+    al., TPAMI 2013). Both (H, W)."""
+    from scipy.ndimage import uniform_filter
+    mean = partial(uniform_filter, size=2 * reach + 1, mode="nearest")
+    middle, level = mean(guide), mean(field)
+    slope = (mean(guide * field) - middle * level) / (mean(guide * guide) - middle**2 + 5e-4)
+    return mean(slope) * guide + mean(level - slope * middle)
 
 
 @dataclass(frozen=True)
 class Rain(Degradation):
-    """Bright streaks added in layers of different depth, as in Rain100H (Yang et al., CVPR 2017)."""
-    layers: Range = (2, 5)
-    cover: Range = (0.04, 0.24)  # streak area per layer over the image's area
-    length: Range = (12, 60)  # of the nearest streaks, 2.5 times the farthest
-    width: Range = (0.5, 1.1)
-    strength: Range = (0.4, 0.95)
-    angle: float = 30  # largest lean of the wind, degrees
-    spread: float = 8  # std between layers, degrees
+    """Streaks in layers of different depth, under a thin mist: one direction as in Rain100L and Rain800, or several as
+    in Rain100H (Yang et al., CVPR 2017; Zhang et al., TCSVT 2020).
+
+    A layer's streaks have one length, width and direction. Their light is added to the scene's, of which they block a
+    share ``hide``. Far layers are smaller and darker."""
+    layers: Range = (1, 5)
+    cover: Range = (0, 0.5)  # streak area per layer over the image's area, one draw an image
+    length: Range = (8, 80)  # of the nearest streaks, 2.5 times the farthest
+    width: Range = (0.4, 1.6)  # from the middle to half the brightness
+    strength: Range = (0.5, 1)
+    angle: float = 40  # largest lean of a wind, degrees
+    spread: float = 5  # std of the layers of a wind, degrees
+    winds: Range = (1, 3)  # directions; each layer follows one of them
+    hide: Range = (0, 1)  # 0: streaks add light; 1: they cover the scene
+    grey: Range = (0.7, 1)  # brightness of the nearest streaks, and of the mist
+    patchy: Range = (0, 0.5)  # by how much rain and mist are thinner in places
+    veil: Range = (0, 0.25)  # opacity of the mist where it is densest
 
     def apply(self, image, rng):
-        wind, rain = rng.uniform(-self.angle, self.angle), np.zeros(image.shape[:2], np.float32)
-        for nearness in np.linspace(1, 0.4, round(rng.uniform(*self.layers))):
+        shape = image.shape[:2]
+        winds = rng.uniform(-self.angle, self.angle, max(round(rng.uniform(*self.winds)), 1))
+        cover, grey, rain = rng.uniform(*self.cover), rng.uniform(*self.grey), np.zeros(shape, np.float32)
+        for i, nearness in enumerate(np.linspace(1, 0.4, round(rng.uniform(*self.layers)))):
             length, width = nearness * rng.uniform(*self.length), nearness * rng.uniform(*self.width)
-            streak = _particle(width, length, np.deg2rad(rng.normal(wind, self.spread)))
-            rain += np.minimum(_scatter(rain.shape, streak, rng.uniform(*self.cover), rng), 1)
-        return image + rng.uniform(*self.strength) * rain[..., None]
+            angle = np.deg2rad(rng.normal(winds[i % len(winds)], self.spread))
+            streak = _streak(width, length, angle, rng.uniform(1, 5))
+            rain += nearness**0.5 * np.minimum(_scatter(shape, streak, cover * rng.uniform(0.5, 1), rng), 1)
+        density = 1 - rng.uniform(*self.patchy) * _smooth_noise(shape, 120, rng)
+        mist = (rng.uniform(*self.veil) * density)[..., None]
+        rain = (rng.uniform(*self.strength) * rain * density)[..., None]
+        scene = image + mist * (grey - image)
+        return scene * (1 - np.minimum(rng.uniform(*self.hide) * rain, 1)) + grey * rain
 
 
 @dataclass(frozen=True)
 class Haze(Degradation):
-    """Scattering, ``J t + A (1 - t)`` with ``t = exp(-beta d)``; ranges of RESIDE (Li et al., TIP 2019)."""
-    beta: Range = (0.5, 1.5)
+    """Scattering, ``J t + A (1 - t)`` with ``t = exp(-beta d)``; ranges of RESIDE (Li et al., TIP 2019).
+
+    The depth d is made up from the image: the ground, a plane that rises in a mostly upward direction, and regions of
+    similar colour, each at a distance of its own. A crop gets a part of a larger scene's depth."""
+    beta: Range = (0.1, 1.8)
     airlight: Range = (0.7, 1.0)
-    tint: float = 0.03  # largest deviation of a channel of the airlight
+    tint: float = 0.03  # largest excess of the airlight's red over its green, and of its green over its blue
+    scene: Range = (256, 640)  # longer side of the photograph, where the image is smaller than that
+    regions: Range = (0, 1)  # largest difference in depth between two regions
+    patchy: Range = (0, 0.3)  # by how much the haze is thinner in places
 
     def apply(self, image, rng):
-        t = np.exp(-rng.uniform(*self.beta) * self.depth(image.shape[:2], rng))[..., None]
-        airlight = rng.uniform(*self.airlight) + rng.uniform(-self.tint, self.tint, 3)
+        t = self.transmission(image, rng)[..., None]
+        airlight = rng.uniform(*self.airlight) + rng.uniform(-self.tint, self.tint) * WARM
         return image * t + np.minimum(airlight, 1) * (1 - t)
 
-    def depth(self, shape, rng):
-        """(H, W), about 0 to 2: a plane that rises in a mostly upward direction, and smooth relief."""
-        y, x = np.mgrid[-0.5 : 0.5 : shape[0] * 1j, -0.5 : 0.5 : shape[1] * 1j]
-        up = rng.normal(0, 0.6)
-        ground = 0.5 - y * np.cos(up) + x * np.sin(up)
-        relief = _smooth_noise(shape, 4, rng) + 0.5 * _smooth_noise(shape, 9, rng)
-        near, slope, rough = rng.uniform((0.1, 0.2, 0.1), (0.6, 0.9, 0.5))
-        return np.maximum(near + slope * ground + rough * relief, 0)
+    def transmission(self, image, rng):
+        """t, (H, W)."""
+        density = 1 - rng.uniform(*self.patchy) * _smooth_noise(image.shape[:2], 150, rng)
+        return np.exp(-rng.uniform(*self.beta) * density * self.depth(image, rng))
+
+    def depth(self, image, rng):
+        """(H, W), about 0 to 3. Made at a quarter of the size, where texture is gone, then fitted to the edges."""
+        small, size = _reduced(image, 4), np.array(image.shape[:2])
+        scene = max(rng.uniform(*self.scene), size.max())
+        start, up = rng.uniform(0, scene - size + 1e-6), rng.normal(0, 0.6)
+        y, x = ((begin + (np.arange(n) + 0.5) / n * side) / scene - 0.5
+                for begin, n, side in zip(start, small.shape, size))
+        ground = np.float32(0.5 - y[:, None] * np.cos(up) + x * np.sin(up))
+        near, slope, upright = rng.uniform((0.05, 0.3, 0), (0.4, 2.0, 1))
+        standing, offset = self.by_region(small, ground, size.prod(), rng)
+        ground = ground + upright * (standing - ground)
+        depth = near + slope * ground + rng.uniform(*self.regions) * (offset - 0.3)
+        depth = np.asarray(Image.fromarray(depth.astype(np.float32)).resize(size[::-1].tolist(), BICUBIC))
+        return np.maximum(_guided(depth, image.mean(axis=2)), 0.02)
+
+    def by_region(self, image, ground, area, rng):
+        """Two (H, W) fields that are even where position and colour are similar, and change where the colour does: the
+        ground below a region, and a random number in [0, 1]. Interpolated between seeds, random pixels, by the inverse
+        of the distance in position and colour (Shepard, 1968). ``area``: of the photograph, in its pixels."""
+        count = int(np.clip(area / 60**2, 3, 24))
+        places = np.unravel_index(rng.integers(ground.size, size=count), ground.shape)
+        values = np.stack([ground[places], rng.random(count, np.float32)], 1)
+        near = 2 * count / ground.size   # squared: half the seeds' spacing
+        colours = image.transpose(2, 0, 1) / 0.15
+        y, x = np.ogrid[: ground.shape[0], : ground.shape[1]]
+        fields, total = np.zeros((2, *ground.shape), np.float32), np.zeros(ground.shape, np.float32)
+        for row, column, value in zip(*places, values):
+            distance = near * ((y - row) ** 2 + (x - column) ** 2).astype(np.float32) + 0.1
+            for colour in colours:
+                distance += (colour - colour[row, column]) ** 2
+            weight = 1 / (distance * distance * distance)
+            total += weight
+            fields += weight * value[:, None, None]
+        return fields / total
 
 
 @dataclass(frozen=True)
 class Snow(Degradation):
-    """Flakes in layers, from far to near, under a thin veil; as Snow100K (Liu et al., TIP 2018)."""
-    layers: Range = (4, 7)
-    cover: Range = (0.005, 0.06)  # flake area per layer over the image's area
-    radius: Range = (0.6, 5)  # of the farthest and of the nearest flakes
-    speed: Range = (0, 2.5)  # travel during the exposure, in radii
-    veil: Range = (0, 0.2)  # opacity where it is densest
+    """Flakes in layers under a thin veil: far ones small, sharp and many, near ones large, out of focus and smeared by
+    their motion; as Snow100K (Liu et al., TIP 2018), whose parts S, M and L end at three distances."""
+    layers: Range = (3, 7)
+    cover: Range = (0, 0.08)  # flake area per layer over the image's area, one draw an image
+    radius: Range = (0.5, 8)  # of the farthest and of the nearest flakes
+    speed: Range = (0, 3)  # travel during the exposure, in radii
+    veil: Range = (0, 0.25)  # opacity where it is densest
+    nearest: Range = (0.3, 1)  # where the layers end: at 0 all are far, at 1 the last has the largest radius
+    white: Range = (0.8, 1)  # brightness of flakes and veil
 
     def apply(self, image, rng):
-        white, wind, speed = rng.uniform(0.85, 1), rng.normal(0, 0.5), rng.uniform(*self.speed)
-        clear = 1 - rng.uniform(*self.veil) * _smooth_noise(image.shape[:2], 5, rng)
-        for nearness in np.linspace(0, 1, round(rng.uniform(*self.layers))):
+        white, wind, speed = rng.uniform(*self.white), rng.normal(0, 0.5), rng.uniform(*self.speed)
+        clear = 1 - rng.uniform(*self.veil) * _smooth_noise(image.shape[:2], 80, rng)
+        cover, nearest = rng.uniform(*self.cover), rng.uniform(*self.nearest)
+        for nearness in nearest * np.linspace(0, 1, round(rng.uniform(*self.layers))):
             radius = np.interp(nearness**2, (0, 1), self.radius) * rng.uniform(0.8, 1.25)
             lobes = [(order, rng.uniform(0, 2 * np.pi)) for order in (2, 3)]
-            flake = _particle(radius, speed * radius, rng.normal(wind, 0.2), 4 - 1.5 * nearness, lobes)
-            opacity = 1.2 * _scatter(clear.shape, flake, rng.uniform(*self.cover), rng)
-            clear = clear * (1 - np.minimum(opacity, 0.95))
+            flake = _particle(radius, speed * radius, rng.normal(wind, 0.2), 4 - 2.5 * nearness, lobes)
+            opacity = _scatter(clear.shape, flake, cover * rng.uniform(0.3, 1.2), rng)
+            clear = clear * (1 - np.minimum((1.3 - 0.5 * nearness) * opacity, 0.95))
         return image * clear[..., None] + white * (1 - clear[..., None])
 
 
 @dataclass(frozen=True)
 class Raindrop(Degradation):
-    """Drops on the pane: each a flipped, shrunk, defocused view; as RainDrop (Qian et al., CVPR 2018)."""
-    cover: Range = (0.1, 0.55)  # summed drop area over the image's area
-    radius: Range = (5, 22)
-    shrink: Range = (3, 6)  # width of the view over that of the drop
-    gain: Range = (0.9, 1.4)  # brightness of the view
+    """Drops on the pane, as RainDrop (Qian et al., CVPR 2018). Each is a lens, through which the scene is seen upside
+    down, much smaller, brighter below, where the sky is, and darker at the rim. The camera looks at the scene, so that
+    all drops of a photograph are out of focus by the same amount: from sharp ones to faint bright discs."""
+    cover: Range = (0.03, 0.45)  # summed drop area over the image's area
+    radius: Range = (4, 30)  # drops of an image are about as large as each other, within a factor of two
+    shrink: Range = (3, 10)  # width of the view over that of the drop
+    gain: Range = (0.85, 1.4)  # brightness of the view
+    defocus: Range = (0, 1.5)  # radius of the disc that a point of the pane becomes, over that of a usual drop
+    sky: Range = (0, 0.5)  # light of the sky in the view, which the picture need not show
+    shade: Range = (0, 0.5)  # by how much the view is darker at its top and brighter at its bottom
+    rim: Range = (0, 0.8)  # by how much the rim is darker
+    glint: Range = (0, 1)  # brightness of the sun's reflection, a spot
 
     def apply(self, image, rng):
+        from scipy.signal import fftconvolve
         size = np.array(image.shape[:2])
-        scene = gaussian_filter(image, (2.5, 2.5, 0), truncate=2)
-        result, area = image.copy(), rng.uniform(*self.cover) * size.prod()
-        while area > 0:
-            radius = max(min(rng.uniform(*self.radius), size.min() / 3), 1)
-            area -= np.pi * radius**2
-            self.blend_drop(result, scene, rng.uniform(0, size), radius, rng)
-        return result
+        usual = np.exp(rng.uniform(*np.log(np.maximum(self.radius, 0.5))))
+        aperture = rng.uniform(*self.defocus) * usual
+        margin = int(np.ceil(aperture))
+        blur = np.clip(aperture + 0.5 - np.hypot(*_axes(margin, 0)), 0, 1)
+        centres, radii = self.drops(size + 2 * margin, usual, rng)
+        drops = self.layer(image, centres - margin, radii, margin, rng)
+        drops = fftconvolve(drops, blur[..., None] / blur.sum(), mode="valid", axes=(0, 1))
+        return image * (1 - np.clip(drops[..., 3:], 0, 1)) + drops[..., :3]
 
-    def blend_drop(self, result, scene, centre, radius, rng):
-        low = np.maximum(centre - 1.6 * radius, 0).astype(int)
-        high = np.minimum(centre + 1.6 * radius + 1, result.shape[:2]).astype(int)
-        patch = result[low[0] : high[0], low[1] : high[1]]
-        y, x = np.mgrid[low[0] : high[0], low[1] : high[1]] - centre[:, None, None]
-        stretch, phase = rng.uniform(0.8, 1.2), rng.uniform(0, 2 * np.pi)
-        dents = rng.uniform(0, 0.15) * np.cos(3 * np.arctan2(y, x) + phase)
-        distance = np.hypot(y / stretch, x * stretch) / radius * (1 + dents)
-        alpha = np.clip((1.15 - distance) / 0.4, 0, 1)[..., None]
-        # A lens: the view is upside down, and compressed more towards the rim.
-        bend = -rng.uniform(*self.shrink) * (1 + distance**2)
-        places = centre[:, None, None] + bend * np.stack([y, x])
-        view = np.dstack([map_coordinates(scene[..., c], places, order=1, mode="mirror") for c in range(3)])
-        view = np.minimum(rng.uniform(*self.gain) * gaussian_filter(view, (radius / 5, radius / 5, 0)), 1)
-        patch += alpha**2 * (3 - 2 * alpha) * (view - patch)
+    def drops(self, size, usual, rng):
+        """Centres (n, 2) and radii of drops of about a ``usual`` radius. A quarter lie at another's edge, and merge."""
+        area = rng.uniform(*self.cover) * size.prod()
+        count = max(rng.poisson(area / (np.pi * usual**2)), 1)
+        radii = np.clip(usual * np.exp(rng.normal(0, 0.35, count) - 0.12), *self.radius)
+        centres, angles = rng.uniform(0, size, (count, 2)), rng.uniform(0, 2 * np.pi, count)
+        centres[0] = rng.uniform(0.25, 0.75, 2) * size   # so that no image is left whole
+        edges = centres + np.stack([np.sin(angles), np.cos(angles)], 1) * radii[:, None]
+        chosen = rng.random(count) < 0.5
+        moved = 1 + np.flatnonzero(chosen[1:] & ~chosen[:-1])
+        centres[moved] = edges[moved - 1]
+        return centres, radii
+
+    def layer(self, image, centres, radii, margin, rng):
+        """The sharp drops alone, (H + 2 margin, W + 2 margin, 4): colour times opacity, and opacity."""
+        from scipy.ndimage import map_coordinates
+        size = np.array(image.shape[:2])
+        drops = np.zeros((*(size + 2 * margin), 4), np.float32)
+        drop, place = _squares(np.round(centres).astype(int), np.ceil(1.5 * radii).astype(int), margin, size)
+        offset = ((place - centres[drop]) / radii[drop, None]).astype(np.float32)
+        distance, edge = self.outline(offset, drop, radii, rng)
+        opacity = np.clip((1 - distance) * edge + 0.5, 0, 1)
+        order = np.argsort(opacity, kind="stable")   # where drops overlap, the most opaque is seen
+        order = order[opacity[order] > 0]
+        drop, place, offset, distance, opacity = (v[order] for v in (drop, place, offset, distance, opacity))
+        # A lens: upside down, and compressed more towards the rim; the scene in it is too small to be sharp.
+        shrink = rng.uniform(*self.shrink, len(radii))[drop, None]
+        seen = centres[drop] - shrink * (radii[drop] * (1 + distance**2))[:, None] * offset
+        small = _reduced(image, 4)
+        seen = ((seen + 0.5) / size * small.shape[:2] - 0.5).T
+        view = np.stack([map_coordinates(small[..., c], seen, order=1, mode="mirror") for c in range(3)], 1)
+        gain = rng.uniform(*self.gain, len(radii))[drop] * (1 + rng.uniform(*self.shade) * offset[:, 0])
+        gain *= 1 - rng.uniform(*self.rim) * np.clip(distance, 0, 1) ** 4
+        view = gain[:, None] * (view + rng.uniform(*self.sky) * (0.9 - view))
+        sun, spot = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.1, 0.2)
+        glint = rng.uniform(*self.glint) * 0.5 ** (((offset - sun) ** 2).sum(1) / spot**2)
+        view = np.clip(view, 0, 1) + glint[:, None]   # above 1, so that it is a bright disc when out of focus
+        drops[place[:, 0] + margin, place[:, 1] + margin] = np.column_stack([view * opacity[:, None], opacity])
+        return drops
+
+    def outline(self, offset, drop, radii, rng):
+        """The distance from a drop's centre, 1 at its edge, for offsets in radii; and the edge's sharpness per radius.
+        Drops are dented, and stretched mostly downwards."""
+        stretch = np.exp(rng.normal(0.05, 0.15, len(radii)))[drop]
+        angle = np.arctan2(offset[:, 0], offset[:, 1])
+        dents = sum((rng.normal(0, 0.2 / order, len(radii))[drop] * np.cos(order * angle + phase)
+                     for order, phase in zip((2, 3, 4), rng.uniform(0, 2 * np.pi, (3, len(radii)))[:, drop])))
+        distance = np.hypot(offset[:, 0] / stretch, offset[:, 1] * stretch) * (1 + np.clip(dents, -0.3, 0.5))
+        return distance.astype(np.float32), np.minimum(radii, 1 + 0.3 * radii)[drop]
 
 
 @dataclass(frozen=True)
 class LowLight(Degradation):
-    """A short exposure: ``gain image ** gamma``, photon and read noise, 8 bits. LOL (Wei et al., 2018)."""
-    gamma: Range = (1.0, 1.6)
-    gain: Range = (0.08, 0.3)
-    photons: Range = (200, 2000)  # that a white pixel of full exposure collects
-    read: Range = (0.5, 2)  # std of 255
+    """A short exposure, ``gain image ** gamma`` with a colour cast, noise of the sensor and 8 bits, as LOL (Wei et al.,
+    BMVC 2018). Photon and read noise, then what a camera does to it: smoothing, and less of it in the colours."""
+    gamma: Range = (1.0, 2.4)
+    gain: Range = (0.06, 0.8)  # drawn uniformly in its logarithm
+    photons: Range = (300, 6000)  # that a white pixel of full exposure collects
+    read: Range = (0.3, 2)  # std of 255
+    cast: Range = (0, 0.4)  # std of the logarithm of red over green, as of green over blue: wrong white balance
+    black: Range = (0, 0.01)  # below this the sensor gives 0
+    chroma: Range = (0.3, 1)  # share of the colour noise that is left
+    smooth: Range = (0, 0.6)  # std of the smoothing of the noise, pixels
 
     def apply(self, image, rng):
-        light = rng.uniform(*self.gain) * image ** rng.uniform(*self.gamma)
-        photons = max(rng.uniform(*self.photons), 1)
-        read = rng.uniform(*self.read) * rng.standard_normal(image.shape, np.float32)
-        return np.round(255 * rng.poisson(light * photons) / photons + read) / 255
+        gain, gamma = np.exp(rng.uniform(*np.log(np.maximum(self.gain, 1e-3)))), rng.uniform(*self.gamma)
+        # Mostly along the colours of daylight, from warm to cool, and less between green and magenta.
+        cast = rng.uniform(*self.cast) * (rng.normal() * WARM + 0.25 * rng.standard_normal(3))
+        light = image**gamma * np.float32(gain * np.exp(cast - cast.mean()))
+        read, photons = rng.uniform(*self.read) / 255, max(rng.uniform(*self.photons), 1)
+        noise = np.sqrt(light / photons + read**2) * rng.standard_normal(image.shape, np.float32)
+        noise = self.processed(noise, rng.uniform(*self.chroma), rng.uniform(*self.smooth))
+        return np.round(255 * (light - rng.uniform(*self.black) + noise)) / 255
+
+    def processed(self, noise, chroma, smooth):
+        from scipy.ndimage import gaussian_filter
+        grey = noise.mean(axis=2, keepdims=True)
+        noise = grey + chroma * (noise - grey)
+        return gaussian_filter(noise, (smooth, smooth, 0), truncate=3) if smooth > 0.2 else noise
 
 
 @dataclass(frozen=True)
 class Inpaint(Degradation):
-    """Free-form holes of random-walk brush strokes (Yu et al., ICCV 2019), filled with a constant."""
-    masked: Range = (0.1, 0.4)  # fraction of the image, exceeded by less than one round of strokes
-    width: Range = (3, 24)  # of the brush
+    """Holes filled with a constant. Each image gets one of the ``kinds`` of :mod:`irbridge.masks`, those that are drawn as
+    marks more often than half images, frames, lines and lattices."""
+    masked: Range = (0.02, 0.5)  # fraction of the image, exceeded by less than one round of marks
+    width: Range = (3, 24)  # of the strokes of kind brush
     fill: float = 0.5
+    kinds: tuple[str, ...] = tuple(masks.KINDS)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not np.iterable(self.kinds) or not set(self.kinds) or not set(self.kinds) <= set(masks.KINDS):
+            raise UserError(f"Inpaint got kinds={self.kinds}; give a list of some of {', '.join(masks.KINDS)}.")
 
     def apply(self, image, rng):
-        return np.where(self.mask(image.shape[:2], rng)[..., None], np.float32(self.fill), image)
+        return self.fill_in(image, self.mask(image.shape[:2], rng))
 
-    def mask(self, shape, rng):
-        canvas, target = Image.new("L", shape[::-1]), 255 * min(rng.uniform(*self.masked), 0.95)
-        while np.asarray(canvas).mean() < target:
-            for _ in range(1 + shape[0] * shape[1] // 2**16):
-                self.stroke(ImageDraw.Draw(canvas), shape, rng)
-        return np.asarray(canvas) > 0
+    def mask(self, shape, rng) -> np.ndarray:
+        """bool (H, W), True in the holes."""
+        weights = np.array([masks.WEIGHTS[kind] for kind in self.kinds])
+        kind, share = str(rng.choice(list(self.kinds), p=weights / weights.sum())), rng.uniform(*self.masked)
+        options = {"width": self.width} if kind == "brush" else {}
+        return masks.KINDS[kind](shape, share, rng, **options)
 
-    def stroke(self, draw, shape, rng):
-        width, steps = max(1, min(rng.uniform(*self.width), min(shape) / 8)), rng.integers(2, 6)
-        headings = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.8, steps))
-        moves = np.stack([np.cos(headings), np.sin(headings)], 1) * width * rng.uniform(0.5, 2, (steps, 1))
-        points = rng.uniform(0, shape[::-1]) + np.cumsum(moves, 0)
-        draw.line(points.ravel().tolist(), fill=255, width=round(width), joint="curve")
-        for x, y in (points[0], points[-1]):
-            draw.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=255)
+    def fill_in(self, image, mask):
+        return np.where(mask[..., None], np.float32(self.fill), image)
 
 
 @dataclass(frozen=True)
@@ -205,6 +371,7 @@ class Blur(Degradation):
     noise: float = 1  # std of 255
 
     def apply(self, image, rng):
+        from scipy.signal import fftconvolve
         kernel = self.kernel(rng)
         margin = (len(kernel) // 2,)
         padded = np.pad(image, [margin, margin, (0,)], mode="reflect")
@@ -213,6 +380,7 @@ class Blur(Degradation):
 
     def kernel(self, rng):
         """The point spread function: odd, square, sum 1, its centroid in the middle."""
+        from scipy.ndimage import gaussian_filter
         heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, rng.uniform(0.02, 0.2), 200))
         path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)]) * rng.uniform(0.2, 1.8, 200), axis=1)
         path *= rng.uniform(*self.extent) / np.ptp(path, axis=1).max()
@@ -236,11 +404,17 @@ class Downsample(Degradation):
 
 @dataclass(frozen=True)
 class Noise(Degradation):
-    """White Gaussian noise, std of 255; clipped to [0, 1], as an 8-bit file is."""
-    std: float = 25
+    """White Gaussian noise, std of 255; clipped to [0, 1], as an 8-bit file is. One number is a range of that alone."""
+    std: Range = (25, 25)
+
+    def __post_init__(self):
+        if not np.iterable(self.std):
+            object.__setattr__(self, "std", (self.std, self.std))   # as runs of older versions give it
+        super().__post_init__()
 
     def apply(self, image, rng):
-        return image + self.std / 255 * rng.standard_normal(image.shape, np.float32)
+        noise = rng.standard_normal(image.shape, np.float32)
+        return image + rng.uniform(*self.std) / 255 * noise
 
 
 @dataclass(frozen=True)
