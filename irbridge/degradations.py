@@ -20,7 +20,6 @@ WARM = np.array([1, 0, -1], np.float32)   # what light gains in red, green and b
 
 class Degradation:
     """Checks the parameters, and clips what ``apply(image, rng)`` gives to [0, 1]."""
-    masked = False   # true where there is a mask: of Inpaint, whose parameter of that name is never empty
 
     def __post_init__(self):
         for field in fields(self):

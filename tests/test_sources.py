@@ -76,7 +76,7 @@ def test_faces_in_one_folder_are_split_and_get_other_holes_at_every_draw(tmp_pat
     assert pairs.names == ["00000", "00003", "00006"] and len(stream.source) == 6
     assert not set(pairs.names) & set(stream.source.names)
     draws = [stream[k] for k in range(30)]
-    holes = {draw["degraded"].sub(draw["clean"]).ne(0).numpy().tobytes() for draw in draws}
+    holes = {draw["degraded"][3].numpy().tobytes() for draw in draws}
     assert len(holes) == 30
     assert np.array_equal(held_back(made, None)[1].degraded, pairs[1].degraded)
     fixed = training_stream(config("inpaint", benchmark="celebahq", root=str(root), cache_latents=True), 64)
@@ -110,7 +110,7 @@ def test_every_image_is_resized(tmp_path, task, data, shape):
 def test_cached_latents_need_one_crop_of_an_image(images):
     plainly, fixed = (training_stream(config(train=str(images), cache_latents=flag), 16) for flag in (False, True))
     assert isinstance(plainly, CropStream) and not plainly.fixed and fixed.fixed
-    assert len({fixed[k]["degraded"].numpy().tobytes() for k in range(80)}) == 8
+    assert len({fixed[k]["degraded"].numpy().tobytes() for k in range(80)}) == 6   # one of four is held back
     assert len({plainly[k]["degraded"].numpy().tobytes() for k in range(80)}) == 80
 
 

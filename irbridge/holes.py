@@ -1,0 +1,61 @@
+"""Which pixels of a photograph are to be filled: a mask file, a folder of masks, or the photograph's own alpha channel."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from irbridge.errors import UserError
+from irbridge.images import is_image, unreadable
+from irbridge.photos import FORMATS, Photo
+
+REMEDY = "give mask=FILE, white where the photograph is to be filled and black elsewhere"
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """A mask file as (H, W) bool, True where it is white: above the middle between its darkest and its brightest value, so
+    that 0 and 1 serve as well as 0 and 255. Of a file with an alpha channel the colours count, or where these are one
+    the alpha. UserError if it is no image, or of one value."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            bands = image.convert("RGBA") if image.has_transparency_data else image
+            values = np.atleast_3d(np.asarray(bands if bands.mode != "P" else bands.convert("RGB"), dtype=np.float64))
+    except MemoryError:
+        raise
+    except Exception as error:   # decoders raise anything on damaged data
+        raise unreadable(path, error) from error
+    colour, alpha = values[..., :3].mean(axis=2), values[..., 3] if values.shape[2] == 4 else None
+    chosen = alpha if alpha is not None and np.ptp(colour) == 0 else colour
+    if np.ptp(chosen) == 0:
+        raise UserError(f"The mask {path} has one value everywhere, so it does not say what to fill; {REMEDY}.")
+    return chosen > (chosen.min() + chosen.max()) / 2
+
+
+def mask_file(source: Path, given: str) -> Path:
+    """The mask of a photograph: the file itself, or the one of its name in a folder. UserError where there is none."""
+    at = Path(given).expanduser()
+    if not at.is_dir():
+        if not at.is_file():
+            raise UserError(f"mask={given} does not exist; check the path.")
+        return at
+    named = sorted(p for p in at.iterdir() if is_image(p) and p.stem == source.stem)
+    if not named:
+        raise UserError(f"mask={given} has no mask for {source.name}; name it {source.stem}.png.")
+    if len(named) > 1:
+        raise UserError(f"mask={given} has several masks for {source.name}, {named[0].name} and {named[1].name}; keep one.")
+    return named[0]
+
+
+def holes_of(photo: Photo, source: Path, mask: Path | None) -> np.ndarray:
+    """What is to be filled of a photograph, (H, W) bool: the mask file's white, or the transparent part of the photograph.
+    UserError if there is neither, or the mask has another size."""
+    height, width = photo.pixels.shape[:2]
+    if mask is None:
+        if photo.alpha is None or (photo.alpha == photo.alpha.max()).all():
+            raise UserError(f"{source.name} does not say what to fill; {REMEDY}, or a photograph that is transparent there.")
+        return photo.alpha < (2**photo.bits - 1) / 2
+    holes = read_mask(mask)
+    if holes.shape != (height, width):
+        raise UserError(f"The mask {mask} is {holes.shape[1]} x {holes.shape[0]} pixels, but {source.name} is {width} x {height}; "
+                        "give a mask of the photograph's size.")
+    return holes
