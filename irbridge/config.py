@@ -31,7 +31,7 @@ ADDED = {"_target_": "irbridge.backbones.load_backbone", "dtype": "float32", "op
          "cache_latents": False,
          "mix": None, "exclude": None, "validation": None, "on_device": False, "folder": None, "start": None, "masked": False, "trunk": "unet", "trunk_lr": 1.0}   # keys that runs of older versions lack, and what they did
 stops: list[int] = []   # the stop signals that the present training, which first saves, has had
-NULLABLE = {"evaluate.size", "size", "data.exclude", "tile"}   # keys with a value in the YAML files that may be null
+NULLABLE = {"evaluate.size", "size", "data.exclude", "data.validation", "tile"}   # keys with a value in the YAML files that may be null
 
 
 def run_cli(task, config_name: str) -> None:

@@ -185,14 +185,17 @@ class Chain:
         return source[i]
 
 
-def photographs_of(paths: list[str | Path], exclude: str | Path | None = None, resize: int | None = None):
+def photographs_of(paths: list[str | Path], exclude: str | Path | None = None, resize: int | None = None,
+                   key: str = "data.train"):
     """The images of several folders or tars as one source. Left out is an image whose name is the stem of one in the
-    folder ``exclude``, or ends with "_" and that stem: it is held back for tests. UserError if none is left."""
+    folder ``exclude``, or ends with "_" and that stem: it is held back for tests. ``key``: of the config, in the UserError
+    if none is left."""
     held = {p.stem for p in list_images(exclude)} if exclude else set()
     images = Chain([ImageSource(path, resize) for path in paths])
     kept = [i for i, name in enumerate(images.names) if name not in held and name.split("_")[-1] not in held]
     if not kept:
-        raise UserError(f"No image of {', '.join(map(str, paths))} is left without those of {exclude}; give other folders.")
+        raise UserError(f"No image of {key}=[{', '.join(map(str, paths))}] is left, those of {exclude} excluded; give other "
+                        "folders.")
     return Subset(images, kept)
 
 

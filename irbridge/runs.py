@@ -46,6 +46,9 @@ def train_run(cfg: DictConfig) -> None:
     check_photographs(config["evaluate"])   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     start_from(model, config)
+    if isinstance(model, IRBridge) and model.sampler.nfe == 0 and model.first_share < 1 and not config["reuse"]:
+        raise UserError("sampler.nfe=0 makes no call of the frozen network, so its features would learn nothing; give "
+                        "loss.anchor_first=1 to train the anchor alone, or 1 or more calls.")
     references(model, config)
     if config["reuse"]:
         check_reuse(model, config)

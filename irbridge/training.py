@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 from torch import nn
@@ -38,12 +39,14 @@ def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) 
 
 def best_precision(model: Restorer, options: dict, stream: CropStream) -> str:
     """The precision that ``trainer.precision`` asks for; "auto" is bf16 where a few steps of this model on this machine
-    take less time in it, else float32."""
+    take less time in it, else float32. A baseline that follows in the same process trains in the model's precision."""
     requested, cuda = options["precision"], options["device"] != "cpu" and torch.cuda.is_available()
     if requested == "fp16" and not cuda:
         raise UserError("trainer.precision=fp16 needs a CUDA device; use auto.")
     if requested != "auto":
         return requested
+    if AcceleratorState._shared_state:
+        return AcceleratorState().mixed_precision
     if cuda:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     batch = _batch(model, stream, min(4, options["batch_size"]), "cpu")
