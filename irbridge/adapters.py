@@ -3,6 +3,7 @@
 An adapter hands the frozen network residuals for its skip tensors, all zero at initialisation. It may also emit a
 coarse clean estimate g(y), the anchor, at which a bridge can be pinned instead of y."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ class Adapter(nn.Module):
     its own; ``masked``: y has its mask as a fourth channel; ``stride``: what image sides must divide by."""
 
     anchored = masked = False
-    pretrained: list[nn.Module] = []
+    pretrained: Sequence[nn.Module] = ()
     stride: int
 
     def estimate(self, y: Tensor) -> Tensor | None:

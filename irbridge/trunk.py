@@ -16,7 +16,7 @@ FIELDS = "trunk", "width", "encoder", "middle", "decoder", "attention", "channel
 def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3) -> nn.Module:
     """A diffusers ``UNet2DModel`` without attention, of the given width per level and depth, whose output is 0 at
     initialisation."""
-    from diffusers import UNet2DModel   # late: it takes seconds, and a NAFNet does without
+    from diffusers import UNet2DModel  # late: it takes seconds, and a NAFNet does without
     n, groups = len(channels), next(g for g in (8, 4, 2, 1) if all(c % g == 0 for c in channels))
     network = UNet2DModel(in_channels=inputs, out_channels=outputs, layers_per_block=layers,
                           block_out_channels=tuple(channels), down_block_types=("DownBlock2D",) * n,

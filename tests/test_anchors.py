@@ -8,14 +8,14 @@ from safetensors.torch import save_file
 
 spandrel = pytest.importorskip("spandrel")
 
-from spandrel.architectures.NAFNet import NAFNet as Published  # noqa: E402
+from spandrel.architectures.NAFNet import NAFNet as Published
 
-from irbridge.adapters import ControlAdapter, StaticAdapter  # noqa: E402
-from irbridge.anchors import INSIST, PretrainedAnchor, load_anchor  # noqa: E402
-from irbridge.bridges import Brownian  # noqa: E402
-from irbridge.errors import UserError  # noqa: E402
-from irbridge.model import IRBridge  # noqa: E402
-from irbridge.timesteps import critical  # noqa: E402
+from irbridge.adapters import ControlAdapter, StaticAdapter
+from irbridge.anchors import INSIST, PretrainedAnchor, load_anchor
+from irbridge.bridges import Brownian
+from irbridge.errors import UserError
+from irbridge.model import IRBridge
+from irbridge.timesteps import critical
 
 
 def noise(*shape, seed=0):

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from irbridge import checkpoint
 from irbridge.adapters import StaticAdapter
-from irbridge.trunk import Trunk
 from irbridge.backbones import PixelBackbone
 from irbridge.bridges import GOUB
 from irbridge.checkpoint import Checkpoints, load_weights
@@ -29,6 +28,7 @@ from irbridge.priors import VP, vp_alphas_cumprod
 from irbridge.restorer import Regression
 from irbridge.timesteps import critical
 from irbridge.training import averaged, fit, learning_rate, step_noise
+from irbridge.trunk import Trunk
 
 
 def bridge_model(states="visited"):
