@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from irbridge.errors import UserError
 from irbridge.nafnet import NAFNet
+from irbridge.precision import keep_ends
 
 KINDS = "nafnet", "unet"
 FIELDS = "trunk", "width", "encoder", "middle", "decoder", "attention", "channels", "layers"   # of an adapter's config
@@ -23,6 +24,7 @@ def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3
                           up_block_types=("UpBlock2D",) * n, norm_num_groups=groups, add_attention=False)
     nn.init.zeros_(network.conv_out.weight)
     nn.init.zeros_(network.conv_out.bias)
+    keep_ends(network.conv_in, network.conv_out)
     return network
 
 
