@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ ADDED = {"_target_": "irbridge.backbones.load_backbone", "dtype": "float32", "op
          "cache_latents": False,
          "mix": None, "exclude": None, "validation": None, "on_device": False, "folder": None, "start": None, "masked": False, "trunk": "unet", "trunk_lr": 1.0}   # keys that runs of older versions lack, and what they did
 stops: list[int] = []   # the stop signals that the present training, which first saves, has had
-NULLABLE = {"evaluate.size", "size", "data.exclude", "tile"}   # keys with a value in the YAML files that may be null
+NULLABLE = {"evaluate.size", "size", "data.exclude"}   # keys with a value in the YAML files that may be null
 
 
 def run_cli(task, config_name: str) -> None:
@@ -199,6 +200,25 @@ def device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device={name!r} is not available here ({reason}); use device=auto.") from None
+
+
+def machine() -> str:
+    """The machine in a few words: the GPU, or the processor's architecture and its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def set_threads(requested: int | None = None) -> int:
+    """Let torch compute with so many threads, and return how many; None: ``OMP_NUM_THREADS`` where it is set, else as many
+    as there are cores that this process may use and that others, by the load of the last minute, leave free."""
+    if requested is None and not os.environ.get("OMP_NUM_THREADS"):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+        requested = max(1, cores - busy)
+    if requested is not None:
+        torch.set_num_threads(requested)
+    return torch.get_num_threads()
 
 
 def plain(cfg) -> dict:

@@ -119,7 +119,7 @@ class IRBridge(Restorer):
             return
         noise, factor = Noise(seeds if seeds is not None else list(range(len(y)))), self.backbone.factor
         state = self.backbone.encode(y[:, :3], tiles)
-        folded, whole = F.pixel_unshuffle(y, factor), tiles.count(*y.shape[-2:], self.stride) == 1
+        folded, whole = F.pixel_unshuffle(y, factor) if factor > 1 else y, tiles.count(*y.shape[-2:], self.stride) == 1
         known = {} if condition is None else {0: condition}   # by number of the batch of tiles
         cut = partial(tiles.of_states(factor), stride=self.stride // factor, numbered=True)
 
@@ -128,7 +128,7 @@ class IRBridge(Restorer):
             if number in known:
                 return known[number]
             with self.networks():
-                found = self.adapter.condition(F.pixel_shuffle(part, factor), end)
+                found = self.adapter.condition(F.pixel_shuffle(part, factor) if factor > 1 else part, end)
             if whole or tiles.keep:
                 known[number] = found
             return found

@@ -32,7 +32,8 @@ class Noise:
         self.generators = [torch.Generator().manual_seed(s) for s in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:
-        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(like.device)
+        drawn = [torch.randn(1, *like.shape[1:], generator=g) for g in self.generators]
+        return (drawn[0] if len(drawn) == 1 else torch.cat(drawn)).to(like.device)
 
 
 def image_seed(seed: int, name: str) -> int:
