@@ -112,7 +112,7 @@ class StaticAdapter(PixelAdapter):
     def __init__(self, backbone: PixelBackbone, channels: list[int] = (32, 64, 96, 128), layers: int = 1,
                  anchor: bool | str = True, trunk: str = "unet", masked: bool = False, **sizes):
         super().__init__(backbone, channels, layers, anchor, trunk, masked, True, sizes)
-        self.layout, own = skip_layout(backbone.network), self.trunk.features_layout
+        self.layout, own = skip_layout(backbone), self.trunk.features_layout
         self.zero = ZeroConvs([own[min(s, self.trunk.stride)] for _, s in self.layout], self.layout)
 
     def condition(self, y: Tensor, state: Tensor | None = None) -> Condition:

@@ -4,12 +4,16 @@ Here those of pixels; ``latent`` has those of a VAE's latents."""
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from irbridge import hub
+from irbridge.checkpoint import read_json
 from irbridge.errors import UserError
+from irbridge.precision import keep_ends
 from irbridge.priors import Prior, prior_from_config
 from irbridge.tiles import WHOLE, Tiles
 
@@ -28,16 +32,18 @@ def inject(unet: nn.Module, residuals: list[Tensor] | None):
             def add_skips(block, args):
                 hidden, skips, *rest = args
                 mine = [left.pop() for _ in skips][::-1]
-                return hidden, tuple(s + r for s, r in zip(skips, mine)), *rest
+                return hidden, tuple(s + r.to(s.dtype) for s, r in zip(skips, mine)), *rest
 
             for block in unet.up_blocks:
                 stack.callback(block.register_forward_pre_hook(add_skips).remove)
-            stack.callback(unet.mid_block.register_forward_hook(lambda block, args, out: out + residuals[-1]).remove)
+            stack.callback(unet.mid_block.register_forward_hook(
+                lambda block, args, out: out + residuals[-1].to(out.dtype)).remove)
         yield
 
 
-def skip_layout(unet: nn.Module) -> list[tuple[int, int]]:
-    """(channels, stride) of every skip tensor in the encoder's order, then of the mid block's output."""
+def skip_layout(unet) -> list[tuple[int, int]]:
+    """(channels, stride) of every skip tensor in the encoder's order, then of the mid block's output; of a UNet2DModel,
+    or of anything that has its ``config``."""
     channels = unet.config.block_out_channels
     layout = [(channels[0], 1)]
     for level, c in enumerate(channels):
@@ -46,8 +52,17 @@ def skip_layout(unet: nn.Module) -> list[tuple[int, int]]:
     return layout + [(channels[-1], 2 ** (len(channels) - 1))]
 
 
+class Later(NamedTuple):
+    """A frozen network that is loaded where it is first asked for: its config, the dtype of its weights, and what loads
+    it."""
+    config: SimpleNamespace
+    dtype: torch.dtype
+    load: Callable[[], nn.Module]
+
+
 class Backbone(nn.Module):
-    """A frozen network in eval mode and the prior that it was trained on, behind one convention.
+    """A frozen network in eval mode and the prior that it was trained on, behind one convention. ``network`` may be given
+    as :class:`Later`.
 
     ``channels`` of a state, ``factor`` image pixels per pixel of it, ``stride`` by which image sides must divide;
     ``bounded``: states lie in [-1, 1]. ``name`` and ``digest``, recorded in checkpoints, are where the weights came from
@@ -56,12 +71,51 @@ class Backbone(nn.Module):
     factor = 1
     bounded = True
 
-    def __init__(self, network: nn.Module, prior: Prior, name: str = "", digest: str = "", scheduler: dict | None = None):
+    def __init__(self, network: nn.Module | Later, prior: Prior, name: str = "", digest: str | Callable[[], str] = "",
+                 scheduler: dict | None = None):
         super().__init__()
-        self.network = network.requires_grad_(False).eval()   # eval also in training: nothing of it may drift
-        self.prior, self.name, self.digest, self.scheduler = prior, name, digest, scheduler
-        self.channels, self.vae = network.config.in_channels, None
+        self.later, self.moves, self.checks = (network, [], []) if isinstance(network, Later) else (None, [], [])
+        if self.later is None:
+            self._keep(network)
+        self.prior, self.name, self._digest, self.scheduler = prior, name, digest, scheduler
+        self.config, self.channels, self.vae = network.config, network.config.in_channels, None
         self.dtype = network.dtype   # of the frozen weights; an adapter may add others to the network
+
+    def _keep(self, network: nn.Module) -> None:
+        self._modules["network"] = network.requires_grad_(False).eval()   # eval also in training: nothing may drift
+
+    @property
+    def network(self) -> nn.Module:
+        """The frozen network."""
+        if self.later is not None:
+            with torch.inference_mode(False):   # weights are no inference tensors, wherever they are first needed
+                network = self.later.load()
+                for check in self.checks:
+                    check()
+                for move in self.moves:
+                    network._apply(move)
+            self.later = None
+            self._keep(network)
+        return self._modules["network"]
+
+    def when_loaded(self, check: Callable[[], None]) -> None:
+        """Call ``check()`` once the weights are there, which may be now."""
+        if self.later is None:
+            check()
+        else:
+            self.checks.append(check)
+
+    def _apply(self, move, recurse: bool = True):
+        if self.later is not None:   # where it goes is known before it comes
+            self.moves.append(move)
+        return super()._apply(move, recurse)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights."""
+        if callable(self._digest):
+            self._digest = self._digest()
+        return self._digest
 
     def train(self, mode: bool = True):
         return super().train(False)
@@ -98,34 +152,54 @@ class PixelBackbone(Backbone):
         super().__init__(unet, *described, **description)
         self.stride = 2 ** (len(unet.config.block_out_channels) - 1)
 
+    def _keep(self, network: nn.Module) -> None:
+        super()._keep(network)
+        keep_ends(network.conv_in, network.conv_out)
+
     def predict(self, inputs: Tensor, time: Tensor, residuals: Callable | None) -> Tensor:
         given = residuals(inputs, time) if residuals else None
-        with inject(self.network, given and [r.to(inputs.dtype) for r in given]):
+        with inject(self.network, given):
             return self.network(inputs, time).sample
 
 
-def load_backbone(pretrained: str | None = None, dtype: torch.dtype | str = torch.float32) -> PixelBackbone:
+def load_backbone(pretrained: str | None = None, dtype: torch.dtype | str = torch.float32,
+                  lazy: bool = False) -> PixelBackbone:
     """Load a UNet2DModel and its scheduler's config from a folder or hub id; ``None`` is this repository's own prior.
 
     Both layouts of diffusers are read: a pipeline (``unet/`` and ``scheduler/``) and a bare model folder with
-    ``scheduler_config.json`` beside ``config.json``. dtype: of the frozen weights, such as "bfloat16". UserError if
-    nothing is there, the hub is out of reach, it is no UNet2DModel, or the scheduler is not covered."""
+    ``scheduler_config.json`` beside ``config.json``. dtype: of the frozen weights, such as "bfloat16". lazy: the weights
+    are read when the network is first called, where its config says enough. UserError if nothing is there, the hub is out
+    of reach, it is no UNet2DModel, or the scheduler is not covered."""
     if not EMBEDDED.is_dir() and not pretrained:
         raise UserError(f"The embedded prior is missing at {EMBEDDED}; restore it with `git checkout data/prior` or "
                         "give backbone.pretrained=FOLDER.")
     folder = hub.fetched(str(pretrained or EMBEDDED), ["", "unet", "scheduler"])
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
-    unet = hub.load(unet_folder, ("UNet2DModel",), number_type(dtype))
+    dtype, classes = number_type(dtype), ("UNet2DModel",)
+    unet = _sketch(unet_folder, classes, dtype) if lazy else None
+    unet = unet or hub.load(unet_folder, classes, dtype)
     scheduler, config = hub.scheduler_config(folder), unet.config
     unlike = {"3 channels": config.in_channels == 3,
               "no classes": not (config.class_embed_type or config.num_class_embeds),
               "no Skip or K blocks": not any(t.startswith("K") or "Skip" in t for t in block_types(config)),
-              "a middle block": unet.mid_block is not None,
+              "a middle block": getattr(config, "mid_block_type", "") is not None,
               "sinusoidal times": config.time_embedding_type == "positional"}
     if missing := [what for what, fits in unlike.items() if not fits]:
         raise UserError(f"The network in {unet_folder} cannot be driven, for want of {', '.join(missing)}; choose another "
                         "backbone.")
-    return PixelBackbone(unet, prior_from_config(scheduler), str(pretrained or "embedded"), hub.digest(unet_folder), scheduler)
+    return PixelBackbone(unet, prior_from_config(scheduler), str(pretrained or "embedded"),
+                         lambda: hub.digest(unet_folder), scheduler)
+
+
+def _sketch(folder: Path, classes: tuple[str, ...], dtype: torch.dtype) -> Later | None:
+    """The network of a folder, to be loaded later; None where its config, of an older diffusers, leaves to defaults what
+    is asked of it."""
+    config = read_json(folder / "config.json")
+    asked = ("in_channels", "block_out_channels", "layers_per_block", "down_block_types", "up_block_types",
+             "class_embed_type", "num_class_embeds", "mid_block_type", "time_embedding_type")
+    if config.get("_class_name") not in classes or not all(key in config for key in asked):
+        return None
+    return Later(SimpleNamespace(**config), dtype, lambda: hub.load(folder, classes, dtype))
 
 
 def block_types(config) -> list[str]:

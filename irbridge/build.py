@@ -6,7 +6,8 @@ import torch
 
 from irbridge import __version__
 from irbridge.backbones import Backbone
-from irbridge.checkpoint import load_into, load_weights, read_json, save_weights, write_json
+from irbridge import precision as precisions
+from irbridge.checkpoint import load_into, load_weights, read_json, save_weights, sha256, write_json
 from irbridge.config import ROOT, alike, commit, instantiate
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
@@ -21,9 +22,10 @@ RECORDED = "digest", "signature"   # what a folder says of the backbone besides 
 PIXELS = "irbridge.backbones.load_backbone"   # what loads a backbone whose config, of an older run, does not say
 
 
-def build_model(config: dict, backbone: Backbone | None = None) -> Restorer:
+def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = False) -> Restorer:
     """A model from the plain config of a run (the keys ``MODEL_KEYS``), untrained; ``backbone`` where it is there
-    already. UserError if the method is unknown or a part cannot be built."""
+    already. lazy: a frozen network of pixels is loaded, and its hash compared, where it is first called. UserError if
+    the method is unknown or a part cannot be built."""
     method, adapter = config["method"], config["adapter"]
     if method not in METHODS:
         raise UserError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}.")
@@ -38,7 +40,7 @@ def build_model(config: dict, backbone: Backbone | None = None) -> Restorer:
         if method == "bridge":
             return BridgeNetwork(instantiate(config["bridge"]), bridge_network(**sizes), **config["objective"],
                                  sampler=config["sampler"], masked=adapter.get("masked", False))
-        backbone = _frozen(config["backbone"], backbone)
+        backbone = _frozen(config["backbone"], backbone, lazy)
         model = IRBridge(backbone, instantiate(adapter, backbone), instantiate(config["bridge"]),
                          instantiate(config["timesteps"]), config["endpoint"],
                          config["task"]["sampler"] | {k: v for k, v in config["sampler"].items() if v is not None},
@@ -48,13 +50,19 @@ def build_model(config: dict, backbone: Backbone | None = None) -> Restorer:
         return model
 
 
-def _frozen(config: dict, backbone: Backbone | None) -> Backbone:
+def _frozen(config: dict, backbone: Backbone | None, lazy: bool) -> Backbone:
     """The given backbone, or the config's; UserError where it is not the one that is recorded there."""
-    backbone = backbone or instantiate({"_target_": PIXELS} | {k: v for k, v in config.items() if k not in RECORDED})
+    if backbone is None:
+        wanted = {"_target_": PIXELS} | {k: v for k, v in config.items() if k not in RECORDED}
+        backbone = instantiate(wanted | ({"lazy": True} if lazy and wanted["_target_"] == PIXELS else {}))
     digest, signature = (config.get(key) for key in RECORDED)
-    if digest and digest != backbone.digest:
-        raise UserError(f"The backbone {backbone.name} has other weights than the ones the adapter was trained on "
-                        f"(SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give backbone.pretrained=FOLDER.")
+
+    def check() -> None:
+        if digest and digest != backbone.digest:
+            raise UserError(f"The backbone {backbone.name} has other weights than the ones the adapter was trained on "
+                            f"(SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give backbone.pretrained=FOLDER.")
+
+    backbone.when_loaded(check)
     if not alike(signature, backbone.signature()):
         raise UserError(f"The prompt's embedding of {backbone.name} is not the one that the adapter was trained with; give "
                         f"the pipeline with its text encoder, or delete {cache_folder('prompts')} if that was exchanged.")
@@ -81,11 +89,18 @@ def save_pretrained(model: Restorer, folder: str | Path, config: dict, weights: 
 
 
 def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None = None,
-                    frozen: dict | None = None) -> Restorer:
+                    frozen: dict | None = None, precision: str = "float32", **sampler) -> Restorer:
     """A trained model from a run's folder (or any that ``save_pretrained`` wrote; data/adapters/derain is found from
-    anywhere), ready to restore. ``frozen``: keys of the backbone that differ from the training's where they are not None,
-    such as ``pretrained``, where its weights are now. UserError if the folder or a file of it is missing or corrupt, or
-    the backbone is not the one it was trained on."""
+    anywhere), ready to restore.
+
+    Args:
+        frozen: keys of the backbone that differ from the training's where they are not None, such as ``pretrained``,
+            where its weights are now.
+        precision: that it restores in: "float32", "bf16" or "auto", see :func:`irbridge.precision.chosen`.
+        sampler: fields that it will be asked with, as those of ``restore``, where they are known: a model that gives
+            its anchor alone (nfe=0) leaves the frozen network on the disk, until it is called after all.
+
+    UserError if the folder or a file of it is missing or corrupt, or the backbone is not the one it was trained on."""
     folder = find(str(folder))
     path = folder / "config.json"
     config = read_json(path)
@@ -93,9 +108,16 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None 
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
-    model = build_model(config | {"backbone": config["backbone"] | changes}, backbone)
+    model = build_model(config | {"backbone": config["backbone"] | changes}, backbone, lazy=True)
     load_into(model.trainable(), load_weights(folder / "model.safetensors"), str(folder))
-    return model.to(device).eval()
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    if isinstance(model, IRBridge) and model.calls(**sampler):
+        _ = model.backbone.network   # a wrong one must show here
+    about = {"weights": sha256(folder / "model.safetensors"), "config": sha256(path)} if precision == "auto" else {}
+    if about and isinstance(model, IRBridge):
+        about["frozen"] = model.backbone.digest
+    model.precision = precisions.chosen(precision, model, about, config.get("bf16_error"), **sampler)
+    return model
 
 
 def find(path: str) -> Path:

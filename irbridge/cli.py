@@ -10,7 +10,8 @@ from irbridge.errors import UserError
 # Name, config and function of each command under Hydra.
 HYDRA = {"restore": ("restore", "irbridge.restoring", "restore_run"), "train": ("train", "irbridge.runs", "train_run"),
          "evaluate": ("evaluate", "irbridge.scoring", "evaluate_run"),
-         "compare": ("compare", "irbridge.comparison", "compare_run"), "export": ("export", "irbridge.cards", "export_run")}
+         "compare": ("compare", "irbridge.comparison", "compare_run"),
+         "benchmark": ("benchmark", "irbridge.timing", "benchmark_run"), "export": ("export", "irbridge.cards", "export_run")}
 PLAIN = {"table": "irbridge.tables_command", "data": "irbridge.preparing", "demo": "irbridge.demo"}   # modules with main(words)
 HELP = """irbridge restores photographs with diffusion bridges on a frozen, pretrained diffusion model.
 
@@ -20,6 +21,7 @@ HELP = """irbridge restores photographs with diffusion bridges on a frozen, pret
   irbridge compare run=data/adapters/derain         bridges, step rules and call counts of one adapter
   irbridge table runs/derain-brownian format=latex  a table of scored runs
   irbridge export run=runs/mine output=DIR          an adapter to hand on, with its model card
+  irbridge benchmark benchmark.restore=derain       where the seconds of restoring go; without it, of training
   irbridge data list                                public sets: what goes where; data check NAME DIR
   irbridge demo                                     restore in the browser
 

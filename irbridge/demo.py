@@ -14,13 +14,13 @@ from irbridge.config import device as to_device
 from irbridge.config import one_sentence
 from irbridge.errors import UserError
 from irbridge.images import to_bytes
+from irbridge.memory import Plan, footprint
 from irbridge.photos import read_photo, write_photo
 from irbridge.restorer import image_seed
 from irbridge.restoring import shipped
-from irbridge.tiles import Tiles
 
 DEFAULTS = {"port": "7860", "host": "127.0.0.1", "share": "false", "device": "auto", "task": None, "run": None}
-TILES = Tiles(size=512, overlap=64, batch=4)   # as configs/restore.yaml, so that the pixels are those of the command
+CUTS = {"tile": None, "memory": None, "overlap": 64, "batch": 4}   # as configs/restore.yaml: the pixels are the command's
 
 
 def options(words: list[str]) -> dict:
@@ -63,14 +63,16 @@ def restore(model, file: str, name: str, label: str, steps: int, seed: int, fold
     except UserError as error:
         raise UserError(str(error).replace(str(file), name)) from error
     done, stem = 0, Path(name).stem
-    total = model.passes(steps=steps) * TILES.count(*photo.pixels.shape[:2], model.stride)
+    sides = photo.pixels.shape[:2]
+    cuts = Plan(model, footprint(model, steps=steps), **CUTS).tiles(*sides)
+    total = model.passes(steps=steps) * cuts.count(*sides, model.stride)
 
     def step(tiles: int) -> None:
         nonlocal done
         done += tiles
         progress((done, total))
 
-    tiles = replace(TILES, progress=step)
+    tiles = replace(cuts, progress=step)
     restored = model.restore(photo.pixels, seeds=[image_seed(seed, stem)], steps=steps, tiles=tiles)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{stem}-{label}.png"
     write_photo(path, photo, restored)
@@ -89,7 +91,7 @@ def build_demo(folders: dict[str, Path] | None = None, task: str | None = None, 
     task = task or ("derain" if "derain" in folders else min(folders))
     if task not in folders:
         raise UserError(f"task={task} has no adapter here; choose one of {', '.join(folders)}, or give run=FOLDER.")
-    model = cache(lambda name: from_pretrained(folders[name], place))
+    model = cache(lambda name: from_pretrained(folders[name], place, precision="auto"))
 
     def answer(photo, name, steps, seed, progress=gr.Progress()):  # noqa: B008
         if photo is None or seed is None:

@@ -108,7 +108,8 @@ class BridgeNetwork(Restorer):
         """The network's own output for x_t and y (B, C, H, W) in [-1, 1] at t (B,); float32."""
         time = 250 * t.clamp(min=1e-44).log() if self.target == "edm" else 1000 * t / self.bridge.T
         inputs = torch.cat([broadcast(form.scale, x) * x, self.seen(y)], dim=1)
-        return self.network(inputs, time.float().to(x.device)).sample.float()
+        with self.networks():
+            return self.network(inputs, time.float().to(x.device)).sample.float()
 
     def denoise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """The clean estimate at x_t (B, 3, H, W); y has its mask as a fourth channel where the task has holes; t float64 on

@@ -1,8 +1,6 @@
 """Scores of held-back images: one JSON record per image as it goes, never scored twice."""
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from irbridge.checkpoint import append_line, locked, write_atomically
-from irbridge.config import commit
+from irbridge.config import commit, machine
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.images import pad, to_image, to_tensor, write_image
@@ -185,10 +183,3 @@ def _append(path: Path, record: dict) -> None:
     except OSError as error:
         raise RuntimeError(f"{path} could not be written ({error.strerror or error}); make room and run the same command "
                            "again: finished images are kept.") from error
-
-
-def machine() -> str:
-    """The machine in a few words: the GPU, or the processor's architecture and its cores."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"

@@ -4,8 +4,12 @@ import errno
 import hashlib
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from irbridge.checkpoint import read_json
 from irbridge.errors import UserError
+from irbridge.lean import unet_class
 
 # Copies in other precisions and formats, which would double or triple the download.
 VARIANTS = ["*.fp16*", "*.bf16*", "*non_ema*", "*onnx*", "*flax*", "*openvino*", "*.msgpack", "*.bin", "*.ckpt"]
@@ -68,13 +72,15 @@ def _refusal(name: str, error: Exception, key: str) -> str:
 def load(folder: Path, classes: tuple[str, ...], dtype):
     """The diffusers model of a folder, of the class that its config names, in eval mode, its weights complete and in
     ``dtype``; :class:`UserError` otherwise, also for another class than these. Only safetensors are read, no pickles."""
-    import diffusers
     name = read_json(folder / "config.json").get("_class_name", classes[0])
     if name not in classes:
         raise UserError(f"{folder} holds a {name}, not a {' or '.join(classes)}; choose another backbone.")
     if not _weights(folder):
         raise UserError(f"{folder} holds no safetensors that are read{_others(folder)}; load the model where it is complete, "
                         "and save it with save_pretrained.")
+    if name == "UNet2DModel" and (model := _plain_unet(folder, dtype)):
+        return model.eval()
+    import diffusers
     try:
         model, found = getattr(diffusers, name).from_pretrained(
             folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True)
@@ -85,6 +91,21 @@ def load(folder: Path, classes: tuple[str, ...], dtype):
         raise UserError(f"The weights in {folder} cannot be loaded ({reason}); save the model again with "
                         "save_pretrained.") from error
     return model.eval()
+
+
+def _plain_unet(folder: Path, dtype: torch.dtype):
+    """A UNet2DModel whose config and weights are as this version of diffusers writes them, in one file; None of others,
+    which diffusers converts."""
+    kind, files = unet_class(), _weights(folder)
+    if len(files) != 1:
+        return None
+    try:
+        with torch.device("meta"):   # no time for weights that are overwritten
+            model = kind(**{k: v for k, v in read_json(folder / "config.json").items() if not k.startswith("_")})
+        model.load_state_dict({k: v.to(dtype) for k, v in load_file(files[0]).items()}, assign=True)
+        return model
+    except Exception:   # told by diffusers itself
+        return None
 
 
 def _others(folder: Path) -> str:

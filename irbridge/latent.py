@@ -81,7 +81,7 @@ class LatentBackbone(Backbone):
         if tiles.size is not None:
             step = 8 * self.factor
             self.vae.tile_overlap_factor = 0.25
-            self.vae.tile_sample_min_size = max(tiles.size - tiles.size % step, step)
+            self.vae.tile_sample_min_size = max(min(tiles.sides) // step * step, step)
             self.vae.tile_latent_min_size = self.vae.tile_sample_min_size // self.factor
             self.vae.enable_tiling()
         try:

@@ -1,12 +1,13 @@
 """IRBridge: a bridge, a frozen prior and a trained adapter."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irbridge.adapters import Condition, mask_of
+from irbridge.adapters import Condition
 from irbridge.backbones import Backbone
 from irbridge.bridges import Bridge
 from irbridge.errors import UserError
@@ -85,8 +86,9 @@ class IRBridge(Restorer):
 
     def denoise(self, z: Tensor, tau: Tensor, condition: Condition) -> Tensor:
         """The conditional clean estimate of a prior state z (B, C, H, W) at tau () or (B,); float32."""
-        x0 = self.backbone.denoise(
-            z, tau, lambda inputs, time, **context: self.adapter.residuals(condition, inputs, time, **context))
+        with self.networks():
+            x0 = self.backbone.denoise(
+                z, tau, lambda inputs, time, **context: self.adapter.residuals(condition, inputs, time, **context))
         return keep_known(x0, condition.y, condition.mask)
 
     def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
@@ -107,7 +109,8 @@ class IRBridge(Restorer):
                 (SDEdit), as theory says the published loop starts; "noise": the prior's last level and pure noise.
             sampler: instead of the model's own. options: its fields to change, such as nfe or rule; nfe=0 gives the
                 anchor alone.
-            tiles: of each call; an adapter's features are then computed anew, as those of a whole image take gigabytes."""
+            tiles: of each call; unless these are kept, an adapter's features are then computed anew, as those of a
+                whole image take gigabytes."""
         if not (torch.is_tensor(y) and y.dim() == 4 and not any(side % self.stride for side in y.shape[-2:])):
             raise UserError(f"path takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by {self.stride}, not "
                             f"{tuple(getattr(y, 'shape', ())) or type(y).__name__}; restore takes any image.")
@@ -115,34 +118,49 @@ class IRBridge(Restorer):
         if sampler.nfe == 0:
             yield from self.coarse(y, tiles)
             return
-        noise = Noise(seeds if seeds is not None else list(range(len(y))))
-        whole, factor = tiles.count(*y.shape[-2:], self.stride) == 1, self.backbone.factor
-        if condition is None:
-            state = self.backbone.encode(y[:, :3], tiles)
-            condition = self.adapter.condition(y, state) if whole else Condition(state, None, None, mask_of(y))
+        noise, factor = Noise(seeds if seeds is not None else list(range(len(y)))), self.backbone.factor
+        state = self.backbone.encode(y[:, :3], tiles)
+        folded, whole = F.pixel_unshuffle(y, factor) if factor > 1 else y, tiles.count(*y.shape[-2:], self.stride) == 1
+        known = {} if condition is None else {0: condition}   # by number of the batch of tiles
+        cut = partial(tiles.of_states(factor), stride=self.stride // factor, numbered=True)
+
+        def look(part: Tensor, end: Tensor, number: int) -> Condition:
+            """What the adapter knows of a batch of tiles: of y, folded so that it has the sides of its state."""
+            if number in known:
+                return known[number]
+            with self.networks():
+                found = self.adapter.condition(F.pixel_shuffle(part, factor) if factor > 1 else part, end)
+            if whole or tiles.keep:
+                known[number] = found
+            return found
+
+        end = state
         if self.endpoint == "anchor":
-            condition = condition if whole else condition._replace(anchor=self._anchor(y, tiles))
-            tiles.done(int(whole))
-        loop = self._walk(self.end(condition), noise, sampler, start)
+            if whole or tiles.keep:
+                end = cut(lambda *tile: self.end(look(*tile)), folded, state)
+            else:
+                end = self._anchor(y, tiles)
+        loop = self._walk(end, noise, sampler, start)
         at = next(loop, None)
         while at is not None:
             t, x, z, tau = at
-            if whole:
-                x0 = self.denoise(z, tau, condition)
-                tiles.done()
-            else:
-                # Folded, the image has the sides of its state, so that both are cut alike.
-                x0 = tiles.of_states(factor)(
-                    lambda z, end, y: self.denoise(z, tau, self.adapter.condition(F.pixel_shuffle(y, factor), end)),  # noqa: B023
-                    z, condition.y, F.pixel_unshuffle(y, factor), stride=self.stride // factor)
+            x0 = cut(lambda z, *tile: self.denoise(z, tau, look(*tile)), z, folded, state)  # noqa: B023
             yield State(t, x, z, x0)
             at = send(loop, x0)
 
     def _anchor(self, y: Tensor, tiles: Tiles) -> Tensor:
-        return tiles(self.adapter.estimate, y, stride=self.stride)
+        def estimate(y: Tensor) -> Tensor:
+            with self.networks():
+                return self.adapter.estimate(y)
+
+        return tiles(estimate, y, stride=self.stride)
+
+    def calls(self, **options) -> int:
+        """How often ``path`` with these options calls the frozen network."""
+        return self._checked(self.sampler.changed(**options)).nfe
 
     def passes(self, **options) -> int:
-        return super().passes(**options) + (self.endpoint == "anchor")
+        return self.calls(**options) + (self.endpoint == "anchor")
 
     def _walk(self, end: Tensor, noise: Noise, sampler: Sampler, start: str = "end"):
         """The loop without its network: yields (t, x, z, tau) and is sent x0."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irbridge.precision import FullConv2d
+
 WINDOW = 64   # image pixels a side of the channel attention's average; the crops of training are about as large
 
 
@@ -115,7 +117,7 @@ class NAFNet(nn.Module):
             window = max(1, WINDOW // 2**level) if attention else None
             return nn.ModuleList(Block(width * 2**level, window, times) for _ in range(count))
 
-        self.intro = nn.Conv2d(inputs, width, 3, padding=1)
+        self.intro = FullConv2d(inputs, width, 3, padding=1)
         self.encoder = nn.ModuleList(blocks(level, encoder[level]) for level in levels)
         self.down = nn.ModuleList(nn.Conv2d(width * 2**i, width * 2 ** (i + 1), 2, stride=2) for i in levels)
         self.middle = blocks(len(encoder), middle)
@@ -130,7 +132,7 @@ class NAFNet(nn.Module):
         """(B, inputs, H, W), sides divisible by ``stride``, and for a timed network times (B,), about 0 to 1000 -> the
         output (B, outputs, H, W), float32, and the features, coarsest first."""
         embedding = None if self.time is None else self.time(sinusoidal(time, self.width))
-        x, skips = self.intro(image).float(), []
+        x, skips = self.intro(image), []
         for blocks, down in zip(self.encoder, self.down):
             for block in blocks:
                 x = block(x, embedding)

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from irbridge.adapters import mask_of
 from irbridge.errors import UserError
 from irbridge.images import pad, to_image, to_tensor
+from irbridge.precision import working
 from irbridge.tiles import WHOLE, Tiles
 
 
@@ -30,7 +32,8 @@ class Noise:
         self.generators = [torch.Generator().manual_seed(s) for s in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:
-        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(like.device)
+        drawn = [torch.randn(1, *like.shape[1:], generator=g) for g in self.generators]
+        return (drawn[0] if len(drawn) == 1 else torch.cat(drawn)).to(like.device)
 
 
 def image_seed(seed: int, name: str) -> int:
@@ -43,6 +46,7 @@ class Restorer(nn.Module):
 
     stride: int
     masked: bool = False    # it fills holes: y has a fourth channel, the mask, 1 where the image is to be filled, else -1
+    precision: str = "float32"   # what its networks restore in; "bf16": see irbridge.precision
     progress: float = 1.0   # share of the training that is done, set by the loop
     draw: float | None = None   # one uniform number for all images of the step, likewise
     first_share: float = 1.0    # share of the training whose steps cost as the first one does
@@ -58,6 +62,10 @@ class Restorer(nn.Module):
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         """The training losses, so that a distributed wrapper sees the call."""
         return self.loss(*batch)
+
+    def networks(self) -> AbstractContextManager:
+        """A block for the calls of networks alone, within which these compute in ``precision``."""
+        return working(self.precision, next(self.parameters()).device)
 
     def path(self, y: Tensor, **options) -> Iterator[State]:
         """Restore y (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`. The options
@@ -78,12 +86,13 @@ class Restorer(nn.Module):
         return self.sampler.changed(**options).nfe
 
     @staticmethod
-    def from_pretrained(folder, device="cpu", backbone=None, frozen: dict | None = None) -> "Restorer":
+    def from_pretrained(folder, device="cpu", backbone=None, frozen: dict | None = None, precision: str = "float32",
+                        **sampler) -> "Restorer":
         """A trained model from a run's folder; see :func:`irbridge.build.from_pretrained`."""
         from irbridge.build import from_pretrained
-        return from_pretrained(folder, device, backbone, frozen)
+        return from_pretrained(folder, device, backbone, frozen, precision, **sampler)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def restore(self, image, seed: int = 0, path: Callable[..., Iterator[State]] | None = None, **options):
         """Restore an image of any height and width, or a batch of one size.
 
@@ -153,7 +162,11 @@ class Regression(Restorer):
     @torch.no_grad()
     def path(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         y = self.seen(y)
-        x0 = tiles(lambda y: self.network(y)[0], y, stride=self.stride)
+        def network(y: Tensor) -> Tensor:
+            with self.networks():
+                return self.network(y)[0]
+
+        x0 = tiles(network, y, stride=self.stride)
         yield State(0.0, x0, y[:, :3], x0)
 
     def passes(self, **options) -> int:

@@ -4,11 +4,15 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch.nn import functional as F
@@ -17,17 +21,19 @@ from tqdm import tqdm
 from irbridge import __version__
 from irbridge.build import find, from_pretrained
 from irbridge.checkpoint import locked, read_json, sha256
-from irbridge.config import ROOT, device, plain
+from irbridge.config import ROOT, device, machine, plain, set_threads
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.images import read_header, to_image, write_image
 from irbridge.jobs import Job, Report, plan, sweep
+from irbridge.memory import Plan, footprint
 from irbridge.photos import Photo, read_photo, write_photo
 from irbridge.restorer import Restorer, image_seed
 from irbridge.tiles import Tiles
 from irbridge.viz import grid
 
 ADAPTERS = ROOT / "data" / "adapters"
+FAILURES = UserError, RuntimeError, MemoryError, OSError   # of one photograph, after which the others go on
 THUMBNAIL = 512   # pixels of the longest side in the strip of a trajectory, which would else outgrow memory
 
 
@@ -35,17 +41,20 @@ def restore_run(cfg: DictConfig) -> None:
     """Restore the photographs that ``input`` names. UserError where the command is wrong; RuntimeError in the end where
     a photograph failed."""
     options = plain(cfg)
+    set_threads(options["threads"])
     run, task = chosen(options["shipped"], options["run"])
     label = options["suffix"] or task
     if label != Path(label).name:
         raise UserError(f"suffix={label!r} must be a part of a file's name.")
     jobs = plan(options, label)
-    tiles = Tiles(options["tile"], options["overlap"], options["batch"])
-    model = from_pretrained(run, device(options["device"]), frozen=options["backbone"])
+    Tiles(options["tile"], options["overlap"], options["batch"])   # a mistake shows before the model is loaded
     fields = options["sampler"] | ({"nfe": options["steps"]} if options["steps"] is not None else {})
-    settings = {"seed": options["seed"], **_sampling(model, fields), "tile": options["tile"],
-                "overlap": options["overlap"], "weights": sha256(run / "model.safetensors"),
-                "config": sha256(run / "config.json")}
+    model = from_pretrained(run, device(options["device"]), frozen=options["backbone"], precision=options["precision"],
+                            **fields)
+    settings = {"seed": options["seed"], **_sampling(model, fields), "precision": model.precision,
+                **{key: options[key] for key in ("tile", "overlap", "memory")},
+                "weights": sha256(run / "model.safetensors"), "config": sha256(run / "config.json")}
+    cuts = Plan(model, footprint(model, **fields), *(options[k] for k in ("tile", "memory", "overlap", "batch")))
     folders = sorted({job.output.parent for job in jobs})
     with ExitStack() as stack:
         for folder in folders:
@@ -55,11 +64,11 @@ def restore_run(cfg: DictConfig) -> None:
             reports[job.output.parent].check(job)
         sweep(jobs)
         left = [job for job in jobs if not reports[job.output.parent].finished(job, settings)]
-        failed = restore_all(left, model, fields, tiles, settings, reports)
-    earlier = f" {len(jobs) - len(left)} were finished before." if len(left) < len(jobs) else ""
-    print(f"Restored {len(left) - len(failed)} of {len(jobs)} photographs.{earlier}")
+        failed = restore_all(left, model, fields, cuts, settings, reports)
     wrote = [p for job in jobs[: 3 * (len(jobs) <= 3)] for p in (job.output, job.compare, job.path) if p and p.exists()]
     print("Wrote: " + "  ".join(str(p) for p in (*wrote, *(report.path for report in reports.values()))))
+    earlier = f" {len(jobs) - len(left)} were finished before." if len(left) < len(jobs) else ""
+    print(f"Restored {len(left) - len(failed)} of {len(jobs)} photographs in {model.precision}.{earlier}")
     if failed:
         told = "  ".join(str(r.path) for r in reports.values())
         many = f"{len(failed)} of {len(jobs)} photographs could not be restored; {told} says why."
@@ -85,44 +94,103 @@ def shipped() -> dict[str, Path]:
     return {p.parent.name: p.parent for p in sorted(ADAPTERS.glob("*/model.safetensors"))}
 
 
-def restore_all(jobs: list[Job], model: Restorer, fields: dict, tiles: Tiles, settings: dict,
+class Read(NamedTuple):
+    """A photograph, read, and the seconds that it took."""
+    photo: Photo
+    digest: str
+    seconds: float
+
+
+class Restored(NamedTuple):
+    """What is to be written of a photograph: float pixels (H, W, 3) in [0, 1], the estimates of the calls, and what the
+    report says of it so far."""
+    photo: Photo
+    pixels: np.ndarray
+    shots: list[np.ndarray]
+    about: dict
+
+
+class Background:
+    """A call in a thread of its own, which does not keep the process alive."""
+
+    def __init__(self, function: Callable, *args):
+        self._value, self._error = None, None
+        self._thread = threading.Thread(target=self._run, args=(function, args), daemon=True)
+        self._thread.start()
+
+    def _run(self, function: Callable, args: tuple) -> None:
+        try:
+            self._value = function(*args)
+        except BaseException as error:
+            self._error = error
+
+    def result(self):
+        """What the call gives or raises, when it has ended."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def restore_all(jobs: list[Job], model: Restorer, fields: dict, cuts: Plan, settings: dict,
                 reports: dict[Path, Report]) -> list[str]:
-    """Restore under one progress bar, a record after each; returns a sentence for each that failed."""
-    from irbridge.evaluation import machine
-    failed, done, passes = [], 0, model.passes(**fields)
-    counts = {job: passes * _count(job.source, tiles, model.stride) for job in jobs}
+    """Restore under one progress bar, a record after each; returns a sentence for each that failed. While the networks
+    work on a photograph the next one is read and the one before is written, each by one thread."""
     about = {"machine": machine(), "device": str(next(model.parameters()).device), "irbridge": __version__}
+    counts, ends = _counts(jobs, cuts, model.passes(**fields)), []
+    readers = (Background(_caught, _read, job) for job in jobs)
+    writing: list[Background] = []
+
+    def wait() -> None:
+        """Until what is being written is recorded."""
+        if writing:
+            ends.append(writing[0].result())
+            writing.clear()
+
     try:
-        with tqdm(total=sum(counts.values()), desc="restoring", unit="tile", dynamic_ncols=True,
-                  disable=not jobs) as bar:
-            watched = Tiles(tiles.size, tiles.overlap, tiles.batch, bar.update)
+        with tqdm(total=sum(counts.values()), desc="restoring", unit="tile", dynamic_ncols=True, disable=not jobs) as bar:
+            ahead = next(readers, None)
             for job in jobs:
-                before, started = bar.n, time.perf_counter()
+                before, read = bar.n, ahead.result()
+                ahead = next(readers, None)
                 bar.set_postfix_str(job.source.name)
-                record = {"input": os.path.abspath(job.source), **job.names, **settings, **about}
-                try:
-                    record |= restore_one(job, model, fields, watched, settings["seed"])
-                    record |= {"seconds": round(time.perf_counter() - started, 3), "status": "done", "error": None}
-                except (UserError, RuntimeError, MemoryError, OSError) as error:
-                    failed.append(_sentence(job, error))
-                    if len(jobs) > 1:
-                        tqdm.write(failed[-1], file=sys.stderr)
-                    record |= {"status": "failed", "error": failed[-1]}
+                restored = _caught(_restored, job, read, model, fields, cuts, settings["seed"], bar.update)
                 bar.update(before + counts[job] - bar.n)
-                reports[job.output.parent].add(record)
-                done += 1
+                wait()
+                record = {"input": os.path.abspath(job.source), **job.names, **settings, **about}
+                writing.append(Background(_recorded, job, restored, record, reports[job.output.parent], len(jobs) > 1))
+            wait()
     except KeyboardInterrupt:
-        raise RuntimeError(f"Interrupted; {done - len(failed)} of {len(jobs)} photographs are restored, and the same "
+        wait()
+        raise RuntimeError(f"Interrupted; {ends.count(None)} of {len(jobs)} photographs are restored, and the same "
                            "command goes on.") from None
-    return failed
+    return [end for end in ends if end]
 
 
-@torch.no_grad()
-def restore_one(job: Job, model: Restorer, fields: dict, tiles: Tiles, seed: int) -> dict:
-    """Restore one photograph and write what comes of it; returns what a report says of it."""
-    digest, photo, shots = sha256(job.source), read_photo(job.source), []
-    height, width = photo.pixels.shape[:2]
+def _caught(function: Callable, *args):
+    """What the call gives, or the exception that keeps one photograph from being restored."""
+    try:
+        return function(*args)
+    except FAILURES as error:
+        return error
+
+
+def _read(job: Job) -> Read:
+    started = time.perf_counter()
+    digest, photo = sha256(job.source), read_photo(job.source)
     _check_room(job, photo)
+    return Read(photo, digest, time.perf_counter() - started)
+
+
+@torch.inference_mode()
+def _restored(job: Job, read: Read | Exception, model: Restorer, fields: dict, cuts: Plan, seed: int,
+              progress: Callable[[int], None]) -> Restored:
+    """Restore one photograph."""
+    if isinstance(read, Exception):
+        raise read
+    started, photo, shots = time.perf_counter(), read.photo, []
+    height, width = photo.pixels.shape[:2]
+    tiles = replace(cuts.tiles(height, width), progress=progress)
     factor = max(1, -(-max(height, width) // THUMBNAIL))
 
     def watched(y, **options):
@@ -133,14 +201,39 @@ def restore_one(job: Job, model: Restorer, fields: dict, tiles: Tiles, seed: int
                 shots.append(to_image(F.interpolate(shot, size=size, mode="area")[0]))
             yield state
 
-    seeds = [image_seed(seed, job.source.stem)]
-    restored = model.restore(photo.pixels, path=watched, seeds=seeds, tiles=tiles, **fields)
+    pixels = model.restore(photo.pixels, path=watched, seeds=[image_seed(seed, job.source.stem)], tiles=tiles, **fields)
+    used = list(tiles.sides) if tiles.count(height, width, model.stride) > 1 else None
+    return Restored(photo, pixels, shots, {"size": [width, height], "bits": photo.bits, "tiles": used,
+                                           "input_sha256": read.digest,
+                                           "seconds": read.seconds + time.perf_counter() - started})
+
+
+def _recorded(job: Job, restored: Restored | Exception, record: dict, report: Report, several: bool) -> str | None:
+    """Write what came of a photograph, and the report; returns a sentence where it failed."""
+    sentence, started = None, time.perf_counter()
+    try:
+        if isinstance(restored, Exception):
+            raise restored
+        record |= restored.about | {"output_sha256": _write(job, *restored[:3])}
+        seconds = record["seconds"] + time.perf_counter() - started
+        record |= {"seconds": round(seconds, 3), "status": "done", "error": None}
+    except FAILURES as error:
+        sentence = _sentence(job, error)
+        if several:
+            tqdm.write(sentence, file=sys.stderr)
+        record |= {"status": "failed", "error": sentence}
+    report.add(record)
+    return sentence
+
+
+def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]) -> str:
+    """Write all that a job asks for; returns the SHA-256 of the restored photograph's file."""
     if job.compare:
         write_image(job.compare, grid([[photo.pixels, photo.shown(restored)]], ["degraded", "restored"]))
     if job.path:
         write_image(job.path, grid([list(map(photo.shown, shots))], [f"call {i + 1}" for i in range(len(shots))]))
     write_photo(job.output, photo, restored)
-    return {"size": [width, height], "bits": photo.bits, "input_sha256": digest, "output_sha256": sha256(job.output)}
+    return sha256(job.output)
 
 
 def _sampling(model: Restorer, fields: dict) -> dict:
@@ -159,7 +252,7 @@ def _sentence(job: Job, error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{job.source} cannot be restored ({error.strerror or error}); check the file and its folder."
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"{job.source} cannot be restored ({reason}); where memory is short, give a smaller tile."
+    return f"{job.source} cannot be restored ({reason}); where memory is short, give memory=1."
 
 
 def _check_room(job: Job, photo: Photo) -> None:
@@ -172,11 +265,20 @@ def _check_room(job: Job, photo: Photo) -> None:
                         "room, or give output=DIR on another disk.")
 
 
-def _count(source: Path, tiles: Tiles, stride: int) -> int:
-    try:
-        (width, height), _ = read_header(source)
-        return tiles.count(height, width, stride)
-    except UserError:   # comes up again where its turn comes
-        return 0
-
-
+def _counts(jobs: list[Job], cuts: Plan, passes: int) -> dict[Job, int]:
+    """Tiles that each photograph sends through the networks; UserError where memory is too little for every one."""
+    counts, refused = {}, []
+    for job in jobs:
+        try:
+            (width, height), _ = read_header(job.source)
+        except UserError:   # comes up again where its turn comes
+            counts[job] = 0
+            continue
+        try:
+            counts[job] = passes * cuts.tiles(height, width).count(height, width, cuts.model.stride)
+        except UserError as error:
+            counts[job] = 0
+            refused.append(error)
+    if refused and len(refused) == len(jobs):
+        raise refused[0]
+    return counts

@@ -23,7 +23,7 @@ from irbridge.checkpoint import (
     write_atomically,
     write_json,
 )
-from irbridge.config import CONFIGS, contradiction, device, instantiate, plain
+from irbridge.config import CONFIGS, contradiction, device, instantiate, plain, set_threads
 from irbridge.cost import describe_cost
 from irbridge.errors import UserError
 from irbridge.evaluation import IDENTITY, RoundTrip, agreed, methods
@@ -43,6 +43,7 @@ def train_run(cfg: DictConfig) -> None:
     """Train as configured, with the regression baseline, or take over a trained adapter (``reuse``); then score, print
     the table, draw, and name what it wrote."""
     config, run = plain(cfg), Path(cfg.run)
+    set_threads(config["threads"])
     check_photographs(config["evaluate"])   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     start_from(model, config)

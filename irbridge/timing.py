@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 
 from irbridge.build import build_model
 from irbridge.checkpoint import write_json
-from irbridge.config import device, plain
+from irbridge.config import device, machine, plain
 from irbridge.cost import cost, in_words, replaced
-from irbridge.evaluation import machine
 from irbridge.model import IRBridge
+from irbridge.racing import race
 from irbridge.restorer import Restorer
 from irbridge.training import fit
 
@@ -203,6 +203,8 @@ def table(result: dict, headings: dict[str, str]) -> str:
 def benchmark_run(cfg: DictConfig) -> None:
     """The command ``scripts/benchmark.py``."""
     config = plain(cfg)
+    if config["benchmark"]["restore"]:
+        return race(config["benchmark"], config["output"])
     result, trainer, options = benchmark(config), config["trainer"], config["benchmark"]
     print(result["cost"] + "\n" + f"{result['machine']}, torch {result['torch']}\n")
     print(table(result, {"training": f"training {trainer['batch_size']} x {trainer['crop']} px",

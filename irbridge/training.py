@@ -1,5 +1,6 @@
 """The one training loop: of adapters, of the regression baseline and of the prior."""
 
+import hashlib
 import json
 import math
 import signal
@@ -55,7 +56,10 @@ def best_precision(model: Restorer, options: dict, stream: CropStream) -> str:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             _dry_step(model, batch, progress=1.0)   # with every part that trains
 
-    return "bf16" if trial(step) else "no"
+    shapes = json.dumps([list(value.shape) for value in model.state_dict().values()])
+    key = {"training": type(model).__name__, "shapes": hashlib.sha256(shapes.encode()).hexdigest(),
+           "crop": options["crop"], "batch": len(batch[0])}
+    return "bf16" if trial(step, key) else "no"
 
 
 def _batch(model: Restorer, stream: CropStream, count: int, device) -> list[torch.Tensor]:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from irbridge.errors import UserError
+from irbridge.lean import unet_class
 from irbridge.nafnet import NAFNet
+from irbridge.precision import keep_ends
 
 KINDS = "nafnet", "unet"
 FIELDS = "trunk", "width", "encoder", "middle", "decoder", "attention", "channels", "layers"   # of an adapter's config
@@ -16,13 +18,13 @@ FIELDS = "trunk", "width", "encoder", "middle", "decoder", "attention", "channel
 def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3) -> nn.Module:
     """A diffusers ``UNet2DModel`` without attention, of the given width per level and depth, whose output is 0 at
     initialisation."""
-    from diffusers import UNet2DModel  # late: it takes seconds, and a NAFNet does without
     n, groups = len(channels), next(g for g in (8, 4, 2, 1) if all(c % g == 0 for c in channels))
-    network = UNet2DModel(in_channels=inputs, out_channels=outputs, layers_per_block=layers,
-                          block_out_channels=tuple(channels), down_block_types=("DownBlock2D",) * n,
-                          up_block_types=("UpBlock2D",) * n, norm_num_groups=groups, add_attention=False)
+    network = unet_class()(in_channels=inputs, out_channels=outputs, layers_per_block=layers,
+                           block_out_channels=tuple(channels), down_block_types=("DownBlock2D",) * n,
+                           up_block_types=("UpBlock2D",) * n, norm_num_groups=groups, add_attention=False)
     nn.init.zeros_(network.conv_out.weight)
     nn.init.zeros_(network.conv_out.bias)
+    keep_ends(network.conv_in, network.conv_out)
     return network
 
 

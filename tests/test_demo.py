@@ -102,7 +102,8 @@ def test_restores_as_the_model_does(model, photo, tmp_path, steps, seed):
     assert path.name == f"{NAME}-derain.png" and parts == [(k + 1, steps + 1) for k in range(steps + 1)]
 
 
-def test_large_photographs_go_in_tiles(model, tmp_path):
+def test_large_photographs_go_in_tiles(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(demo.CUTS, "tile", 512)
     Image.new("RGB", (530, 24), (90, 120, 60)).save(tmp_path / "wide.png")
     parts = []
     (_, after), _ = demo.restore(model, tmp_path / "wide.png", "wide.png", "derain", 1, 0, tmp_path, parts.append)

@@ -46,7 +46,7 @@ def planned(**changes):
 
 @pytest.fixture
 def restore(command):
-    return lambda *words: command("restore", "device=cpu", "steps=1", *words)
+    return lambda *words: command("restore", "device=cpu", "precision=float32", "steps=1", *words)
 
 
 @pytest.fixture
@@ -61,6 +61,9 @@ def fast(monkeypatch):
             super().__init__()
             self.weight = restoring.torch.nn.Parameter(restoring.torch.zeros(1))
 
+        def trainable(self):
+            return self
+
         def passes(self, **options):
             return 1
 
@@ -68,7 +71,7 @@ def fast(monkeypatch):
             calls.append(seeds)
             yield SimpleNamespace(x0=-y)
 
-    monkeypatch.setattr(restoring, "from_pretrained", lambda folder, device, frozen: Invert())
+    monkeypatch.setattr(restoring, "from_pretrained", lambda folder, device, **options: Invert())
     return calls
 
 
@@ -166,7 +169,7 @@ def test_unreadable_files_are_reported_and_the_rest_go_on(fast, restore, tmp_pat
     (["run=nowhere", "input={}"], ["nowhere"]), (["task=derain", "input=nope.png"], ["nope.png", "does not exist"]),
     (["task=derain", "input={}/*.gif"], ["*.gif", "no photographs"]),
     (["task=derain", "input={}", "tile=64"], ["tile=64", "overlap=64"]),
-    (["task=derain", "input={}", "steps=0"], ["steps=0"]), (["task=derain", "input={}", "batch=0"], ["batch=0"]),
+    (["task=derain", "input={}", "steps=-1"], ["steps=-1"]), (["task=derain", "input={}", "batch=0"], ["batch=0"]),
     (["task=derain", "input={}", "overlap=-1"], ["overlap=-1"]), (["task=derain", "input={}", "tile=x"], ["tile"]),
     (["task=derain", "input={}", "sampler=quick"], ["quick"]),
     (["task=derain", "input={}", "device=abacus"], ["abacus"]),
@@ -204,7 +207,10 @@ def test_an_interruption_keeps_what_is_finished(fast, restore, tmp_path, monkeyp
         photograph(tmp_path / f"{name}.png")
     real = restoring.read_photo
     monkeypatch.setattr(restoring, "read_photo",
-                        lambda p: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(9) if p.stem == "b" else real(p))
+                        lambda p: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60) if p.stem == "c" else real(p))
+    slow = restoring.write_photo   # of a: it is being written when b, which the networks have, is interrupted
+    monkeypatch.setattr(restoring, "write_photo", lambda *args: time.sleep(0.5) or slow(*args))
+    monkeypatch.setattr(restoring, "image_seed", lambda seed, stem: time.sleep(20 * (stem == "b")))
     status, _, err = restore("task=derain", f"input={tmp_path}")
     assert status == 1 and "Interrupted; 1 of 3" in err and list(files(tmp_path)) == ["a.png"]
 

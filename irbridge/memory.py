@@ -1,0 +1,186 @@
+"""How much memory a restoration takes, and so into which tiles an image is cut."""
+
+import hashlib
+import json
+import math
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from irbridge.errors import UserError
+from irbridge.precision import remembered
+from irbridge.restorer import Restorer
+from irbridge.tiles import Tiles, even
+
+GB = 10**9
+BASE = 0.9 * GB     # of a process with its libraries and weights, on the CPU
+PIXEL = 130         # bytes a pixel of the image itself: states and estimates of a call, the photographs before and after it
+SPARE = 1.3         # times what tensors take: what the allocator and kernels take besides
+SHARE = 0.6         # of the free memory, at most
+COMMON = 2048**2    # pixels; up to here 3 GB are enough
+SMALLEST = 256      # pixels a side of the smallest tile: smaller ones cost more in overlaps than they save
+DEFAULTS = 3, 2, 1  # GB; few, so that tiles, and with them the bytes, seldom depend on what else runs
+
+
+class Footprint(NamedTuple):
+    """Bytes of tensors for each pixel of a tile: the most that a network call takes at once, the most that the adapter's
+    pass over y takes, and what is kept of that for all calls."""
+    call: float
+    look: float
+    kept: float
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of all tensors made within it that are still there."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.most, self.seen = 0, 0, weakref.WeakKeyDictionary()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return result
+
+    def _add(self, storage) -> None:
+        if storage not in self.seen:
+            size = storage.nbytes()
+            self.seen[storage] = True
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._drop, size)
+
+    def _drop(self, size: int) -> None:
+        self.now -= size
+
+
+@torch.inference_mode()
+def measured(model: Restorer, calls: int) -> Footprint:
+    """The footprint of a model that calls its network ``calls`` times: two small sizes are run, and what grows with the
+    pixels counts."""
+    sides = 4 * model.stride, 8 * model.stride
+    small, large = (_bytes(model, side, calls) for side in sides)
+    return Footprint(*((b - a) / (sides[1] ** 2 - sides[0] ** 2) for a, b in zip(small, large)))
+
+
+def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int]:
+    y = torch.zeros(1, 3 + model.masked, side, side, device=next(model.parameters()).device)
+    if not hasattr(model, "adapter"):
+        return _most(lambda: next(iter(model.path(y, nfe=1)))), 0, 0
+    if not calls:
+        with model.networks():
+            return _most(lambda: model.adapter.estimate(model.seen(y))), 0, 0
+    state, kept = model.backbone.encode(y[:, :3]), []
+    tau = torch.tensor(model.backbone.prior.lowest, dtype=torch.float64)
+
+    def look() -> None:
+        with model.networks():
+            kept.append(model.adapter.condition(model.seen(y), state))
+
+    with _Live() as live:
+        look()
+        held, most = live.now, live.most
+    return _most(lambda: model.denoise(state, tau, kept[0])), most - held, held
+
+
+def _most(run: Callable) -> int:
+    with _Live() as live:
+        _ = run()
+    return live.most
+
+
+def footprint(model: Restorer, **options) -> Footprint:
+    """:func:`measured`, or what it gave before of a model of these shapes. options: fields of its sampler."""
+    calls = model.calls(**options) if hasattr(model, "calls") else 1
+    frozen = getattr(getattr(model, "backbone", None), "config", {})
+    shapes = [(name, list(value.shape)) for name, value in model.trainable().state_dict().items()]
+    about = json.dumps([type(model.trainable()).__name__, shapes, _plain(frozen)], sort_keys=True, default=str)
+    key = {"footprint": hashlib.sha256(about.encode()).hexdigest(), "precision": model.precision, "calls": bool(calls)}
+    return Footprint(**remembered(key, lambda: measured(model, calls)._asdict()))
+
+
+def _plain(config) -> dict:
+    """A network's config, less what says where it is from."""
+    values = dict(config) if hasattr(config, "keys") else vars(config)
+    return {k: v for k, v in values.items() if not k.startswith("_")}
+
+
+def free(device: torch.device) -> int:
+    """Bytes that this process could still take or has taken: of the GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    import psutil
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+
+
+class Plan:
+    """How a restoration cuts images.
+
+    Args:
+        tile: the side of a tile where the user gives it; None: by memory.
+        memory: GB that the whole process may take (on CUDA: of the GPU); None: a share of what is free, in steps of
+            1 GB, and 3 GB at most for images of up to 2048 x 2048 pixels.
+        overlap, batch: see :class:`~irbridge.tiles.Tiles`."""
+
+    def __init__(self, model: Restorer, cost: Footprint, tile: int | None, memory: float | None, overlap: int, batch: int):
+        Tiles(tile, overlap, batch)   # a mistake shows here
+        self.model, self.cost, self.tile, self.memory = model, cost, tile, memory
+        self.overlap, self.batch, self.device = overlap, batch, next(model.parameters()).device
+        self.base = BASE if self.device.type == "cpu" else 0.1 * GB
+
+    def budget(self, pixels: int) -> float:
+        """Bytes for an image of so many pixels."""
+        if self.memory is not None:
+            return self.memory * GB
+        room = SHARE * free(self.device) / GB
+        cap = next((step for step in DEFAULTS if step <= room), DEFAULTS[-1])
+        return cap * GB + PIXEL * max(0, pixels - COMMON)
+
+    def tiles(self, height: int, width: int) -> Tiles:
+        """The tiles of an image of these sides; UserError where ``memory`` is too little for the smallest one."""
+        stride = self.model.stride
+        height, width = height + -height % stride, width + -width % stride
+        pixels = height * width
+        left = self.budget(pixels) - self.base - PIXEL * pixels
+        if self.tile is not None:
+            size, keep = self.tile, self.cost.kept * pixels + self._working(self.tile**2, True) <= left
+        else:
+            size, keep = self._cut(height, width, left)
+        return Tiles(size, self.overlap, self.batch, keep=keep)
+
+    def _cut(self, height: int, width: int, left: float) -> tuple[tuple[int, int] | None, bool]:
+        """The size of the tiles, and whether what is known of them is kept."""
+        pixels, smallest = height * width, self._smallest(height, width)
+        for keep in (True, False):
+            room = left - self.cost.kept * pixels * keep
+            most = room / self._working(1, keep)
+            if most >= min(pixels, 4 * smallest) and (size := even(height, width, self.model.stride, self.overlap, most)):
+                return (None if size == (height, width) else size), keep
+        most = left / self._working(1)
+        if most < smallest and self.memory is not None:
+            needed = (self.base + PIXEL * pixels + self._working(smallest)) / GB
+            raise UserError(f"memory={self.memory:g} is too little for an image of {width} x {height} pixels, which takes "
+                            f"{math.ceil(needed * 10) / 10:g} GB; give that, or a smaller image.")
+        size = even(height, width, self.model.stride, self.overlap, max(most, smallest))
+        return size or self._side(height, width), False
+
+    def _working(self, pixels: float, keep: bool = False) -> float:
+        """Bytes of a call on tiles of so many pixels; what is not kept of them is there at their call."""
+        at_once = self.batch if self.device.type != "cpu" else 1
+        most = max(self.cost.call + self.cost.kept * (not keep), self.cost.look + self.cost.kept)
+        return SPARE * most * pixels * at_once
+
+    def _side(self, height: int, width: int) -> tuple[int, int]:
+        side = max(SMALLEST, 2 * self.overlap + 2 * self.model.stride)
+        return min(height, side), min(width, side)
+
+    def _smallest(self, height: int, width: int) -> int:
+        """Pixels of the smallest tile."""
+        return math.prod(self._side(height, width))

@@ -1,0 +1,101 @@
+"""How long the command ``irbridge restore`` takes as a whole, and its parts, beside another checkout's on the same machine."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from irbridge.checkpoint import read_json, write_json
+from irbridge.config import ROOT, machine
+from irbridge.errors import UserError
+from irbridge.images import read_image, write_image
+
+PARTS = {"whole": "whole command, s", "start": "to the first network call, s", "adapter": "adapter, s",
+         "prior": "frozen network, s", "decode": "decoding, s", "encode": "encoding, s", "peak": "peak memory, GB"}
+
+
+def race(options: dict, output: str | None) -> None:
+    """Print a table of the ``benchmark`` config ``options``; ``output``: a .json file for the numbers. UserError if the
+    other checkout is none, or a command fails."""
+    checkouts = {"here": ROOT}
+    if options["against"]:
+        other = Path(options["against"]).expanduser().resolve()
+        if not (other / "irbridge" / "restoring.py").is_file():
+            raise UserError(f"benchmark.against={options['against']} is no checkout of irbridge; give the folder above its "
+                            "folder irbridge.")
+        checkouts["there"] = other
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in options["sizes"]:
+            photo = _photograph(Path(folder), size)
+            runs = {name: [] for name in checkouts}
+            for _ in range(options["runs"] + 1):   # in turn, so that what else the machine does meets both
+                for name, root in checkouts.items():
+                    runs[name].append(_run(root, options, photo, Path(folder)))
+            found[size] = {name: min(laps[1:], key=lambda lap: lap["whole"]) for name, laps in runs.items()}
+    print(f"irbridge restore task={options['restore']}; {machine()}; the fastest of {options['runs']} runs\n")
+    print(table(found))
+    if output:
+        write_json(Path(output), {"machine": machine(), "options": options, "found": found})
+        print(f"\nWrote: {output}")
+
+
+def _photograph(folder: Path, size: int) -> Path:
+    """A photograph of ``size`` x ``size`` pixels, larger ones enlarged, with fine texture as cameras give it."""
+    source = read_image(next(iter(sorted((ROOT / "data" / "samples" / "test").glob("*.jpg")))))
+    large = np.asarray(Image.fromarray((source * 255).astype(np.uint8)).resize((size, size), Image.BICUBIC), np.float32)
+    grain = np.random.default_rng(0).normal(0, 4, large.shape)
+    path = folder / f"photo{size}.png"
+    write_image(path, (large + grain) / 255)
+    return path
+
+
+def _run(root: Path, options: dict, photo: Path, folder: Path) -> dict:
+    """One command in a process of its own: its seconds, what it used, and its peak of physical memory."""
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        words = [f"task={options['restore']}", f"input={photo}", f"output={made}"]
+        words += [f"steps={options['calls']}"] * (options["calls"] is not None)
+        clock, path = Path(made) / "clock.json", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+        started = time.time()
+        child = subprocess.Popen([sys.executable, str(ROOT / "irbridge" / "stopwatch.py"), str(started), str(clock), *words],
+                                 cwd=folder, env=os.environ | {"PYTHONPATH": path}, text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        whole = time.time() - started
+        if child.returncode:
+            raise UserError(f"The command of {root} failed: {said.strip().splitlines()[-1]}")
+        record = read_json(next(Path(made).glob("restored-*.json")))["files"][0]
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+        tile = record["tiles"] if "tiles" in record else record.get("tile")
+        return {"whole": whole, **json.loads(clock.read_text()), "peak": peak, "tile": tile,
+                "precision": record.get("precision", "float32")}
+
+
+def table(found: dict[int, dict[str, dict]]) -> str:
+    """Size -> checkout ("here", "there") -> numbers, as Markdown, with the ratios of the two."""
+    rows = [["", *(f"{size} px, {name}" for size, runs in found.items() for name in (*runs, *["ratio"] * (len(runs) > 1)))]]
+    for part, label in PARTS.items():
+        cells = []
+        for runs in found.values():
+            values = [lap.get(part) for lap in runs.values()]
+            cells += ["-" if value is None else f"{value:.2f}" for value in values]
+            if len(values) > 1:
+                cells.append(f"{values[1] / values[0]:.1f}" if all(values) else "-")
+        rows.append([label, *cells])
+    for key in ("precision", "tile"):
+        rows.append([key, *(cell for runs in found.values() for cell in (
+            *(_word(lap[key]) for lap in runs.values()), *[""] * (len(runs) > 1)))])
+    rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _word(value) -> str:
+    return "whole" if value is None else " x ".join(map(str, value)) if isinstance(value, list) else str(value)

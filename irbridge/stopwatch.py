@@ -1,0 +1,46 @@
+"""A restore command with a clock in it, for ``racing``: ``python stopwatch.py STARTED FILE words...`` runs the irbridge that
+Python finds, which may be an older one, and writes seconds since STARTED and of each part to FILE. Alone in its process and
+without imports of its own but the standard library's, so that it changes neither."""
+
+import json
+import sys
+import threading
+import time
+
+
+def main(started: float, file: str, words: list[str]) -> None:
+    """Run ``irbridge restore`` with the words; ``started``: ``time.time()`` when the process was."""
+    seconds, first, inside = {}, [], threading.local()
+
+    def clocked(owner, name: str, part: str) -> None:
+        function = getattr(owner, name)
+
+        def run(*args, **kwargs):
+            if part in ("adapter", "prior") and not first:
+                first.append(time.time() - started)
+            began, outer, inside.nested = time.perf_counter(), getattr(inside, "nested", 0.0), 0.0
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent = time.perf_counter() - began
+                seconds[part] = seconds.get(part, 0.0) + spent - inside.nested
+                inside.nested = outer + spent
+        setattr(owner, name, run)
+
+    from irbridge import adapters, backbones, cli, restoring
+    for kind in (adapters.StaticAdapter, adapters.ControlAdapter):
+        for name in ("condition", "residuals", "estimate"):
+            clocked(kind, name, "adapter")
+    clocked(backbones.PixelBackbone, "predict", "prior")
+    clocked(restoring, "read_photo", "decode")
+    clocked(restoring, "write_photo", "encode")
+    sys.argv = ["irbridge", "restore", *words]
+    try:
+        cli.main()
+    finally:
+        with open(file, "w") as handle:
+            json.dump({"start": first[0] if first else None, **seconds}, handle)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), sys.argv[2], sys.argv[3:])
