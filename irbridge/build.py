@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from irbridge import __version__
-from irbridge.backbones import Backbone
 from irbridge import precision as precisions
+from irbridge.backbones import Backbone
 from irbridge.checkpoint import load_into, load_weights, read_json, save_weights, sha256, write_json
 from irbridge.config import ROOT, alike, commit, instantiate
 from irbridge.direct import BridgeNetwork

@@ -26,13 +26,13 @@ from irbridge.validate import check_values
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 # What a resumed run may change without training differently.
-FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name", "threads", "overwrite", "start", "data.on_device", "data.folder", "backbone.pretrained",
-             "backbone.vae"} | {f"trainer.{key}" for key in (
+FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name", "threads", "overwrite", "start", "data.on_device",
+             "data.folder", "backbone.pretrained", "backbone.vae"} | {f"trainer.{key}" for key in (
     "steps", "minutes", "stop", "workers", "log_every", "sample_every", "save_every", "save_seconds", "validate_every",
     "device", "checkpointing", "compile", "accumulate")}
+# Keys that runs of older versions lack, and what they did.
 ADDED = {"_target_": "irbridge.backbones.load_backbone", "dtype": "float32", "optimizer": "adamw", "stand_in": False,
-         "cache_latents": False,
-         "mix": None, "exclude": None, "validation": None, "on_device": False, "folder": None, "start": None, "masked": False, "trunk": "unet", "trunk_lr": 1.0}   # keys that runs of older versions lack, and what they did
+         "cache_latents": False, "on_device": False, "masked": False, "trunk": "unet", "trunk_lr": 1.0}
 stops: list[int] = []   # the stop signals that the present training, which first saves, has had
 NULLABLE = {"evaluate.size", "size", "data.exclude", "data.validation"}   # keys with a value in the YAML files that may be null
 

@@ -94,6 +94,11 @@ def with_mask(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     return image if mask is None else np.dstack([image, mask.astype(np.float32)])
 
 
+def split_mask(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The image (H, W, 3) and its mask (H, W) bool, or None, of what :func:`with_mask` gives."""
+    return seen[..., :3], seen[..., 3] > 0.5 if seen.shape[-1] > 3 else None
+
+
 def degraded(clean: np.ndarray, degradation: Degradation, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
     """(degraded image, mask of its holes or None) of a clean image."""
     if not hasattr(degradation, "mask"):

@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 
 from irbridge.checkpoint import append_line, locked, write_atomically
 from irbridge.config import commit, machine
+from irbridge.data import split_mask
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.images import pad, to_image, to_tensor, write_image
@@ -70,10 +71,13 @@ def methods(model: Restorer, seed: int, weights: str | None = None, **options) -
     """The rows that a trained model gives, itself the last: before it the baselines with the same adapter, which for an
     anchor alone (``nfe=0``) are those of ``CALLS`` calls. ``options`` are fields of its sampler."""
     def by(path: Callable, **fixed) -> Method:
-        return lambda image, name: model.restore(image, path=path, seeds=[image_seed(seed, name)], **fixed)
+        def restore(seen: np.ndarray, name: str) -> np.ndarray:
+            image, mask = split_mask(seen)
+            return model.restore(image, path=path, mask=mask, seeds=[image_seed(seed, name)], **fixed)
+        return restore
 
     if isinstance(model, Regression):
-        return [Row("Plain regression", "regression", lambda image, name: model.restore(image), None, weights)]
+        return [Row("Plain regression", "regression", by(model.path), None, weights)]
     sampler = model.sampler.changed(**options).check(model.bridge)   # a mistake must not come up after the other rows
     alone = sampler.nfe == 0   # the anchor is the default; what the calls would make of it is shown all the same
     sampler = sampler.changed(nfe=CALLS) if alone else sampler

@@ -186,7 +186,7 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
     shown = [pairs[i] for i in range(min(4, len(pairs)))]
 
     def sample(current, step):
-        rows = [[p.degraded, current.restore(p.seen, image_seed(seed, p.name)), p.clean] for p in shown]
+        rows = [[p.degraded, current.restore(p.degraded, image_seed(seed, p.name), mask=p.mask), p.clean] for p in shown]
         write_image(run / "samples" / f"step-{step:06d}.png", grid(rows, ["degraded", "restored", "clean"]))
 
     return fit(model, training_stream(config, options["crop"]), options, seed, run, sample,
@@ -204,7 +204,7 @@ def validation(config: dict, size: int = 160, most: int = 24):
     def score(model: Restorer) -> dict[str, float]:
         paths = {"psnr": None, "psnr_anchor": model.coarse} if getattr(model, "endpoint", None) == "anchor" else {"psnr": None}
         return {name: round(float(np.mean([
-            psnr(model.restore(p.seen, image_seed(seed, p.name), path), p.clean, protocol) for p in chosen])), 3)
+            psnr(model.restore(p.degraded, image_seed(seed, p.name), path, p.mask), p.clean, protocol) for p in chosen])), 3)
             for name, path in paths.items()}
 
     return score

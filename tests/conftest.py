@@ -7,6 +7,13 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["OMP_NUM_THREADS"] = "1"   # processes share the cores, also those of the tests
 
+import atexit
+import shutil
+import tempfile
+
+os.environ["IRBRIDGE_CACHE"] = tempfile.mkdtemp(prefix="irbridge-tests-")   # what is tried or kept here is not the user's
+atexit.register(shutil.rmtree, os.environ["IRBRIDGE_CACHE"], ignore_errors=True)
+
 import numpy as np
 import pytest
 import torch
