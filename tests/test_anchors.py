@@ -13,6 +13,8 @@ from spandrel.architectures.NAFNet import NAFNet as Published
 from irbridge.adapters import ControlAdapter, StaticAdapter
 from irbridge.anchors import INSIST, PretrainedAnchor, load_anchor
 from irbridge.bridges import Brownian
+from irbridge.build import from_pretrained
+from irbridge.checkpoint import read_json
 from irbridge.errors import UserError
 from irbridge.model import IRBridge
 from irbridge.timesteps import critical
@@ -98,3 +100,20 @@ def test_mistakes(tmp_path, weights, backbone, monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[spandrel\]"'):
         load_anchor(f"spandrel:{weights[0]}")
+
+
+def test_a_trained_adapter_knows_its_anchor_by_its_hash(tmp_path, weights, small, command):
+    words = [*small, f"adapter.anchor='spandrel:{weights[0]}'", "adapter.trunk=unet", "baseline=false", "trainer.steps=2",
+             "trainer.batch_size=2", "trainer.crop=16", "name=a", "evaluate.limit=1", "evaluate.size=32"]
+    status, out, err = command("train", *words)
+    assert status == 0 and "Anchor g(y) alone" in out, err
+    run = tmp_path / "runs/derain-a"
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(weights[0].read_bytes())
+    model = from_pretrained(run, frozen={"anchor": f"spandrel:{moved}"})
+    assert model.adapter.pretrained[0].digest == read_json(run / "config.json")["adapter"]["anchor_digest"]
+    torch.manual_seed(1)
+    other = Published(width=8, enc_blk_nums=[1, 1], middle_blk_num=1, dec_blk_nums=[1, 1])
+    save_file(other.state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="other weights than the anchor that the adapter was trained with"):
+        from_pretrained(run, frozen={"anchor": f"spandrel:{tmp_path / 'other.safetensors'}"})
