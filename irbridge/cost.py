@@ -69,7 +69,7 @@ def cost(model: Restorer, size: int) -> dict:
             return tree_map_only(Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype, device=image.device), results)
         return counted
 
-    image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
+    image = torch.zeros(1, 3 + model.masked, size, size, device=next(model.parameters()).device)
     training = [module for module in model.modules() if module.training]
     with replaced(model.eval(), wrap):
         model.image(next(iter(model.path(image))).x0)

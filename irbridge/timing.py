@@ -94,11 +94,11 @@ def peak_memory(device: torch.device) -> int:
 class _Crops(Dataset):
     """One pair of random crops at every draw, so that reading and degrading images is not measured."""
 
-    def __init__(self, crop: int):
-        self.pair = torch.rand(2, 3, crop, crop, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    def __init__(self, crop: int, masked: bool):
+        self.pair = torch.rand(2, 3 + masked, crop, crop, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
     def __getitem__(self, draw: int) -> dict:
-        return {"clean": self.pair[0], "degraded": self.pair[1], "draw": draw}
+        return {"clean": self.pair[0, :3], "degraded": self.pair[1], "draw": draw}
 
 
 class _Enough(Exception):
@@ -127,7 +127,7 @@ def time_training(model: Restorer, options: dict, steps: int, warmup: int = 1, s
 
     with tempfile.TemporaryDirectory() as folder, watched(model, clock):
         try:
-            fit(model, _Crops(options["crop"]), options, seed, Path(folder), watch=watch)
+            fit(model, _Crops(options["crop"], model.masked), options, seed, Path(folder), watch=watch)
         except _Enough:
             pass
     return laps[warmup:]
@@ -143,7 +143,7 @@ def time_restoring(model: Restorer, size: int, batch: int, times: int, warmup: i
     with watched(model, clock):
         clock.lap()
         for _ in range(warmup + times):
-            model.restore(images)
+            model.restore(images, mask=images[:, :1] > 0 if model.masked else None)
             laps.append(clock.lap())
     return laps[warmup:]
 

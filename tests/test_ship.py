@@ -63,6 +63,17 @@ def test_the_gpus_trainer_goes_with_the_recipe(experiment, folder):
     assert cpu.keys() == gpu.keys() and cpu["save_seconds"] <= 300
 
 
+def test_a_task_with_holes_runs(folder, small, command, tmp_path):
+    tiny = [w for w in small if not w.startswith(("data.", "sampler."))]
+    status, out, err = command("train", "experiment=ship", *tiny, "task=inpaint", f"data.folder={folder}", "trainer.steps=2",
+                               "trainer.batch_size=2", "trainer.crop=16", "trainer.validate_every=2", "evaluate.limit=1")
+    assert status == 0 and "IRBridge" in out and "Anchor g(y) alone" in out, err
+    assert (tmp_path / "runs/inpaint-ship/samples/step-000002.png").is_file()
+    status, out, err = command("benchmark", *tiny, "task=inpaint", "benchmark.steps=1", "benchmark.warmup=1", "benchmark.size=32",
+                               "trainer.batch_size=2", "trainer.crop=16")
+    assert status == 0 and "images/s" in out, err
+
+
 def test_the_recipe_runs_and_its_features_start_from_its_trunk(folder, small, command, tmp_path):
     tiny = [w for w in small if not w.startswith(("data.", "sampler."))]
     words = [*tiny, "task=derain", f"data.folder={folder}", "trainer.steps=4", "trainer.batch_size=2", "trainer.crop=16",

@@ -224,8 +224,8 @@ def test_summary():
 def test_the_peak_sees_what_is_held():
     reset_peak(CPU)
     before = peak_memory(CPU)
-    held = torch.ones(64 * 2**20, dtype=torch.uint8)
-    assert peak_memory(CPU) - before > 50 * 2**20 and held[0] == 1
+    held = torch.ones(256 * 2**20, dtype=torch.uint8)
+    assert peak_memory(CPU) - before > 150 * 2**20 and held[0] == 1   # what was free before may serve a part of it
 
 
 def test_the_command(command, small, tmp_path):
