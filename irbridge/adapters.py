@@ -3,6 +3,7 @@
 An adapter hands the frozen network residuals for its skip tensors, all zero at initialisation. It may also emit a
 coarse clean estimate g(y), the anchor, at which a bridge can be pinned instead of y."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ class Adapter(nn.Module):
     its own; ``masked``: y has its mask as a fourth channel; ``stride``: what image sides must divide by."""
 
     anchored = masked = False
-    pretrained: list[nn.Module] = []
+    pretrained: Sequence[nn.Module] = ()
     stride: int
 
     def estimate(self, y: Tensor) -> Tensor | None:
@@ -81,17 +82,18 @@ class PixelAdapter(Adapter):
         channels, layers: width per level and depth of ``trunk="unet"``.
         anchor: True: it emits g(y); False: it does not; "spandrel:FILE": g(y) is that of a pretrained restoration
             network, frozen and not stored, and the trunk sees both y and g(y).
+        anchor_digest: SHA-256 of the pretrained network's file that it was trained with, None: not yet.
         trunk: "unet" or "nafnet"; sizes: those of the latter, see :func:`irbridge.trunk.make_trunk`.
         masked: y has a fourth channel, the mask: 1 where the image is to be filled, else -1."""
 
     def __init__(self, backbone: PixelBackbone, channels, layers, anchor: bool | str, trunk: str, masked: bool,
-                 needed: bool, sizes: dict):
+                 needed: bool, sizes: dict, anchor_digest: str | None = None):
         if not isinstance(backbone, PixelBackbone):
             raise UserError("adapter=static and adapter=control are for pixel backbones; with a latent one choose "
                             "adapter=controlnet, controlnet_latent, t2i, lora or sd3_controlnet.")
         super().__init__()
         self.anchored, self.masked, seen = bool(anchor), masked, backbone.channels
-        self.pretrained = [load_anchor(anchor)] if isinstance(anchor, str) else []   # in a list: no part of the weights
+        self.pretrained = [load_anchor(anchor, anchor_digest)] if isinstance(anchor, str) else []   # in a list: no part of the weights
         if self.pretrained:
             seen, anchor = 2 * seen, False
         self.trunk = make_trunk(trunk, anchor, seen, masked, channels=channels, layers=layers, **sizes) \
@@ -109,8 +111,8 @@ class StaticAdapter(PixelAdapter):
     :class:`PixelAdapter`'s."""
 
     def __init__(self, backbone: PixelBackbone, channels: list[int] = (32, 64, 96, 128), layers: int = 1,
-                 anchor: bool | str = True, trunk: str = "unet", masked: bool = False, **sizes):
-        super().__init__(backbone, channels, layers, anchor, trunk, masked, True, sizes)
+                 anchor: bool | str = True, trunk: str = "unet", masked: bool = False, anchor_digest: str | None = None, **sizes):
+        super().__init__(backbone, channels, layers, anchor, trunk, masked, True, sizes, anchor_digest)
         self.layout, own = skip_layout(backbone), self.trunk.features_layout
         self.zero = ZeroConvs([own[min(s, self.trunk.stride)] for _, s in self.layout], self.layout)
 
@@ -132,8 +134,8 @@ class ControlAdapter(PixelAdapter):
     trunk beside the copy emits g(y); without, it is as published. The arguments are :class:`PixelAdapter`'s."""
 
     def __init__(self, backbone: PixelBackbone, channels: list[int] = (32, 64, 96, 128), layers: int = 1,
-                 anchor: bool | str = False, trunk: str = "unet", masked: bool = False, **sizes):
-        super().__init__(backbone, channels, layers, anchor, trunk, masked, False, sizes)
+                 anchor: bool | str = False, trunk: str = "unet", masked: bool = False, anchor_digest: str | None = None, **sizes):
+        super().__init__(backbone, channels, layers, anchor, trunk, masked, False, sizes, anchor_digest)
         unet = deepcopy(backbone.network).float().requires_grad_(True)
         parts = "conv_in", "time_proj", "time_embedding", "down_blocks", "mid_block"
         self.encoder = nn.ModuleDict({part: getattr(unet, part) for part in parts})

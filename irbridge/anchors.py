@@ -24,7 +24,8 @@ class PretrainedAnchor(nn.Module):
         super().__init__()
         path = Path(path).expanduser()
         if not path.is_file():
-            raise UserError(f"adapter.anchor={PREFIX}{path} does not exist; give the file of the network's weights.")
+            raise UserError(f"adapter.anchor={PREFIX}{path} does not exist; give the file of the network's weights (of a trained "
+                            f"adapter: backbone.anchor={PREFIX}FILE).")
         if path.suffix.lower() != ".safetensors" and os.environ.get(INSIST) != "1":
             raise UserError(f"{path} is no .safetensors file, and a pickle may run code; convert it, or set {INSIST}=1 if you "
                             "trust where it comes from.")
@@ -43,7 +44,8 @@ class PretrainedAnchor(nn.Module):
             raise UserError(f"{path} does not map an image to one of its size and channels; give a network of "
                             "restoration, not of super-resolution or masks.")
         self.network.model.requires_grad_(False).eval()
-        self.digest, self.architecture = sha256(path), self.network.architecture.name
+        self.name, self.digest = f"{PREFIX}{path.resolve()}", sha256(path)
+        self.architecture = self.network.architecture.name
 
     def to(self, *where):
         self.network.to(*where)
@@ -54,8 +56,12 @@ class PretrainedAnchor(nn.Module):
         return self.network(y.float().clamp(-1, 1) / 2 + 0.5).float() * 2 - 1
 
 
-def load_anchor(given: str) -> PretrainedAnchor:
-    """The anchor that ``adapter.anchor`` names; UserError if it names none."""
+def load_anchor(given: str, digest: str | None = None) -> PretrainedAnchor:
+    """The anchor that ``adapter.anchor`` names; UserError if it names none, or another than the one of ``digest``."""
     if not given.startswith(PREFIX):
         raise UserError(f"adapter.anchor={given} must be true, false or {PREFIX}FILE.")
-    return PretrainedAnchor(given.removeprefix(PREFIX))
+    anchor = PretrainedAnchor(given.removeprefix(PREFIX))
+    if digest and digest != anchor.digest:
+        raise UserError(f"{given} has other weights than the anchor that the adapter was trained with (SHA-256 "
+                        f"{anchor.digest[:12]}, not {digest[:12]}); give backbone.anchor={PREFIX}FILE.")
+    return anchor

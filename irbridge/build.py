@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from irbridge import __version__
-from irbridge.backbones import Backbone
 from irbridge import precision as precisions
+from irbridge.backbones import Backbone
 from irbridge.checkpoint import load_into, load_weights, read_json, save_weights, sha256, write_json
 from irbridge.config import ROOT, alike, commit, instantiate
 from irbridge.direct import BridgeNetwork
@@ -76,7 +76,12 @@ def describe(config: dict, model: Restorer) -> dict:
     if isinstance(model, IRBridge):
         folders = {k: str(Path(v).resolve()) for k in ("pretrained", "vae")
                    if (v := kept["backbone"].get(k)) and Path(v).is_dir()}
-        kept["backbone"] = kept["backbone"] | folders | {"digest": model.backbone.digest}
+        # An anchor trained alone has learnt nothing of the prior, and goes with any.
+        digest = {} if model.learns_anchor and model.first_share == 1 else {"digest": model.backbone.digest}
+        kept["backbone"] = kept["backbone"] | folders | digest
+        if model.adapter.pretrained:
+            anchor = model.adapter.pretrained[0]
+            kept["adapter"] = kept["adapter"] | {"anchor": anchor.name, "anchor_digest": anchor.digest}
         if signature := model.backbone.signature():
             kept["backbone"]["signature"] = signature
     return kept
@@ -95,7 +100,7 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None 
 
     Args:
         frozen: keys of the backbone that differ from the training's where they are not None, such as ``pretrained``,
-            where its weights are now.
+            where its weights are now; and ``anchor``, where a pretrained anchor is now.
         precision: that it restores in: "float32", "bf16" or "auto", see :func:`irbridge.precision.chosen`.
         sampler: fields that it will be asked with, as those of ``restore``, where they are known: a model that gives
             its anchor alone (nfe=0) leaves the frozen network on the disk, until it is called after all.
@@ -108,8 +113,16 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None 
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
-    model = build_model(config | {"backbone": config["backbone"] | changes}, backbone, lazy=True)
-    load_into(model.trainable(), load_weights(folder / "model.safetensors"), str(folder))
+    moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
+    config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
+    model = build_model(config, backbone, lazy=True)
+    weights = load_weights(folder / "model.safetensors")
+    try:
+        load_into(model.trainable(), weights, str(folder))
+    except UserError:
+        if isinstance(model, IRBridge):
+            _ = model.backbone.network   # if it is another one, that is why
+        raise
     model = model.to(device, memory_format=torch.channels_last).eval()
     if isinstance(model, IRBridge) and model.calls(**sampler):
         _ = model.backbone.network   # a wrong one must show here

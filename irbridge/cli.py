@@ -60,7 +60,7 @@ def _under_hydra(name: str, words: list[str]) -> None:
 def restore_words(words: list[str]) -> list[str]:
     """The restore command's words for Hydra: flags become keys; ``task``, which Hydra takes for a group of configs,
     becomes ``shipped``; and names of files are quoted, as Hydra would parse brackets and commas in them."""
-    return [FLAGS.get(word) or re.sub(r"(?s)^(input|output|run|task|suffix)=(.*)$", _quoted, word) for word in words]
+    return [FLAGS.get(word) or re.sub(r"(?s)^(input|output|run|task|suffix|mask)=(.*)$", _quoted, word) for word in words]
 
 
 def evaluate_words(words: list[str]) -> list[str]:

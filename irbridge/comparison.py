@@ -11,6 +11,7 @@ from tqdm import tqdm
 from irbridge.build import from_pretrained
 from irbridge.checkpoint import read_json
 from irbridge.config import composed, device, instantiate, plain
+from irbridge.data import split_mask
 from irbridge.errors import UserError
 from irbridge.evaluation import evaluate
 from irbridge.metrics import LPIPS
@@ -46,7 +47,8 @@ def compare_run(cfg: DictConfig) -> None:
             model.bridge = bridge
 
             def restore(image, key, fields=sampler):
-                return model.restore(image, seeds=[image_seed(options["seed"], key)], **fields)
+                degraded, mask = split_mask(image)
+                return model.restore(degraded, mask=mask, seeds=[image_seed(options["seed"], key)], **fields)
 
             record = about | {"row": row, "bridge": name, "rule": sampler["rule"], "spacing": sampler["spacing"],
                               "nfe": sampler["nfe"]}

@@ -6,11 +6,13 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
 import hydra
 import numpy as np
+import psutil
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,15 +26,16 @@ from irbridge.validate import check_values
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 # What a resumed run may change without training differently.
-FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name", "overwrite", "start", "data.on_device", "data.folder", "backbone.pretrained",
-             "backbone.vae"} | {f"trainer.{key}" for key in (
+FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name", "threads", "overwrite", "start", "data.on_device",
+             "data.folder", "backbone.pretrained", "backbone.vae"} | {f"trainer.{key}" for key in (
     "steps", "minutes", "stop", "workers", "log_every", "sample_every", "save_every", "save_seconds", "validate_every",
     "device", "checkpointing", "compile", "accumulate")}
+# Keys that runs of older versions lack, and what they did.
 ADDED = {"_target_": "irbridge.backbones.load_backbone", "dtype": "float32", "optimizer": "adamw", "stand_in": False,
-         "cache_latents": False,
-         "mix": None, "exclude": None, "validation": None, "on_device": False, "folder": None, "start": None, "masked": False, "trunk": "unet", "trunk_lr": 1.0}   # keys that runs of older versions lack, and what they did
+         "cache_latents": False, "on_device": False, "masked": False, "trunk": "unet", "trunk_lr": 1.0}
+WORDS = {"adapter.anchor"}   # keys of another type that a word may replace: spandrel:FILE
 stops: list[int] = []   # the stop signals that the present training, which first saves, has had
-NULLABLE = {"evaluate.size", "size", "data.exclude"}   # keys with a value in the YAML files that may be null
+NULLABLE = {"evaluate.size", "size", "data.exclude", "data.validation"}   # keys with a value in the YAML files that may be null
 
 
 def run_cli(task, config_name: str) -> None:
@@ -131,7 +134,7 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
         if isinstance(expected, ListConfig) != isinstance(value, ListConfig):
             wanted = "list" if isinstance(expected, ListConfig) else type(expected).__name__
             raise UserError(f"{key}={value!r} must be a {wanted}, such as {plain(expected)!r}.")
-        if isinstance(expected, ListConfig):
+        if isinstance(expected, ListConfig) or key in WORDS and isinstance(value, str):
             continue
         fits = isinstance(value, type(expected)) or (type(expected) is float and type(value) is int)
         if not fits or (type(value) is bool) != (type(expected) is bool):
@@ -211,14 +214,26 @@ def machine() -> str:
 
 def set_threads(requested: int | None = None) -> int:
     """Let torch compute with so many threads, and return how many; None: ``OMP_NUM_THREADS`` where it is set, else as many
-    as there are cores that this process may use and that others, by the load of the last minute, leave free."""
+    as there are cores that this process may use and that others leave free."""
     if requested is None and not os.environ.get("OMP_NUM_THREADS"):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
-        requested = max(1, cores - busy)
+        requested = max(1, cores - round(busy_cores()))
     if requested is not None:
         torch.set_num_threads(requested)
     return torch.get_num_threads()
+
+
+def busy_cores(seconds: float = 0.1) -> float:
+    """How many cores other processes keep busy, measured for so long; those that gave way by ``nice`` do not count."""
+    def read() -> tuple[float, float, float]:
+        times = psutil.cpu_times()
+        idle = sum(getattr(times, kind, 0.0) for kind in ("idle", "iowait", "nice", "guest", "guest_nice"))
+        return time.perf_counter(), sum(times) - idle, time.process_time()
+
+    before = read()
+    time.sleep(seconds)
+    elapsed, busy, own = (b - a for a, b in zip(before, read()))
+    return max(0.0, (busy - own) / elapsed)
 
 
 def plain(cfg) -> dict:

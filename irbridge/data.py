@@ -94,6 +94,11 @@ def with_mask(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     return image if mask is None else np.dstack([image, mask.astype(np.float32)])
 
 
+def split_mask(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The image (H, W, 3) and its mask (H, W) bool, or None, of what :func:`with_mask` gives."""
+    return seen[..., :3], seen[..., 3] > 0.5 if seen.shape[-1] > 3 else None
+
+
 def degraded(clean: np.ndarray, degradation: Degradation, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
     """(degraded image, mask of its holes or None) of a clean image."""
     if not hasattr(degradation, "mask"):
@@ -185,14 +190,17 @@ class Chain:
         return source[i]
 
 
-def photographs_of(paths: list[str | Path], exclude: str | Path | None = None, resize: int | None = None):
+def photographs_of(paths: list[str | Path], exclude: str | Path | None = None, resize: int | None = None,
+                   key: str = "data.train"):
     """The images of several folders or tars as one source. Left out is an image whose name is the stem of one in the
-    folder ``exclude``, or ends with "_" and that stem: it is held back for tests. UserError if none is left."""
+    folder ``exclude``, or ends with "_" and that stem: it is held back for tests. ``key``: of the config, in the UserError
+    if none is left."""
     held = {p.stem for p in list_images(exclude)} if exclude else set()
     images = Chain([ImageSource(path, resize) for path in paths])
     kept = [i for i, name in enumerate(images.names) if name not in held and name.split("_")[-1] not in held]
     if not kept:
-        raise UserError(f"No image of {', '.join(map(str, paths))} is left without those of {exclude}; give other folders.")
+        raise UserError(f"No image of {key}=[{', '.join(map(str, paths))}] is left, those of {exclude} excluded; give other "
+                        "folders.")
     return Subset(images, kept)
 
 

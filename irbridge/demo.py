@@ -13,6 +13,7 @@ from irbridge.checkpoint import read_json
 from irbridge.config import device as to_device
 from irbridge.config import one_sentence
 from irbridge.errors import UserError
+from irbridge.holes import holes_of
 from irbridge.images import to_bytes
 from irbridge.memory import Plan, footprint
 from irbridge.photos import read_photo, write_photo
@@ -53,6 +54,13 @@ def models(run: str | None = None) -> dict[str, Path]:
     return found
 
 
+def own_calls(folder: Path) -> int:
+    """The calls of the frozen prior that a trained model was made for; 0: its anchor alone."""
+    config = read_json(folder / "config.json")
+    chosen = [(config.get("sampler") or {}).get("nfe"), ((config.get("task") or {}).get("sampler") or {}).get("nfe")]
+    return next((calls for calls in chosen if calls is not None), 3)
+
+
 def restore(model, file: str, name: str, label: str, steps: int, seed: int, folder: str, progress: Callable):
     """What ``irbridge restore`` computes, of the photograph ``file`` that its owner calls ``name``.
 
@@ -73,7 +81,9 @@ def restore(model, file: str, name: str, label: str, steps: int, seed: int, fold
         progress((done, total))
 
     tiles = replace(cuts, progress=step)
-    restored = model.restore(photo.pixels, seeds=[image_seed(seed, stem)], steps=steps, tiles=tiles)
+    holes = holes_of(photo, Path(name), None) if model.masked else None
+    photo = replace(photo, alpha=None) if model.masked else photo   # what was transparent is filled
+    restored = model.restore(photo.pixels, mask=holes, seeds=[image_seed(seed, stem)], steps=steps, tiles=tiles)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{stem}-{label}.png"
     write_photo(path, photo, restored)
     return (to_bytes(photo.pixels), to_bytes(photo.shown(restored))), path
@@ -115,13 +125,15 @@ def build_demo(folders: dict[str, Path] | None = None, task: str | None = None, 
                 # The file and its own name, untouched: gradio would change the pixels' format and the name's signs.
                 photo.preprocess = lambda payload: payload
                 name = gr.Radio(list(folders), value=task, label="Task", elem_id="task")
-                steps = gr.Slider(1, 20, value=3, step=1, label="Network calls", elem_id="steps")
+                steps = gr.Slider(0, 20, value=own_calls(folders[task]), step=1, label="Calls of the frozen prior",
+                                  elem_id="steps")
                 seed = gr.Number(0, label="Seed", precision=0, elem_id="seed")
                 button = gr.Button("Restore", variant="primary", elem_id="restore")
             with gr.Column(scale=3):
                 result = gr.ImageSlider(
                     label="Before and after", format="png", buttons=["fullscreen"], interactive=False, elem_id="result")
                 download = gr.DownloadButton("Download", interactive=False, elem_id="download")
+        name.change(lambda chosen: own_calls(folders[chosen]), name, steps, api_name=False)
         # One at a time: the models are shared, and two restorations would only wait for the same processor.
         button.click(
             answer, [photo, name, steps, seed], [result, download], api_name="restore", concurrency_limit=1,

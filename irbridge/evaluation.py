@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 
 from irbridge.checkpoint import append_line, locked, write_atomically
 from irbridge.config import commit, machine
+from irbridge.data import split_mask
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.images import pad, to_image, to_tensor, write_image
@@ -24,6 +25,9 @@ from irbridge.samplers import Sampler
 from irbridge.tables import read_records
 
 Method = Callable[[np.ndarray, str], np.ndarray]   # (Pair.seen, image name) -> restored HxWx3 in [0, 1]
+
+
+CALLS = 3   # of the rows beside an anchor alone
 
 
 class Row(NamedTuple):
@@ -64,14 +68,19 @@ class RoundTrip:
 
 
 def methods(model: Restorer, seed: int, weights: str | None = None, **options) -> list[Row]:
-    """The rows that a trained model gives, itself the last: before it the baselines with the same adapter. ``options``
-    are fields of its sampler."""
+    """The rows that a trained model gives, itself the last: before it the baselines with the same adapter, which for an
+    anchor alone (``nfe=0``) are those of ``CALLS`` calls. ``options`` are fields of its sampler."""
     def by(path: Callable, **fixed) -> Method:
-        return lambda image, name: model.restore(image, path=path, seeds=[image_seed(seed, name)], **fixed)
+        def restore(seen: np.ndarray, name: str) -> np.ndarray:
+            image, mask = split_mask(seen)
+            return model.restore(image, path=path, mask=mask, seeds=[image_seed(seed, name)], **fixed)
+        return restore
 
     if isinstance(model, Regression):
-        return [Row("Plain regression", "regression", lambda image, name: model.restore(image), None, weights)]
+        return [Row("Plain regression", "regression", by(model.path), None, weights)]
     sampler = model.sampler.changed(**options).check(model.bridge)   # a mistake must not come up after the other rows
+    alone = sampler.nfe == 0   # the anchor is the default; what the calls would make of it is shown all the same
+    sampler = sampler.changed(nfe=CALLS) if alone else sampler
     settings, nfe = f"{sampler.describe()}, {sampler.nfe} calls", sampler.nfe
     bridge = type(model.bridge).__name__
     if isinstance(model, BridgeNetwork):
@@ -80,11 +89,13 @@ def methods(model: Restorer, seed: int, weights: str | None = None, **options) -
             for label, key, how, start in (("DDIM from noise, same adapter", "ddim_noise", "ddim", "noise"),
                                            ("DDIM, same adapter and start", "ddim", "ddim", "end"),
                                            ("DPM-Solver++(2M), same adapter and start", "dpmpp", "dpmpp", "end"))]
-    if model.endpoint == "anchor":
-        rows.append(Row("Anchor g(y) alone", "anchor", by(model.coarse), None, weights))
     key = "irbridge_y" if model.endpoint == "y" else "irbridge"
     label = f"IRBridge ({bridge}, end {model.endpoint}, {settings})"
-    return [*rows, Row(label, key, by(model.path, **options), nfe, weights)]
+    bridged = Row(label, key, by(model.path, sampler=sampler), nfe, weights)
+    if model.endpoint == "y":
+        return [*rows, bridged]
+    anchor = Row("Anchor g(y) alone", "anchor", by(model.coarse), None, weights)
+    return [*rows, bridged, anchor] if alone else [*rows, anchor, bridged]
 
 
 def evaluate(method: Method, pairs, protocol: Protocol, folder: Path, record: dict, lpips: LPIPS | None = None,

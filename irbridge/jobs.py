@@ -9,6 +9,7 @@ from pathlib import Path
 
 from irbridge.checkpoint import read_json, sha256, write_json
 from irbridge.errors import UserError
+from irbridge.holes import mask_file
 from irbridge.images import SUFFIXES, is_image
 
 
@@ -19,6 +20,7 @@ class Job:
     output: Path
     compare: Path | None = None
     path: Path | None = None
+    mask: Path | None = None   # a file, read only
 
     @property
     def names(self) -> dict[str, str]:
@@ -43,9 +45,12 @@ def plan(options: dict, label: str) -> list[Job]:
             stems[source.parent] = Counter(p.stem for p in source.parent.iterdir() if is_image(p))
         twins = stems[source.parent][source.stem] > 1   # a.jpg beside a.png
         stem = f"{source.stem}-{source.suffix[1:]}-{label}" if twins else f"{source.stem}-{label}"
+        mask = mask_file(source, options["mask"]) if options.get("mask") else None
+        if mask:
+            taken[mask.resolve()] = None
         output = given if named else (given or source.parent) / f"{stem}.png"
         extra = [k for k, wanted in (("compare", options["compare"]), ("path", options["save_path"])) if wanted]
-        job = Job(source, output, **{k: output.with_name(f"{output.stem}-{k}.png") for k in extra})
+        job = Job(source, output, **{k: output.with_name(f"{output.stem}-{k}.png") for k in extra}, mask=mask)
         for name in map(Path, job.names.values()):
             other = taken.setdefault(name.resolve(), source)
             if other is None or name.exists() and os.path.samefile(name, source):
@@ -105,7 +110,8 @@ class Report:
         if any(record.get(k) != v for k, v in settings.items()) or not all(map(os.path.isfile, job.names.values())):
             return False
         try:
-            return all(record[f"{k}_sha256"] == sha256(p) for k, p in (("input", job.source), ("output", job.output)))
+            files = {"input": job.source, "output": job.output} | ({"mask": job.mask} if job.mask else {})
+            return all(record[f"{k}_sha256"] == sha256(p) for k, p in files.items())
         except (KeyError, UserError):   # what cannot be read fails where its turn comes
             return False
 

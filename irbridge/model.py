@@ -70,11 +70,12 @@ class IRBridge(Restorer):
         return self.loss_options["anchor_first"] if self.learns_anchor else 1.0
 
     def parameter_groups(self) -> list[dict]:
-        trunk = {id(p) for p in self.adapter.trunk.parameters()} if self.learns_anchor else set()
+        if self.loss_options["trunk_lr"] == 1 or not self.learns_anchor:
+            return super().parameter_groups()
+        trunk = {id(p) for p in self.adapter.trunk.parameters()}
         parameters = list(self.adapter.parameters())
-        return [group for group in (
-            {"params": [p for p in parameters if id(p) not in trunk]},
-            {"params": [p for p in parameters if id(p) in trunk], "share": self.loss_options["trunk_lr"]}) if group["params"]]
+        return [{"params": [p for p in parameters if id(p) not in trunk]},
+                {"params": [p for p in parameters if id(p) in trunk], "share": self.loss_options["trunk_lr"]}]
 
     def end(self, condition: Condition) -> Tensor:
         """The bridge's degraded end, a state."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from irbridge.checkpoint import read_json, write_json
+from irbridge.data import split_mask
 from irbridge.errors import UserError
 from irbridge.latent_cache import cache_folder
 
@@ -139,7 +140,7 @@ def _measured(model, options: dict) -> dict:
 
     def run(precision: str) -> None:
         with changed(model, precision):
-            results[precision] = model.restore(image, **options)
+            results[precision] = _restored(model, image, options)
 
     fast = faster([lambda: run("float32"), lambda: run("bf16")])
     return {"bf16": bool(fast), "deviation": _distance(results["float32"], results["bf16"])}
@@ -152,10 +153,15 @@ def deviation(model, images: Sequence[np.ndarray], **options) -> float:
     worst = 0.0
     for image in images:
         with changed(model, "float32"):
-            full = model.restore(image, **options)
+            full = _restored(model, image, options)
         with changed(model, "bf16"):
-            worst = max(worst, _distance(full, model.restore(image, **options)))
+            worst = max(worst, _distance(full, _restored(model, image, options)))
     return worst
+
+
+def _restored(model, seen: np.ndarray, options: dict) -> np.ndarray:
+    image, mask = split_mask(seen)
+    return model.restore(image, mask=mask, **options)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

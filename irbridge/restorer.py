@@ -94,41 +94,45 @@ class Restorer(nn.Module):
         return from_pretrained(folder, device, backbone, frozen, precision, **sampler)
 
     @torch.inference_mode()
-    def restore(self, image, seed: int = 0, path: Callable[..., Iterator[State]] | None = None, **options):
+    def restore(self, image, seed: int = 0, path: Callable[..., Iterator[State]] | None = None, mask=None, **options):
         """Restore an image of any height and width, or a batch of one size.
 
         Args:
-            image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, 3, H, W) in [-1, 1]. Where the model
-                fills holes it has a fourth channel, the mask, highest where the image is to be filled, lowest elsewhere;
-                the pixels elsewhere come back bit for bit.
+            image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, 3, H, W) in [-1, 1].
+            mask: of a task with holes, True where the image is to be filled: bool (H, W) array, or (B, 1, H, W) tensor.
+                The other pixels come back bit for bit.
             seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
             path: the sampling loop, by default ``self.path``; ``options`` are its own, such as ``steps`` or ``tiles``."""
         if isinstance(image, np.ndarray):
             if image.dtype.kind != "f":
                 raise UserError(f"An image to restore must be float in [0, 1], not {image.dtype}; use irbridge.read_image.")
-            if image.ndim != 3 or image.shape[-1] not in (3, 4):
-                raise UserError(f"An image to restore must be of shape (H, W, 3), or (H, W, 4) with a mask, not {image.shape}; "
-                                "use irbridge.read_image.")
-            y = to_tensor(image)[None].to(next(self.parameters()).device)
-            restored = to_image(self.restore(y, seed, path, **options)[0])
-            return np.where(image[..., 3:] > 0.5, restored, image[..., :3]) if image.shape[-1] > 3 else restored
+            if image.ndim != 3 or image.shape[-1] != 3:
+                raise UserError(f"An image to restore must be of shape (H, W, 3), not {image.shape}; use irbridge.read_image.")
+            if mask is not None and (getattr(mask, "dtype", None) != bool or mask.shape != image.shape[:2]):
+                raise UserError(f"A mask of an image of shape {image.shape} must be bool {image.shape[:2]}, True in the holes, not "
+                                f"{getattr(mask, 'dtype', type(mask).__name__)} {getattr(mask, 'shape', '')}.".replace(" .", "."))
+            at = next(self.parameters()).device
+            holes = None if mask is None else torch.from_numpy(np.ascontiguousarray(mask))[None, None].to(at)
+            restored = to_image(self.restore(to_tensor(image)[None].to(at), seed, path, holes, **options)[0])
+            return restored if mask is None else np.where(mask[..., None], restored, image)
         height, width = image.shape[-2:]
         options.setdefault("seeds", [seed + i for i in range(len(image))])
-        for state in (path or self.path)(pad(image, self.stride), **options):
+        y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
+        for state in (path or self.path)(pad(y, self.stride), **options):
             last = state.x0
         restored = self.image(last, options.get("tiles", WHOLE))[..., :height, :width].clamp(-1, 1)
-        return keep_known(restored, image[:, :3], mask_of(image))
+        return keep_known(restored, image, mask)
 
     def seen(self, y: Tensor) -> Tensor:
         """What the networks see of y (B, 3 or 4, H, W): the mask too, where they take one. UserError where it lacks."""
         if self.masked and y.shape[1] < 4:
-            raise UserError("This model fills holes and must be told where they are: give a mask as the image's fourth "
-                            "channel (irbridge restore: mask=FILE, white where the image is to be filled).")
+            raise UserError("This model fills holes and must be told where they are; give mask=, True where the image is to be "
+                            "filled (irbridge restore: mask=FILE, white there).")
         return y if self.masked else y[:, :3]
 
 
 def keep_known(x0: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-    """x0 in the holes of the mask (B, 1, H, W), above 0 there, and y elsewhere; x0 without a mask."""
+    """x0 in the holes of the mask (B, 1, H, W), above 0 or True there, and y elsewhere; x0 without a mask."""
     return x0 if mask is None else torch.where(mask > 0, x0, y)
 
 

@@ -24,6 +24,7 @@ from irbridge.checkpoint import locked, read_json, sha256
 from irbridge.config import ROOT, device, machine, plain, set_threads
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
+from irbridge.holes import holes_of
 from irbridge.images import read_header, to_image, write_image
 from irbridge.jobs import Job, Report, plan, sweep
 from irbridge.memory import Plan, footprint
@@ -47,6 +48,9 @@ def restore_run(cfg: DictConfig) -> None:
     if label != Path(label).name:
         raise UserError(f"suffix={label!r} must be a part of a file's name.")
     jobs = plan(options, label)
+    if options["mask"] and not masked(run):
+        raise UserError(f"mask={options['mask']} is for task=inpaint and other models that fill holes; {label} restores the whole "
+                        "photograph, so leave it out.")
     Tiles(options["tile"], options["overlap"], options["batch"])   # a mistake shows before the model is loaded
     fields = options["sampler"] | ({"nfe": options["steps"]} if options["steps"] is not None else {})
     model = from_pretrained(run, device(options["device"]), frozen=options["backbone"], precision=options["precision"],
@@ -89,15 +93,21 @@ def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
     return adapters[task], task
 
 
+def masked(run: Path) -> bool:
+    """Whether the model of a folder fills holes."""
+    return bool((read_json(run / "config.json").get("adapter") or {}).get("masked"))
+
+
 def shipped() -> dict[str, Path]:
     """Task -> folder of the adapters that come with the project."""
     return {p.parent.name: p.parent for p in sorted(ADAPTERS.glob("*/model.safetensors"))}
 
 
 class Read(NamedTuple):
-    """A photograph, read, and the seconds that it took."""
+    """A photograph, read, what is to be filled of it, (H, W) bool, hashes of the files, and the seconds that it took."""
     photo: Photo
-    digest: str
+    holes: np.ndarray | None
+    hashes: dict[str, str]
     seconds: float
 
 
@@ -138,7 +148,7 @@ def restore_all(jobs: list[Job], model: Restorer, fields: dict, cuts: Plan, sett
     work on a photograph the next one is read and the one before is written, each by one thread."""
     about = {"machine": machine(), "device": str(next(model.parameters()).device), "irbridge": __version__}
     counts, ends = _counts(jobs, cuts, model.passes(**fields)), []
-    readers = (Background(_caught, _read, job) for job in jobs)
+    readers = (Background(_caught, _read, job, model.masked) for job in jobs)
     writing: list[Background] = []
 
     def wait() -> None:
@@ -175,11 +185,16 @@ def _caught(function: Callable, *args):
         return error
 
 
-def _read(job: Job) -> Read:
+def _read(job: Job, masked: bool) -> Read:
     started = time.perf_counter()
-    digest, photo = sha256(job.source), read_photo(job.source)
+    hashes, photo, holes = {"input_sha256": sha256(job.source)}, read_photo(job.source), None
+    if masked:
+        holes = holes_of(photo, job.source, job.mask)
+        photo = photo if job.mask else replace(photo, alpha=None)   # what was transparent is filled
+    if job.mask:
+        hashes["mask_sha256"] = sha256(job.mask)
     _check_room(job, photo)
-    return Read(photo, digest, time.perf_counter() - started)
+    return Read(photo, holes, hashes, time.perf_counter() - started)
 
 
 @torch.inference_mode()
@@ -201,10 +216,10 @@ def _restored(job: Job, read: Read | Exception, model: Restorer, fields: dict, c
                 shots.append(to_image(F.interpolate(shot, size=size, mode="area")[0]))
             yield state
 
-    pixels = model.restore(photo.pixels, path=watched, seeds=[image_seed(seed, job.source.stem)], tiles=tiles, **fields)
+    seeds = [image_seed(seed, job.source.stem)]
+    pixels = model.restore(photo.pixels, path=watched, mask=read.holes, seeds=seeds, tiles=tiles, **fields)
     used = list(tiles.sides) if tiles.count(height, width, model.stride) > 1 else None
-    return Restored(photo, pixels, shots, {"size": [width, height], "bits": photo.bits, "tiles": used,
-                                           "input_sha256": read.digest,
+    return Restored(photo, pixels, shots, {"size": [width, height], "bits": photo.bits, "tiles": used, **read.hashes,
                                            "seconds": read.seconds + time.perf_counter() - started})
 
 

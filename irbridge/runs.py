@@ -23,7 +23,7 @@ from irbridge.checkpoint import (
     write_atomically,
     write_json,
 )
-from irbridge.config import CONFIGS, contradiction, device, instantiate, plain
+from irbridge.config import CONFIGS, contradiction, device, instantiate, plain, set_threads
 from irbridge.cost import describe_cost
 from irbridge.errors import UserError
 from irbridge.evaluation import IDENTITY, RoundTrip, agreed, methods
@@ -43,9 +43,13 @@ def train_run(cfg: DictConfig) -> None:
     """Train as configured, with the regression baseline, or take over a trained adapter (``reuse``); then score, print
     the table, draw, and name what it wrote."""
     config, run = plain(cfg), Path(cfg.run)
+    set_threads(config["threads"])
     check_photographs(config["evaluate"])   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     start_from(model, config)
+    if isinstance(model, IRBridge) and model.sampler.nfe == 0 and model.first_share < 1 and not config["reuse"]:
+        raise UserError("sampler.nfe=0 makes no call of the frozen network, so its features would learn nothing; give "
+                        "loss.anchor_first=1 to train the anchor alone, or 1 or more calls.")
     references(model, config)
     if config["reuse"]:
         check_reuse(model, config)
@@ -182,7 +186,7 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
     shown = [pairs[i] for i in range(min(4, len(pairs)))]
 
     def sample(current, step):
-        rows = [[p.degraded, current.restore(p.seen, image_seed(seed, p.name)), p.clean] for p in shown]
+        rows = [[p.degraded, current.restore(p.degraded, image_seed(seed, p.name), mask=p.mask), p.clean] for p in shown]
         write_image(run / "samples" / f"step-{step:06d}.png", grid(rows, ["degraded", "restored", "clean"]))
 
     return fit(model, training_stream(config, options["crop"]), options, seed, run, sample,
@@ -200,7 +204,7 @@ def validation(config: dict, size: int = 160, most: int = 24):
     def score(model: Restorer) -> dict[str, float]:
         paths = {"psnr": None, "psnr_anchor": model.coarse} if getattr(model, "endpoint", None) == "anchor" else {"psnr": None}
         return {name: round(float(np.mean([
-            psnr(model.restore(p.seen, image_seed(seed, p.name), path), p.clean, protocol) for p in chosen])), 3)
+            psnr(model.restore(p.degraded, image_seed(seed, p.name), path, p.mask), p.clean, protocol) for p in chosen])), 3)
             for name, path in paths.items()}
 
     return score

@@ -14,7 +14,7 @@ from irbridge.benchmarks import BenchmarkPairs, Faces
 from irbridge.build import find, from_pretrained
 from irbridge.checkpoint import read_json, sha256
 from irbridge.classical import CLASSICAL, classical
-from irbridge.config import ROOT, composed, device, instantiate, plain
+from irbridge.config import ROOT, composed, device, instantiate, plain, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation import IDENTITY, RoundTrip, Row, evaluate, methods
 from irbridge.metrics import LPIPS, Protocol
@@ -32,6 +32,7 @@ METHODS = *OWN, *TRAINED, "identity", "classical", "outputs"
 def evaluate_run(cfg: DictConfig) -> None:
     """Score the methods of a config on a task's, a run's, a benchmark's or the user's own pairs, and print the table."""
     options = plain(cfg)
+    set_threads(options["threads"])
     check_choice(options)
     # A process may wait long for another's share of slow images.
     state = PartialState(cpu=options["device"] == "cpu", timeout=timedelta(days=7))

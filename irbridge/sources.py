@@ -155,7 +155,7 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
     else:
         paths = entry["clean"] if isinstance(entry["clean"], list) else [entry["clean"]]
         exclude = data.get("exclude")
-        images = photographs_of([find(path) for path in paths], find(exclude) if exclude else None, resize)
+        images = photographs_of([find(path) for path in paths], find(exclude) if exclude else None, resize, "data.mix: clean")
         if not own:
             raise UserError(f"data.mix: {paths[0]} holds clean images, and task={config['task']['name']} does not degrade "
                             "them; give the source a degradation, or pairs.")

@@ -1,5 +1,6 @@
 """The one training loop: of adapters, of the regression baseline and of the prior."""
 
+import hashlib
 import json
 import math
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 from torch import nn
@@ -38,12 +40,14 @@ def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) 
 
 def best_precision(model: Restorer, options: dict, stream: CropStream) -> str:
     """The precision that ``trainer.precision`` asks for; "auto" is bf16 where a few steps of this model on this machine
-    take less time in it, else float32."""
+    take less time in it, else float32. A baseline that follows in the same process trains in the model's precision."""
     requested, cuda = options["precision"], options["device"] != "cpu" and torch.cuda.is_available()
     if requested == "fp16" and not cuda:
         raise UserError("trainer.precision=fp16 needs a CUDA device; use auto.")
     if requested != "auto":
         return requested
+    if AcceleratorState._shared_state:
+        return AcceleratorState().mixed_precision
     if cuda:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     batch = _batch(model, stream, min(4, options["batch_size"]), "cpu")
@@ -52,7 +56,10 @@ def best_precision(model: Restorer, options: dict, stream: CropStream) -> str:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             _dry_step(model, batch, progress=1.0)   # with every part that trains
 
-    return "bf16" if trial(step) else "no"
+    shapes = json.dumps([list(value.shape) for value in model.state_dict().values()])
+    key = {"training": type(model).__name__, "shapes": hashlib.sha256(shapes.encode()).hexdigest(),
+           "crop": options["crop"], "batch": len(batch[0])}
+    return "bf16" if trial(step, key) else "no"
 
 
 def _batch(model: Restorer, stream: CropStream, count: int, device) -> list[torch.Tensor]:

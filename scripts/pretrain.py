@@ -11,7 +11,7 @@ from irbridge.errors import UserError
 
 def main(cfg):
     from irbridge.build import find
-    from irbridge.config import plain
+    from irbridge.config import plain, set_threads
     from irbridge.data import CropStream, photographs_of
     from irbridge.images import write_image
     from irbridge.pretraining import Pretrainer
@@ -20,6 +20,7 @@ def main(cfg):
     from irbridge.viz import grid
 
     config = plain(cfg)
+    set_threads(config["threads"])
     run = Path(config["run"])
     claim(run, config)
     data = config["data"]

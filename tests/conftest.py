@@ -7,6 +7,13 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["OMP_NUM_THREADS"] = "1"   # processes share the cores, also those of the tests
 
+import atexit
+import shutil
+import tempfile
+
+os.environ["IRBRIDGE_CACHE"] = tempfile.mkdtemp(prefix="irbridge-tests-")   # what is tried or kept here is not the user's
+atexit.register(shutil.rmtree, os.environ["IRBRIDGE_CACHE"], ignore_errors=True)
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +66,7 @@ def configured(config_name, *overrides):
 def trainer_options(**changes):
     """The options of the CPU trainer, shrunk to an instant."""
     small = {"steps": 6, "batch_size": 2, "crop": 16, "warmup": 2, "precision": "no", "save_every": 100, "device": "cpu",
-             "sample_every": 100, "save_seconds": 1e9, "log_every": 1}
+             "sample_every": 100, "save_seconds": 1e9, "log_every": 1, "workers": 0}
     return OmegaConf.to_container(OmegaConf.load(ROOT / "configs/trainer/cpu.yaml")) | small | changes
 
 
@@ -96,7 +103,8 @@ def stream(images):
 def small(backbone_folder, images):
     """Overrides that make any train command tiny."""
     return [f"backbone.pretrained={backbone_folder}", "adapter.channels=[8,8]", f"data.train={images}",
-            f"data.test={images}", "sampler.steps=2", "evaluate.size=32", "trainer.device=cpu"]
+            f"data.test={images}", "sampler.steps=2", "evaluate.size=32", "trainer.device=cpu", "trainer.workers=0",
+            "adapter.width=4", "adapter.encoder=[1,1]", "adapter.decoder=[1,1]"]
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import json
 import torch
 from safetensors.torch import load_file
 
-from irbridge.trunk import Trunk
 from irbridge.checkpoint import Checkpoints
 from irbridge.restorer import Regression
+from irbridge.trunk import Trunk
 
 QUICK = ["method=regression", "evaluate.enabled=false", "trainer.batch_size=2", "trainer.crop=16", "trainer.log_every=1",
          "trainer.precision=no", "trainer.sample_every=1000"]

@@ -5,12 +5,12 @@ import torch
 from conftest import small_unet
 
 from irbridge.adapters import ControlAdapter, StaticAdapter
-from irbridge.trunk import Trunk
 from irbridge.backbones import PixelBackbone, inject, skip_layout
 from irbridge.bridges import GOUB
 from irbridge.model import IRBridge
 from irbridge.priors import VP, vp_alphas_cumprod
 from irbridge.timesteps import critical
+from irbridge.trunk import Trunk
 
 UNETS = {"two levels": {},
          "three levels, two layers": {"channels": (8, 8, 16), "layers_per_block": 2},

@@ -8,8 +8,21 @@ from golden import assert_close, inputs, load, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irbridge.bridges import (BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Bridge, Brownian, OUBridge, Residual, UniDB,
-                              alpha_bar_theta, cosine_theta)
+from irbridge.bridges import (
+    BBDM,
+    DDBMVE,
+    DDBMVP,
+    GOUB,
+    I2SB,
+    OU,
+    Bridge,
+    Brownian,
+    OUBridge,
+    Residual,
+    UniDB,
+    alpha_bar_theta,
+    cosine_theta,
+)
 from irbridge.direct import readout
 from irbridge.errors import UserError
 from irbridge.interpolants import NADB, RDDM, DiffUIR, ResShift

@@ -6,13 +6,12 @@ import torch
 from golden import assert_close, inputs, load, tensor
 from torch import nn
 
-from irbridge.bridges import (BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Bridge, Brownian, OUBridge, Residual, UniDB,
-                              cosine_theta)
+from irbridge.bridges import BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Bridge, Brownian, OUBridge, Residual, UniDB, cosine_theta
 from irbridge.direct import LOSSES, TARGETS, BridgeNetwork, readout
 from irbridge.errors import UserError
-from irbridge.trunk import bridge_network
 from irbridge.interpolants import NADB, RDDM, DiffUIR, ResShift
 from irbridge.process import draw, marginal
+from irbridge.trunk import bridge_network
 
 BRIDGES = {"brownian": Brownian(), "bbdm": BBDM(), "irsde": OU(lam=20 / 255), "goub": GOUB(lam=60 / 255),
            "unidb": UniDB(), "unidb exact": UniDB(exact=True), "rdbm": Residual(), "rdbm one": Residual(pi="one"),

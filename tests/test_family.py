@@ -5,8 +5,20 @@ import pytest
 import torch
 from golden import assert_close
 
-from irbridge.bridges import (BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Brownian, OUBridge, Residual, UniDB,
-                              alpha_bar_theta, cosine_theta)
+from irbridge.bridges import (
+    BBDM,
+    DDBMVE,
+    DDBMVP,
+    GOUB,
+    I2SB,
+    OU,
+    Brownian,
+    OUBridge,
+    Residual,
+    UniDB,
+    alpha_bar_theta,
+    cosine_theta,
+)
 from irbridge.process import draw, marginal
 
 # Limits of the exact family

@@ -10,8 +10,17 @@ from conftest import save_images
 from PIL import Image
 
 from irbridge import cards
-from irbridge.data import (CropStream, ImageSource, MixedStream, PackedPairs, Pair, Room, device_batches, split_scenes,
-                           stream_loader)
+from irbridge.data import (
+    CropStream,
+    ImageSource,
+    MixedStream,
+    PackedPairs,
+    Pair,
+    Room,
+    device_batches,
+    split_scenes,
+    stream_loader,
+)
 from irbridge.degradations import Noise
 from irbridge.errors import UserError
 from irbridge.images import to_image

@@ -7,7 +7,6 @@ from conftest import configured, small_unet
 from torch import nn
 
 from irbridge.adapters import Adapter, Condition, ControlAdapter, StaticAdapter
-from irbridge.trunk import Trunk
 from irbridge.backbones import Backbone, PixelBackbone, inject
 from irbridge.bridges import GOUB, OU, Brownian, Residual
 from irbridge.config import instantiate
@@ -19,6 +18,7 @@ from irbridge.process import broadcast, loss_weight, marginal
 from irbridge.restorer import Noise, Regression
 from irbridge.samplers import RULES
 from irbridge.timesteps import Timesteps, critical
+from irbridge.trunk import Trunk
 
 BRIDGES = {"brownian": Brownian(sigma=0.5), "ou": OU(), "goub": GOUB(), "residual": Residual(),
            "residual, plain": Residual(pi="one")}

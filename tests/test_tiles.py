@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from irbridge.trunk import Trunk, bridge_network
 from irbridge.bridges import Brownian
 from irbridge.build import find, from_pretrained
 from irbridge.direct import BridgeNetwork
 from irbridge.errors import UserError
 from irbridge.restorer import Regression
 from irbridge.tiles import Tiles
+from irbridge.trunk import Trunk, bridge_network
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from pipelines import SAVE, load
 
 from irbridge.adapters import ControlAdapter, StaticAdapter
-from irbridge.trunk import Trunk, bridge_network
 from irbridge.backbones import PixelBackbone
 from irbridge.bridges import GOUB, Brownian
 from irbridge.cost import cost, describe_cost
@@ -33,6 +32,7 @@ from irbridge.timing import (
     time_training,
     watched,
 )
+from irbridge.trunk import Trunk, bridge_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no text encoder")
 CPU = torch.device("cpu")

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from irbridge import checkpoint
 from irbridge.adapters import StaticAdapter
-from irbridge.trunk import Trunk
 from irbridge.backbones import PixelBackbone
 from irbridge.bridges import GOUB
 from irbridge.checkpoint import Checkpoints, load_weights
@@ -28,7 +27,8 @@ from irbridge.model import IRBridge
 from irbridge.priors import VP, vp_alphas_cumprod
 from irbridge.restorer import Regression
 from irbridge.timesteps import critical
-from irbridge.training import averaged, best_precision, fit, learning_rate, step_noise
+from irbridge.training import averaged, fit, learning_rate, step_noise
+from irbridge.trunk import Trunk
 
 
 def bridge_model(states="visited"):
@@ -268,12 +268,6 @@ def test_noise_of_a_step_is_a_function_of_seed_and_step():
     assert torch.equal(noise, step_noise(1, 2, (3, 3, 4, 4))[0]) and uniform.shape == (3,)
     assert not torch.equal(noise, step_noise(1, 3, (3, 3, 4, 4))[0])
     assert not torch.equal(noise, step_noise(2, 2, (3, 3, 4, 4))[0])
-
-
-def test_precision_is_as_asked():
-    assert best_precision("no", "cpu") == "no" and best_precision("auto", "auto") in ("no", "bf16")
-    with pytest.raises(UserError, match="fp16 needs"):
-        best_precision("fp16", "cpu")
 
 
 def test_kill_and_term_of_the_command(tmp_path, small, command):

@@ -164,7 +164,7 @@ def test_the_8_bit_state_resumes_exactly(tmp_path, stream, bitsandbytes):
 
 
 def test_the_8_bit_optimizer_must_be_there_and_work(monkeypatch, bitsandbytes):
-    options, weights = trainer_options(optimizer="adamw8bit"), [nn.Parameter(torch.ones(2))]
+    options, weights = trainer_options(optimizer="adamw8bit"), [{"params": [nn.Parameter(torch.ones(2))]}]
     assert isinstance(build_optimizer(weights, options, torch.device("cpu")), Halves)
     monkeypatch.setattr(Halves, "step", lambda self: 1 / 0)
     with pytest.raises(UserError, match=r"does not work on cpu \(division by zero\); use adamw"):

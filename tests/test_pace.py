@@ -1,0 +1,176 @@
+"""A training as long as one says; precision by trial; a start from other weights; scores of validation images as it goes."""
+
+import json
+import math
+import time
+
+import pytest
+import torch
+from conftest import save_images, trainer_options
+
+from irbridge import training
+from irbridge.adapters import StaticAdapter
+from irbridge.bridges import Brownian
+from irbridge.checkpoint import load_weights, read_json
+from irbridge.errors import UserError
+from irbridge.model import IRBridge
+from irbridge.precision import trial
+from irbridge.restorer import Regression, Restorer
+from irbridge.timesteps import critical
+from irbridge.training import Pace, best_precision, fit, planned_steps
+from irbridge.trunk import Trunk
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("IRBRIDGE_CACHE", str(tmp_path / "cache"))
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_minutes_become_steps_once(stream, tmp_path):
+    options = trainer_options(minutes=0.03, steps=99999, batch_size=2)
+    assert planned_steps(tmp_path, options) == math.inf
+    assert fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path)
+    pace = read_json(tmp_path / "pace.json")
+    assert pace["minutes"] == 0.03 and pace["steps"] >= Pace.SKIPPED + Pace.COUNTED
+    assert lines(tmp_path)[-1]["step"] == pace["steps"] == planned_steps(tmp_path, options)
+    assert abs(pace["steps"] - max(0.03 * 60 / pace["seconds_per_step"], 15)) <= 1
+    rates = [line["lr"] for line in lines(tmp_path)]
+    assert rates[-1] < 0.5 * max(rates) or pace["steps"] < 40   # the decay ends where the steps do
+    again = options | {"minutes": 50}
+    assert fit(Regression(Trunk([8, 8])), stream, again, 0, tmp_path) and read_json(tmp_path / "pace.json") == pace
+
+
+def test_a_stopped_run_keeps_its_pace(stream, tmp_path):
+    options = trainer_options(minutes=0.03, steps=99999, batch_size=2, stop=17)
+    assert not fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path) or read_json(tmp_path / "pace.json")["steps"] <= 17
+    pace = read_json(tmp_path / "pace.json")
+    fit(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path)
+    assert read_json(tmp_path / "pace.json") == pace and lines(tmp_path)[-1]["step"] == pace["steps"]
+
+
+def test_the_pace_counts_both_parts_of_a_training_and_its_baseline(tmp_path):
+    pace = Pace(tmp_path, 1.0)
+    pace.seconds = 0.1
+    assert pace.settle(15, 0.0, 1.0, 0) == 600
+    assert pace.settle(15, 0.3, 0.5, 0) == round(60 / 0.25)       # half of the steps cost 0.4
+    assert pace.settle(15, 0.3, 0.5, 1) == round(60 / 0.35)       # and the baseline as many of 0.1
+    assert pace.settle(1000, 0.0, 1.0, 0) == 1000                 # never fewer than are done
+
+
+def test_the_pace_measures_steps_after_the_first(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    pace, ends = Pace(tmp_path, 1.0), []
+    for k in range(20):
+        clock[0] += 5.0 if k < Pace.SKIPPED else 0.5
+        ends.append(pace.step())
+    assert ends.index(True) == Pace.SKIPPED + Pace.COUNTED - 1 and sum(ends) == 1
+    monkeypatch.undo()
+    pace = Pace(tmp_path, 1.0)
+    for k in range(Pace.SKIPPED + Pace.COUNTED):
+        time.sleep(0.002)
+        pace.step()
+    assert 0.002 <= pace.seconds < 0.05
+
+
+def test_a_later_part_that_costs_more_is_noticed(backbone, stream):
+    adapter = StaticAdapter(backbone, [8, 8])
+    model = IRBridge(backbone, adapter, Brownian(), critical(), "anchor", {"nfe": 3}, {"states": "visited", "anchor_first": 0.5})
+    seen = []
+    loss = model.loss
+    model.loss = lambda *batch: seen.append(model.progress) or loss(*batch)
+    more = training._more_seconds(training.Accelerator(cpu=True), model, training._batch(model, stream, 2, "cpu"))
+    assert more > 0 and set(seen) == {0.0, 1.0} and model.first_share == 0.5
+    assert all(p.grad is None for p in model.parameters())
+
+
+class Sleeper(Restorer):
+    """A model whose step takes longer in one of the precisions."""
+
+    def __init__(self, slow_in_half):
+        super().__init__()
+        self.weight, self.slow, self.asked = torch.nn.Parameter(torch.ones(1)), slow_in_half, []
+
+    def trainable(self):
+        return self
+
+    def loss(self, clean, degraded, noise, uniform):
+        half = torch.is_autocast_enabled("cpu")
+        self.asked.append((half, self.progress, clean.dtype))
+        time.sleep(0.02 if half == self.slow else 0.002)
+        return {"x": (self.weight * clean.mean()).expand(len(clean))}
+
+
+@pytest.mark.parametrize("slow_in_half, wanted", [(True, "no"), (False, "bf16")])
+def test_auto_takes_what_was_faster_and_learns_nothing_meanwhile(slow_in_half, wanted, stream, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = Sleeper(slow_in_half)
+    assert best_precision(model, trainer_options(precision="auto"), stream) == wanted
+    assert model.weight.grad is None and model.weight == 1 and {p for _, p, _ in model.asked} == {1.0}
+    assert {half for half, _, _ in model.asked} == {True, False}
+    asked = len(model.asked)
+    assert best_precision(model, trainer_options(precision="auto"), stream) == wanted and len(model.asked) == asked   # kept
+
+
+def test_a_precision_that_is_given_is_not_tried(stream):
+    model = Sleeper(True)
+    assert best_precision(model, trainer_options(precision="bf16"), stream) == "bf16" and not model.asked
+    with pytest.raises(UserError, match="fp16 needs a CUDA device"):
+        best_precision(model, trainer_options(precision="fp16"), stream)
+
+
+def test_a_trial_counts_the_least_of_alternating_runs():
+    seconds = {False: iter([.03, .004, .03]), True: iter([.012, .012, .02])}
+    order = []
+
+    def run(half):
+        order.append(half)
+        time.sleep(next(seconds[half]))
+
+    assert trial(run) is False and order == [False, True] * 3
+
+
+def test_a_training_goes_on_from_other_weights(tmp_path, small, command):
+    words = [*small, "method=regression", "evaluate.enabled=false", "trainer.steps=3", "trainer.batch_size=2", "trainer.crop=16",
+             "trainer.precision=no"]
+    command("train", *words, "name=first")
+    first = tmp_path / "runs/derain-first"
+    status, _, err = command("train", *words, "name=second", f"start={first}", "trainer.lr=1e-12")
+    assert status == 0, err
+    a, b = (load_weights(run / "model.safetensors") for run in (first, tmp_path / "runs/derain-second"))
+    assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+    status, _, err = command("train", *words, "name=third", "start=nowhere")
+    assert status == 2 and "nowhere" in err
+    status, _, err = command("train", *words, "name=fourth", f"start={first}", "adapter.width=8")
+    assert status == 2 and "does not fit" in err
+
+
+def test_the_trunk_learns_at_its_own_rate(backbone, stream, tmp_path):
+    torch.manual_seed(0)
+    adapter = StaticAdapter(backbone, [8, 8])
+    before = {k: v.clone() for k, v in adapter.state_dict().items()}
+    model = IRBridge(backbone, adapter, Brownian(), critical(), "anchor", {"nfe": 2},
+                     {"states": "visited", "anchor_first": 0.0, "trunk_lr": 0.0})
+    fit(model, stream, trainer_options(weight_decay=0.1, ema_decay=0.0), 0, tmp_path)
+    after = adapter.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("trunk"))
+    assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("zero"))
+
+
+def test_validation_scores_stand_in_the_metrics(tmp_path, small, command):
+    save_images(tmp_path / "many", 9)
+    words = [*small, f"data.train={tmp_path / 'many'}", "data.validation=3", "baseline=false", "trainer.steps=4", "name=v",
+             "trainer.batch_size=2", "trainer.crop=16", "trainer.validate_every=2", "evaluate.enabled=false",
+             "loss.anchor_first=1.0", "sampler.steps=0"]
+    status, _, err = command("train", *words)
+    assert status == 0, err
+    scores = {line["step"]: line["validation"] for line in lines(tmp_path / "runs/derain-v") if "validation" in line}
+    assert scores.keys() == {2, 4} and all(s["psnr"] == s["psnr_anchor"] > 5 for s in scores.values())
+    status, out, err = command("evaluate", f"run={tmp_path / 'runs/derain-v'}", "split=validation", "size=32", "method=identity")
+    assert status == 0 and "validation images" in out and "images 3" in out, err
+    status, _, err = command("evaluate", "task=derain", "split=validation")
+    assert status == 2 and "give run=FOLDER" in err
