@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from conftest import ROOT, configured
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from irbridge import cli, memory, restoring
+from irbridge import cli, config, memory, restoring
 from irbridge.checkpoint import locked
 from irbridge.config import plain, set_threads
 from irbridge.errors import UserError
@@ -381,11 +382,22 @@ def test_threads_are_the_free_cores(monkeypatch, given, load, requested, wanted)
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0, 0), raising=False)
+    monkeypatch.setattr(config, "busy_cores", lambda: load)
     try:
         assert set_threads(requested) == (before if wanted == "same" else wanted) == restoring.torch.get_num_threads()
     finally:
         restoring.torch.set_num_threads(before)
+
+
+def test_cores_are_busy_with_what_others_do_not_yield(monkeypatch):
+    """Half of a second's processor time in each kind: only that of others without ``nice`` counts."""
+    kinds = ("user", "system", "idle", "nice")
+    times = iter([dict.fromkeys(kinds, 0.0), {"user": 0.5, "system": 0.25, "idle": 3.0, "nice": 2.0}])
+    own, clock = iter([0.0, 0.25]), iter([0.0, 0.5])
+    monkeypatch.setattr(config.psutil, "cpu_times", lambda: namedtuple("Times", kinds)(**next(times)))
+    monkeypatch.setattr(config, "time", SimpleNamespace(
+        perf_counter=lambda: next(clock), process_time=lambda: next(own), sleep=lambda seconds: None))
+    assert config.busy_cores() == 1.0   # 0.75 s in user and system, 0.25 of them its own, in half a second
 
 
 def test_pngs_are_packed_fast_and_keep_every_pixel(tmp_path):
