@@ -18,11 +18,12 @@ from irbridge.restorer import Restorer
 from irbridge.tiles import Tiles, even
 
 GB = 10**9
-BASE = 0.9 * GB     # of a process with its libraries and weights, on the CPU
+BASE = 0.95 * GB    # of a process with its libraries and weights, on the CPU
 PIXEL = 130         # bytes a pixel of the image itself: states and estimates of a call, the photographs before and after it
 SPARE = 1.3         # times what tensors take: what the allocator and kernels take besides
 SHARE = 0.6         # of the free memory, at most
 COMMON = 2048**2    # pixels; up to here 3 GB are enough
+RISE = 16           # pixels over which one tile gives way to the next where both give the same
 SMALLEST = 256      # pixels a side of the smallest tile: smaller ones cost more in overlaps than they save
 DEFAULTS = 3, 2, 1  # GB; few, so that tiles, and with them the bytes, seldom depend on what else runs
 
@@ -41,6 +42,10 @@ class _Live(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.now, self.most, self.seen = 0, 0, weakref.WeakKeyDictionary()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False   # to skip the compiler, torch would first import it, which takes seconds
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -127,12 +132,16 @@ class Plan:
         tile: the side of a tile where the user gives it; None: by memory.
         memory: GB that the whole process may take (on CUDA: of the GPU); None: a share of what is free, in steps of
             1 GB, and 3 GB at most for images of up to 2048 x 2048 pixels.
-        overlap, batch: see :class:`~irbridge.tiles.Tiles`."""
+        overlap, batch: see :class:`~irbridge.tiles.Tiles`. Where the model's reach is known the overlap is at least so wide
+            that tiles give what the whole image gives, unless a given ``tile`` is too small for that."""
 
     def __init__(self, model: Restorer, cost: Footprint, tile: int | None, memory: float | None, overlap: int, batch: int):
         Tiles(tile, overlap, batch)   # a mistake shows here
         self.model, self.cost, self.tile, self.memory = model, cost, tile, memory
-        self.overlap, self.batch, self.device = overlap, batch, next(model.parameters()).device
+        self.overlap, self.still, self.batch, self.device = overlap, None, batch, next(model.parameters()).device
+        wide = model.reach and 2 * model.reach + RISE
+        if wide and (tile is None or tile >= 2 * wide) and wide > overlap:
+            self.overlap, self.still = wide, model.reach
         self.base = BASE if self.device.type == "cpu" else 0.1 * GB
 
     def budget(self, pixels: int) -> float:
@@ -153,7 +162,7 @@ class Plan:
             size, keep = self.tile, self.cost.kept * pixels + self._working(self.tile**2, True) <= left
         else:
             size, keep = self._cut(height, width, left)
-        return Tiles(size, self.overlap, self.batch, keep=keep)
+        return Tiles(size, self.overlap, self.batch, still=self.still, keep=keep)
 
     def _cut(self, height: int, width: int, left: float) -> tuple[tuple[int, int] | None, bool]:
         """The size of the tiles, and whether what is known of them is kept."""

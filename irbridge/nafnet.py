@@ -128,6 +128,20 @@ class NAFNet(nn.Module):
         nn.init.zeros_(self.ending.bias)
         self.time = nn.Sequential(nn.Linear(width, times), nn.SiLU(), nn.Linear(times, times)) if timed else None
 
+    @property
+    def reach(self) -> int | None:
+        """How many pixels from an edge that is none of the image's own an output is another; None: all, with attention's
+        wide averages."""
+        if any(block.attention is not None for block in self.modules() if isinstance(block, Block)):
+            return None
+        depth = 1   # of the first convolution; each block adds one pixel of its own level
+        for blocks in self.encoder:
+            depth = -(-(depth + len(blocks)) // 2)
+        depth += len(self.middle)
+        for blocks in reversed(self.decoder):
+            depth = 2 * depth + len(blocks)
+        return depth + 1
+
     def forward(self, image: Tensor, time: Tensor | None = None) -> Output:
         """(B, inputs, H, W), sides divisible by ``stride``, and for a timed network times (B,), about 0 to 1000 -> the
         output (B, outputs, H, W), float32, and the features, coarsest first."""

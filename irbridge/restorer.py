@@ -49,6 +49,7 @@ class Restorer(nn.Module):
     precision: str = "float32"   # what its networks restore in; "bf16": see irbridge.precision
     progress: float = 1.0   # share of the training that is done, set by the loop
     draw: float | None = None   # one uniform number for all images of the step, likewise
+    reach: int | None = None    # pixels from a tile's edge that its first pass over y tells from the image's own; None: all
     first_share: float = 1.0    # share of the training whose steps cost as the first one does
 
     def trainable(self) -> nn.Module:
@@ -158,7 +159,7 @@ class Regression(Restorer):
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.network, self.stride, self.masked = network, network.stride, network.masked
+        self.network, self.stride, self.masked, self.reach = network, network.stride, network.masked, network.reach
 
     def trainable(self) -> nn.Module:
         return self.network

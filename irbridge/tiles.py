@@ -21,15 +21,18 @@ class Tiles:
             neighbours share.
         batch: tiles in one network call. On the CPU each goes alone, so that the bytes do not depend on it.
         progress: called with the number of tiles that have just passed.
+        still: pixels at an edge where tiles meet that count nothing; None: a quarter of the overlap.
         keep: what an adapter computes of a tile once an image is kept for all calls; of a whole image it always is."""
     size: int | tuple[int, int] | None = 512
     overlap: int = 64
     batch: int = 1
     progress: Callable[[int], None] | None = None
+    still: int | None = None
     keep: bool = False
 
     def __post_init__(self):
-        if self.size is not None and not (self.overlap >= 0 and min(self.sides) >= max(2 * self.overlap, 1)):
+        given = isinstance(self.size, int)   # pairs come from `even`, one of whose sides may be a narrow image's own
+        if given and not (self.overlap >= 0 and self.size >= max(2 * self.overlap, 1)):
             raise UserError(f"tile={self.size} with overlap={self.overlap} does not cover an image; give a tile of at "
                             "least twice the overlap, or tile=null.")
         if self.batch < 1:
@@ -50,7 +53,8 @@ class Tiles:
         if self.size is None:
             return self
         height, width = (max(side // factor, 2) for side in self.sides)
-        return replace(self, size=(height, width), overlap=min(-(-self.overlap // factor), height // 2, width // 2))
+        still = self.still and self.still // factor
+        return replace(self, size=(height, width), overlap=min(-(-self.overlap // factor), height // 2, width // 2), still=still)
 
     def done(self, tiles: int = 1) -> None:
         """Report tiles to ``progress``."""
@@ -61,8 +65,8 @@ class Tiles:
         """``function(*images)``, computed tile by tile; ``numbered``: it is given the number of its call as well.
 
         Images and result are (B, C, H, W), H and W divisible by ``stride``. Equal to the untiled result where an output
-        pixel depends on inputs no further than a quarter of ``overlap`` away: each tile's outermost quarter counts
-        nothing, then its weight rises linearly."""
+        pixel depends on inputs no further than ``still`` away: so much at each tile's edge counts nothing, then its weight
+        rises linearly."""
         height, width = images[0].shape[-2:]
         tall, wide = self.sides
         corners = list(product(self._axis(height, tall, stride), self._axis(width, wide, stride)))
@@ -87,7 +91,7 @@ class Tiles:
         overlap = self.overlap + -self.overlap % stride
         size = side if size is None else min(side, max(size - size % stride, 2 * overlap, stride))
         starts = [*range(0, side - size, max(size - overlap, stride)), side - size]
-        position, still = torch.arange(size, dtype=torch.float64) + 0.5, overlap // 4
+        position, still = torch.arange(size, dtype=torch.float64) + 0.5, overlap // 4 if self.still is None else self.still
         rise = ((position - still) / max(overlap - 2 * still, 1)).clamp(0, 1)
         weights = [(rise if s > 0 else 1) * (rise.flip(0) if s < side - size else torch.ones(size)) for s in starts]
         total = torch.zeros(side, dtype=torch.float64)

@@ -77,6 +77,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.unet = unet(channels, layers, image_channels + masked, image_channels)
         self.predicts, self.stride, self.masked = predicts, stride_of(self.unet), masked
+        self.reach = None   # its normalisation sees the whole image
         if not predicts:
             self.unet.conv_norm_out = self.unet.conv_act = self.unet.conv_out = nn.Identity()
 
@@ -108,7 +109,7 @@ class NAFTrunk(nn.Module):
     def __init__(self, predicts: bool = True, image_channels: int = 3, masked: bool = False, **sizes):
         super().__init__()
         self.net = NAFNet(image_channels + masked, image_channels, **sizes)
-        self.predicts, self.stride, self.masked = predicts, self.net.stride, masked
+        self.predicts, self.stride, self.masked, self.reach = predicts, self.net.stride, masked, self.net.reach
         if not predicts:
             self.net.ending = nn.Identity()
 

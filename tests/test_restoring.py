@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,12 +16,12 @@ from conftest import ROOT, configured
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from irbridge import cli, restoring
+from irbridge import cli, config, memory, restoring
 from irbridge.checkpoint import locked
-from irbridge.config import plain
+from irbridge.config import plain, set_threads
 from irbridge.errors import UserError
 from irbridge.jobs import plan, sources
-from irbridge.photos import png16, read_photo
+from irbridge.photos import Photo, png16, read_photo, write_photo
 from irbridge.restorer import Restorer, image_seed
 
 RNG = np.random.default_rng(0)
@@ -284,3 +285,123 @@ def test_the_command(words, status, said, monkeypatch, capfd, tmp_path):
 def test_help_does_not_wait_for_torch():
     code = "import sys, irbridge.cli as c; sys.argv = ['irbridge']; c.main(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True).returncode == 0
+
+
+def test_the_report_says_precision_and_tiles_and_precision_is_a_setting(command, tmp_path):
+    photo = photograph(tmp_path / "a.png", (200, 64))
+    words = "restore", "device=cpu", "task=derain", "steps=0", f"input={photo}"
+    status, out, _ = command(*words, "precision=float32", "tile=128", "overlap=32")
+    assert status == 0 and out.strip().splitlines()[-1] == "Restored 1 of 1 photographs in float32."
+    record = files(tmp_path)["a.png"]
+    assert record["precision"] == "float32" and record["tile"] == 128 and record["tiles"] == [128, 128]
+    assert "1 were finished before" in command(*words, "precision=float32", "tile=128", "overlap=32")[1]
+    assert command(*words, "precision=bf16")[1].strip().splitlines()[-1] == "Restored 1 of 1 photographs in bf16."
+    record = files(tmp_path)["a.png"]
+    assert record["precision"] == "bf16" and record["tile"] is record["memory"] is record["tiles"] is None
+
+
+def test_another_amount_of_free_memory_does_nothing_again(fast, restore, tmp_path, monkeypatch):
+    photograph(tmp_path / "a.png")
+    assert restore("task=derain", f"input={tmp_path}")[0] == 0
+    monkeypatch.setattr(memory, "free", lambda device: 10**9)
+    assert "1 were finished before" in restore("task=derain", f"input={tmp_path}")[1] and len(fast) == 1
+    assert restore("task=derain", f"input={tmp_path}", "memory=2")[0] == 0 and len(fast) == 2
+
+
+def test_too_little_memory_is_told_before_any_call(fast, restore, tmp_path):
+    for name in "ab":
+        photograph(tmp_path / f"{name}.png")
+    status, _, err = restore("task=derain", f"input={tmp_path}", "memory=0.3")
+    assert status == 2 and "memory=0.3 is too little" in err and "GB" in err and not fast
+
+
+def test_reading_and_writing_go_on_beside_the_networks(fast, restore, tmp_path, monkeypatch):
+    """While b is in the networks, c is read and a is written; never more than one ahead, nor more than one behind."""
+    for name in "abcd":
+        photograph(tmp_path / f"{name}.png")
+    events = []
+    read, write, seeds = restoring.read_photo, restoring.write_photo, restoring.image_seed
+
+    def watched(kind, function, name):
+        def run(*args):
+            events.append((kind, name(args), "starts"))
+            time.sleep(0.15)
+            try:
+                return function(*args)
+            finally:
+                events.append((kind, name(args), "ends"))
+        return run
+
+    monkeypatch.setattr(restoring, "read_photo", watched("read", read, lambda args: args[0].stem))
+    monkeypatch.setattr(restoring, "write_photo", watched("write", write, lambda args: args[0].stem[0]))
+    monkeypatch.setattr(restoring, "image_seed", watched("network", seeds, lambda args: args[1]))
+    assert restore("task=derain", f"input={tmp_path}")[0] == 0
+    at = {event: k for k, event in enumerate(events)}
+    assert at["network", "b", "starts"] < at["write", "a", "ends"] and at["read", "c", "starts"] < at["network", "b", "ends"]
+    for one, other in zip("abc", "bcd"):
+        assert at["write", one, "ends"] < at["write", other, "starts"]
+        assert at["read", one, "ends"] < at["read", other, "starts"]
+    assert at["network", "b", "starts"] < at["read", "d", "starts"] and list(files(tmp_path)) == [f"{n}.png" for n in "abcd"]
+
+
+def test_a_failure_to_write_one_leaves_the_others_and_the_order(fast, restore, tmp_path, monkeypatch):
+    for name in "abc":
+        photograph(tmp_path / f"{name}.png")
+    real = restoring.write_photo
+
+    def write(path, *args):
+        if path.name.startswith("b"):
+            raise OSError(28, "No space left on device", str(path))
+        time.sleep(0.1)
+        real(path, *args)
+
+    monkeypatch.setattr(restoring, "write_photo", write)
+    status, _, err = restore("task=derain", f"input={tmp_path}")
+    records = files(tmp_path)
+    assert status == 1 and "b.png cannot be restored (No space left on device)" in err and "1 of 3" in err
+    assert [(n, r["status"]) for n, r in records.items()] == [("a.png", "done"), ("b.png", "failed"), ("c.png", "done")]
+
+
+def test_a_report_that_cannot_be_written_ends_the_command(fast, restore, tmp_path, monkeypatch):
+    for name in "abc":
+        photograph(tmp_path / f"{name}.png")
+
+    def full(path, value):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("irbridge.jobs.write_json", full)
+    status, _, err = restore("task=derain", f"input={tmp_path}")
+    assert status == 1 and "The report" in err and "make room" in err and len(fast) < 3
+
+
+@pytest.mark.parametrize("given, load, requested, wanted", [
+    (None, 0.4, None, 4), (None, 1.6, None, 2), (None, 9.0, None, 1), ("3", 0.0, None, "same"), ("3", 0.0, 2, 2)])
+def test_threads_are_the_free_cores(monkeypatch, given, load, requested, wanted):
+    before = restoring.torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    monkeypatch.setattr(config, "busy_cores", lambda: load)
+    try:
+        assert set_threads(requested) == (before if wanted == "same" else wanted) == restoring.torch.get_num_threads()
+    finally:
+        restoring.torch.set_num_threads(before)
+
+
+def test_cores_are_busy_with_what_others_do_not_yield(monkeypatch):
+    """Half of a second's processor time in each kind: only that of others without ``nice`` counts."""
+    kinds = ("user", "system", "idle", "nice")
+    times = iter([dict.fromkeys(kinds, 0.0), {"user": 0.5, "system": 0.25, "idle": 3.0, "nice": 2.0}])
+    own, clock = iter([0.0, 0.25]), iter([0.0, 0.5])
+    monkeypatch.setattr(config.psutil, "cpu_times", lambda: namedtuple("Times", kinds)(**next(times)))
+    monkeypatch.setattr(config, "time", SimpleNamespace(
+        perf_counter=lambda: next(clock), process_time=lambda: next(own), sleep=lambda seconds: None))
+    assert config.busy_cores() == 1.0   # 0.75 s in user and system, 0.25 of them its own, in half a second
+
+
+def test_pngs_are_packed_fast_and_keep_every_pixel(tmp_path):
+    values = RNG.random((40, 50, 3), dtype=np.float32)
+    for bits in (8, 16):
+        write_photo(tmp_path / "a.png", Photo(values, bits=bits), values)
+        np.testing.assert_allclose(read_photo(tmp_path / "a.png").pixels, values, atol=0.51 / (2**bits - 1))
