@@ -89,7 +89,8 @@ def restore(model, file: str, name: str, label: str, steps: int, seed: int, fold
     return (to_bytes(photo.pixels), to_bytes(photo.shown(restored))), path
 
 
-def build_demo(folders: dict[str, Path] | None = None, task: str | None = None, device: str = "auto"):
+def build_demo(folders: dict[str, Path] | None = None, task: str | None = None, device: str = "auto",
+               precision: str = "auto"):
     """The page, a ``gradio.Blocks`` to be started with :func:`launch`. ``folders`` are what it offers, see
     :func:`models`; ``task`` is selected at first. UserError without gradio, or if task or device is not there."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")   # before the import: nothing is asked of other machines
@@ -101,7 +102,7 @@ def build_demo(folders: dict[str, Path] | None = None, task: str | None = None, 
     task = task or ("derain" if "derain" in folders else min(folders))
     if task not in folders:
         raise UserError(f"task={task} has no adapter here; choose one of {', '.join(folders)}, or give run=FOLDER.")
-    model = cache(lambda name: from_pretrained(folders[name], place, precision="auto"))
+    model = cache(lambda name: from_pretrained(folders[name], place, precision=precision))
 
     def answer(photo, name, steps, seed, progress=gr.Progress()):  # noqa: B008
         if photo is None or seed is None:
