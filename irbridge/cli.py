@@ -1,5 +1,6 @@
 """The command ``irbridge``: what the scripts do, under one name."""
 
+import gc
 import os
 import re
 import sys
@@ -49,12 +50,22 @@ def main() -> None:
 
 
 def _under_hydra(name: str, words: list[str]) -> None:
-    from irbridge.config import run_cli  # late: it imports torch
-
     config, module, function = HYDRA[name]
     plain = {"restore": restore_words, "evaluate": evaluate_words}.get(name, list)
     sys.argv = [f"irbridge {name}", *plain(words)]
-    run_cli(lambda cfg: getattr(import_module(module), function)(cfg), config)
+
+    def task(cfg) -> None:
+        run = getattr(import_module(module), function)
+        gc.freeze()   # what is imported stays: to look through it again, also at the exit, takes longer than a photograph
+        gc.enable()
+        run(cfg)
+
+    gc.disable()
+    try:
+        from irbridge.config import run_cli  # late: it imports torch
+        run_cli(task, config)
+    finally:
+        gc.enable()
 
 
 def restore_words(words: list[str]) -> list[str]:

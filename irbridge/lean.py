@@ -9,7 +9,7 @@ import importlib.metadata
 import logging
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.abc import Loader
 
@@ -71,10 +71,7 @@ def unet_class() -> type:
     """``UNet2DModel``: the ordinary one where diffusers has been imported or cannot be imported so, else one that is
     equal in all but its identity, to be made by its constructor alone."""
     if "diffusers" not in sys.modules:
-        try:
-            with _without_optional():
-                return importlib.import_module("diffusers.models.unets.unet_2d").UNet2DModel
-        except Exception:   # of another version, whatever it may be
-            pass
+        with suppress(Exception), _without_optional():   # whatever another version raises
+            return importlib.import_module("diffusers.models.unets.unet_2d").UNet2DModel
     from diffusers import UNet2DModel
     return UNet2DModel

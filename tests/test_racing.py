@@ -82,8 +82,10 @@ def test_a_part_does_not_count_what_runs_inside_it(tmp_path, monkeypatch):
 
     modules = {"adapters": types.SimpleNamespace(StaticAdapter=Adapter, ControlAdapter=Adapter),
                "backbones": types.SimpleNamespace(PixelBackbone=Network),
-               "restoring": types.SimpleNamespace(read_photo=lambda: None, write_photo=lambda: None),
-               "cli": types.SimpleNamespace(main=lambda: Network().predict())}
+               "restoring": types.SimpleNamespace(read_photo=lambda: None, write_photo=lambda: None)}
+    cli = types.SimpleNamespace(import_module=lambda name: modules[name])
+    cli.main = lambda: cli.import_module("restoring") and Network().predict()
+    modules["cli"] = cli
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, f"irbridge.{name}", module)
         monkeypatch.setattr(sys.modules["irbridge"], name, module, raising=False)
