@@ -18,10 +18,11 @@ from irbridge.restorer import Restorer
 from irbridge.tiles import Tiles, even
 
 GB = 10**9
-BASE = 0.95 * GB    # of a process with its libraries and weights, on the CPU
+BASE = 0.92 * GB    # of a process with its libraries, on the CPU; on CUDA a tenth of it
 PIXEL = 130         # bytes a pixel of the image itself: states and estimates of a call, the photographs before and after it
 SPARE = 1.3         # times what tensors take: what the allocator and kernels take besides
 SHARE = 0.6         # of the free memory, at most
+LIGHT = 0.1 * GB    # of weights; what heavier ones take more is added to the default budget
 COMMON = 2048**2    # pixels; up to here 3 GB are enough
 RISE = 16           # pixels over which one tile gives way to the next where both give the same
 SMALLEST = 256      # pixels a side of the smallest tile: smaller ones cost more in overlaps than they save
@@ -131,7 +132,7 @@ class Plan:
     Args:
         tile: the side of a tile where the user gives it; None: by memory.
         memory: GB that the whole process may take (on CUDA: of the GPU); None: a share of what is free, in steps of
-            1 GB, and 3 GB at most for images of up to 2048 x 2048 pixels.
+            1 GB, and 3 GB at most for images of up to 2048 x 2048 pixels and light weights.
         overlap, batch: see :class:`~irbridge.tiles.Tiles`. Where the model's reach is known the overlap is at least so wide
             that tiles give what the whole image gives, unless a given ``tile`` is too small for that."""
 
@@ -142,7 +143,8 @@ class Plan:
         wide = model.reach and 2 * model.reach + RISE
         if wide and (tile is None or tile >= 2 * wide) and wide > overlap:
             self.overlap, self.still = wide, model.reach
-        self.base = BASE if self.device.type == "cpu" else 0.1 * GB
+        self.weights = sum(v.numel() * v.element_size() for v in (*model.parameters(), *model.buffers()))
+        self.base = BASE * (1 if self.device.type == "cpu" else 0.1) + self.weights
 
     def budget(self, pixels: int) -> float:
         """Bytes for an image of so many pixels."""
@@ -150,7 +152,7 @@ class Plan:
             return self.memory * GB
         room = SHARE * free(self.device) / GB
         cap = next((step for step in DEFAULTS if step <= room), DEFAULTS[-1])
-        return cap * GB + PIXEL * max(0, pixels - COMMON)
+        return cap * GB + PIXEL * max(0, pixels - COMMON) + max(0, self.weights - LIGHT)
 
     def tiles(self, height: int, width: int) -> Tiles:
         """The tiles of an image of these sides; UserError where ``memory`` is too little for the smallest one."""

@@ -96,6 +96,19 @@ def test_the_default_does_not_follow_every_megabyte(model, monkeypatch):
     assert planned(model).budget(1) == 1e9 and planned(model).tiles(2048, 2048).size   # and it goes on
 
 
+def test_heavy_weights_do_not_make_small_tiles(model, monkeypatch):
+    """Stable Diffusion's weights alone are more than 3 GB; they are there before any tile."""
+    plan = planned(model)
+    before = plan.tiles(2048, 2048)
+    heavy = torch.nn.Parameter(torch.empty(10**9, device="meta"), requires_grad=False)
+    monkeypatch.setitem(model.adapter._parameters, "heavy", heavy)
+    assert planned(model).budget(1) == pytest.approx(plan.budget(1) + 4e9, rel=0.03)
+    after = planned(model).tiles(2048, 2048)
+    assert abs(after.sides[0] * after.sides[1] / (before.sides[0] * before.sides[1]) - 1) < 0.3
+    with pytest.raises(UserError, match="memory=3"):
+        planned(model, gb=3).tiles(2048, 2048)
+
+
 def test_too_little_memory_is_one_sentence(model):
     with pytest.raises(UserError, match=r"^memory=0.5 is too little .*2048 x 1024.* takes [\d.]+ GB; give that") as error:
         planned(model, gb=0.5).tiles(1024, 2048)
