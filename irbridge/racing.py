@@ -23,14 +23,7 @@ PARTS = {"whole": "whole command, s", "start": "to the first network call, s", "
 def race(options: dict, output: str | None) -> None:
     """Print a table of the ``benchmark`` config ``options``; ``output``: a .json file for the numbers. UserError if the
     other checkout is none, or a command fails."""
-    checkouts = {"here": ROOT}
-    if options["against"]:
-        other = Path(options["against"]).expanduser().resolve()
-        if not (other / "irbridge" / "restoring.py").is_file():
-            raise UserError(f"benchmark.against={options['against']} is no checkout of irbridge; give the folder above its "
-                            "folder irbridge.")
-        checkouts["there"] = other
-    found = {}
+    checkouts, found = _checkouts(options["against"]), {}
     with tempfile.TemporaryDirectory() as folder:
         for size in options["sizes"]:
             photo = _photograph(Path(folder), size)
@@ -44,6 +37,48 @@ def race(options: dict, output: str | None) -> None:
     if output:
         write_json(Path(output), {"machine": machine(), "options": options, "found": found})
         print(f"\nWrote: {output}")
+
+
+def race_training(config: dict) -> None:
+    """Print how many images a second this checkout and ``benchmark.against`` train, of one network, in turn. UserError if
+    the other checkout is none, or a command fails."""
+    options, trainer = config["benchmark"], config["trainer"]
+    words = [f"task={config['task']['name']}", f"method={config['method']}", f"trainer.batch_size={trainer['batch_size']}",
+             f"trainer.crop={trainer['crop']}", f"trainer.device={trainer['device']}",
+             *(f"benchmark.{key}={options[key]}" for key in ("steps", "warmup", "size"))]
+    speeds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(options["runs"]):
+            for name, root in _checkouts(options["against"]).items():
+                # Older checkouts have one network, a U-Net, and do not know the key.
+                own = words + [f"adapter.trunk={config['adapter']['trunk']}"] * (name == "here")
+                file = Path(folder) / f"{name}.json"
+                path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+                ran = subprocess.run([sys.executable, str(root / "scripts" / "benchmark.py"), *own, f"output={file}"], cwd=folder,
+                                     env=os.environ | {"PYTHONPATH": path}, text=True, capture_output=True, check=False)
+                if ran.returncode:
+                    raise UserError(f"The command of {root} failed: {(ran.stderr.strip() or ran.stdout).splitlines()[-1]}")
+                laps = read_json(file)["training"]["laps"]
+                speeds.setdefault(name, []).append(trainer["batch_size"] / min(sum(lap.values()) for lap in laps))
+    best = {name: max(found) for name, found in speeds.items()}
+    print(f"training task={config['task']['name']} method={config['method']}, {trainer['batch_size']} x {trainer['crop']} px, "
+          f"trunk {config['adapter']['trunk']}; {machine()}; the fastest step of {options['runs']} runs\n")
+    print("| | images/s |\n| --- | ---: |\n" + "\n".join(f"| {name} | {speed:.1f} |" for name, speed in best.items()))
+    if "there" in best:
+        print(f"| ratio | {best['here'] / best['there']:.2f} |")
+    if config["output"]:
+        write_json(Path(config["output"]), {"machine": machine(), "words": words, "images_per_second": speeds})
+        print(f"\nWrote: {config['output']}")
+
+
+def _checkouts(against: str | None) -> dict[str, Path]:
+    """This checkout, "here", and the one beside it, "there", where it is given."""
+    if not against:
+        return {"here": ROOT}
+    other = Path(against).expanduser().resolve()
+    if not (other / "irbridge" / "restoring.py").is_file():
+        raise UserError(f"benchmark.against={against} is no checkout of irbridge; give the folder above its folder irbridge.")
+    return {"here": ROOT, "there": other}
 
 
 def _photograph(folder: Path, size: int) -> Path:

@@ -18,7 +18,7 @@ from irbridge.checkpoint import write_json
 from irbridge.config import device, machine, plain
 from irbridge.cost import cost, in_words, replaced
 from irbridge.model import IRBridge
-from irbridge.racing import race
+from irbridge.racing import race, race_training
 from irbridge.restorer import Restorer
 from irbridge.training import fit
 
@@ -205,6 +205,8 @@ def benchmark_run(cfg: DictConfig) -> None:
     config = plain(cfg)
     if config["benchmark"]["restore"]:
         return race(config["benchmark"], config["output"])
+    if config["benchmark"]["against"]:
+        return race_training(config)
     result, trainer, options = benchmark(config), config["trainer"], config["benchmark"]
     print(result["cost"] + "\n" + f"{result['machine']}, torch {result['torch']}\n")
     print(table(result, {"training": f"training {trainer['batch_size']} x {trainer['crop']} px",
