@@ -1,10 +1,13 @@
 """How much memory a restoration takes, and so into which tiles an image is cut."""
 
+import ctypes
 import hashlib
 import json
 import math
+import sys
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -20,7 +23,7 @@ from irbridge.tiles import Tiles, even
 GB = 10**9
 BASE = 0.92 * GB    # of a process with its libraries, on the CPU; on CUDA a tenth of it
 PIXEL = 130         # bytes a pixel of the image itself: states and estimates of a call, the photographs before and after it
-SPARE = 1.3         # times what tensors take: what the allocator and kernels take besides
+SPARE = 1.5         # times what tensors take: what the allocator and kernels take besides
 SHARE = 0.6         # of the free memory, at most
 LIGHT = 0.1 * GB    # of weights; what heavier ones take more is added to the default budget
 COMMON = 2048**2    # pixels; up to here 3 GB are enough
@@ -116,6 +119,16 @@ def _plain(config) -> dict:
     """A network's config, less what says where it is from."""
     values = dict(config) if hasattr(config, "keys") else vars(config)
     return {k: v for k, v in values.items() if not k.startswith("_")}
+
+
+def keep_pages() -> None:
+    """Let this process keep the memory that it frees, until it ends: glibc takes tensors of tens of MB from the system anew
+    at every layer, page by page, which takes as long as the layers of a large image."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):   # another C library
+            mallopt, (trim, mmaps) = ctypes.CDLL(None).mallopt, (-1, -4)   # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+            mallopt(mmaps, 0)
+            mallopt(trim, 2**31 - 1)
 
 
 def free(device: torch.device) -> int:

@@ -66,7 +66,8 @@ class Restorer(nn.Module):
 
     def networks(self) -> AbstractContextManager:
         """A block for the calls of networks alone, within which these compute in ``precision``."""
-        return working(self.precision, next(self.parameters()).device)
+        at = next(self.parameters(), None)
+        return working(self.precision, torch.device("cpu") if at is None else at.device)
 
     def path(self, y: Tensor, **options) -> Iterator[State]:
         """Restore y (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`. The options

@@ -27,7 +27,7 @@ from irbridge.errors import UserError
 from irbridge.holes import holes_of
 from irbridge.images import read_header, to_image, write_image
 from irbridge.jobs import Job, Report, plan, sweep
-from irbridge.memory import Plan, footprint
+from irbridge.memory import Plan, footprint, keep_pages
 from irbridge.photos import Photo, read_photo, write_photo
 from irbridge.restorer import Restorer, image_seed
 from irbridge.tiles import Tiles
@@ -43,6 +43,7 @@ def restore_run(cfg: DictConfig) -> None:
     a photograph failed."""
     options = plain(cfg)
     set_threads(options["threads"])
+    keep_pages()
     run, task = chosen(options["shipped"], options["run"])
     label = options["suffix"] or task
     if label != Path(label).name:
