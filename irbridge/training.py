@@ -44,6 +44,9 @@ def best_precision(model: Restorer, options: dict, stream: CropStream) -> str:
     requested, cuda = options["precision"], options["device"] != "cpu" and torch.cuda.is_available()
     if requested == "fp16" and not cuda:
         raise UserError("trainer.precision=fp16 needs a CUDA device; use auto.")
+    if getattr(getattr(model, "backbone", None), "dtype", None) == torch.float16 and requested != "fp16":
+        raise UserError("backbone.dtype=float16 loses small gradients; train with bfloat16 or float32, or on CUDA with "
+                        "trainer.precision=fp16, which scales the loss.")
     if requested != "auto":
         return requested
     if AcceleratorState._shared_state:
@@ -169,9 +172,6 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
     accelerator = Accelerator(mixed_precision=best_precision(model, options, stream), cpu=options["device"] == "cpu",
                               kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True,
                                                                              broadcast_buffers=False)])
-    if getattr(getattr(model, "backbone", None), "dtype", None) == torch.float16 and not accelerator.scaler:
-        raise UserError("backbone.dtype=float16 loses small gradients; train with bfloat16 or float32, or on CUDA with "
-                        "trainer.precision=fp16, which scales the loss.")
     main, world = accelerator.is_main_process, accelerator.num_processes
     batch, parts = options["batch_size"], options["accumulate"] * world
     if batch % parts:

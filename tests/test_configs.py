@@ -25,7 +25,8 @@ GROUPS = {p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain
 LATENT = "sd15", "sd21", "sd3", "controlnet", "controlnet_latent", "t2i", "lora", "sd3_controlnet"
 CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices
            if group != "task" and choice not in LATENT]   # tasks and latent choices have tests of their own
-PAIRS = ["data.clean=a", "data.degraded=b"]
+NEEDS = {"task=paired": ["data.clean=a", "data.degraded=b"],   # what has no default
+         **dict.fromkeys(("experiment=ship", "experiment=ship_features"), ["data.folder=a"])}
 IMAGE = np.random.default_rng(0).random((48, 64, 3), dtype=np.float32)
 
 
@@ -38,7 +39,7 @@ def settled(cfg):
 
 @cache
 def composed(*overrides):
-    return settled(configured("train", "name=t", *overrides, *(PAIRS if "task=paired" in overrides else [])))
+    return settled(configured("train", "name=t", *overrides, *(word for o in overrides for word in NEEDS.get(o, []))))
 
 
 @cache

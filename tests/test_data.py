@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from irbridge.data import CropStream, ImageSource, PairedFolders, SyntheticPairs, centre_crop, scaled, stream_loader
+from irbridge.data import CropStream, ImageSource, PairedFolders, Room, SyntheticPairs, centre_crop, scaled, stream_loader
 from irbridge.degradations import Noise
 from irbridge.errors import UserError
 from irbridge.images import list_images, read_image, to_image, to_tensor
@@ -159,8 +159,8 @@ def test_a_split_never_divides_the_versions_of_a_scene(tmp_path, clean):
 NOISE = Noise()
 
 
-def stream(folder, seed=0, degradation=NOISE):
-    return CropStream(ImageSource(folder), 16, seed, degradation)
+def stream(folder, seed=0, degradation=NOISE, **options):
+    return CropStream(ImageSource(folder), 16, seed, degradation, **options)
 
 
 def test_draws_are_crops_of_the_images_in_both_mirrorings(clean):
@@ -264,6 +264,5 @@ def test_images_are_decoded_once_while_they_fit(clean, monkeypatch):
     kept = stream(clean)
     first = [kept[k]["clean"] for k in range(30)]
     assert len(reads) == 3
-    monkeypatch.setattr("irbridge.data.CACHE_BYTES", 20 * 24 * 3)
-    scarce = stream(clean)
+    scarce = stream(clean, room=Room(20 * 24 * 3))
     assert all(torch.equal(scarce[k]["clean"], first[k]) for k in range(30)) and 3 + 3 < len(reads) < 3 + 30

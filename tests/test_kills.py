@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from irbridge import checkpoint
 from irbridge.checkpoint import Checkpoints, read_json, write_json
-from irbridge.data import CropStream, ImageSource
+from irbridge.data import CropStream, ImageSource, Pair
 from irbridge.degradations import Noise
 from irbridge.evaluation import evaluate
 from irbridge.metrics import Protocol
@@ -127,7 +127,7 @@ class Pairs:
     def __getitem__(self, index):
         import numpy as np
         image = np.random.default_rng(index).random((16, 16, 3), dtype=np.float32)
-        return type("Pair", (), {"name": self.names[index], "clean": image, "degraded": image})
+        return Pair(self.names[index], image, image)
 
 
 def test_evaluation_loses_at_most_the_image_in_progress(tmp_path):

@@ -229,7 +229,7 @@ def test_tiles_of_states_cut_where_tiles_of_pixels_do():
         for height, width in ((512, 768), (1000, 520), (64, 64)):
             assert tiles.count(height, width, factor) == states.count(-(-height // factor), -(-width // factor), 1)
     assert Tiles(None).of_states(8).size is None
-    assert Tiles(100, 50).of_states(8).size == 12   # also where eighths would no longer overlap by half
+    assert Tiles(100, 50).of_states(8).sides == (12, 12)   # also where eighths would no longer overlap by half
 
 
 @torch.no_grad()
