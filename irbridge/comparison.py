@@ -18,39 +18,47 @@ from irbridge.metrics import LPIPS
 from irbridge.model import IRBridge
 from irbridge.restorer import image_seed
 from irbridge.samplers import rule
-from irbridge.sources import test_pairs
+from irbridge.sources import test_pairs, validation_pairs
 from irbridge.tables import read_records
+from irbridge.timesteps import linear
 
 SCORES = {"psnr": "{:.2f}", "ssim": "{:.3f}", "lpips": "{:.3f}"}
 
 
 def compare_run(cfg: DictConfig) -> None:
-    """Score a trained adapter with every bridge, sampler, spacing and call count of the config, and print the tables.
-    What a bridge cannot serve is left out and said so; UserError if the run is no IRBridge."""
+    """Score a trained adapter with every bridge, sampler, spacing, start and call count of the config, and print the
+    tables. What a bridge cannot serve is left out and said so; UserError if the run is no IRBridge."""
     options, run = plain(cfg), Path(cfg.run)
     model, config = from_pretrained(run, device(options["device"]), frozen=options["backbone"]), read_json(run / "run.json")
     if not isinstance(model, IRBridge):
         raise UserError(f"run={run} was trained with method={config['method']}; give a run of method=irbridge.")
     task = config["task"]["name"]
     results = Path(options["results"] or f"runs/compare-{task}")
-    pairs, protocol, lpips = test_pairs(config, options["size"]), instantiate(config["task"]["protocol"]), LPIPS.load()
-    about = {"task": task, "seed": options["seed"], "size": options["size"], "data": "held-back images"}
+    held = options["split"] == "validation"
+    pairs = (validation_pairs if held else test_pairs)(config, options["size"])
+    protocol, lpips, trained = instantiate(config["task"]["protocol"]), LPIPS.load(), model.timesteps
+    about = {"task": task, "seed": options["seed"], "size": options["size"],
+             "data": "validation images" if held else "held-back images"}
     jobs = list(_settings(options, task))
     with tqdm(total=len(jobs) * len(pairs.names[: options["limit"]]), unit="image", dynamic_ncols=True) as bar:
-        for name, bridge, sampler in jobs:
-            row = f"{name}, {sampler['rule']}, {sampler['spacing']}, {sampler['nfe']} calls"
+        for name, bridge, sampler, start in jobs:
+            name = name if start is None else f"{name} from {start:g}"
+            called = sampler.get("rule", "anchor alone")
+            row = f"{name}, {called}, {sampler['spacing']}, {sampler['nfe']} calls"
             try:
+                if sampler["nfe"] == 0 and model.endpoint != "anchor":
+                    raise UserError("this model has no anchor")
                 model.sampler.changed(**sampler).check(bridge)
             except UserError as error:
                 tqdm.write(f"left out: {row}: {error}")
                 continue
-            model.bridge = bridge
+            model.bridge, model.timesteps = bridge, trained if start is None else linear(start)
 
             def restore(image, key, fields=sampler):
                 degraded, mask = split_mask(image)
                 return model.restore(degraded, mask=mask, seeds=[image_seed(options["seed"], key)], **fields)
 
-            record = about | {"row": row, "bridge": name, "rule": sampler["rule"], "spacing": sampler["spacing"],
+            record = about | {"row": row, "bridge": name, "rule": called, "spacing": sampler["spacing"],
                               "nfe": sampler["nfe"]}
             folder = results / row.replace(", ", "-").replace(" ", "-")
             for _ in evaluate(restore, pairs, protocol, folder, record, lpips, limit=options["limit"]):
@@ -61,17 +69,21 @@ def compare_run(cfg: DictConfig) -> None:
 
 
 def _settings(options: dict, task: str):
-    """(bridge's name, bridge, sampler fields) of each setting; rules on the prior alone once, under "no bridge"."""
+    """(bridge's name, bridge, sampler fields, start) of each setting; rules on the prior alone once, under "no bridge", and
+    the anchor alone, 0 calls, once."""
     bridges = {b: instantiate(plain(composed("train", f"task={task}", f"bridge={b}", "name=x").bridge))
                for b in options["bridges"]}
     fields = {s: {k: v for k, v in plain(composed("train", f"sampler={s}", "name=x").sampler).items() if v is not None}
               for s in options["samplers"]}
-    for spacing, (label, sampler), nfe in product(options["spacings"], fields.items(), options["nfe"]):
+    first = next(iter(bridges.values()))
+    if 0 in options["nfe"]:
+        yield "no bridge", first, {"nfe": 0, "spacing": options["spacings"][0]}, None
+    for start, spacing, sampler, nfe in product(options["starts"], options["spacings"], fields.values(), options["nfe"]):
         sampler = sampler | {"nfe": nfe, "spacing": spacing}
-        if rule(sampler.get("rule", "")).on_prior:
-            yield "no bridge", next(iter(bridges.values())), sampler
-        else:
-            yield from ((name, bridge, sampler) for name, bridge in bridges.items())
+        if nfe and rule(sampler.get("rule", "")).on_prior:
+            yield "no bridge", first, sampler, start
+        elif nfe:
+            yield from ((name, bridge, sampler, start) for name, bridge in bridges.items())
 
 
 def sampler_table(records: list[dict]) -> str:
@@ -88,8 +100,8 @@ def sampler_table(records: list[dict]) -> str:
     lines.append(["seconds an image, median", "", "", *(f"{s:.2f}" for s in seconds)])
     sample = records[0]
     names = {r["name"] for r in records}
-    caption = (f"{sample['task']}: PSNR / SSIM / LPIPS by number of network calls; {sample['protocol']}; size "
-               f"{sample['size']}; images {len(names)}; seed {sample['seed']}; {sample['machine']}.")
+    caption = (f"{sample['task']}: PSNR / SSIM / LPIPS by number of network calls; {sample['protocol']}; "
+               f"{sample['data']}, size {sample['size']}; images {len(names)}; seed {sample['seed']}; {sample['machine']}.")
     return caption + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

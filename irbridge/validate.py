@@ -84,6 +84,8 @@ CHECKS = {
     "data.split": (lambda v: v in (None, "test", "train"), "test, train or null"),
     **{key: _whole(1, null=True) for key in ("evaluate.size", "evaluate.limit", "size", "limit", "tile")},
     "steps": _whole(0, null=True),
+    "nfe": _each(_whole(0)),
+    "starts": _each(_number(lambda v: v > 0, "a timestep above 0, or null", null=True)),
     **{f"benchmark.{key}": _whole(1) for key in ("steps", "size", "batch", "warmup", "runs")},
     "benchmark.sizes": _each(_whole(1)),
     "benchmark.calls": _whole(0, null=True),

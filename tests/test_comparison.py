@@ -2,8 +2,10 @@
 
 import pytest
 
+from irbridge.checkpoint import read_json
 from irbridge.comparison import budget_plot, budget_table, budgets, sampler_table
 from irbridge.errors import UserError
+from irbridge.sources import validation_pairs
 from irbridge.tables import read_records
 
 TINY = ("trainer.device=cpu", "debug=default", "evaluate.limit=1", "evaluate.size=32")
@@ -32,6 +34,23 @@ def test_sampler_sweep(command, adapter, tmp_path):
     assert "| residual | reverse | time |" in again[1]
 
 
+def test_starts_are_compared_on_what_the_training_held_back(command, adapter, tmp_path):
+    """The anchor alone once; the same start as trained gives the same images; test images are not looked at."""
+    trained = read_json(adapter / "run.json")["timesteps"]["start"]
+    words = [f"run={adapter}", "bridges=[brownian]", "samplers=[reverse]", "nfe=[0,1]", "size=32", "limit=2",
+             "split=validation", f"results={tmp_path / 'compared'}", "device=cpu"]
+    status, out, err = command("compare_samplers", *words, f"starts=[null,{trained},600]")
+    assert status == 0, err
+    records = read_records(tmp_path / "compared")
+    scores = {(r["bridge"], r["nfe"]): [o["psnr"] for o in records if o["bridge"] == r["bridge"]] for r in records}
+    assert scores.keys() == {("no bridge", 0), ("brownian", 1), (f"brownian from {trained:g}", 1), ("brownian from 600", 1)}
+    assert scores["brownian", 1] == scores[f"brownian from {trained:g}", 1] != scores["brownian from 600", 1]
+    held = set(validation_pairs(read_json(adapter / "run.json"), 32).names)
+    assert {r["name"] for r in records} <= held and "validation images, size 32" in out
+    status, _, err = command("compare_samplers", *words, "starts=[0]")
+    assert status == 2 and "starts" in err
+
+
 def test_sampler_sweep_needs_an_adapter(command, small, tmp_path):
     command("train", *small, "method=regression", "debug=default", "evaluate.enabled=false", "name=plain")
     status, _, err = command("compare_samplers", f"run={tmp_path / 'runs/derain-plain'}")
@@ -39,7 +58,7 @@ def test_sampler_sweep_needs_an_adapter(command, small, tmp_path):
 
 
 def test_sampler_table_averages_and_marks_missing():
-    record = {"task": "t", "protocol": "p", "size": 8, "seed": 0, "machine": "m", "rule": "mean", "spacing": "time"}
+    record = {"task": "t", "protocol": "p", "size": 8, "data": "d", "seed": 0, "machine": "m", "rule": "mean", "spacing": "time"}
     records = [record | {"bridge": b, "nfe": n, "name": name, "psnr": p, "ssim": 0.5, "lpips": 0.25, "seconds": n}
                for b, n, name, p in [("b", 1, "x", 20.0), ("b", 1, "y", 22.0), ("b", 2, "x", 30.0), ("c", 2, "x", 10.0)]]
     table = sampler_table(records)
