@@ -34,7 +34,7 @@ def export_run(cfg: DictConfig) -> None:
     write_json(output / "run.json", private(settings))
     shot = Image.fromarray(to_bytes(picture(model, test_pairs(settings, options["size"]), settings["seed"], 3)))
     write_atomically(output / "restored.jpg", lambda p: shot.save(p, format="JPEG", quality=88))
-    text = card(settings, config, _last(run), _parameters(model), tables, options)
+    text = card(settings, config, history(run), _parameters(model), tables, options)
     write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
     print(f"Wrote: {output}")
 
@@ -49,10 +49,24 @@ def half_precision(model: Restorer, settings: dict, size: int = 160, most: int =
     return deviation(model, [pairs[i].seen for i in range(min(most, len(pairs)))])
 
 
-def card(settings: dict, config: dict, last: dict, parameters: int, tables: str, options: dict) -> str:
-    """The model card, Markdown. ``last``: the last line of the run's metrics; ``tables``: scores with their protocol;
+def history(run: Path) -> tuple[str, float, float]:
+    """(crops in words, core minutes, minutes by the clock) of a run's training and of those whose weights it started from.
+    An exported folder has no metrics: it is named, and its minutes are not counted."""
+    settings, last = read_json(run / "run.json"), _last(run)
+    before, core, clock = "", 0.0, 0.0
+    if settings.get("start"):
+        start = find(settings["start"])
+        before, core, clock = history(start) if (start / "metrics.jsonl").exists() else (f"the weights of {start.name}", 0.0, 0.0)
+        before += ", then "
+    trainer = settings["trainer"]
+    words = f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px: {last['images']} crops"
+    return before + words, core + last["cpu_seconds"] / 60, clock + last["seconds"] / 60
+
+
+def card(settings: dict, config: dict, done: tuple[str, float, float], parameters: int, tables: str, options: dict) -> str:
+    """The model card, Markdown. ``done``: the :func:`history` of the run; ``tables``: scores with their protocol;
     ``options["weak"]``: what it is bad at; ``options["machine"]``: what it was trained on."""
-    task, trainer = settings["task"]["name"], settings["trainer"]
+    task, (amount, core, clock) = settings["task"]["name"], done
     prior, digest = config["backbone"]["pretrained"] or "the embedded prior (`data/prior`)", config["backbone"].get("digest")
     prior += f", SHA-256 {digest[:12]}" if digest else "; g(y) alone was trained, without it"
     calls = (config["sampler"].get("nfe") if config["sampler"].get("nfe") is not None else config["task"]["sampler"]["nfe"])
@@ -60,7 +74,6 @@ def card(settings: dict, config: dict, last: dict, parameters: int, tables: str,
         f"irbridge restore run={options['output']} input=photo.jpg"
     starts = [c["timesteps"].get("start") for c in (config, settings)]
     level = f"| Prior's timesteps | from {starts[0]:g}, trained from {starts[1]:g} |\n" if None not in starts else ""
-    amount = f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px: {last['images']} crops"
     return f"""# {task}: {config["method"]}, {config["bridge"]["_target_"].rsplit(".", 1)[-1]} bridge, end {config["endpoint"]}
 
 ![degraded, each network call, restored, clean](restored.jpg)
@@ -75,7 +88,7 @@ Use: `{command}`. Every key is in `run.json`.
 {level}| Trained | {parameters / 1e6:.2f} M parameters, stored as float16 |
 | Data | {data_in_words(settings)} |
 | Training | {amount}; seed {settings["seed"]} |
-| Time | {last["cpu_seconds"] / 60:.0f} core minutes, {last["seconds"] / 60:.0f} minutes by the clock |
+| Time | {core:.0f} core minutes, {clock:.0f} minutes by the clock |
 | Machine | {options["machine"]} |
 
 ## Scores

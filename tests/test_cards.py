@@ -32,6 +32,19 @@ def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(command,
     assert 0 < np.abs(ours - image).max() and np.allclose(ours, theirs, atol=2e-3)
 
 
+def test_a_card_tells_of_the_training_before(command, small, tmp_path):
+    """Of the run that another started from, or the name of an exported folder, which has no metrics."""
+    words = ["trainer=cpu", "trainer.batch_size=2", "trainer.crop=16", "baseline=false", "evaluate.enabled=false", *small]
+    assert command("train", "name=one", "trainer.steps=2", *words)[0] == 0
+    run, out = tmp_path / "runs/derain-one", tmp_path / "out"
+    assert command("export_adapter", f"run={run}", f"output={out}", "size=32")[0] == 0
+    for name, start, said in (("two", run, "2 steps of 2 crops of 16 px: 4 crops, then 3 steps"),
+                              ("three", out, "the weights of out, then 3 steps")):
+        assert command("train", f"name={name}", f"start={start}", "trainer.steps=3", *words)[0] == 0
+        assert command("export_adapter", f"run={tmp_path / f'runs/derain-{name}'}", f"output={tmp_path / name}", "size=32")[0] == 0
+        assert said in (tmp_path / name / "README.md").read_text()
+
+
 def test_a_folder_that_was_not_trained_is_refused(command, tmp_path):
     (tmp_path / "empty").mkdir()
     status, _, error = command("export_adapter", f"run={tmp_path / 'empty'}", f"output={tmp_path / 'out'}")
