@@ -48,8 +48,8 @@ def name_rng(seed: int, name: str) -> np.random.Generator:
 
 
 class ImageSource:
-    """The images of a folder, or of an uncompressed .tar: ``len``, ``names`` and ``source[i]``. A name is a file's
-    stem, with the folders inside a tar joined by "_". Images are :func:`scaled` to ``resize``. No file stays open
+    """The images of a folder, or of an uncompressed .tar: ``len``, ``names``, ``scenes`` (what of a source shows one scene
+    has one entry there) and ``source[i]``. A name is a file's stem, with the folders inside a tar joined by "_". Images are :func:`scaled` to ``resize``. No file stays open
     between reads. UserError if nothing is there, no images, two images of one name, or a tar that is compressed or
     damaged."""
 
@@ -62,6 +62,7 @@ class ImageSource:
             self.entries = list_images(self.path)
             self.names = [path.stem for path in self.entries]
         refuse_duplicates(self.names, self.path)
+        self.scenes = self.names
 
     def __len__(self) -> int:
         return len(self.names)
@@ -114,7 +115,7 @@ class SyntheticPairs:
     def __init__(self, clean, degradation: Degradation, seed: int = 0, size: int | None = None, resize: int | None = None):
         self.source = ImageSource(clean, resize) if isinstance(clean, (str, Path)) else clean
         self.degradation, self.seed, self.size = degradation, seed, size
-        self.names = self.source.names
+        self.names, self.scenes = self.source.names, self.source.scenes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,14 +134,14 @@ class PackedPairs:
         self.path, self.size, self.resize = Path(path), size, resize
         if self.path.is_dir():
             self.pairs = PairedFolders(*(self.path / half for half in ("clean", "degraded")), size, resize)
-            self.names = self.pairs.names
+            self.names, self.scenes = self.pairs.names, self.pairs.scenes
             return
         self.pairs, self.files = None, ImageSource(self.path)
         found = {"clean": {}, "degraded": {}}
         for i, (name, _, _) in enumerate(self.files.entries):
             if (half := Path(name).parent.name) in found:
                 found[half][Path(name).stem] = i
-        self.names = sorted(found["degraded"])
+        self.names = self.scenes = sorted(found["degraded"])
         alone = sorted(found["clean"].keys() ^ found["degraded"].keys())
         if alone or not self.names:
             which = f" ({alone[0]} has no partner{and_more(alone)})" if alone else ""
@@ -166,7 +167,7 @@ class Subset:
 
     def __init__(self, source, indices: list[int]):
         self.source, self.indices = source, indices
-        self.names = [source.names[i] for i in indices]
+        self.names, self.scenes = ([values[i] for i in indices] for values in (source.names, source.scenes))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -181,6 +182,7 @@ class Chain:
     def __init__(self, sources: list):
         self.items = [(source, i) for source in sources for i in range(len(source))]
         self.names = [name for source in sources for name in source.names]
+        self.scenes = [scene for source in sources for scene in source.scenes]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -204,10 +206,9 @@ def photographs_of(paths: list[str | Path], exclude: str | Path | None = None, r
     return Subset(images, kept)
 
 
-def split_scenes(names: list[str], every: int | None, scene: str | None = None) -> tuple[list[int], list[int]]:
-    """(indices to train on, indices held back for validation): every ``every``-th scene is held back, none with None.
-    ``scene``: a regular expression whose first group names the scene of an image; None: each is one of its own."""
-    scenes = [m[1] if scene and (m := re.match(scene, name)) and m.groups() else name for name in names]
+def split_scenes(scenes: list[str], every: int | None) -> tuple[list[int], list[int]]:
+    """(indices to train on, indices held back for validation) of images of these scenes: every ``every``-th scene is held
+    back, none with None."""
     held = set(sorted(set(scenes))[::every]) if every else set()
     return ([i for i, s in enumerate(scenes) if s not in held], [i for i, s in enumerate(scenes) if s in held])
 
@@ -235,6 +236,14 @@ class PairedFolders:
         if alone:
             raise UserError(f"{alone[0]} has no partner{and_more(alone)}, {clean} holding {len(cleans)} and "
                             f"{degraded} {len(degradeds)} images; give the two of a pair the same name.")
+
+    @property
+    def scenes(self) -> list[str]:
+        """The scene of each pair: all degraded versions of one clean image have the first one's name."""
+        first = {}
+        for (clean, _), name in zip(self.paths, self.names):
+            first[clean] = min(name, first.get(clean, name))
+        return [first[clean] for clean, _ in self.paths]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -165,10 +165,32 @@ def test_quarter_turns_only_where_asked(tmp_path):
 @pytest.mark.parametrize("every", [2, 3, 16])
 def test_no_scene_is_on_both_sides_of_the_split(every):
     names = [f"room_{s}_{k}" for s in range(20) for k in range(3)]
-    train, held = split_scenes(names, every, r"(room_\d+)_")
+    scenes = [name.rsplit("_", 1)[0] for name in names]
+    train, held = split_scenes(scenes, every)
     assert sorted(train + held) == list(range(60)) and held
     assert not {names[i].rsplit("_", 1)[0] for i in train} & {names[i].rsplit("_", 1)[0] for i in held}
-    assert split_scenes(names, None) == (list(range(60)), [])
+    assert split_scenes(scenes, None) == (list(range(60)), [])
+
+
+@pytest.mark.parametrize("named", ["clean", "pairs", "benchmark", "task"])
+def test_versions_of_one_clean_image_are_one_scene(tmp_path, named):
+    root, halves = tmp_path / "OTS", ("clear", "haze") if named == "benchmark" else ("clean", "degraded")
+    clean = flat(root / halves[0], [f"{s:02}.png" for s in range(6)], 200)
+    hazy = flat(root / halves[1], [f"{s:02}_{haze}.png" for s in range(6) for haze in ("0.8_0.2", "1.0_0.1")], 100)
+    folders = {"clean": str(clean), "degraded": str(hazy)}
+    entry = {"clean": folders, "pairs": {"pairs": str(root)}, "benchmark": {"benchmark": "reside_ots", "root": str(root)}}.get(named)
+    settings = config(entry and [entry | {"weight": 1.0}], None, validation=2, **({} if entry else folders | {"test_clean": "x"}))
+    trained, held = (set(names) for names in (training_stream(settings, 16).source.names, validation_pairs(settings, 16).names))
+    assert not {n[:2] for n in trained} & {n[:2] for n in held} and len(trained) == len(held) == 6
+
+
+def test_a_pattern_of_scenes_must_fit(tmp_path):
+    entry = {"pairs": str(packed(tmp_path / "p.tar", ["a_1.png", "a_2.png", "b_1.png"])), "weight": 1.0}
+    for scene, fault in (("(a", r"mix\[0\].scene=\(a is no regular expression"), ("a_", "is no regular expression with a group"),
+                         ("(room_[0-9]+)_", r"matches no name of p.tar, such as a_1; give")):
+        with pytest.raises(UserError, match=fault):
+            training_stream(config([entry | {"scene": scene}], None, validation=2), 16)
+    assert training_sources(config([entry | {"scene": "(a)_"}], None))[0].scenes() == ["a", "a", "b_1"]
 
 
 def test_training_validation_and_test_share_no_image(tmp_path):
