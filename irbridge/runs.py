@@ -47,9 +47,8 @@ def train_run(cfg: DictConfig) -> None:
     check_photographs(config["evaluate"])   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     start_from(model, config)
-    if isinstance(model, IRBridge) and model.sampler.nfe == 0 and model.first_share < 1 and not config["reuse"]:
-        raise UserError("sampler.nfe=0 makes no call of the frozen network, so its features would learn nothing; give "
-                        "loss.anchor_first=1 to train the anchor alone, or 1 or more calls.")
+    if isinstance(model, IRBridge) and model.sampler.nfe == 0 and not config["reuse"]:
+        check_anchor_learns(model)
     references(model, config)
     if config["reuse"]:
         check_reuse(model, config)
@@ -83,6 +82,16 @@ def start_from(model: Restorer, config: dict) -> None:
     one: its training goes on from there."""
     if folder := config.get("start"):
         load_into(model.trainable(), load_weights(find(folder) / "model.safetensors"), folder)
+
+
+def check_anchor_learns(model: IRBridge) -> None:
+    """UserError unless a model that makes no call of the frozen network trains its anchor, all the time."""
+    if not model.learns_anchor:
+        raise UserError("sampler.nfe=0 gives the anchor alone, and a pretrained one does not train; give 1 or more calls, or "
+                        "adapter.anchor=true.")
+    if model.first_share < 1:
+        raise UserError("sampler.nfe=0 makes no call of the frozen network, so its features would learn nothing; give "
+                        "loss.anchor_first=1 to train the anchor alone, or 1 or more calls.")
 
 
 def as_long(config: dict, run: Path) -> dict:

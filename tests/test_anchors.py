@@ -102,6 +102,13 @@ def test_mistakes(tmp_path, weights, backbone, monkeypatch):
         load_anchor(f"spandrel:{weights[0]}")
 
 
+@pytest.mark.parametrize("states", ["visited", "bridge"])
+def test_a_pretrained_anchor_alone_has_nothing_to_train(weights, small, command, states):
+    status, _, err = command("train", *small, f"adapter.anchor='spandrel:{weights[0]}'", "baseline=false", "trainer.steps=2",
+                             "sampler.steps=0", f"loss.states={states}", "name=n", "evaluate.enabled=false")
+    assert status == 2 and "a pretrained one does not train; give 1 or more calls" in err and err.count("\n") == 1
+
+
 def test_a_trained_adapter_knows_its_anchor_by_its_hash(tmp_path, weights, small, command):
     words = [*small, f"adapter.anchor='spandrel:{weights[0]}'", "adapter.trunk=unet", "baseline=false", "trainer.steps=2",
              "trainer.batch_size=2", "trainer.crop=16", "name=a", "evaluate.limit=1", "evaluate.size=32"]
