@@ -212,12 +212,13 @@ def machine() -> str:
     return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def set_threads(requested: int | None = None) -> int:
-    """Let torch compute with so many threads, and return how many; None: ``OMP_NUM_THREADS`` where it is set, else as many
-    as there are cores that this process may use and that others leave free."""
+def set_threads(requested: int | None = None, before: int | None = None) -> int:
+    """Let torch compute with so many threads, and return how many; None: ``OMP_NUM_THREADS`` where it is set, else
+    ``before``, what a training that goes on had, else as many as there are cores that this process may use and that others
+    leave free."""
     if requested is None and not os.environ.get("OMP_NUM_THREADS"):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        requested = max(1, cores - round(busy_cores()))
+        requested = before or max(1, cores - round(busy_cores()))
     if requested is not None:
         torch.set_num_threads(requested)
     return torch.get_num_threads()

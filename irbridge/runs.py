@@ -43,7 +43,7 @@ def train_run(cfg: DictConfig) -> None:
     """Train as configured, with the regression baseline, or take over a trained adapter (``reuse``); then score, print
     the table, draw, and name what it wrote."""
     config, run = plain(cfg), Path(cfg.run)
-    set_threads(config["threads"])
+    set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     check_photographs(config["evaluate"])   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     start_from(model, config)

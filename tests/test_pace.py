@@ -3,15 +3,18 @@
 import json
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import save_images, trainer_options
 
 from irbridge import training
 from irbridge.adapters import StaticAdapter
 from irbridge.bridges import Brownian
-from irbridge.checkpoint import load_weights, read_json
+from irbridge.checkpoint import Checkpoints, load_weights, read_json
+from irbridge.config import set_threads
 from irbridge.errors import UserError
 from irbridge.model import IRBridge
 from irbridge.precision import trial
@@ -114,6 +117,66 @@ def test_auto_takes_what_was_faster_and_learns_nothing_meanwhile(slow_in_half, w
     assert {half for half, _, _ in model.asked} == {True, False}
     asked = len(model.asked)
     assert best_precision(model, trainer_options(precision="auto"), stream) == wanted and len(model.asked) == asked   # kept
+
+
+def test_another_way_of_training_is_tried_anew(stream):
+    model, options = Sleeper(True), trainer_options(precision="auto")
+    counts = []
+    for changes in ({}, {"channels_last": False}, {"checkpointing": True}, {"crop": 8}):
+        best_precision(model, options | changes, stream)
+        counts.append(len(model.asked))
+    for model.loss_options in ({"states": "visited", "anchor_first": 0.0}, {"states": "visited", "anchor_first": 1.0}):
+        best_precision(model, options, stream)
+        counts.append(len(model.asked))
+    assert counts == [counts[0] * k for k in range(1, 7)]
+
+
+def test_the_trial_is_of_the_trainings_own_device(stream, monkeypatch):
+    """On MPS float32 without a trial; on CUDA, here the meta device in its place, on that device."""
+    state, model = SimpleNamespace(device=torch.device("mps"), is_main_process=True), Sleeper(True)
+    monkeypatch.setattr(training, "PartialState", lambda cpu: state)
+    assert best_precision(model, trainer_options(precision="auto"), stream) == "no" and not model.asked
+    tried = []
+    monkeypatch.setattr(training, "_tried_precision", lambda model, options, stream, at: tried.append(at) or "bf16")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    state.device = torch.device("cuda", 0)
+    assert best_precision(model, trainer_options(precision="auto"), stream) == "bf16" and tried == [state.device]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert best_precision(model, trainer_options(precision="auto"), stream) == "no" and len(tried) == 1
+
+
+def test_a_resumed_training_keeps_its_precision_and_threads(stream, tmp_path, monkeypatch):
+    options = trainer_options(precision="auto", stop=3)
+    monkeypatch.setattr(training, "_tried_precision", lambda *_: "bf16")
+    fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path)
+    assert Checkpoints(tmp_path).state()["precision"] == "bf16" and Checkpoints(tmp_path).state()["threads"] == 1
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(training, "_tried_precision", lambda *_: "no")
+    fit(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path)
+    assert [line["precision"] for line in lines(tmp_path)] == ["bf16"] * 6
+    AcceleratorState._reset_state(reset_partial_state=True)
+    fit(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path / "new")
+    assert lines(tmp_path / "new")[-1]["precision"] == "no"
+
+
+def test_threads_of_a_training_that_goes_on(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    set_threads(None, 3)
+    set_threads(2, 3)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    set_threads(None, 3)
+    assert asked == [2, 3]
+
+
+def test_a_command_goes_on_with_the_threads_of_its_run(tmp_path, small, command, monkeypatch):
+    given = []
+    monkeypatch.setattr("irbridge.runs.set_threads", lambda *words: given.append(words))
+    words = [*small, "method=regression", "evaluate.enabled=false", "trainer.steps=3", "trainer.batch_size=2", "trainer.crop=16",
+             "trainer.precision=no", "name=t"]
+    for stop in ("trainer.stop=2", "trainer.stop=null"):
+        assert command("train", *words, stop)[0] == 0
+    assert given == [(None, None), (None, 1)]
 
 
 def test_a_precision_that_is_given_is_not_tried(stream):
