@@ -209,7 +209,7 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
         accelerator.scaler.load_state_dict(state["scaler"])
     objective, optimizer = accelerator.prepare(model, optimizer)
     metrics = _Metrics(run / "metrics.jsonl", first) if main else None
-    if options["workers"] and hasattr(stream, "preload"):
+    if options["workers"] and not on_device and hasattr(stream, "preload"):
         stream.preload()
     own, share = batch // parts, {"rank": accelerator.process_index, "world": world}
     draws = device_batches(stream, first * batch, own, accelerator.device, **share) if on_device else \

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from conftest import save_images
 from PIL import Image
 
-from irbridge import cards
+from irbridge import cards, data
 from irbridge.data import (
     CropStream,
     ImageSource,
@@ -122,6 +123,16 @@ def test_decoded_images_take_no_more_than_their_room(tmp_path):
     assert reads == []
     stream._read(3)
     assert reads == [3]
+
+
+def test_processes_and_workers_share_the_room(monkeypatch):
+    monkeypatch.setattr(data.psutil, "virtual_memory", lambda: SimpleNamespace(available=16000))
+    rooms = Room(), Room()
+    assert rooms[0].take(4000) and not rooms[0].take(1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert rooms[1].take(500)                                     # before the workers start, which see it together
+    monkeypatch.setattr(data, "get_worker_info", lambda: SimpleNamespace(num_workers=3))
+    assert [rooms[1].take(250) for _ in range(3)] == [True, True, False]   # of 1500, for each of three
 
 
 def test_some_draws_are_lighter_and_some_are_clean(tmp_path):
@@ -270,6 +281,23 @@ def test_crops_made_on_the_device_are_the_same(tmp_path, turn, lighter):
         assert a.keys() == b.keys() and torch.equal(a["draw"], b["draw"])
         assert torch.allclose(a["clean"], b["clean"], atol=1e-6) and torch.allclose(a["degraded"], b["degraded"], atol=1e-6)
     assert all(v.dtype == torch.uint8 for part in streams for v in part.moved.values())
+
+
+def test_an_image_is_decoded_once_and_kept_either_on_the_device_or_here(tmp_path, monkeypatch):
+    size = 32 * 32 * 3
+    stream = CropStream(ImageSource(save_images(tmp_path / "a", 4, (32, 32))), 16, 0, room=Room(size))
+    reads, decoded = [], stream._decoded
+    stream._decoded = lambda i: reads.append(i) or decoded(i)
+    monkeypatch.setattr(data.psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * size / data.CACHE_SHARE))
+    batches = device_batches(stream, 0, 16, torch.device("cpu"))
+    next(batches)
+    assert len(stream.moved) == 2 and len(stream.kept) == 1 and not stream.moved.keys() & stream.kept.keys()
+    reads.clear()
+    next(batches)
+    assert set(reads) == set(range(4)) - stream.moved.keys() - stream.kept.keys()   # what has room nowhere
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (800, 1000))
+    card = Room(device=torch.device("cuda", 0))
+    assert card.take(200) and not card.take(1)
 
 
 def test_degradations_are_not_made_on_the_device(tmp_path):
