@@ -320,11 +320,17 @@ def _accumulate(accelerator, objective, draws, rounds, batch, seed, step, watch)
 
 
 def planned_steps(run: Path, options: dict) -> float:
-    """The steps of a run: ``trainer.steps``; with ``trainer.minutes`` what its first steps came to, infinite before."""
-    if options.get("minutes") is None:
+    """The steps of a run: ``trainer.steps``; with ``trainer.minutes`` what its first steps came to, infinite before. Other
+    minutes than then, of a run that goes on, are filled at the pace that was measured."""
+    if (minutes := options.get("minutes")) is None:
         return options["steps"]
     path = run / "pace.json"
-    return read_json(path)["steps"] if path.exists() else math.inf
+    if not path.exists():
+        return math.inf
+    pace = read_json(path)
+    if pace["minutes"] == minutes:
+        return pace["steps"]
+    return max(Checkpoints(run).state().get("step", 0), round(minutes * 60 / pace["seconds_per_step"]))
 
 
 class Pace:

@@ -5,6 +5,7 @@ import math
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -13,12 +14,13 @@ from conftest import save_images, trainer_options
 from irbridge import training
 from irbridge.adapters import StaticAdapter
 from irbridge.bridges import Brownian
-from irbridge.checkpoint import Checkpoints, load_weights, read_json
+from irbridge.checkpoint import Checkpoints, load_weights, read_json, write_json
 from irbridge.config import set_threads
 from irbridge.errors import UserError
 from irbridge.model import IRBridge
 from irbridge.precision import trial
 from irbridge.restorer import Regression, Restorer
+from irbridge.runs import claim
 from irbridge.timesteps import critical
 from irbridge.training import Pace, best_precision, fit, planned_steps
 from irbridge.trunk import Trunk
@@ -43,8 +45,27 @@ def test_minutes_become_steps_once(stream, tmp_path):
     assert abs(pace["steps"] - max(0.03 * 60 / pace["seconds_per_step"], 15)) <= 1
     rates = [line["lr"] for line in lines(tmp_path)]
     assert rates[-1] < 0.5 * max(rates) or pace["steps"] < 40   # the decay ends where the steps do
-    again = options | {"minutes": 50}
-    assert fit(Regression(Trunk([8, 8])), stream, again, 0, tmp_path) and read_json(tmp_path / "pace.json") == pace
+
+
+def test_other_minutes_go_on_at_the_pace_that_was_measured(stream, tmp_path):
+    options = trainer_options(minutes=0.03, steps=99999, batch_size=2)
+    assert fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path)
+    pace = {"steps": read_json(tmp_path / "pace.json")["steps"], "minutes": 0.03, "seconds_per_step": 0.01}
+    write_json(tmp_path / "pace.json", pace)
+    assert planned_steps(tmp_path, options) == pace["steps"]
+    assert planned_steps(tmp_path, options | {"minutes": 50}) == 300_000
+    assert planned_steps(tmp_path, options | {"minutes": 1e-9}) == pace["steps"]   # which are done
+    more = options | {"minutes": (pace["steps"] + 5) * 0.01 / 60}
+    assert fit(Regression(Trunk([8, 8])), stream, more, 0, tmp_path) and lines(tmp_path)[-1]["step"] == pace["steps"] + 5
+
+
+def test_a_pace_without_a_checkpoint_is_forgotten(tmp_path):
+    for kept in (False, True):
+        if kept:
+            (tmp_path / "checkpoints/step-00000007").mkdir(parents=True)
+        write_json(tmp_path / "pace.json", {"steps": 7, "minutes": 1, "seconds_per_step": 0.1})
+        claim(tmp_path, {"trainer": {"lr": 0.1}})
+        assert (tmp_path / "pace.json").exists() == kept
 
 
 def test_a_stopped_run_keeps_its_pace(stream, tmp_path):
@@ -206,6 +227,10 @@ def test_a_training_goes_on_from_other_weights(tmp_path, small, command):
     assert status == 0, err
     a, b = (load_weights(run / "model.safetensors") for run in (first, tmp_path / "runs/derain-second"))
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+    first.rename(tmp_path / "gone")   # it goes on without what it started from
+    status, _, err = command("train", *words, "name=second", f"start={first}", "trainer.lr=1e-12", "trainer.steps=4")
+    assert status == 0 and Checkpoints(tmp_path / "runs/derain-second").state()["step"] == 4, err
+    (tmp_path / "gone").rename(first)
     status, _, err = command("train", *words, "name=third", "start=nowhere")
     assert status == 2 and "nowhere" in err
     status, _, err = command("train", *words, "name=fourth", f"start={first}", "adapter.width=8")
@@ -224,7 +249,10 @@ def test_the_trunk_learns_at_its_own_rate(backbone, stream, tmp_path):
     assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("zero"))
 
 
-def test_validation_scores_stand_in_the_metrics(tmp_path, small, command):
+def test_validation_scores_stand_in_the_metrics(tmp_path, small, command, monkeypatch):
+    restored, restore = [], IRBridge.restore
+    monkeypatch.setattr(IRBridge, "restore", lambda self, image, *more, **options: restored.append(
+        isinstance(image, np.ndarray)) or restore(self, image, *more, **options))   # which calls itself with a tensor
     save_images(tmp_path / "many", 9)
     words = [*small, f"data.train={tmp_path / 'many'}", "data.validation=3", "baseline=false", "trainer.steps=4", "name=v",
              "trainer.batch_size=2", "trainer.crop=16", "trainer.validate_every=2", "evaluate.enabled=false",
@@ -233,6 +261,7 @@ def test_validation_scores_stand_in_the_metrics(tmp_path, small, command):
     assert status == 0, err
     scores = {line["step"]: line["validation"] for line in lines(tmp_path / "runs/derain-v") if "validation" in line}
     assert scores.keys() == {2, 4} and all(s["psnr"] == s["psnr_anchor"] > 5 for s in scores.values())
+    assert sum(restored) == 2 * 3 + 4   # each validation image once, and the samples
     status, out, err = command("evaluate", f"run={tmp_path / 'runs/derain-v'}", "split=validation", "size=32", "method=identity")
     assert status == 0 and "validation images" in out and "images 3" in out, err
     status, _, err = command("evaluate", "task=derain", "split=validation")
