@@ -172,7 +172,7 @@ class Regression(Restorer):
             with self.networks():
                 return self.network(y)[0]
 
-        x0 = tiles(network, y, stride=self.stride)
+        x0 = tiles.reaching(self.reach)(network, y, stride=self.stride)
         yield State(0.0, x0, y[:, :3], x0)
 
     def passes(self, **options) -> int:
