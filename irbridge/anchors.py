@@ -47,6 +47,11 @@ class PretrainedAnchor(nn.Module):
         self.name, self.digest = f"{PREFIX}{path.resolve()}", sha256(path)
         self.architecture = self.network.architecture.name
 
+    @property
+    def weights(self) -> list[Tensor]:
+        """Of the network, which spandrel wraps, so that this module has none of its own."""
+        return [*self.network.model.parameters(), *self.network.model.buffers()]
+
     def to(self, *where):
         self.network.to(*where)
         return self

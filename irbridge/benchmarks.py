@@ -81,6 +81,10 @@ class Faces(SyntheticPairs):
     def names(self) -> list[str]:
         return self.source.names
 
+    @property
+    def scenes(self) -> list[str]:
+        return self.source.scenes
+
     def __getitem__(self, i: int) -> Pair:
         if not self.masks:
             return super().__getitem__(i)
@@ -105,10 +109,10 @@ class Faces(SyntheticPairs):
 
 
 class CleanFiles:
-    """Clean images of a benchmark, as an ImageSource: ``len``, ``names``, ``paths`` and ``source[i]``."""
+    """Clean images of a benchmark, as an ImageSource: ``len``, ``names``, ``scenes``, ``paths`` and ``source[i]``."""
 
     def __init__(self, names: list[str], paths: list[Path], resize: int | None = None):
-        self.names, self.paths, self.resize = names, paths, resize
+        self.names, self.scenes, self.paths, self.resize = names, names, paths, resize
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -128,7 +128,7 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None 
         _ = model.backbone.network   # a wrong one must show here
     about = {"weights": sha256(folder / "model.safetensors"), "config": sha256(path)} if precision == "auto" else {}
     if about and isinstance(model, IRBridge):
-        about["frozen"] = model.backbone.digest
+        about["digest"] = model.backbone.digest
     model.precision = precisions.chosen(precision, model, about, config.get("bf16_error"), **sampler)
     return model
 

@@ -166,6 +166,13 @@ class Checkpoints:
         complete = (p for p in self.folder.glob("step-*") if p.name[5:].isdecimal())
         return max(complete, key=lambda p: int(p.name[5:]), default=None)
 
+    def state(self) -> dict:
+        """The counters of the newest checkpoint; empty where there is none, or where it is damaged, which
+        :meth:`restore` tells."""
+        with suppress(UserError):
+            return read_json(self.latest() / "state.json") if self.latest() else {}
+        return {}
+
     def save(self, step: int, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, **state) -> None:
         """Write the state after ``step`` steps; ``state`` is any JSON."""
         final, temporary = self.folder / f"step-{step:08d}", self.folder / f".tmp-{os.getpid()}"

@@ -26,10 +26,11 @@ from irbridge.validate import check_values
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 # What a resumed run may change without training differently.
-FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name", "threads", "overwrite", "start", "data.on_device",
+FREE_KEYS = {"logger", "evaluate", "baseline", "run_root", "run", "name", "threads", "overwrite", "start", "ship", "data.on_device",
              "data.folder", "backbone.pretrained", "backbone.vae"} | {f"trainer.{key}" for key in (
     "steps", "minutes", "stop", "workers", "log_every", "sample_every", "save_every", "save_seconds", "validate_every",
     "device", "checkpointing", "compile", "accumulate")}
+PATHS = "pairs", "clean", "degraded", "root"   # of a source of data.mix: it may move, as long as it keeps its name
 # Keys that runs of older versions lack, and what they did.
 ADDED = {"_target_": "irbridge.backbones.load_backbone", "dtype": "float32", "optimizer": "adamw", "stand_in": False,
          "cache_latents": False, "on_device": False, "masked": False, "trunk": "unet", "trunk_lr": 1.0}
@@ -169,12 +170,25 @@ def contradiction(saved: dict, wanted: dict, prefix: str = "") -> str | None:
         if name in FREE_KEYS:
             continue
         a, b = (config.get(key, ADDED.get(key)) for config in (saved, wanted))
+        if name == "data.mix":
+            a, b = _placeless(a), _placeless(b)
         if isinstance(a, dict) and isinstance(b, dict):
             if found := contradiction(a, b, name + "."):
                 return found
         elif a != b and not (key == "signature" and alike(a, b)):
             return f"{name} was {a!r} and is now {b!r}"
     return None
+
+
+def _placeless(mix):
+    """A mix whose sources have names for paths."""
+    if not isinstance(mix, list) or not all(isinstance(entry, dict) for entry in mix):
+        return mix
+
+    def named(value):
+        return [named(v) for v in value] if isinstance(value, list) else Path(value).name if isinstance(value, str) else value
+
+    return [{k: named(v) if k in PATHS else v for k, v in entry.items()} for entry in mix]
 
 
 def alike(a: list[float] | None, b: list[float] | None) -> bool:
@@ -212,12 +226,13 @@ def machine() -> str:
     return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def set_threads(requested: int | None = None) -> int:
-    """Let torch compute with so many threads, and return how many; None: ``OMP_NUM_THREADS`` where it is set, else as many
-    as there are cores that this process may use and that others leave free."""
+def set_threads(requested: int | None = None, before: int | None = None) -> int:
+    """Let torch compute with so many threads, and return how many; None: ``OMP_NUM_THREADS`` where it is set, else
+    ``before``, what a training that goes on had, else as many as there are cores that this process may use and that others
+    leave free."""
     if requested is None and not os.environ.get("OMP_NUM_THREADS"):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        requested = max(1, cores - round(busy_cores()))
+        requested = before or max(1, cores - round(busy_cores()))
     if requested is not None:
         torch.set_num_threads(requested)
     return torch.get_num_threads()

@@ -1,6 +1,7 @@
 """Sources of clean images, pairs to restore and score, and the endless stream of training crops."""
 
 import io
+import os
 import re
 import tarfile
 import zlib
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from irbridge.errors import UserError
 from irbridge.images import decode, is_image, list_images, read_header, read_image, to_bytes, to_tensor
 
-CACHE_SHARE = 0.25   # of the free memory, for decoded training images
+CACHE_SHARE = 0.25   # of the free memory, of the machine or of the GPU, for decoded training images
 Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -48,8 +49,8 @@ def name_rng(seed: int, name: str) -> np.random.Generator:
 
 
 class ImageSource:
-    """The images of a folder, or of an uncompressed .tar: ``len``, ``names`` and ``source[i]``. A name is a file's
-    stem, with the folders inside a tar joined by "_". Images are :func:`scaled` to ``resize``. No file stays open
+    """The images of a folder, or of an uncompressed .tar: ``len``, ``names``, ``scenes`` (what of a source shows one scene
+    has one entry there) and ``source[i]``. A name is a file's stem, with the folders inside a tar joined by "_". Images are :func:`scaled` to ``resize``. No file stays open
     between reads. UserError if nothing is there, no images, two images of one name, or a tar that is compressed or
     damaged."""
 
@@ -62,6 +63,7 @@ class ImageSource:
             self.entries = list_images(self.path)
             self.names = [path.stem for path in self.entries]
         refuse_duplicates(self.names, self.path)
+        self.scenes = self.names
 
     def __len__(self) -> int:
         return len(self.names)
@@ -114,7 +116,7 @@ class SyntheticPairs:
     def __init__(self, clean, degradation: Degradation, seed: int = 0, size: int | None = None, resize: int | None = None):
         self.source = ImageSource(clean, resize) if isinstance(clean, (str, Path)) else clean
         self.degradation, self.seed, self.size = degradation, seed, size
-        self.names = self.source.names
+        self.names, self.scenes = self.source.names, self.source.scenes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,14 +135,14 @@ class PackedPairs:
         self.path, self.size, self.resize = Path(path), size, resize
         if self.path.is_dir():
             self.pairs = PairedFolders(*(self.path / half for half in ("clean", "degraded")), size, resize)
-            self.names = self.pairs.names
+            self.names, self.scenes = self.pairs.names, self.pairs.scenes
             return
         self.pairs, self.files = None, ImageSource(self.path)
         found = {"clean": {}, "degraded": {}}
         for i, (name, _, _) in enumerate(self.files.entries):
             if (half := Path(name).parent.name) in found:
                 found[half][Path(name).stem] = i
-        self.names = sorted(found["degraded"])
+        self.names = self.scenes = sorted(found["degraded"])
         alone = sorted(found["clean"].keys() ^ found["degraded"].keys())
         if alone or not self.names:
             which = f" ({alone[0]} has no partner{and_more(alone)})" if alone else ""
@@ -166,7 +168,7 @@ class Subset:
 
     def __init__(self, source, indices: list[int]):
         self.source, self.indices = source, indices
-        self.names = [source.names[i] for i in indices]
+        self.names, self.scenes = ([values[i] for i in indices] for values in (source.names, source.scenes))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -181,6 +183,7 @@ class Chain:
     def __init__(self, sources: list):
         self.items = [(source, i) for source in sources for i in range(len(source))]
         self.names = [name for source in sources for name in source.names]
+        self.scenes = [scene for source in sources for scene in source.scenes]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -204,10 +207,9 @@ def photographs_of(paths: list[str | Path], exclude: str | Path | None = None, r
     return Subset(images, kept)
 
 
-def split_scenes(names: list[str], every: int | None, scene: str | None = None) -> tuple[list[int], list[int]]:
-    """(indices to train on, indices held back for validation): every ``every``-th scene is held back, none with None.
-    ``scene``: a regular expression whose first group names the scene of an image; None: each is one of its own."""
-    scenes = [m[1] if scene and (m := re.match(scene, name)) and m.groups() else name for name in names]
+def split_scenes(scenes: list[str], every: int | None) -> tuple[list[int], list[int]]:
+    """(indices to train on, indices held back for validation) of images of these scenes: every ``every``-th scene is held
+    back, none with None."""
     held = set(sorted(set(scenes))[::every]) if every else set()
     return ([i for i, s in enumerate(scenes) if s not in held], [i for i, s in enumerate(scenes) if s in held])
 
@@ -235,6 +237,14 @@ class PairedFolders:
         if alone:
             raise UserError(f"{alone[0]} has no partner{and_more(alone)}, {clean} holding {len(cleans)} and "
                             f"{degraded} {len(degradeds)} images; give the two of a pair the same name.")
+
+    @property
+    def scenes(self) -> list[str]:
+        """The scene of each pair: all degraded versions of one clean image have the first one's name."""
+        first = {}
+        for (clean, _), name in zip(self.paths, self.names):
+            first[clean] = min(name, first.get(clean, name))
+        return [first[clean] for clean, _ in self.paths]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -297,8 +307,8 @@ class CropStream(Dataset):
 
     def __getitem__(self, draw: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, draw])
-        i, images = self._image(rng)
-        images = self._crop(images, rng).astype(np.float32) / 255
+        i = int(rng.integers(len(self.source)))
+        images = self._crop(self._padded(self._read(i)), rng).astype(np.float32) / 255
         mirror = slice(None, None, -1 if rng.random() < 0.5 else None)
         if self.fixed:   # the degradation must not see the flip
             clean, seen = (im[:, mirror] for im in self._pair(images, name_rng(self.seed, self.source.names[i])))
@@ -307,26 +317,35 @@ class CropStream(Dataset):
             clean, seen = self._pair(np.rot90(images, rng.integers(4), (1, 2)) if self.turn else images, rng)
         return {"clean": to_tensor(clean), "degraded": to_tensor(seen), "draw": draw}
 
-    def on_device(self, draw: int, device: torch.device) -> dict[str, Tensor]:
+    def on_device(self, draw: int, device: torch.device, room: "Room") -> dict[str, Tensor]:
         """``self[draw]`` of a stream without a degradation, cropped and flipped on the device, where its images are kept as
-        uint8."""
+        uint8 while there is ``room``."""
         rng = np.random.default_rng([self.seed, draw])
-        i, images = self._image(rng)
-        if i not in self.moved:
-            self.moved[i] = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
-        images = self._crop(self.moved[i].permute(0, 2, 3, 1), rng).float().permute(0, 3, 1, 2) / 255 * 2 - 1
+        images = self._moved(int(rng.integers(len(self.source))), device, room)
+        images = self._crop(images.permute(0, 2, 3, 1), rng).float().permute(0, 3, 1, 2) / 255 * 2 - 1
         images = images.flip(-1) if rng.random() < 0.5 else images
         images = images.rot90(int(rng.integers(4)), (2, 3)) if self.turn else images
         share, same = self._share(rng)
         clean, worse = images[0], images[0] if same else images[-1]
         return {"clean": clean, "degraded": worse if share is None else clean + share * (worse - clean), "draw": draw}
 
-    def _image(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
-        """A random image's index and itself, padded to the crop where it is smaller."""
-        i = int(rng.integers(len(self.source)))
-        images = self._read(i)
+    def _moved(self, i: int, device: torch.device, room: "Room") -> Tensor:
+        """The padded image or pair on the device, uint8 (1 or 2, 3, H, W). What is kept there is not kept here as well."""
+        if i in self.moved:
+            return self.moved[i]
+        images = self.kept[i] if i in self.kept else self._decoded(i)
+        there = torch.from_numpy(self._padded(images)).permute(0, 3, 1, 2).contiguous().to(device)
+        if room.take(there.nbytes):
+            self.moved[i] = there
+            self.kept.pop(i, None)
+        else:
+            self._keep(i, images)
+        return there
+
+    def _padded(self, images: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3), padded to the crop where it is smaller."""
         missing = [max(0, self.crop - side) for side in images.shape[1:3]]
-        return i, np.pad(images, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)], mode="reflect") \
+        return np.pad(images, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)], mode="reflect") \
             if any(missing) else images
 
     def _crop(self, images, rng: np.random.Generator):
@@ -359,11 +378,15 @@ class CropStream(Dataset):
 
     def _read(self, i: int) -> np.ndarray:
         """The clean image, or the pair, as uint8 (1 or 2, H, W, 3); decoded once while there is room."""
-        if i in self.kept:
-            return self.kept[i]
+        return self.kept[i] if i in self.kept else self._keep(i, self._decoded(i))
+
+    def _decoded(self, i: int) -> np.ndarray:
         item = self.source[i]
-        images = to_bytes(np.stack(item[1:3] if isinstance(item, Pair) else [item]))
-        if self.room.take(images.nbytes):
+        return to_bytes(np.stack(item[1:3] if isinstance(item, Pair) else [item]))
+
+    def _keep(self, i: int, images: np.ndarray) -> np.ndarray:
+        """The images themselves, kept where there is room."""
+        if i not in self.kept and self.room.take(images.nbytes):
             self.kept[i] = images
         return images
 
@@ -385,9 +408,9 @@ class MixedStream(Dataset):
     def __getitem__(self, draw: int) -> dict[str, Tensor]:
         return self._chosen(draw)[draw]
 
-    def on_device(self, draw: int, device: torch.device) -> dict[str, Tensor]:
+    def on_device(self, draw: int, device: torch.device, room: "Room") -> dict[str, Tensor]:
         """See :meth:`CropStream.on_device`."""
-        return self._chosen(draw).on_device(draw, device)
+        return self._chosen(draw).on_device(draw, device, room)
 
     def _chosen(self, draw: int) -> CropStream:
         chance = np.random.default_rng([self.seed, draw, 1]).random()   # other numbers than the chosen stream draws
@@ -400,21 +423,28 @@ class MixedStream(Dataset):
 
 
 class Room:
-    """Memory for decoded images, in bytes: by default a share of what is free when it is first asked for. Every worker of
-    a loader takes its own part of it."""
+    """Memory for decoded images, in bytes: by default a share of what is free when it is first asked for, of a GPU where
+    ``device`` is one, else of the machine, which the processes of a command share. What a worker of a loader takes, each of
+    the others may take as well."""
 
-    def __init__(self, limit: int | None = None):
-        self.limit, self.taken = limit, 0
+    def __init__(self, limit: int | None = None, device: torch.device | None = None):
+        self.limit, self.taken, self.device = limit, 0, device
 
     def take(self, size: int) -> bool:
         """Whether so many bytes are left; they are then taken."""
         if self.limit is None:
-            self.limit = int(CACHE_SHARE * psutil.virtual_memory().available)
-        worker = get_worker_info()
-        if self.taken + size * (worker.num_workers if worker else 1) > self.limit:
+            self.limit = int(CACHE_SHARE * self._free())
+        size *= worker.num_workers if (worker := get_worker_info()) else 1
+        if self.taken + size > self.limit:
             return False
         self.taken += size
         return True
+
+    def _free(self) -> float:
+        if self.device is not None and self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        processes = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1   # as launchers say it
+        return psutil.virtual_memory().available / int(processes)
 
 
 def stream_loader(stream: CropStream | MixedStream, start_draw: int, batch_size: int, workers: int = 0, rank: int = 0,
@@ -434,8 +464,9 @@ def device_batches(stream: CropStream | MixedStream, start_draw: int, batch_size
     if any(part.degradation is not None for part in getattr(stream, "streams", [stream])):
         raise UserError("data.on_device=true is for pairs and for clean images alone, but this task degrades its images on the "
                         "processor; leave it out, and give trainer.workers=8.")
+    room = Room(device=device)
     for draws in _Batches(start_draw + rank * batch_size, batch_size, batch_size * world):
-        yield default_collate([stream.on_device(draw, device) for draw in draws])
+        yield default_collate([stream.on_device(draw, device, room) for draw in draws])
 
 
 class _Batches:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from irbridge.errors import UserError
-from irbridge.precision import remembered
+from irbridge.precision import frozen_parts, remembered
 from irbridge.restorer import Restorer
 from irbridge.tiles import Tiles, even
 
@@ -33,10 +33,11 @@ DEFAULTS = 3, 2, 1  # GB; few, so that tiles, and with them the bytes, seldom de
 
 class Footprint(NamedTuple):
     """Bytes of tensors for each pixel of a tile: the most that a network call takes at once, the most that the adapter's
-    pass over y takes, and what is kept of that for all calls."""
+    pass over y takes, what is kept of that for all calls, and the most that a VAE takes to encode or decode."""
     call: float
     look: float
     kept: float
+    vae: float = 0.0
 
 
 class _Live(TorchDispatchMode):
@@ -78,13 +79,13 @@ def measured(model: Restorer, calls: int) -> Footprint:
     return Footprint(*((b - a) / (sides[1] ** 2 - sides[0] ** 2) for a, b in zip(small, large)))
 
 
-def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int]:
+def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int, int]:
     y = torch.zeros(1, 3 + model.masked, side, side, device=next(model.parameters()).device)
     if not hasattr(model, "adapter"):
-        return _most(lambda: next(iter(model.path(y, nfe=1)))), 0, 0
+        return _most(lambda: next(iter(model.path(y, nfe=1)))), 0, 0, 0
     if not calls:
         with model.networks():
-            return _most(lambda: model.adapter.estimate(model.seen(y))), 0, 0
+            return _most(lambda: model.adapter.estimate(model.seen(y))), 0, 0, 0
     state, kept = model.backbone.encode(y[:, :3]), []
     tau = torch.tensor(model.backbone.prior.lowest, dtype=torch.float64)
 
@@ -95,7 +96,9 @@ def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int]:
     with _Live() as live:
         look()
         held, most = live.now, live.most
-    return _most(lambda: model.denoise(state, tau, kept[0])), most - held, held
+    vae = 0 if model.backbone.vae is None else \
+        max(_most(lambda: model.backbone.encode(y[:, :3])), _most(lambda: model.backbone.decode(state)))
+    return _most(lambda: model.denoise(state, tau, kept[0])), most - held, held, vae
 
 
 def _most(run: Callable) -> int:
@@ -107,17 +110,11 @@ def _most(run: Callable) -> int:
 def footprint(model: Restorer, **options) -> Footprint:
     """:func:`measured`, or what it gave before of a model of these shapes. options: fields of its sampler."""
     calls = model.calls(**options) if hasattr(model, "calls") else 1
-    frozen = getattr(getattr(model, "backbone", None), "config", {})
     shapes = [(name, list(value.shape)) for name, value in model.trainable().state_dict().items()]
-    about = json.dumps([type(model.trainable()).__name__, shapes, _plain(frozen)], sort_keys=True, default=str)
-    key = {"footprint": hashlib.sha256(about.encode()).hexdigest(), "precision": model.precision, "calls": bool(calls)}
+    about = json.dumps([type(model.trainable()).__name__, shapes, frozen_parts(model)], sort_keys=True)
+    key = {"footprint": hashlib.sha256(about.encode()).hexdigest(), "precision": model.precision, "calls": bool(calls),
+           "device": next(model.parameters()).device.type}
     return Footprint(**remembered(key, lambda: measured(model, calls)._asdict()))
-
-
-def _plain(config) -> dict:
-    """A network's config, less what says where it is from."""
-    values = dict(config) if hasattr(config, "keys") else vars(config)
-    return {k: v for k, v in values.items() if not k.startswith("_")}
 
 
 def keep_pages() -> None:
@@ -152,7 +149,8 @@ class Plan:
         cut = Tiles(tile, overlap, batch).reaching(model.reach)   # a mistake shows here
         self.model, self.cost, self.tile, self.memory = model, cost, cut.size, memory
         self.overlap, self.still, self.batch, self.device = cut.overlap, cut.still, batch, next(model.parameters()).device
-        self.weights = sum(v.numel() * v.element_size() for v in (*model.parameters(), *model.buffers()))
+        anchors = [value for anchor in getattr(getattr(model, "adapter", None), "pretrained", ()) for value in anchor.weights]
+        self.weights = sum(v.numel() * v.element_size() for v in (*model.parameters(), *model.buffers(), *anchors))
         self.base = BASE * (1 if self.device.type == "cpu" else 0.1) + self.weights
 
     def budget(self, pixels: int) -> float:
@@ -195,7 +193,7 @@ class Plan:
         """Bytes of a call on tiles of so many pixels; what is not kept of them is there at their call."""
         at_once = self.batch if self.device.type != "cpu" else 1
         most = max(self.cost.call + self.cost.kept * (not keep), self.cost.look + self.cost.kept)
-        return SPARE * most * pixels * at_once
+        return SPARE * max(most * at_once, self.cost.vae) * pixels   # a VAE is given one tile at a time
 
     def _side(self, height: int, width: int) -> tuple[int, int]:
         side = max(SMALLEST, 2 * self.overlap + 2 * self.model.stride)

@@ -40,7 +40,8 @@ class IRBridge(Restorer):
             raise UserError(f"bridge endpoint={endpoint!r} is unknown; choose y or anchor.")
         self.backbone, self.adapter, self.bridge, self.timesteps = backbone, adapter, bridge, timesteps
         self.endpoint, self.stride, self.masked = endpoint, max(adapter.stride, backbone.stride), adapter.masked
-        self.reach = getattr(getattr(adapter, "trunk", None), "reach", None)
+        # A pretrained anchor sees y as well, and how far is not known of it.
+        self.reach = None if adapter.pretrained else getattr(getattr(adapter, "trunk", None), "reach", None)
         self.sampler = self._checked(Sampler().changed(**(sampler or {})))
         self.loss_options = {"states": "bridge", "weight": "x0", "norm": "l1", "anchor": 1.0, "anchor_first": 0.0,
                              "trunk_lr": 1.0}

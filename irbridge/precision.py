@@ -4,7 +4,6 @@ so, once; processors that list the same instructions differ tenfold in them."""
 import hashlib
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from irbridge import __version__
 from irbridge.checkpoint import read_json, write_json
 from irbridge.data import split_mask
 from irbridge.errors import UserError
@@ -71,8 +71,8 @@ def faster(functions: Sequence[Callable[[], object]], rounds: int = 2) -> int:
 
 
 def remembered(key: dict, measure: Callable[[], dict]) -> dict:
-    """What ``measure()`` gives, JSON, or gave before for the same key on this machine and with this torch. Where nothing
-    can be written it is measured every time."""
+    """What ``measure()`` gives, JSON, or gave before for the same key on this machine, with this torch and this version of
+    irbridge. Where nothing can be written it is measured every time."""
     key = key | machine_key()
     path = cache_folder("precision") / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
     with suppress(UserError, OSError):
@@ -86,9 +86,9 @@ def remembered(key: dict, measure: Callable[[], dict]) -> dict:
 
 
 def machine_key() -> dict:
-    """What of the machine decides how fast it computes."""
+    """What of the machine and its software decides how fast it computes."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": _processor(), "gpu": gpu,
+    return {"irbridge": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": _processor(), "gpu": gpu,
             "capability": torch.backends.cpu.get_cpu_capability()}
 
 
@@ -99,6 +99,22 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def frozen_parts(model) -> dict:
+    """What a model's frozen networks are, as far as it decides their speed and memory, JSON: the network's config and
+    dtype, those of a VAE, and hashes of pretrained anchors."""
+    if (backbone := getattr(model, "backbone", None)) is None:
+        return {}
+
+    def kind(config, dtype: torch.dtype) -> list:
+        values = dict(config) if hasattr(config, "keys") else vars(config)
+        return [str(dtype), {k: v for k, v in values.items() if not k.startswith("_")}]   # "_": where it is from
+
+    vae, anchors = backbone.vae, getattr(getattr(model, "adapter", None), "pretrained", ())
+    found = {"network": kind(backbone.config, backbone.dtype), "anchors": [anchor.digest for anchor in anchors],
+             "vae": vae and [type(vae).__name__, *kind(vae.config, vae.dtype)]}
+    return json.loads(json.dumps(found, default=str))
 
 
 def trial(run: Callable[[bool], None], key: dict | None = None, rounds: int = 3) -> bool:
@@ -130,7 +146,8 @@ def chosen(requested: str, model, about: dict, limit: float | None = None, **opt
     if sampler is not None:
         sampler = sampler.changed(**options)
         options = options | {"nfe": CALLS} if sampler.nfe and sampler.times is None else options
-    key = about | {"side": SIDE, "device": device.type, "sampler": sampler and asdict(sampler.changed(**options))}
+    key = about | {"side": SIDE, "device": device.type, "frozen": frozen_parts(model),
+                   "sampler": sampler and asdict(sampler.changed(**options))}
     found = remembered(json.loads(json.dumps(key)), lambda: _measured(model, options))
     return "bf16" if found["bf16"] and found["deviation"] <= ACCEPTED else "float32"
 

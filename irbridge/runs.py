@@ -43,13 +43,11 @@ def train_run(cfg: DictConfig) -> None:
     """Train as configured, with the regression baseline, or take over a trained adapter (``reuse``); then score, print
     the table, draw, and name what it wrote."""
     config, run = plain(cfg), Path(cfg.run)
-    set_threads(config["threads"])
+    set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     check_photographs(config["evaluate"])   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
-    start_from(model, config)
-    if isinstance(model, IRBridge) and model.sampler.nfe == 0 and model.first_share < 1 and not config["reuse"]:
-        raise UserError("sampler.nfe=0 makes no call of the frozen network, so its features would learn nothing; give "
-                        "loss.anchor_first=1 to train the anchor alone, or 1 or more calls.")
+    if isinstance(model, IRBridge) and model.sampler.nfe == 0 and not config["reuse"]:
+        check_anchor_learns(model)
     references(model, config)
     if config["reuse"]:
         check_reuse(model, config)
@@ -59,6 +57,8 @@ def train_run(cfg: DictConfig) -> None:
         if main and isinstance(model, IRBridge):
             print(describe_cost(model, config["trainer"]["crop"]))
         prepare(model, config, run)
+        if not Checkpoints(run).latest():   # what goes on from its own has no need of what it started from
+            start_from(model, config)
         if regression:
             prepare(regression, plainly, run / "regression")
         if config["reuse"]:
@@ -83,6 +83,16 @@ def start_from(model: Restorer, config: dict) -> None:
     one: its training goes on from there."""
     if folder := config.get("start"):
         load_into(model.trainable(), load_weights(find(folder) / "model.safetensors"), folder)
+
+
+def check_anchor_learns(model: IRBridge) -> None:
+    """UserError unless a model that makes no call of the frozen network trains its anchor, all the time."""
+    if not model.learns_anchor:
+        raise UserError("sampler.nfe=0 gives the anchor alone, and a pretrained one does not train; give 1 or more calls, or "
+                        "adapter.anchor=true.")
+    if model.first_share < 1:
+        raise UserError("sampler.nfe=0 makes no call of the frozen network, so its features would learn nothing; give "
+                        "loss.anchor_first=1 to train the anchor alone, or 1 or more calls.")
 
 
 def as_long(config: dict, run: Path) -> dict:
@@ -118,7 +128,7 @@ def prepare(model: Restorer, config: dict, run: Path) -> None:
 def claim(run: Path, config: dict) -> None:
     """Record in ``run/run.json`` the config that a run's folder belongs to, once something is trained there. Where it
     belongs to another config, it is emptied if both say ``overwrite``, as debug runs do, else UserError, which names the
-    first difference; also if it is a file."""
+    first difference; also if it is a file. What a training measured that left no checkpoint is removed."""
     path, wanted = run / "run.json", json.loads(json.dumps(config))
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file where the run's folder should be; give name=... or move it.")
@@ -132,6 +142,8 @@ def claim(run: Path, config: dict) -> None:
                 shutil.rmtree(left)
             elif left.name != ".lock":   # it is held
                 left.unlink()
+    if not Checkpoints(run).latest():
+        (run / "pace.json").unlink(missing_ok=True)
     write_json(path, wanted)
 
 
@@ -201,11 +213,15 @@ def validation(config: dict, size: int = 160, most: int = 24):
     pairs, seed, protocol = validation_pairs(config, size), config["seed"], Protocol()
     chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)]
 
+    def mean(model: Restorer, path=None) -> float:
+        return round(float(np.mean([psnr(model.restore(p.degraded, image_seed(seed, p.name), path, p.mask), p.clean, protocol)
+                                    for p in chosen])), 3)
+
     def score(model: Restorer) -> dict[str, float]:
-        paths = {"psnr": None, "psnr_anchor": model.coarse} if getattr(model, "endpoint", None) == "anchor" else {"psnr": None}
-        return {name: round(float(np.mean([
-            psnr(model.restore(p.degraded, image_seed(seed, p.name), path, p.mask), p.clean, protocol) for p in chosen])), 3)
-            for name, path in paths.items()}
+        scores = {"psnr": mean(model)}
+        if getattr(model, "endpoint", None) == "anchor":   # which without calls of the network is all there is
+            scores["psnr_anchor"] = mean(model, model.coarse) if model.calls() else scores["psnr"]
+        return scores
 
     return score
 

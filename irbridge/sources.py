@@ -1,6 +1,7 @@
 """Training crops, validation pairs and test pairs from a run's config."""
 
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,13 +34,23 @@ KEYS = *PLACES, "name", "weight", "degradation", "lighter", "same", "turn", "sce
 class Source(NamedTuple):
     """One source of training images: pairs, or clean images with a degradation."""
     name: str
-    images: object   # len, names and [i]: a Pair or a clean image
+    images: object   # len, names, scenes and [i]: a Pair or a clean image
     degradation: Degradation | None
     weight: float = 1.0
     lighter: float = 0.0
     same: float = 0.0
     turn: bool = False
     scene: str | None = None
+
+    def scenes(self) -> list[str]:
+        """The scene of each image: what the first group of ``scene`` finds in its name, else what the images say."""
+        if not self.scene:
+            return self.images.scenes
+        found = [re.match(self.scene, name) for name in self.images.names]
+        if not any(found):
+            raise UserError(f"data.mix: scene={self.scene} matches no name of {self.name}, such as {self.images.names[0]}; give "
+                            "a pattern that matches from the name's start.")
+        return [match[1] if match else scene for match, scene in zip(found, self.images.scenes)]
 
 
 def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
@@ -48,7 +59,7 @@ def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
     fixed, room, seed, found = bool(config["data"].get("cache_latents")), Room(), config["seed"], []
     sources = training_sources(config)
     for index, source in enumerate(sources):
-        kept, _ = split_scenes(source.images.names, _every(config["data"]), source.scene)
+        kept, _ = split_scenes(source.scenes(), _every(config["data"]))
         if not kept:
             raise UserError(f"{source.name} has {len(source.images)} images, too few to hold some back for validation; give "
                             "more, or data.validation=null.")
@@ -67,7 +78,7 @@ def validation_pairs(config: dict, size: int | None):
                         "scene (a public set as a source of data.mix), and train anew.")
     found = []
     for source in training_sources(config, size):
-        _, held = split_scenes(source.images.names, every, source.scene)
+        _, held = split_scenes(source.scenes(), every)
         images = Subset(source.images, held)
         found.append(images if source.degradation is None
                      else SyntheticPairs(images, source.degradation, config["seed"], size))
@@ -138,6 +149,14 @@ def _check_entry(k: int, entry: dict) -> None:
     shares = [entry.get(key, 0) for key in ("lighter", "same")]
     if any(type(s) not in (int, float) or not 0 <= s <= 1 for s in shares) or sum(shares) > 1:
         raise UserError(f"{where} has lighter={shares[0]} and same={shares[1]}; these are shares that add up to at most 1.")
+    if (scene := entry.get("scene")) is not None:
+        try:
+            fits = re.compile(scene).groups > 0
+        except (re.error, TypeError):
+            fits = False
+        if not fits:
+            raise UserError(f"{where}.scene={scene} is no regular expression with a group; give one whose first group is the "
+                            "scene's name, such as (room_[0-9]+)_.")
 
 
 def _source(config: dict, entry: dict, size: int | None) -> Source:

@@ -7,11 +7,12 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
@@ -24,7 +25,7 @@ from irbridge.checkpoint import Checkpoints, append_line, read_json, write_atomi
 from irbridge.config import stops
 from irbridge.data import CropStream, device_batches, stream_loader
 from irbridge.errors import UserError
-from irbridge.precision import trial
+from irbridge.precision import frozen_parts, trial
 from irbridge.restorer import Restorer
 
 
@@ -38,11 +39,13 @@ def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) 
     raise UserError(f"trainer.schedule={schedule!r} is unknown; choose cosine or constant.")
 
 
-def best_precision(model: Restorer, options: dict, stream: CropStream) -> str:
-    """The precision that ``trainer.precision`` asks for; "auto" is bf16 where a few steps of this model on this machine
-    take less time in it, else float32. A baseline that follows in the same process trains in the model's precision."""
-    requested, cuda = options["precision"], options["device"] != "cpu" and torch.cuda.is_available()
-    if requested == "fp16" and not cuda:
+def best_precision(model: Restorer, options: dict, stream: CropStream, before: str | None = None) -> str:
+    """The precision that ``trainer.precision`` asks for. "auto" is ``before``, what a training that goes on had, else bf16
+    where a few steps of this model on its device take less time in it, else float32, as always on MPS. A baseline that
+    follows in the same process trains in the model's precision."""
+    requested, state = options["precision"], PartialState(cpu=options["device"] == "cpu")
+    at = state.device
+    if requested == "fp16" and at.type != "cuda":
         raise UserError("trainer.precision=fp16 needs a CUDA device; use auto.")
     if getattr(getattr(model, "backbone", None), "dtype", None) == torch.float16 and requested != "fp16":
         raise UserError("backbone.dtype=float16 loses small gradients; train with bfloat16 or float32, or on CUDA with "
@@ -51,17 +54,29 @@ def best_precision(model: Restorer, options: dict, stream: CropStream) -> str:
         return requested
     if AcceleratorState._shared_state:
         return AcceleratorState().mixed_precision
-    if cuda:
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    batch = _batch(model, stream, min(4, options["batch_size"]), "cpu")
+    if at.type != "cpu" and not (at.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)):
+        return "no"
+    if before is None and state.is_main_process:   # two processes might find two answers
+        before = _tried_precision(model, options, stream, at)
+    return broadcast_object_list([before])[0]
+
+
+def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: torch.device) -> str:
+    """"bf16" or "no", whichever takes less time on a device, by trial or as an earlier trial of the same found."""
+    model.to(at)
+    batch = _batch(model, stream, min(4, options["batch_size"]), at)
 
     def step(half: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(at.type, torch.bfloat16, enabled=half):
             _dry_step(model, batch, progress=1.0)   # with every part that trains
 
-    shapes = json.dumps([list(value.shape) for value in model.state_dict().values()])
-    key = {"training": type(model).__name__, "shapes": hashlib.sha256(shapes.encode()).hexdigest(),
-           "crop": options["crop"], "batch": len(batch[0])}
+    sampler = getattr(model, "sampler", None)
+    about = {"training": type(model).__name__, "shapes": [list(value.shape) for value in model.state_dict().values()],
+             "frozen": frozen_parts(model), "loss": getattr(model, "loss_options", None),
+             "sampler": sampler and asdict(sampler), "cached": getattr(model, "latents", None) is not None,
+             "device": at.type, "batch": len(batch[0]),
+             **{key: options[key] for key in ("crop", "channels_last", "checkpointing")}}
+    key = {"training": hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()}
     return "bf16" if trial(step, key) else "no"
 
 
@@ -73,12 +88,14 @@ def _batch(model: Restorer, stream: CropStream, count: int, device) -> list[torc
 
 
 def _dry_step(model: Restorer, batch: list[torch.Tensor], progress: float) -> None:
-    """Forward and backward of a batch as at ``progress`` of the training; nothing is learnt."""
+    """Forward and backward of a batch as at ``progress`` of the training, done when this returns; nothing is learnt."""
     model.progress, before = progress, model.progress
     losses = model(*batch)
     sum(value.float().mean() for value in losses.values()).backward()
     model.zero_grad(set_to_none=True)
     model.progress = before
+    if batch[0].device.type == "cuda":
+        torch.cuda.synchronize(batch[0].device)
 
 
 def build_optimizer(groups: list[dict], options: dict, device: torch.device) -> torch.optim.Optimizer:
@@ -169,29 +186,30 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
                         "shrinks images.")
     if options["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
-    accelerator = Accelerator(mixed_precision=best_precision(model, options, stream), cpu=options["device"] == "cpu",
+    if options["checkpointing"]:
+        checkpoint_gradients(model)
+    checkpoints = Checkpoints(run)
+    precision = best_precision(model, options, stream, checkpoints.state().get("precision"))
+    accelerator = Accelerator(mixed_precision=precision, cpu=options["device"] == "cpu",
                               kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True,
                                                                              broadcast_buffers=False)])
     main, world = accelerator.is_main_process, accelerator.num_processes
     batch, parts = options["batch_size"], options["accumulate"] * world
     if batch % parts:
         raise UserError(f"trainer.batch_size={batch} does not divide by trainer.accumulate x processes = {parts}.")
-    if options["checkpointing"]:
-        checkpoint_gradients(model)
     if options["compile"]:
         compile_networks(model)
     module = model.trainable().to(accelerator.device)
     model.to(accelerator.device)
     optimizer = build_optimizer(model.parameter_groups(), options, accelerator.device)
     ema = AveragedModel(module, multi_avg_fn=_averaging(options["ema_decay"]))
-    checkpoints = Checkpoints(run)
     state = checkpoints.restore(module, ema, optimizer)
     first, elapsed, worked = state["step"], state.get("seconds", 0.0), state.get("cpu_seconds", 0.0) - time.process_time()
     if accelerator.scaler and state.get("scaler"):
         accelerator.scaler.load_state_dict(state["scaler"])
     objective, optimizer = accelerator.prepare(model, optimizer)
     metrics = _Metrics(run / "metrics.jsonl", first) if main else None
-    if options["workers"] and hasattr(stream, "preload"):
+    if options["workers"] and not on_device and hasattr(stream, "preload"):
         stream.preload()
     own, share = batch // parts, {"rank": accelerator.process_index, "world": world}
     draws = device_batches(stream, first * batch, own, accelerator.device, **share) if on_device else \
@@ -202,7 +220,7 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
     def save(step: int) -> None:
         if main:
             checkpoints.save(step, module, ema, optimizer, seconds=elapsed + time.monotonic() - started,
-                             cpu_seconds=worked + time.process_time(),
+                             cpu_seconds=worked + time.process_time(), precision=precision, threads=torch.get_num_threads(),
                              scaler=accelerator.scaler and accelerator.scaler.state_dict())
             if on_save:
                 on_save(ema.module.state_dict())
@@ -247,7 +265,8 @@ def fit(model: Restorer, stream: CropStream, options: dict, seed: int, run: Path
             bar.update()
             bar.set_postfix(loss=f"{total:.4f}", images_s=f"{speed:.1f}", refresh=False)
             line = {"step": step, "images": step * batch, "loss": total, **losses, "lr": rate, "grad_norm": norm,
-                    "images_per_second": speed, "seconds": elapsed + spent, "cpu_seconds": worked + time.process_time()}
+                    "images_per_second": speed, "seconds": elapsed + spent, "cpu_seconds": worked + time.process_time(),
+                    "precision": precision}
             logged = main and (step % options["log_every"] == 0 or step == end)
             if main and on_validate and options["validate_every"] and (step % options["validate_every"] == 0 or step == steps):
                 with averaged(module, ema):
@@ -301,11 +320,17 @@ def _accumulate(accelerator, objective, draws, rounds, batch, seed, step, watch)
 
 
 def planned_steps(run: Path, options: dict) -> float:
-    """The steps of a run: ``trainer.steps``; with ``trainer.minutes`` what its first steps came to, infinite before."""
-    if options.get("minutes") is None:
+    """The steps of a run: ``trainer.steps``; with ``trainer.minutes`` what its first steps came to, infinite before. Other
+    minutes than then, of a run that goes on, are filled at the pace that was measured."""
+    if (minutes := options.get("minutes")) is None:
         return options["steps"]
     path = run / "pace.json"
-    return read_json(path)["steps"] if path.exists() else math.inf
+    if not path.exists():
+        return math.inf
+    pace = read_json(path)
+    if pace["minutes"] == minutes:
+        return pace["steps"]
+    return max(Checkpoints(run).state().get("step", 0), round(minutes * 60 / pace["seconds_per_step"]))
 
 
 class Pace:

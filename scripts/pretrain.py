@@ -11,6 +11,7 @@ from irbridge.errors import UserError
 
 def main(cfg):
     from irbridge.build import find
+    from irbridge.checkpoint import Checkpoints
     from irbridge.config import plain, set_threads
     from irbridge.data import CropStream, photographs_of
     from irbridge.images import write_image
@@ -20,8 +21,8 @@ def main(cfg):
     from irbridge.viz import grid
 
     config = plain(cfg)
-    set_threads(config["threads"])
     run = Path(config["run"])
+    set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     claim(run, config)
     data = config["data"]
     photographs = photographs_of([find(p) for p in data["train"]], find(data["exclude"]) if data["exclude"] else None)

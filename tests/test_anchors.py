@@ -16,6 +16,7 @@ from irbridge.bridges import Brownian
 from irbridge.build import from_pretrained
 from irbridge.checkpoint import read_json
 from irbridge.errors import UserError
+from irbridge.memory import Footprint, Plan
 from irbridge.model import IRBridge
 from irbridge.timesteps import critical
 
@@ -100,6 +101,25 @@ def test_mistakes(tmp_path, weights, backbone, monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[spandrel\]"'):
         load_anchor(f"spandrel:{weights[0]}")
+
+
+def test_tiles_and_memory_know_of_a_pretrained_anchor(backbone, weights):
+    """It may see the whole image, so that no overlap makes tiles exact; its weights are in memory as others are."""
+    sizes = {"trunk": "nafnet", "width": 4, "encoder": [1, 1], "middle": 1, "decoder": [1, 1]}
+    own, other = (IRBridge(backbone, StaticAdapter(backbone, anchor=anchor, **sizes), Brownian(), critical())
+                  for anchor in (True, f"spandrel:{weights[0]}"))
+    assert own.reach and other.reach is None
+    plan = Plan(other, Footprint(1000.0, 500.0, 200.0), None, 3, 64, 1)
+    assert plan.still is None and plan.overlap == 64
+    count = sum(p.numel() for p in Published(width=8, enc_blk_nums=[1, 1], middle_blk_num=1, dec_blk_nums=[1, 1]).parameters())
+    assert plan.weights == 4 * (count + sum(p.numel() for p in other.parameters()))
+
+
+@pytest.mark.parametrize("states", ["visited", "bridge"])
+def test_a_pretrained_anchor_alone_has_nothing_to_train(weights, small, command, states):
+    status, _, err = command("train", *small, f"adapter.anchor='spandrel:{weights[0]}'", "baseline=false", "trainer.steps=2",
+                             "sampler.steps=0", f"loss.states={states}", "name=n", "evaluate.enabled=false")
+    assert status == 2 and "a pretrained one does not train; give 1 or more calls" in err and err.count("\n") == 1
 
 
 def test_a_trained_adapter_knows_its_anchor_by_its_hash(tmp_path, weights, small, command):

@@ -269,6 +269,18 @@ def test_contradiction_names_the_first_difference():
     assert contradiction(saved, saved | {"new": 1}) == "new was None and is now 1"
 
 
+def test_the_files_of_a_mix_may_move():
+    def mixed(folder, pairs="rain.tar", weight=0.4):
+        clean = [f"{folder}/photos.tar", "data/samples/train"]
+        return {"ship": {"photographs": clean}, "data": {"folder": folder, "mix": [
+            {"pairs": f"{folder}/{pairs}", "weight": weight}, {"clean": clean, "weight": 1 - weight}]}}
+
+    assert contradiction(mixed("/a"), mixed("/b")) is None
+    assert contradiction(mixed("/a"), mixed("/b", weight=0.5)).startswith("data.mix was")
+    assert "snow.tar" in contradiction(mixed("/a"), mixed("/a", "snow.tar"))
+    assert contradiction({"data": {"mix": None}}, {"data": {"mix": None}}) is None
+
+
 def test_parts_that_cannot_be_built():
     with pytest.raises(UserError, match="irbridge.bridges.Nothing"):
         instantiate({"_target_": "irbridge.bridges.Nothing"})

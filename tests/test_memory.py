@@ -4,18 +4,20 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, small_unet
+from pipelines import load, save_sd15
 
 from irbridge import memory
 from irbridge.adapters import StaticAdapter
 from irbridge.backbones import PixelBackbone, load_backbone
 from irbridge.bridges import Brownian
-from irbridge.build import from_pretrained
 from irbridge.errors import UserError
+from irbridge.latent_adapters import T2I
 from irbridge.memory import Footprint, Plan, footprint, measured
 from irbridge.model import IRBridge
 from irbridge.priors import VP, vp_alphas_cumprod
@@ -146,6 +148,39 @@ def test_the_footprint_is_remembered(monkeypatch):
     monkeypatch.setattr(memory, "measured", lambda model, calls: found.append(calls) or COST)
     assert footprint(model) == footprint(model) == COST and footprint(model, nfe=0) == COST
     assert found == [2, 0]
+
+
+def test_another_frozen_network_device_or_version_is_measured_anew(monkeypatch):
+    found = []
+    monkeypatch.setattr(memory, "measured", lambda model, calls: found.append(calls) or COST)
+    footprint(tiny())
+    half, anchored, elsewhere = tiny(), tiny(), tiny().to("meta")
+    half.backbone.dtype = torch.bfloat16
+    anchored.adapter.pretrained = [SimpleNamespace(digest="abc")]
+    for count, model in enumerate((half, anchored, elsewhere), 2):
+        footprint(model)
+        assert len(found) == count
+    monkeypatch.setattr("irbridge.precision.__version__", "0")
+    footprint(tiny())
+    assert len(found) == 5
+
+
+@pytest.mark.filterwarnings("ignore:.*has no text encoder")
+def test_a_vae_counts(tmp_path):
+    """Against the sizes of what its widest layer gives; and where its passes alone do not fit, the image is cut."""
+    backbone = load("sd15", save_sd15(tmp_path / "sd"))
+    model = IRBridge(backbone, T2I(backbone), Brownian(T=100, sigma=0.07), linear(30.0, 1.0), "y", {"nfe": 1}).eval()
+    widest = []
+    for part in backbone.vae.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.register_forward_hook(lambda module, args, out: widest.append(out.numel() * 4))
+    found = measured(model, 1)
+    assert max(widest) / (8 * model.stride) ** 2 < found.vae < 40 * max(widest) / (8 * model.stride) ** 2
+    cost = Footprint(100.0, 100.0, 0.0, vae=5000.0)
+    gb = (planned(model).base + 512**2 * memory.PIXEL) / 1e9 + 0.8
+    assert planned(model, cost, gb=gb).tiles(512, 512).size and not planned(model, cost._replace(vae=0.0), gb=gb).tiles(512, 512).size
+    batched = planned(model, cost, gb=gb, batch=4)
+    assert batched._working(1) == memory.SPARE * 5000
 
 
 PEAK = """

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from conftest import save_images
 from PIL import Image
 
-from irbridge import cards
+from irbridge import cards, data
 from irbridge.data import (
     CropStream,
     ImageSource,
@@ -124,6 +125,16 @@ def test_decoded_images_take_no_more_than_their_room(tmp_path):
     assert reads == [3]
 
 
+def test_processes_and_workers_share_the_room(monkeypatch):
+    monkeypatch.setattr(data.psutil, "virtual_memory", lambda: SimpleNamespace(available=16000))
+    rooms = Room(), Room()
+    assert rooms[0].take(4000) and not rooms[0].take(1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert rooms[1].take(500)                                     # before the workers start, which see it together
+    monkeypatch.setattr(data, "get_worker_info", lambda: SimpleNamespace(num_workers=3))
+    assert [rooms[1].take(250) for _ in range(3)] == [True, True, False]   # of 1500, for each of three
+
+
 def test_some_draws_are_lighter_and_some_are_clean(tmp_path):
     pairs = PackedPairs(packed(tmp_path / "p.tar", ["a.png"]))
     stream = CropStream(pairs, 16, 0, lighter=0.5, same=0.2)
@@ -165,10 +176,32 @@ def test_quarter_turns_only_where_asked(tmp_path):
 @pytest.mark.parametrize("every", [2, 3, 16])
 def test_no_scene_is_on_both_sides_of_the_split(every):
     names = [f"room_{s}_{k}" for s in range(20) for k in range(3)]
-    train, held = split_scenes(names, every, r"(room_\d+)_")
+    scenes = [name.rsplit("_", 1)[0] for name in names]
+    train, held = split_scenes(scenes, every)
     assert sorted(train + held) == list(range(60)) and held
     assert not {names[i].rsplit("_", 1)[0] for i in train} & {names[i].rsplit("_", 1)[0] for i in held}
-    assert split_scenes(names, None) == (list(range(60)), [])
+    assert split_scenes(scenes, None) == (list(range(60)), [])
+
+
+@pytest.mark.parametrize("named", ["clean", "pairs", "benchmark", "task"])
+def test_versions_of_one_clean_image_are_one_scene(tmp_path, named):
+    root, halves = tmp_path / "OTS", ("clear", "haze") if named == "benchmark" else ("clean", "degraded")
+    clean = flat(root / halves[0], [f"{s:02}.png" for s in range(6)], 200)
+    hazy = flat(root / halves[1], [f"{s:02}_{haze}.png" for s in range(6) for haze in ("0.8_0.2", "1.0_0.1")], 100)
+    folders = {"clean": str(clean), "degraded": str(hazy)}
+    entry = {"clean": folders, "pairs": {"pairs": str(root)}, "benchmark": {"benchmark": "reside_ots", "root": str(root)}}.get(named)
+    settings = config(entry and [entry | {"weight": 1.0}], None, validation=2, **({} if entry else folders | {"test_clean": "x"}))
+    trained, held = (set(names) for names in (training_stream(settings, 16).source.names, validation_pairs(settings, 16).names))
+    assert not {n[:2] for n in trained} & {n[:2] for n in held} and len(trained) == len(held) == 6
+
+
+def test_a_pattern_of_scenes_must_fit(tmp_path):
+    entry = {"pairs": str(packed(tmp_path / "p.tar", ["a_1.png", "a_2.png", "b_1.png"])), "weight": 1.0}
+    for scene, fault in (("(a", r"mix\[0\].scene=\(a is no regular expression"), ("a_", "is no regular expression with a group"),
+                         ("(room_[0-9]+)_", r"matches no name of p.tar, such as a_1; give")):
+        with pytest.raises(UserError, match=fault):
+            training_stream(config([entry | {"scene": scene}], None, validation=2), 16)
+    assert training_sources(config([entry | {"scene": "(a)_"}], None))[0].scenes() == ["a", "a", "b_1"]
 
 
 def test_training_validation_and_test_share_no_image(tmp_path):
@@ -248,6 +281,23 @@ def test_crops_made_on_the_device_are_the_same(tmp_path, turn, lighter):
         assert a.keys() == b.keys() and torch.equal(a["draw"], b["draw"])
         assert torch.allclose(a["clean"], b["clean"], atol=1e-6) and torch.allclose(a["degraded"], b["degraded"], atol=1e-6)
     assert all(v.dtype == torch.uint8 for part in streams for v in part.moved.values())
+
+
+def test_an_image_is_decoded_once_and_kept_either_on_the_device_or_here(tmp_path, monkeypatch):
+    size = 32 * 32 * 3
+    stream = CropStream(ImageSource(save_images(tmp_path / "a", 4, (32, 32))), 16, 0, room=Room(size))
+    reads, decoded = [], stream._decoded
+    stream._decoded = lambda i: reads.append(i) or decoded(i)
+    monkeypatch.setattr(data.psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * size / data.CACHE_SHARE))
+    batches = device_batches(stream, 0, 16, torch.device("cpu"))
+    next(batches)
+    assert len(stream.moved) == 2 and len(stream.kept) == 1 and not stream.moved.keys() & stream.kept.keys()
+    reads.clear()
+    next(batches)
+    assert set(reads) == set(range(4)) - stream.moved.keys() - stream.kept.keys()   # what has room nowhere
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (800, 1000))
+    card = Room(device=torch.device("cuda", 0))
+    assert card.take(200) and not card.take(1)
 
 
 def test_degradations_are_not_made_on_the_device(tmp_path):

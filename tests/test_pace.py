@@ -3,19 +3,24 @@
 import json
 import math
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import save_images, trainer_options
 
 from irbridge import training
 from irbridge.adapters import StaticAdapter
 from irbridge.bridges import Brownian
-from irbridge.checkpoint import load_weights, read_json
+from irbridge.checkpoint import Checkpoints, load_weights, read_json, write_json
+from irbridge.config import set_threads
 from irbridge.errors import UserError
 from irbridge.model import IRBridge
 from irbridge.precision import trial
 from irbridge.restorer import Regression, Restorer
+from irbridge.runs import claim
 from irbridge.timesteps import critical
 from irbridge.training import Pace, best_precision, fit, planned_steps
 from irbridge.trunk import Trunk
@@ -40,8 +45,27 @@ def test_minutes_become_steps_once(stream, tmp_path):
     assert abs(pace["steps"] - max(0.03 * 60 / pace["seconds_per_step"], 15)) <= 1
     rates = [line["lr"] for line in lines(tmp_path)]
     assert rates[-1] < 0.5 * max(rates) or pace["steps"] < 40   # the decay ends where the steps do
-    again = options | {"minutes": 50}
-    assert fit(Regression(Trunk([8, 8])), stream, again, 0, tmp_path) and read_json(tmp_path / "pace.json") == pace
+
+
+def test_other_minutes_go_on_at_the_pace_that_was_measured(stream, tmp_path):
+    options = trainer_options(minutes=0.03, steps=99999, batch_size=2)
+    assert fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path)
+    pace = {"steps": read_json(tmp_path / "pace.json")["steps"], "minutes": 0.03, "seconds_per_step": 0.01}
+    write_json(tmp_path / "pace.json", pace)
+    assert planned_steps(tmp_path, options) == pace["steps"]
+    assert planned_steps(tmp_path, options | {"minutes": 50}) == 300_000
+    assert planned_steps(tmp_path, options | {"minutes": 1e-9}) == pace["steps"]   # which are done
+    more = options | {"minutes": (pace["steps"] + 5) * 0.01 / 60}
+    assert fit(Regression(Trunk([8, 8])), stream, more, 0, tmp_path) and lines(tmp_path)[-1]["step"] == pace["steps"] + 5
+
+
+def test_a_pace_without_a_checkpoint_is_forgotten(tmp_path):
+    for kept in (False, True):
+        if kept:
+            (tmp_path / "checkpoints/step-00000007").mkdir(parents=True)
+        write_json(tmp_path / "pace.json", {"steps": 7, "minutes": 1, "seconds_per_step": 0.1})
+        claim(tmp_path, {"trainer": {"lr": 0.1}})
+        assert (tmp_path / "pace.json").exists() == kept
 
 
 def test_a_stopped_run_keeps_its_pace(stream, tmp_path):
@@ -116,6 +140,66 @@ def test_auto_takes_what_was_faster_and_learns_nothing_meanwhile(slow_in_half, w
     assert best_precision(model, trainer_options(precision="auto"), stream) == wanted and len(model.asked) == asked   # kept
 
 
+def test_another_way_of_training_is_tried_anew(stream):
+    model, options = Sleeper(True), trainer_options(precision="auto")
+    counts = []
+    for changes in ({}, {"channels_last": False}, {"checkpointing": True}, {"crop": 8}):
+        best_precision(model, options | changes, stream)
+        counts.append(len(model.asked))
+    for model.loss_options in ({"states": "visited", "anchor_first": 0.0}, {"states": "visited", "anchor_first": 1.0}):
+        best_precision(model, options, stream)
+        counts.append(len(model.asked))
+    assert counts == [counts[0] * k for k in range(1, 7)]
+
+
+def test_the_trial_is_of_the_trainings_own_device(stream, monkeypatch):
+    """On MPS float32 without a trial; on CUDA, here the meta device in its place, on that device."""
+    state, model = SimpleNamespace(device=torch.device("mps"), is_main_process=True), Sleeper(True)
+    monkeypatch.setattr(training, "PartialState", lambda cpu: state)
+    assert best_precision(model, trainer_options(precision="auto"), stream) == "no" and not model.asked
+    tried = []
+    monkeypatch.setattr(training, "_tried_precision", lambda model, options, stream, at: tried.append(at) or "bf16")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    state.device = torch.device("cuda", 0)
+    assert best_precision(model, trainer_options(precision="auto"), stream) == "bf16" and tried == [state.device]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert best_precision(model, trainer_options(precision="auto"), stream) == "no" and len(tried) == 1
+
+
+def test_a_resumed_training_keeps_its_precision_and_threads(stream, tmp_path, monkeypatch):
+    options = trainer_options(precision="auto", stop=3)
+    monkeypatch.setattr(training, "_tried_precision", lambda *_: "bf16")
+    fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path)
+    assert Checkpoints(tmp_path).state()["precision"] == "bf16" and Checkpoints(tmp_path).state()["threads"] == 1
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(training, "_tried_precision", lambda *_: "no")
+    fit(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path)
+    assert [line["precision"] for line in lines(tmp_path)] == ["bf16"] * 6
+    AcceleratorState._reset_state(reset_partial_state=True)
+    fit(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path / "new")
+    assert lines(tmp_path / "new")[-1]["precision"] == "no"
+
+
+def test_threads_of_a_training_that_goes_on(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    set_threads(None, 3)
+    set_threads(2, 3)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    set_threads(None, 3)
+    assert asked == [2, 3]
+
+
+def test_a_command_goes_on_with_the_threads_of_its_run(tmp_path, small, command, monkeypatch):
+    given = []
+    monkeypatch.setattr("irbridge.runs.set_threads", lambda *words: given.append(words))
+    words = [*small, "method=regression", "evaluate.enabled=false", "trainer.steps=3", "trainer.batch_size=2", "trainer.crop=16",
+             "trainer.precision=no", "name=t"]
+    for stop in ("trainer.stop=2", "trainer.stop=null"):
+        assert command("train", *words, stop)[0] == 0
+    assert given == [(None, None), (None, 1)]
+
+
 def test_a_precision_that_is_given_is_not_tried(stream):
     model = Sleeper(True)
     assert best_precision(model, trainer_options(precision="bf16"), stream) == "bf16" and not model.asked
@@ -143,6 +227,10 @@ def test_a_training_goes_on_from_other_weights(tmp_path, small, command):
     assert status == 0, err
     a, b = (load_weights(run / "model.safetensors") for run in (first, tmp_path / "runs/derain-second"))
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+    first.rename(tmp_path / "gone")   # it goes on without what it started from
+    status, _, err = command("train", *words, "name=second", f"start={first}", "trainer.lr=1e-12", "trainer.steps=4")
+    assert status == 0 and Checkpoints(tmp_path / "runs/derain-second").state()["step"] == 4, err
+    (tmp_path / "gone").rename(first)
     status, _, err = command("train", *words, "name=third", "start=nowhere")
     assert status == 2 and "nowhere" in err
     status, _, err = command("train", *words, "name=fourth", f"start={first}", "adapter.width=8")
@@ -161,7 +249,10 @@ def test_the_trunk_learns_at_its_own_rate(backbone, stream, tmp_path):
     assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("zero"))
 
 
-def test_validation_scores_stand_in_the_metrics(tmp_path, small, command):
+def test_validation_scores_stand_in_the_metrics(tmp_path, small, command, monkeypatch):
+    restored, restore = [], IRBridge.restore
+    monkeypatch.setattr(IRBridge, "restore", lambda self, image, *more, **options: restored.append(
+        isinstance(image, np.ndarray)) or restore(self, image, *more, **options))   # which calls itself with a tensor
     save_images(tmp_path / "many", 9)
     words = [*small, f"data.train={tmp_path / 'many'}", "data.validation=3", "baseline=false", "trainer.steps=4", "name=v",
              "trainer.batch_size=2", "trainer.crop=16", "trainer.validate_every=2", "evaluate.enabled=false",
@@ -170,6 +261,7 @@ def test_validation_scores_stand_in_the_metrics(tmp_path, small, command):
     assert status == 0, err
     scores = {line["step"]: line["validation"] for line in lines(tmp_path / "runs/derain-v") if "validation" in line}
     assert scores.keys() == {2, 4} and all(s["psnr"] == s["psnr_anchor"] > 5 for s in scores.values())
+    assert sum(restored) == 2 * 3 + 4   # each validation image once, and the samples
     status, out, err = command("evaluate", f"run={tmp_path / 'runs/derain-v'}", "split=validation", "size=32", "method=identity")
     assert status == 0 and "validation images" in out and "images 3" in out, err
     status, _, err = command("evaluate", "task=derain", "split=validation")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, small_unet
+from pipelines import kl
 from torch import nn
 
 import irbridge.model
@@ -185,6 +186,18 @@ def test_the_trial_runs_the_networks_themselves():
     assert len(seen) == count
     chosen("auto", model, {"weights": "y"})
     assert len(seen) == 2 * count
+
+
+def test_another_frozen_network_is_tried_anew(monkeypatch):
+    tried, model = [], small_model()
+    monkeypatch.setattr(precision, "_measured", lambda model, options: tried.append(1) or {"bf16": True, "deviation": 0.1})
+    model.backbone = PixelBackbone(small_unet(), None)
+    for dtype in (torch.float32, torch.float32, torch.bfloat16):
+        model.backbone.dtype = dtype
+        chosen("auto", model, {"weights": "x"})
+    model.backbone.vae = kl()
+    chosen("auto", model, {"weights": "x"})
+    assert len(tried) == 3
 
 
 def test_a_precision_that_is_asked_for_needs_no_trial(monkeypatch):
