@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from irbridge.build import from_pretrained
 from irbridge.checkpoint import read_json
-from irbridge.config import composed, device, instantiate, plain
+from irbridge.config import CONFIGS, composed, device, instantiate, plain
 from irbridge.data import split_mask
 from irbridge.errors import UserError
 from irbridge.evaluation import evaluate
@@ -18,6 +18,7 @@ from irbridge.metrics import LPIPS
 from irbridge.model import IRBridge
 from irbridge.restorer import image_seed
 from irbridge.samplers import rule
+from irbridge.scoring import weights_hash
 from irbridge.sources import test_pairs, validation_pairs
 from irbridge.tables import read_records
 from irbridge.timesteps import linear
@@ -33,12 +34,14 @@ def compare_run(cfg: DictConfig) -> None:
     if not isinstance(model, IRBridge):
         raise UserError(f"run={run} was trained with method={config['method']}; give a run of method=irbridge.")
     task = config["task"]["name"]
-    results = Path(options["results"] or f"runs/compare-{task}")
-    held = options["split"] == "validation"
+    held, highest = options["split"] == "validation", model.backbone.prior.highest
+    if above := [start for start in options["starts"] if start is not None and start > highest]:
+        raise UserError(f"starts={above} are above the prior's last timestep, {highest:g}; give lower ones.")
+    results = Path(options["results"] or f"runs/compare-{task}" + "-validation" * held)
     pairs = (validation_pairs if held else test_pairs)(config, options["size"])
     protocol, lpips, trained = instantiate(config["task"]["protocol"]), LPIPS.load(), model.timesteps
     about = {"task": task, "seed": options["seed"], "size": options["size"],
-             "data": "validation images" if held else "held-back images"}
+             "data": "validation images" if held else "held-back images", "weights": weights_hash(run)}
     jobs = list(_settings(options, task))
     with tqdm(total=len(jobs) * len(pairs.names[: options["limit"]]), unit="image", dynamic_ncols=True) as bar:
         for name, bridge, sampler, start in jobs:
@@ -63,7 +66,7 @@ def compare_run(cfg: DictConfig) -> None:
             folder = results / row.replace(", ", "-").replace(" ", "-")
             for _ in evaluate(restore, pairs, protocol, folder, record, lpips, limit=options["limit"]):
                 bar.update()
-    table = sampler_table(read_records(results))
+    table = sampler_table([r for r in read_records(results) if about.items() <= r.items()])   # not of another adapter
     (results / "table.md").write_text(table + "\n")
     print(f"\n{table}\n\nWrote: {results / 'table.md'}")
 
@@ -71,6 +74,10 @@ def compare_run(cfg: DictConfig) -> None:
 def _settings(options: dict, task: str):
     """(bridge's name, bridge, sampler fields, start) of each setting; rules on the prior alone once, under "no bridge", and
     the anchor alone, 0 calls, once."""
+    for group, names in (("bridge", options["bridges"]), ("sampler", options["samplers"])):
+        known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+        if wrong := [name for name in names if name not in known]:
+            raise UserError(f"{group}s={wrong} are unknown; choose of {', '.join(known)}.")
     bridges = {b: instantiate(plain(composed("train", f"task={task}", f"bridge={b}", "name=x").bridge))
                for b in options["bridges"]}
     fields = {s: {k: v for k, v in plain(composed("train", f"sampler={s}", "name=x").sampler).items() if v is not None}

@@ -83,6 +83,7 @@ class BridgeNetwork(Restorer):
             own = own.changed(noise=published.noise, boot=published.boot, spacing=published.spacing)
         self.sampler = own.changed(**(sampler or {})).check(bridge, direct=True)
         self.network, self.stride, self.masked = network, stride_of(network), masked
+        self.reach = getattr(network, "reach", None)
         readout(self.target, bridge, torch.tensor(0.5 * bridge.T, dtype=torch.float64))
         if self.loss_name not in LOSSES:
             raise UserError(f"objective.loss={self.loss_name!r} is unknown; choose one of {', '.join(LOSSES)}.")
@@ -126,6 +127,8 @@ class BridgeNetwork(Restorer):
         dpmpp, step on the bridge: it is its own generative process. Estimates are clipped to [-1, 1]."""
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         sampler = self.sampler.changed(**options).check(self.bridge, direct=True)
+
+        tiles = tiles.reaching(self.reach)
 
         def ask(t, x):
             time = torch.tensor(t, dtype=torch.float64)

@@ -27,7 +27,6 @@ SPARE = 1.5         # times what tensors take: what the allocator and kernels ta
 SHARE = 0.6         # of the free memory, at most
 LIGHT = 0.1 * GB    # of weights; what heavier ones take more is added to the default budget
 COMMON = 2048**2    # pixels; up to here 3 GB are enough
-RISE = 16           # pixels over which one tile gives way to the next where both give the same
 SMALLEST = 256      # pixels a side of the smallest tile: smaller ones cost more in overlaps than they save
 DEFAULTS = 3, 2, 1  # GB; few, so that tiles, and with them the bytes, seldom depend on what else runs
 
@@ -143,16 +142,13 @@ class Plan:
         tile: the side of a tile where the user gives it; None: by memory.
         memory: GB that the whole process may take (on CUDA: of the GPU); None: a share of what is free, in steps of
             1 GB, and 3 GB at most for images of up to 2048 x 2048 pixels and light weights.
-        overlap, batch: see :class:`~irbridge.tiles.Tiles`. Where the model's reach is known the overlap is at least so wide
-            that tiles give what the whole image gives, unless a given ``tile`` is too small for that."""
+        overlap, batch: see :class:`~irbridge.tiles.Tiles`. Where the model's reach is known, tiles and overlap are at least so
+            large that tiles give what the whole image gives."""
 
     def __init__(self, model: Restorer, cost: Footprint, tile: int | None, memory: float | None, overlap: int, batch: int):
-        Tiles(tile, overlap, batch)   # a mistake shows here
-        self.model, self.cost, self.tile, self.memory = model, cost, tile, memory
-        self.overlap, self.still, self.batch, self.device = overlap, None, batch, next(model.parameters()).device
-        wide = model.reach and 2 * model.reach + RISE
-        if wide and (tile is None or tile >= 2 * wide) and wide > overlap:
-            self.overlap, self.still = wide, model.reach
+        cut = Tiles(tile, overlap, batch).reaching(model.reach)   # a mistake shows here
+        self.model, self.cost, self.tile, self.memory = model, cost, cut.size, memory
+        self.overlap, self.still, self.batch, self.device = cut.overlap, cut.still, batch, next(model.parameters()).device
         anchors = [value for anchor in getattr(getattr(model, "adapter", None), "pretrained", ()) for value in anchor.weights]
         self.weights = sum(v.numel() * v.element_size() for v in (*model.parameters(), *model.buffers(), *anchors))
         self.base = BASE * (1 if self.device.type == "cpu" else 0.1) + self.weights

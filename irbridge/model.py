@@ -117,6 +117,7 @@ class IRBridge(Restorer):
             raise UserError(f"path takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by {self.stride}, not "
                             f"{tuple(getattr(y, 'shape', ())) or type(y).__name__}; restore takes any image.")
         sampler, y = self._checked((sampler or self.sampler).changed(**options)), self.seen(y)
+        tiles = tiles.reaching(self.reach)
         if sampler.nfe == 0:
             yield from self.coarse(y, tiles)
             return
@@ -193,7 +194,7 @@ class IRBridge(Restorer):
     @torch.no_grad()
     def coarse(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         """The anchor g(y) alone, without any call of the frozen network."""
-        anchor = self._anchor(self.seen(y), tiles)
+        anchor = self._anchor(self.seen(y), tiles.reaching(self.reach))
         yield State(self.bridge.T, anchor, anchor, anchor)
 
     def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irbridge.adapters import mask_of
 from irbridge.errors import UserError
 from irbridge.images import pad, to_image, to_tensor
 from irbridge.precision import working
@@ -172,7 +171,7 @@ class Regression(Restorer):
             with self.networks():
                 return self.network(y)[0]
 
-        x0 = tiles(network, y, stride=self.stride)
+        x0 = tiles.reaching(self.reach)(network, y, stride=self.stride)
         yield State(0.0, x0, y[:, :3], x0)
 
     def passes(self, **options) -> int:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from irbridge.errors import UserError
 
+RISE = 16   # pixels over which one tile gives way to the next where both give the same
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -47,6 +49,16 @@ class Tiles:
         """Tiles of an image, padded to sides divisible by ``stride``."""
         down, across = (self._axis(side + -side % stride, size, stride) for side, size in zip((height, width), self.sides))
         return len(down) * len(across)
+
+    def reaching(self, reach: int | None) -> "Tiles":
+        """The tiles of a network whose outputs depend on inputs up to ``reach`` pixels away: where need be they overlap by
+        more and are larger, so that they give what the whole image gives. None: of a network that sees all of a tile."""
+        if reach is None:
+            return self
+        overlap = max(self.overlap, 2 * reach + RISE)
+        size = self.size and tuple(max(side, 2 * overlap) for side in self.sides)
+        return replace(self, size=size[0] if isinstance(self.size, int) else size, overlap=overlap,
+                       still=max(self.still or 0, reach))
 
     def of_states(self, factor: int) -> "Tiles":
         """The same tiles in states of which a pixel stands for ``factor`` image pixels a side."""

@@ -85,6 +85,7 @@ CHECKS = {
     **{key: _whole(1, null=True) for key in ("evaluate.size", "evaluate.limit", "size", "limit", "tile")},
     "steps": _whole(0, null=True),
     "nfe": _each(_whole(0)),
+    "spacings": _each(_one_of("time", "logsnr", "karras")),
     "starts": _each(_number(lambda v: v > 0, "a timestep above 0, or null", null=True)),
     **{f"benchmark.{key}": _whole(1) for key in ("steps", "size", "batch", "warmup", "runs")},
     "benchmark.sizes": _each(_whole(1)),

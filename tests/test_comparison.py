@@ -1,8 +1,11 @@
 """Comparisons over settings: the sampler sweep of one adapter, and contenders over budgets."""
 
-import pytest
+import shutil
 
-from irbridge.checkpoint import read_json
+import pytest
+import torch
+
+from irbridge.checkpoint import load_weights, read_json, save_weights
 from irbridge.comparison import budget_plot, budget_table, budgets, sampler_table
 from irbridge.errors import UserError
 from irbridge.sources import validation_pairs
@@ -47,8 +50,22 @@ def test_starts_are_compared_on_what_the_training_held_back(command, adapter, tm
     assert scores["brownian", 1] == scores[f"brownian from {trained:g}", 1] != scores["brownian from 600", 1]
     held = set(validation_pairs(read_json(adapter / "run.json"), 32).names)
     assert {r["name"] for r in records} <= held and "validation images, size 32" in out
-    status, _, err = command("compare_samplers", *words, "starts=[0]")
-    assert status == 2 and "starts" in err
+    for wrong in ("starts=[0]", "starts=[5000]", "bridges=[rope]", "samplers=[rope]", "spacings=[rope]"):
+        status, _, err = command("compare_samplers", *words, wrong)
+        assert status == 2 and wrong.partition("=")[0] in err and err.count("\n") == 1, err
+
+
+def test_other_weights_are_compared_anew(command, adapter, tmp_path):
+    """Also in the same folder: neither their scores nor those of other images are taken or told."""
+    words = ["bridges=[brownian]", "samplers=[reverse]", "size=32", "limit=1", "device=cpu", f"results={tmp_path / 'compared'}"]
+    first = command("compare_samplers", f"run={adapter}", "nfe=[1,2]", *words)
+    other = tmp_path / "other"
+    shutil.copytree(adapter, other)
+    weights = load_weights(other / "model.safetensors")
+    save_weights(other / "model.safetensors", {k: v + 0.01 for k, v in weights.items()}, torch.float32)
+    second = command("compare_samplers", f"run={other}", "nfe=[1]", *words)
+    rows = [[line for line in out.splitlines() if line.startswith("| brownian")] for _, out, _ in (first, second)]
+    assert first[0] == second[0] == 0 and rows[0] != rows[1] and len(rows[1][0].split("|")) == 6
 
 
 def test_sampler_sweep_needs_an_adapter(command, small, tmp_path):

@@ -14,16 +14,15 @@ from pipelines import load, save_sd15
 
 from irbridge import memory
 from irbridge.adapters import StaticAdapter
-from irbridge.backbones import PixelBackbone
+from irbridge.backbones import PixelBackbone, load_backbone
 from irbridge.bridges import Brownian
-from irbridge.build import from_pretrained
 from irbridge.errors import UserError
 from irbridge.latent_adapters import T2I
 from irbridge.memory import Footprint, Plan, footprint, measured
 from irbridge.model import IRBridge
 from irbridge.priors import VP, vp_alphas_cumprod
 from irbridge.restorer import Regression
-from irbridge.tiles import WHOLE, Tiles, even
+from irbridge.tiles import RISE, WHOLE, Tiles, even
 from irbridge.timesteps import linear
 from irbridge.trunk import NAFTrunk, Trunk
 
@@ -37,7 +36,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    return from_pretrained(ROOT / "data/adapters/derain")
+    backbone = load_backbone()
+    return IRBridge(backbone, StaticAdapter(backbone, [32, 48, 96, 128]), Brownian(T=100, sigma=0.07), linear(30.0, 1.0),
+                    sampler={"nfe": 3}).eval()   # a U-Net's trunk
 
 
 def tiny():
@@ -200,7 +201,7 @@ print(tiles.size is None, int(peak.split()[1]) * 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.parametrize("gb, precision, calls, side", [(1.7, "float32", 1, 640), (1.5, "bf16", 1, 640), (1.5, "float32", 0, 640),
+@pytest.mark.parametrize("gb, precision, calls, side", [(1.7, "float32", 1, 640), (1.5, "bf16", 1, 640), (1.5, "float32", 0, 1024),
                                                         (3.0, "float32", 1, 512)])
 def test_the_peak_stays_below_the_budget(gb, precision, calls, side):
     words = [str(gb), precision, str(calls), str(side)]
@@ -222,14 +223,14 @@ def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(2**24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print([faults() for _ in range(4)][-1])
+print(min([faults() for _ in range(4)][1:]))
 """
     found = {}
     for mode in ("kept", "plain"):
         ran = subprocess.run([sys.executable, "-c", code, mode], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
                              capture_output=True, text=True, check=True)
         found[mode] = int(ran.stdout)
-    assert found["kept"] < 100 < found["plain"] or found["plain"] < 100   # where pages are huge there is nothing to keep
+    assert found["kept"] < 1000 < found["plain"] or found["plain"] < 1000   # where pages are huge there is nothing to keep
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -279,12 +280,16 @@ def test_the_reach_is_that_of_the_network(sizes):
 
 
 def test_tiles_of_a_network_without_statistics_are_the_whole_image():
-    """Bar: 1/255; it is rounding alone."""
+    """Bar: 1/255; it is rounding alone, also where smaller tiles are asked for."""
     model, image = Regression(restless(NAFTrunk(width=8))), np.random.default_rng(0).random((96, 800, 3), dtype=np.float32)
     cost = Footprint(5000.0, 0.0, 0.0)
     tiles = planned(model, cost, gb=(memory.BASE + 800 * 96 * memory.PIXEL) / 1e9 + 0.3).tiles(96, 800)
     assert tiles.count(96, 800, model.stride) > 1 and tiles.overlap >= 2 * model.reach
     assert np.abs(model.restore(image, tiles=tiles) - model.restore(image)).max() < 1e-5
-    assert np.abs(model.restore(image, tiles=Tiles(tiles.size, 64)) - model.restore(image)).max() > 1e-3
-    assert planned(model, cost, tile=352).tiles(800, 800).overlap == 2 * model.reach + memory.RISE
-    assert planned(model, cost, tile=128).tiles(800, 800).overlap == 64      # too small for it, and asked for
+    assert np.abs(model.restore(image, tiles=Tiles(128, 32)) - model.restore(image)).max() < 1e-5   # too small as asked
+    asked = planned(model, cost, tile=128).tiles(800, 800)
+    assert (asked.sides, asked.overlap) == ((352, 352), 2 * model.reach + RISE)
+    y = torch.as_tensor(image).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        cut, whole = (tiles(lambda part: model.network(part)[0], y) for tiles in (Tiles(96, 32), WHOLE))
+    assert (cut - whole).abs().max() > 1e-3   # so it must be

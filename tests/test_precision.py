@@ -33,7 +33,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def derain():
-    return from_pretrained(ROOT / "data/adapters/derain")
+    model = from_pretrained(ROOT / "data/adapters/derain")
+    model.sampler = model.sampler.changed(nfe=3)   # whatever its own default is
+    return model
 
 
 def small_model():
@@ -49,8 +51,9 @@ def answers(monkeypatch, bf16=True, off=0.1):
 
 
 @pytest.mark.parametrize("task", shipped())
-def test_what_auto_chooses_is_not_visible(task):
-    """Bar: 1.5 of 255 at every pixel of photographs, dark ones too, whatever this machine's trial finds faster."""
+def test_what_auto_chooses_is_not_visible(task, monkeypatch):
+    """Bar: 1.5 of 255 at every pixel of photographs, dark ones too, where the trial finds bfloat16 faster."""
+    monkeypatch.setattr(precision, "faster", lambda functions: len([f() for f in functions]) - 1)
     model = from_pretrained(shipped()[task], precision="auto")
     images = [read_image(p)[40:168, 40:168] for p in PHOTOS[:3]]
     images += [images[0] * 0.2]

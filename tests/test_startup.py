@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
+
+from irbridge import hub
+from irbridge.checkpoint import read_json, write_json
 
 HEAVY = ("torchvision", "lpips", "transformers", "peft", "scipy", "matplotlib", "accelerate", "skimage", "sympy", "wandb",
          "torch._dynamo")
@@ -95,8 +99,19 @@ print(found is diffusers.UNet2DModel, type(sys.meta_path[0]).__name__ == "_Finde
     assert out.split() == ["True", "False"]
 
 
-def test_an_anchor_alone_leaves_the_frozen_network_on_the_disk(tmp_path):
-    out = ran("""
+@pytest.fixture
+def of_a_prior(tmp_path):
+    """An adapter as one that was trained with the embedded prior: it calls it, and knows its hash."""
+    folder = tmp_path / "adapter"
+    shutil.copytree(ROOT / "data/adapters/derain", folder)
+    config = read_json(folder / "config.json")
+    config["backbone"]["digest"], config["sampler"]["nfe"] = hub.digest(ROOT / "data/prior"), 3
+    write_json(folder / "config.json", config)
+    return folder
+
+
+def test_an_anchor_alone_leaves_the_frozen_network_on_the_disk(of_a_prior):
+    out = ran(f"""
 import sys, torch
 from irbridge import hub
 from irbridge.build import from_pretrained
@@ -104,13 +119,13 @@ read = []
 load, digest = hub.load, hub.digest
 hub.load = lambda *a: read.append("load") or load(*a)
 hub.digest = lambda *a: read.append("digest") or digest(*a)
-model = from_pretrained("data/adapters/derain", nfe=0)
+model = from_pretrained({str(of_a_prior)!r}, nfe=0)
 y = torch.rand(1, 3, 24, 24)
 model.restore(y, nfe=0)
 assert read == [], read
 calls = model.restore(y, nfe=2)                     # asked for after all
 assert read == ["load", "digest"], read
-eager = from_pretrained("data/adapters/derain")
+eager = from_pretrained({str(of_a_prior)!r})
 assert read == ["load", "digest"] * 2 and torch.equal(eager.restore(y, nfe=2), calls)
 assert not any(p.is_inference() for p in model.parameters()) and not model.backbone.network.training
 print("done")
@@ -118,7 +133,7 @@ print("done")
     assert out.split() == ["done"]
 
 
-def test_other_weights_are_told_where_they_are_loaded(tmp_path):
+def test_other_weights_are_told_where_they_are_loaded(tmp_path, of_a_prior):
     out = ran(f"""
 import shutil, torch
 from pathlib import Path
@@ -132,7 +147,7 @@ save_file({{k: v + 1 for k, v in load_file(file).items()}}, file)
 given = {{"frozen": {{"pretrained": str(other)}}}}
 for options in ({{}}, {{"nfe": 0}}):
     try:
-        model = from_pretrained("data/adapters/derain", **given, **options)
+        model = from_pretrained({str(of_a_prior)!r}, **given, **options)
         print("loaded", options)
         model.restore(torch.rand(1, 3, 16, 16), nfe=1)
     except UserError as error:
