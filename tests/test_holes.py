@@ -110,6 +110,18 @@ def test_a_folder_of_masks_goes_by_name_and_a_changed_mask_is_noticed(restore, t
     assert "no mask for 1.png; name it 1.png" in restore(f"input={photos}", f"mask={tmp_path / 'masks'}", status=2)
 
 
+def test_without_its_mask_a_photograph_is_filled_anew(restore, tmp_path):
+    """Where it is transparent, and not where the mask of the command before was white."""
+    seen, clear = read_image(save_images(tmp_path / "s", 1) / "0.png"), np.roll(HOLE, 12, axis=0)
+    write(tmp_path / "p/0.png", np.dstack([seen * 255, 255 * ~clear]), "RGBA")
+    write(tmp_path / "m.png", HOLE * 255)
+    assert "finished" not in restore(f"input={tmp_path / 'p/0.png'}", f"mask={tmp_path / 'm.png'}")
+    assert "finished" not in restore(f"input={tmp_path / 'p/0.png'}")
+    before, after = (np.asarray(Image.open(tmp_path / f"p/{name}.png"))[..., :3] for name in ("0", "0-filled"))
+    assert np.array_equal(before[~clear], after[~clear]) and (before[clear] != after[clear]).any(axis=1).mean() > 0.9
+    assert "1 were finished before" in restore(f"input={tmp_path / 'p/0.png'}")
+
+
 @pytest.mark.parametrize("values, told", [
     (HOLE[:30] * 255, "mask .* is 48 x 30 pixels, but 0.png is 48 x 40"),
     (HOLE * 0, "has one value everywhere"), (HOLE * 0 + 255, "has one value everywhere")])
