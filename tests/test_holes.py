@@ -147,6 +147,15 @@ def test_a_mask_for_another_task_is_refused(command, tmp_path):
     assert status == 2 and "mask=nowhere.png does not exist" in err
 
 
+def test_a_mask_for_an_inpainting_that_knows_none_is_refused(command, tmp_path):
+    photo = save_images(tmp_path / "p", 1) / "0.png"
+    write(tmp_path / "m.png", HOLE * 255)
+    (tmp_path / "config.json").write_text(json.dumps({"task": {"name": "inpaint"}, "adapter": {}}))
+    words = restore_words([f"run={tmp_path}", f"input={photo}", f"mask={tmp_path / 'm.png'}"])
+    status, _, err = command("restore", *words)
+    assert status == 2 and "trained without masks; leave it out" in err and "task=inpaint" not in err
+
+
 def test_a_mask_is_never_overwritten(restore, tmp_path):
     photo = save_images(tmp_path / "p", 1) / "0.png"
     write(tmp_path / "p/0-filled.png", HOLE * 255)
