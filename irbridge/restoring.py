@@ -176,6 +176,8 @@ def restore_all(jobs: list[Job], model: Restorer, fields: dict, cuts: Plan, sett
         wait()
         raise RuntimeError(f"Interrupted; {ends.count(None)} of {len(jobs)} photographs are restored, and the same "
                            "command goes on.") from None
+    finally:   # also where something else ends the command: nothing is cut in the middle, and no folder released before
+        wait()
     return [end for end in ends if end]
 
 

@@ -216,6 +216,17 @@ def test_an_interruption_keeps_what_is_finished(fast, restore, tmp_path, monkeyp
     assert status == 1 and "Interrupted; 1 of 3" in err and list(files(tmp_path)) == ["a.png"]
 
 
+def test_a_fault_waits_for_what_is_being_written(fast, restore, tmp_path, monkeypatch):
+    """The folder is not released, nor the process ended, in the middle of a file."""
+    for name in "ab":
+        photograph(tmp_path / f"{name}.png")
+    slow = restoring.write_photo
+    monkeypatch.setattr(restoring, "write_photo", lambda *args: time.sleep(0.5) or slow(*args))
+    monkeypatch.setattr(restoring, "image_seed", lambda seed, stem: {"a": 1}[stem])   # what no photograph is to blame for
+    status, _, _ = restore("task=derain", f"input={tmp_path}")
+    assert status == 1 and list(files(tmp_path)) == ["a.png"]
+
+
 def test_names_that_clash(tmp_path):
     for name in ("a.jpg", "a.png", "b.png"):
         photograph(tmp_path / "in" / name)
