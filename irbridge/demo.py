@@ -13,7 +13,7 @@ from irbridge.checkpoint import read_json
 from irbridge.config import device as to_device
 from irbridge.config import one_sentence
 from irbridge.errors import UserError
-from irbridge.holes import holes_of
+from irbridge.holes import CLEAR, holes_of
 from irbridge.images import to_bytes
 from irbridge.memory import Plan, footprint
 from irbridge.photos import read_photo, write_photo
@@ -81,7 +81,7 @@ def restore(model, file: str, name: str, label: str, steps: int, seed: int, fold
         progress((done, total))
 
     tiles = replace(cuts, progress=step)
-    holes = holes_of(photo, Path(name), None) if model.masked else None
+    holes = holes_of(photo, Path(name), None, f"give {CLEAR}") if model.masked else None
     photo = replace(photo, alpha=None) if model.masked else photo   # what was transparent is filled
     restored = model.restore(photo.pixels, mask=holes, seeds=[image_seed(seed, stem)], steps=steps, tiles=tiles)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{stem}-{label}.png"

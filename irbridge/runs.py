@@ -44,7 +44,7 @@ def train_run(cfg: DictConfig) -> None:
     the table, draw, and name what it wrote."""
     config, run = plain(cfg), Path(cfg.run)
     set_threads(config["threads"])
-    check_photographs(config["evaluate"])   # a mistake must not come up after the training
+    check_photographs(config["evaluate"], config["adapter"].get("masked", False))   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     start_from(model, config)
     if isinstance(model, IRBridge) and model.sampler.nfe == 0 and model.first_share < 1 and not config["reuse"]:

@@ -110,6 +110,12 @@ def test_a_folder_of_masks_goes_by_name_and_a_changed_mask_is_noticed(restore, t
     assert "no mask for 1.png; name it 1.png" in restore(f"input={photos}", f"mask={tmp_path / 'masks'}", status=2)
 
 
+def test_photographs_without_masks_are_refused_before_the_training(command, small, tmp_path, images):
+    words = ["task=inpaint", "name=x", f"evaluate.real={images}", "evaluate.metrics=[niqe]", *small]
+    status, _, err = command("train", *words)
+    assert status == 2 and "evaluate.real=DIR holds photographs without masks" in err and not (tmp_path / "runs").exists()
+
+
 def test_without_its_mask_a_photograph_is_filled_anew(restore, tmp_path):
     """Where it is transparent, and not where the mask of the command before was white."""
     seen, clear = read_image(save_images(tmp_path / "s", 1) / "0.png"), np.roll(HOLE, 12, axis=0)
@@ -186,6 +192,15 @@ def test_which_mask_of_a_folder(tmp_path):
     assert mask_file(tmp_path / "x" / "b.jpg", str(tmp_path)).name == "b.png"
     with pytest.raises(UserError, match="several masks for a.tif"):
         mask_file(tmp_path / "a.tif", str(tmp_path))
+
+
+@pytest.mark.parametrize("alpha", [None, HOLE * 100 + 128, HOLE * 100, HOLE * 0, HOLE * 0 + 255])
+def test_a_photograph_that_is_transparent_nowhere_or_everywhere_says_nothing(tmp_path, alpha):
+    photo = Photo(np.zeros((40, 48, 3), np.float32), alpha if alpha is None else alpha.astype(np.uint8))
+    with pytest.raises(UserError, match="^a.png does not say what to fill; give mask=FILE, .* half transparent .*elsewhere.$"):
+        holes_of(photo, tmp_path / "a.png", None)
+    with pytest.raises(UserError, match="^a.png does not say what to fill; draw them.$"):
+        holes_of(photo, tmp_path / "a.png", None, "draw them")
 
 
 def test_half_transparent_counts_from_the_middle(tmp_path):
