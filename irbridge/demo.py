@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from irbridge.build import find, from_pretrained
+from irbridge.build import find, from_pretrained, precision_of
 from irbridge.checkpoint import read_json
 from irbridge.config import device as to_device
 from irbridge.config import one_sentence
@@ -61,6 +61,19 @@ def own_calls(folder: Path) -> int:
     return next((calls for calls in chosen if calls is not None), 3)
 
 
+def loader(folders: dict[str, Path], device, precision: str) -> Callable:
+    """A function of (name, calls) that gives the model of that name, loaded once, in the precision that ``irbridge restore``
+    chooses for so many calls."""
+    load = cache(lambda name: from_pretrained(folders[name], device))
+    fitting = cache(lambda name, calls: precision_of(load(name), folders[name], precision, nfe=calls))
+
+    def model(name: str, calls: int):
+        load(name).precision = fitting(name, calls)
+        return load(name)
+
+    return model
+
+
 def restore(model, file: str, name: str, label: str, steps: int, seed: int, folder: str, progress: Callable):
     """What ``irbridge restore`` computes, of the photograph ``file`` that its owner calls ``name``.
 
@@ -102,7 +115,7 @@ def build_demo(folders: dict[str, Path] | None = None, task: str | None = None, 
     task = task or ("derain" if "derain" in folders else min(folders))
     if task not in folders:
         raise UserError(f"task={task} has no adapter here; choose one of {', '.join(folders)}, or give run=FOLDER.")
-    model = cache(lambda name: from_pretrained(folders[name], place, precision=precision))
+    model = loader(folders, place, precision)
 
     def answer(photo, name, steps, seed, progress=gr.Progress()):  # noqa: B008
         if photo is None or seed is None:
@@ -110,7 +123,7 @@ def build_demo(folders: dict[str, Path] | None = None, task: str | None = None, 
         called = photo.orig_name or Path(photo.path).name
         try:
             progress(0, desc="Loading the model")
-            return restore(model(name), photo.path, called, Path(name).name, int(steps), int(seed),
+            return restore(model(name, int(steps)), photo.path, called, Path(name).name, int(steps), int(seed),
                            download.GRADIO_CACHE, lambda part: progress(part, desc="Restoring", unit="tiles"))
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
