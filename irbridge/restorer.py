@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irbridge.adapters import mask_of
 from irbridge.errors import UserError
 from irbridge.images import pad, to_image, to_tensor
 from irbridge.precision import working
