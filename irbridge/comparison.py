@@ -18,7 +18,8 @@ from irbridge.metrics import LPIPS
 from irbridge.model import IRBridge
 from irbridge.restorer import image_seed
 from irbridge.samplers import rule
-from irbridge.sources import test_pairs, validation_pairs
+from irbridge.scoring import validation_images
+from irbridge.sources import test_pairs
 from irbridge.tables import read_records
 from irbridge.timesteps import linear
 
@@ -35,7 +36,7 @@ def compare_run(cfg: DictConfig) -> None:
     task = config["task"]["name"]
     results = Path(options["results"] or f"runs/compare-{task}")
     held = options["split"] == "validation"
-    pairs = (validation_pairs if held else test_pairs)(config, options["size"])
+    pairs = validation_images(run, options["size"]) if held else test_pairs(config, options["size"])
     protocol, lpips, trained = instantiate(config["task"]["protocol"]), LPIPS.load(), model.timesteps
     about = {"task": task, "seed": options["seed"], "size": options["size"],
              "data": "validation images" if held else "held-back images"}
