@@ -12,7 +12,7 @@ from PIL import Image
 from irbridge.anchors import PREFIX
 from irbridge.build import find, from_pretrained
 from irbridge.checkpoint import Checkpoints, load_weights, read_json, save_weights, write_atomically, write_json
-from irbridge.config import plain
+from irbridge.config import plain, set_threads
 from irbridge.data import ImageSource
 from irbridge.errors import UserError
 from irbridge.images import to_bytes
@@ -29,6 +29,7 @@ def export_run(cfg: DictConfig) -> None:
     """Write ``output/{model.safetensors,config.json,run.json,README.md,restored.jpg}`` of a finished run. UserError if it
     has no weights, or a folder of results no records."""
     options, run, output = plain(cfg), find(cfg.run), Path(cfg.output)
+    set_threads(options["threads"])
     model, settings = from_pretrained(run, frozen=options["backbone"]), read_json(run / "run.json")
     config = without_paths(read_json(run / "config.json")) | {"bf16_error": round(half_precision(model, settings), 3)}
     tables = "\n\n".join(to_markdown(aggregate(read_records(folder))) for folder in options["results"])

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from irbridge.build import from_pretrained
 from irbridge.checkpoint import read_json
-from irbridge.config import composed, device, instantiate, plain
+from irbridge.config import composed, device, instantiate, plain, set_threads
 from irbridge.data import split_mask
 from irbridge.errors import UserError
 from irbridge.evaluation import evaluate
@@ -30,6 +30,7 @@ def compare_run(cfg: DictConfig) -> None:
     """Score a trained adapter with every bridge, sampler, spacing, start and call count of the config, and print the
     tables. What a bridge cannot serve is left out and said so; UserError if the run is no IRBridge."""
     options, run = plain(cfg), Path(cfg.run)
+    set_threads(options["threads"])
     model, config = from_pretrained(run, device(options["device"]), frozen=options["backbone"]), read_json(run / "run.json")
     if not isinstance(model, IRBridge):
         raise UserError(f"run={run} was trained with method={config['method']}; give a run of method=irbridge.")

@@ -141,11 +141,12 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
             raise UserError(f"{key}={value!r} must be of type {type(expected).__name__}, such as {expected!r}.")
 
 
-def composed(config_name: str, *overrides: str) -> DictConfig:
-    """The config that a command would get from these overrides, also within a running command."""
+def composed(config_name: str, *overrides: str, folder: Path = CONFIGS) -> DictConfig:
+    """The config that a command would get from these overrides, also within a running command; ``folder``: another
+    checkout's configs."""
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        with hydra.initialize_config_dir(str(folder), version_base="1.3"):
             return hydra.compose(config_name, list(overrides))
     finally:
         GlobalHydra.instance().clear()

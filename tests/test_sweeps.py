@@ -122,6 +122,18 @@ def test_a_failing_job_in_a_worker_process(small, tmp_path):
     assert load_weights(tmp_path / "derain-r1/model.safetensors")
 
 
+@pytest.mark.parametrize("script, module, words", [
+    ("benchmark", "timing", []), ("compare_samplers", "comparison", ["run=data/adapters/derain"]),
+    ("export_adapter", "cards", ["run=data/adapters/derain", "output=out"])])
+def test_commands_that_compute_take_threads(command, monkeypatch, script, module, words):
+    def taken(requested):
+        raise UserError(f"so many: {requested}")
+
+    monkeypatch.setattr(f"irbridge.{module}.set_threads", taken, raising=False)
+    status, _, err = command(script, *words, "threads=7")
+    assert status == 2 and "so many: 7" in err
+
+
 def test_what_a_job_leaves_behind_is_collected_in_the_next(monkeypatch):
     """Also in cycles, such as a model whose parts know it."""
     left, alive = [], []
