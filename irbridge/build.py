@@ -126,11 +126,18 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None 
     model = model.to(device, memory_format=torch.channels_last).eval()
     if isinstance(model, IRBridge) and model.calls(**sampler):
         _ = model.backbone.network   # a wrong one must show here
-    about = {"weights": sha256(folder / "model.safetensors"), "config": sha256(path)} if precision == "auto" else {}
-    if about and isinstance(model, IRBridge):
-        about["digest"] = model.backbone.digest
-    model.precision = precisions.chosen(precision, model, about, config.get("bf16_error"), **sampler)
+    model.precision = precision_of(model, folder, precision, **sampler)
     return model
+
+
+def precision_of(model: Restorer, folder: Path, requested: str, **sampler) -> str:
+    """The precision, see :func:`irbridge.precision.chosen`, for the model of a folder to restore in with these fields of its
+    sampler."""
+    path, about = folder / "config.json", {}
+    if requested == "auto":
+        about = {"weights": sha256(folder / "model.safetensors"), "config": sha256(path)}
+        about |= {"digest": model.backbone.digest} if isinstance(model, IRBridge) else {}
+    return precisions.chosen(requested, model, about, read_json(path).get("bf16_error"), **sampler)
 
 
 def find(path: str) -> Path:

@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image
 
+from irbridge.anchors import PREFIX
 from irbridge.build import find, from_pretrained
-from irbridge.checkpoint import load_weights, read_json, save_weights, write_atomically, write_json
-from irbridge.config import plain
+from irbridge.checkpoint import Checkpoints, load_weights, read_json, save_weights, write_atomically, write_json
+from irbridge.config import plain, set_threads
 from irbridge.data import ImageSource
 from irbridge.errors import UserError
 from irbridge.images import to_bytes
@@ -26,8 +29,9 @@ def export_run(cfg: DictConfig) -> None:
     """Write ``output/{model.safetensors,config.json,run.json,README.md,restored.jpg}`` of a finished run. UserError if it
     has no weights, or a folder of results no records."""
     options, run, output = plain(cfg), find(cfg.run), Path(cfg.output)
+    set_threads(options["threads"])
     model, settings = from_pretrained(run, frozen=options["backbone"]), read_json(run / "run.json")
-    config = read_json(run / "config.json") | {"bf16_error": round(half_precision(model, settings), 3)}
+    config = without_paths(read_json(run / "config.json")) | {"bf16_error": round(half_precision(model, settings), 3)}
     tables = "\n\n".join(to_markdown(aggregate(read_records(folder))) for folder in options["results"])
     save_weights(output / "model.safetensors", load_weights(run / "model.safetensors"), torch.float16)
     write_json(output / "config.json", config)
@@ -41,39 +45,55 @@ def export_run(cfg: DictConfig) -> None:
 
 def half_precision(model: Restorer, settings: dict, size: int = 160, most: int = 24) -> float:
     """The largest deviation of a pixel, of 255, that bfloat16 makes on validation images, or test images where none are
-    held back: the centre crops of at most ``most``."""
+    held back: the centre crops of at most ``most`` of all sources. UserError if the images are not there."""
     try:
         pairs = validation_pairs(settings, size)
-    except UserError:
+    except UserError as error:
+        if "holds back no images" not in str(error):
+            raise
         pairs = test_pairs(settings, size)
-    return deviation(model, [pairs[i].seen for i in range(min(most, len(pairs)))])
+    chosen = np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)   # as runs.validation
+    return deviation(model, [pairs[i].seen for i in chosen])
 
 
-def history(run: Path) -> tuple[str, float, float]:
-    """(crops in words, core minutes, minutes by the clock) of a run's training and of those whose weights it started from.
-    An exported folder has no metrics: it is named, and its minutes are not counted."""
-    settings, last = read_json(run / "run.json"), _last(run)
-    before, core, clock = "", 0.0, 0.0
+class Done(NamedTuple):
+    """A training: its crops in words, its minutes of one core and by the clock, and its precision, None: not recorded."""
+    crops: str
+    core: float
+    clock: float
+    precision: str | None = None
+
+
+def history(run: Path) -> Done:
+    """A run's training and those whose weights it started from, up to its weights. An exported folder has no metrics: it
+    is named, and its minutes are not counted."""
+    settings = read_json(run / "run.json")
+    trainer, last, before = settings["trainer"], _last(run), Done("", 0.0, 0.0)
     if settings.get("start"):
         start = find(settings["start"])
-        before, core, clock = history(start) if (start / "metrics.jsonl").exists() else (f"the weights of {start.name}", 0.0, 0.0)
-        before += ", then "
-    trainer = settings["trainer"]
-    words = f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px: {last['images']} crops"
-    return before + words, core + last["cpu_seconds"] / 60, clock + last["seconds"] / 60
+        before = history(start) if (start / "metrics.jsonl").exists() else Done(f"the weights of {start.name}", 0.0, 0.0)
+        before = before._replace(crops=f"{before.crops}, then ")
+    words = f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px: " \
+            f"{last['step'] * trainer['batch_size']} crops"
+    return Done(before.crops + words, before.core + last["cpu_seconds"] / 60, before.clock + last["seconds"] / 60,
+                last.get("precision"))
 
 
-def card(settings: dict, config: dict, done: tuple[str, float, float], parameters: int, tables: str, options: dict) -> str:
+def card(settings: dict, config: dict, done: Done, parameters: int, tables: str, options: dict) -> str:
     """The model card, Markdown. ``done``: the :func:`history` of the run; ``tables``: scores with their protocol;
     ``options["weak"]``: what it is bad at; ``options["machine"]``: what it was trained on."""
-    task, (amount, core, clock) = settings["task"]["name"], done
+    task, anchor = settings["task"]["name"], config["adapter"].get("anchor")
     prior, digest = config["backbone"]["pretrained"] or "the embedded prior (`data/prior`)", config["backbone"].get("digest")
     prior += f", SHA-256 {digest[:12]}" if digest else "; g(y) alone was trained, without it"
-    calls = (config["sampler"].get("nfe") if config["sampler"].get("nfe") is not None else config["task"]["sampler"]["nfe"])
+    own = ""
+    if isinstance(anchor, str):
+        digest = config["adapter"]["anchor_digest"]
+        own = f"| Anchor g(y) | {anchor.removeprefix(PREFIX)}, pretrained, SHA-256 {digest[:12]} |\n"
     command = f"irbridge restore task={task} input=photo.jpg" if options["shipped"] else \
-        f"irbridge restore run={options['output']} input=photo.jpg"
+        f"irbridge restore run={without_paths(options['output'])} input=photo.jpg"
     starts = [c["timesteps"].get("start") for c in (config, settings)]
     level = f"| Prior's timesteps | from {starts[0]:g}, trained from {starts[1]:g} |\n" if None not in starts else ""
+    computed = f"in {'float32' if done.precision == 'no' else done.precision}; " if done.precision else ""
     return f"""# {task}: {config["method"]}, {config["bridge"]["_target_"].rsplit(".", 1)[-1]} bridge, end {config["endpoint"]}
 
 ![degraded, each network call, restored, clean](restored.jpg)
@@ -83,12 +103,12 @@ Use: `{command}`. Every key is in `run.json`.
 | | |
 |---|---|
 | Frozen prior | {prior} |
-| Calls of it | {calls or "none: the anchor alone, which validation images prefer; `steps=3` asks for three"} |
+{own}| Calls of it | {calls_in_words(config)} |
 | Half precision | at most {config.get("bf16_error", 0):.2f} of 255 off |
 {level}| Trained | {parameters / 1e6:.2f} M parameters, stored as float16 |
 | Data | {data_in_words(settings)} |
-| Training | {amount}; seed {settings["seed"]} |
-| Time | {core:.0f} core minutes, {clock:.0f} minutes by the clock |
+| Training | {done.crops}; {computed}seed {settings["seed"]} |
+| Time | {done.core:.0f} core minutes, {done.clock:.0f} minutes by the clock |
 | Machine | {options["machine"]} |
 
 ## Scores
@@ -101,6 +121,14 @@ Use: `{command}`. Every key is in `run.json`.
 
 For research use, as the photographs and the prior it was trained on. Restored images are estimates: they are no evidence.
 """
+
+
+def calls_in_words(config: dict) -> str:
+    """How often the frozen network is called, and why not where it is not."""
+    calls = next(n for n in (config["sampler"].get("nfe"), config["task"]["sampler"]["nfe"]) if n is not None)
+    alone = "g(y) alone; `steps=3` asks for three, without trained features" if config["loss"].get("anchor_first") == 1 else \
+        "the anchor alone, which validation images prefer; `steps=3` asks for three"
+    return str(calls or f"none: {alone}")
 
 
 def data_in_words(settings: dict) -> str:
@@ -120,8 +148,8 @@ def data_in_words(settings: dict) -> str:
     if data.get("root"):
         return f"the training half of {data['benchmark']}"
     source = data.get("train") or data.get("clean")
-    count = f"{len(ImageSource(find(source)))} photographs of `{source}`" if find(source).exists() else f"`{source}`"
-    return f"{count}, " + (f"degraded on the fly by `{own}`" if own else "pairs of photographs") + held
+    count = f"{len(ImageSource(find(source)))} photographs of " if find(source).exists() else ""
+    return f"{count}`{without_paths(source)}`, " + (f"degraded on the fly by `{own}`" if own else "pairs of photographs") + held
 
 
 def _paired(entry: dict) -> bool:
@@ -134,18 +162,34 @@ def _called(entry: dict) -> str:
     return entry.get("name") or ", ".join(Path(p).name for p in (where if isinstance(where, list) else [where]))
 
 
+def without_paths(value):
+    """Settings, or a part of them, whose absolute paths are reduced to their last part: the rest is the trainer's machine."""
+    if isinstance(value, dict):
+        return {key: without_paths(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_paths(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    path = Path(value.removeprefix(PREFIX))
+    return PREFIX * value.startswith(PREFIX) + path.name if path.is_absolute() else value
+
+
 def private(settings: dict) -> dict:
     """The settings without what names the trainer's machine: its folders, and the paths of a mix."""
     data = dict(settings["data"])
     if data.get("mix"):
         places = "pairs", "clean", "degraded", "root"
         data["mix"] = [{k: v for k, v in entry.items() if k not in places} | {"name": _called(entry)} for entry in data["mix"]]
-    return {k: v for k, v in settings.items() if k not in PRIVATE} | {"data": {k: v for k, v in data.items() if k != "folder"}}
+    kept = {k: v for k, v in settings.items() if k not in PRIVATE}
+    return without_paths(kept | {"data": {k: v for k, v in data.items() if k != "folder"}})
 
 
 def _last(run: Path) -> dict:
+    """The counters that belong to a run's weights: of the newest checkpoint, with which they are written, or where it has
+    none of the last line of its metrics."""
     try:
-        return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        last, newest = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]), Checkpoints(run).latest()
+        return last | (read_json(newest / "state.json") if newest else {})
     except (OSError, IndexError, ValueError):
         raise UserError(f"{run / 'metrics.jsonl'} is missing or damaged, so the card could not say what was trained; give "
                         "the run's own folder.") from None

@@ -56,7 +56,10 @@ def _under_hydra(name: str, words: list[str]) -> None:
 
     def task(cfg) -> None:
         run = getattr(import_module(module), function)
-        gc.freeze()   # what is imported stays: to look through it again, also at the exit, takes longer than a photograph
+        # What is imported stays: to look through it again, also at the exit, takes longer than a photograph. Once a process:
+        # the cycles that a sweep's job leaves must go before the next.
+        if not gc.get_freeze_count():
+            gc.freeze()
         gc.enable()
         run(cfg)
 

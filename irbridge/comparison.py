@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from irbridge.build import from_pretrained
 from irbridge.checkpoint import read_json
-from irbridge.config import CONFIGS, composed, device, instantiate, plain
+from irbridge.config import CONFIGS, composed, device, instantiate, plain, set_threads
 from irbridge.data import split_mask
 from irbridge.errors import UserError
 from irbridge.evaluation import evaluate
@@ -18,8 +18,8 @@ from irbridge.metrics import LPIPS
 from irbridge.model import IRBridge
 from irbridge.restorer import image_seed
 from irbridge.samplers import rule
-from irbridge.scoring import weights_hash
-from irbridge.sources import test_pairs, validation_pairs
+from irbridge.scoring import validation_images, weights_hash
+from irbridge.sources import test_pairs
 from irbridge.tables import read_records
 from irbridge.timesteps import linear
 
@@ -30,6 +30,7 @@ def compare_run(cfg: DictConfig) -> None:
     """Score a trained adapter with every bridge, sampler, spacing, start and call count of the config, and print the
     tables. What a bridge cannot serve is left out and said so; UserError if the run is no IRBridge."""
     options, run = plain(cfg), Path(cfg.run)
+    set_threads(options["threads"])
     model, config = from_pretrained(run, device(options["device"]), frozen=options["backbone"]), read_json(run / "run.json")
     if not isinstance(model, IRBridge):
         raise UserError(f"run={run} was trained with method={config['method']}; give a run of method=irbridge.")
@@ -38,7 +39,7 @@ def compare_run(cfg: DictConfig) -> None:
     if above := [start for start in options["starts"] if start is not None and start > highest]:
         raise UserError(f"starts={above} are above the prior's last timestep, {highest:g}; give lower ones.")
     results = Path(options["results"] or f"runs/compare-{task}" + "-validation" * held)
-    pairs = (validation_pairs if held else test_pairs)(config, options["size"])
+    pairs = validation_images(run, options["size"]) if held else test_pairs(config, options["size"])
     protocol, lpips, trained = instantiate(config["task"]["protocol"]), LPIPS.load(), model.timesteps
     about = {"task": task, "seed": options["seed"], "size": options["size"],
              "data": "validation images" if held else "held-back images", "weights": weights_hash(run)}

@@ -142,11 +142,12 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
             raise UserError(f"{key}={value!r} must be of type {type(expected).__name__}, such as {expected!r}.")
 
 
-def composed(config_name: str, *overrides: str) -> DictConfig:
-    """The config that a command would get from these overrides, also within a running command."""
+def composed(config_name: str, *overrides: str, folder: Path = CONFIGS) -> DictConfig:
+    """The config that a command would get from these overrides, also within a running command; ``folder``: another
+    checkout's configs."""
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        with hydra.initialize_config_dir(str(folder), version_base="1.3"):
             return hydra.compose(config_name, list(overrides))
     finally:
         GlobalHydra.instance().clear()
@@ -231,19 +232,28 @@ def set_threads(requested: int | None = None, before: int | None = None) -> int:
     ``before``, what a training that goes on had, else as many as there are cores that this process may use and that others
     leave free."""
     if requested is None and not os.environ.get("OMP_NUM_THREADS"):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        requested = before or max(1, cores - round(busy_cores()))
+        requested = before or max(1, len(own_cores()) - round(busy_cores()))
     if requested is not None:
         torch.set_num_threads(requested)
     return torch.get_num_threads()
 
 
+def own_cores() -> set[int]:
+    """The numbers of the cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def busy_cores(seconds: float = 0.1) -> float:
-    """How many cores other processes keep busy, measured for so long; those that gave way by ``nice`` do not count."""
+    """How many of the cores that this process may use others keep busy, measured for so long; those that gave way by
+    ``nice`` do not count."""
+    cores = own_cores()
+
     def read() -> tuple[float, float, float]:
-        times = psutil.cpu_times()
-        idle = sum(getattr(times, kind, 0.0) for kind in ("idle", "iowait", "nice", "guest", "guest_nice"))
-        return time.perf_counter(), sum(times) - idle, time.process_time()
+        busy = 0.0
+        for times in (t for core, t in enumerate(psutil.cpu_times(percpu=True)) if core in cores):
+            idle = sum(getattr(times, kind, 0.0) for kind in ("idle", "iowait", "nice", "guest", "guest_nice"))
+            busy += sum(times) - idle
+        return time.perf_counter(), busy, time.process_time()
 
     before = read()
     time.sleep(seconds)

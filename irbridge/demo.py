@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from irbridge.build import find, from_pretrained
+from irbridge.build import find, from_pretrained, precision_of
 from irbridge.checkpoint import read_json
 from irbridge.config import device as to_device
 from irbridge.config import one_sentence
 from irbridge.errors import UserError
-from irbridge.holes import holes_of
+from irbridge.holes import CLEAR, holes_of
 from irbridge.images import to_bytes
 from irbridge.memory import Plan, footprint
 from irbridge.photos import read_photo, write_photo
@@ -61,6 +61,19 @@ def own_calls(folder: Path) -> int:
     return next((calls for calls in chosen if calls is not None), 3)
 
 
+def loader(folders: dict[str, Path], device, precision: str) -> Callable:
+    """A function of (name, calls) that gives the model of that name, loaded once, in the precision that ``irbridge restore``
+    chooses for so many calls."""
+    load = cache(lambda name: from_pretrained(folders[name], device))
+    fitting = cache(lambda name, calls: precision_of(load(name), folders[name], precision, nfe=calls))
+
+    def model(name: str, calls: int):
+        load(name).precision = fitting(name, calls)
+        return load(name)
+
+    return model
+
+
 def restore(model, file: str, name: str, label: str, steps: int, seed: int, folder: str, progress: Callable):
     """What ``irbridge restore`` computes, of the photograph ``file`` that its owner calls ``name``.
 
@@ -81,7 +94,7 @@ def restore(model, file: str, name: str, label: str, steps: int, seed: int, fold
         progress((done, total))
 
     tiles = replace(cuts, progress=step)
-    holes = holes_of(photo, Path(name), None) if model.masked else None
+    holes = holes_of(photo, Path(name), None, f"give {CLEAR}") if model.masked else None
     photo = replace(photo, alpha=None) if model.masked else photo   # what was transparent is filled
     restored = model.restore(photo.pixels, mask=holes, seeds=[image_seed(seed, stem)], steps=steps, tiles=tiles)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{stem}-{label}.png"
@@ -102,7 +115,7 @@ def build_demo(folders: dict[str, Path] | None = None, task: str | None = None, 
     task = task or ("derain" if "derain" in folders else min(folders))
     if task not in folders:
         raise UserError(f"task={task} has no adapter here; choose one of {', '.join(folders)}, or give run=FOLDER.")
-    model = cache(lambda name: from_pretrained(folders[name], place, precision=precision))
+    model = loader(folders, place, precision)
 
     def answer(photo, name, steps, seed, progress=gr.Progress()):  # noqa: B008
         if photo is None or seed is None:
@@ -110,7 +123,7 @@ def build_demo(folders: dict[str, Path] | None = None, task: str | None = None, 
         called = photo.orig_name or Path(photo.path).name
         try:
             progress(0, desc="Loading the model")
-            return restore(model(name), photo.path, called, Path(name).name, int(steps), int(seed),
+            return restore(model(name, int(steps)), photo.path, called, Path(name).name, int(steps), int(seed),
                            download.GRADIO_CACHE, lambda part: progress(part, desc="Restoring", unit="tiles"))
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None

@@ -9,7 +9,8 @@ from irbridge.errors import UserError
 from irbridge.images import is_image, unreadable
 from irbridge.photos import FORMATS, Photo
 
-REMEDY = "give mask=FILE, white where the photograph is to be filled and black elsewhere"
+MASK = "give mask=FILE, white where the photograph is to be filled and black elsewhere"
+CLEAR = "a photograph that is more than half transparent where it is to be filled, and opaque elsewhere"
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -27,7 +28,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     colour, alpha = values[..., :3].mean(axis=2), values[..., 3] if values.shape[2] == 4 else None
     chosen = alpha if alpha is not None and np.ptp(colour) == 0 else colour
     if np.ptp(chosen) == 0:
-        raise UserError(f"The mask {path} has one value everywhere, so it does not say what to fill; {REMEDY}.")
+        raise UserError(f"The mask {path} has one value everywhere, so it does not say what to fill; {MASK}.")
     return chosen > (chosen.min() + chosen.max()) / 2
 
 
@@ -46,14 +47,15 @@ def mask_file(source: Path, given: str) -> Path:
     return named[0]
 
 
-def holes_of(photo: Photo, source: Path, mask: Path | None) -> np.ndarray:
-    """What is to be filled of a photograph, (H, W) bool: the mask file's white, or the transparent part of the photograph.
-    UserError if there is neither, or the mask has another size."""
+def holes_of(photo: Photo, source: Path, mask: Path | None, remedy: str = MASK + ", or " + CLEAR) -> np.ndarray:
+    """What is to be filled of a photograph, (H, W) bool: the mask file's white, or where the photograph is more than half
+    transparent. UserError, which ends in ``remedy``, if that is nowhere or everywhere; also if the mask has another size."""
     height, width = photo.pixels.shape[:2]
     if mask is None:
-        if photo.alpha is None or (photo.alpha == photo.alpha.max()).all():
-            raise UserError(f"{source.name} does not say what to fill; {REMEDY}, or a photograph that is transparent there.")
-        return photo.alpha < (2**photo.bits - 1) / 2
+        holes = photo.alpha is not None and photo.alpha < (2**photo.bits - 1) / 2
+        if np.all(holes) == np.any(holes):
+            raise UserError(f"{source.name} does not say what to fill; {remedy}.")
+        return holes
     holes = read_mask(mask)
     if holes.shape != (height, width):
         raise UserError(f"The mask {mask} is {holes.shape[1]} x {holes.shape[0]} pixels, but {source.name} is {width} x {height}; "

@@ -110,9 +110,9 @@ class Report:
         if any(record.get(k) != v for k, v in settings.items()) or not all(map(os.path.isfile, job.names.values())):
             return False
         try:
-            files = {"input": job.source, "output": job.output} | ({"mask": job.mask} if job.mask else {})
-            return all(record[f"{k}_sha256"] == sha256(p) for k, p in files.items())
-        except (KeyError, UserError):   # what cannot be read fails where its turn comes
+            files = {"input": job.source, "output": job.output, "mask": job.mask}
+            return all(record.get(f"{k}_sha256") == (p and sha256(p)) for k, p in files.items())
+        except UserError:   # what cannot be read fails where its turn comes
             return False
 
     def check(self, job: Job) -> None:

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from omegaconf import OmegaConf
 from PIL import Image
 
 from irbridge.checkpoint import read_json, write_json
-from irbridge.config import ROOT, machine
+from irbridge.config import ROOT, composed, machine
 from irbridge.errors import UserError
 from irbridge.images import read_image, write_image
 
@@ -20,9 +21,9 @@ PARTS = {"whole": "whole command, s", "start": "to the first network call, s", "
          "prior": "frozen network, s", "decode": "decoding, s", "encode": "encoding, s", "peak": "peak memory, GB"}
 
 
-def race(options: dict, output: str | None) -> None:
-    """Print a table of the ``benchmark`` config ``options``; ``output``: a .json file for the numbers. UserError if the
-    other checkout is none, or a command fails."""
+def race(options: dict, output: str | None, threads: int | None = None) -> None:
+    """Print a table of the ``benchmark`` config ``options``; ``output``: a .json file for the numbers; ``threads``: of the
+    commands, None: as each chooses. UserError if the other checkout is none, or a command fails."""
     checkouts, found = _checkouts(options["against"]), {}
     with tempfile.TemporaryDirectory() as folder:
         for size in options["sizes"]:
@@ -30,7 +31,7 @@ def race(options: dict, output: str | None) -> None:
             runs = {name: [] for name in checkouts}
             for _ in range(options["runs"] + 1):   # in turn, so that what else the machine does meets both
                 for name, root in checkouts.items():
-                    runs[name].append(_run(root, options, photo, Path(folder)))
+                    runs[name].append(_run(root, options, photo, Path(folder), threads))
             found[size] = {name: min(laps[1:], key=lambda lap: lap["whole"]) for name, laps in runs.items()}
     print(f"irbridge restore task={options['restore']}; {machine()}; the fastest of {options['runs']} runs\n")
     print(table(found))
@@ -39,33 +40,38 @@ def race(options: dict, output: str | None) -> None:
         print(f"\nWrote: {output}")
 
 
-def race_training(config: dict) -> None:
-    """Print how many images a second this checkout and ``benchmark.against`` train, of one network, in turn. UserError if
-    the other checkout is none, or a command fails."""
-    options, trainer = config["benchmark"], config["trainer"]
+def race_training(config: dict, overrides: list[str], threads: int) -> None:
+    """Print how many images a second this checkout and ``benchmark.against`` train, in turn, as the command line's
+    ``overrides`` say. The other gets those that it knows, and the heading names the rest. UserError if it is no checkout,
+    or a command fails."""
+    options, trainer, checkouts = config["benchmark"], config["trainer"], _checkouts(config["benchmark"]["against"])
     words = [f"task={config['task']['name']}", f"method={config['method']}", f"trainer.batch_size={trainer['batch_size']}",
              f"trainer.crop={trainer['crop']}", f"trainer.device={trainer['device']}",
              *(f"benchmark.{key}={options[key]}" for key in ("steps", "warmup", "size"))]
+    if trunk := config["adapter"].get("trunk"):
+        words.append(f"adapter.trunk={trunk}")
+    said = {_key(word) for word in words} | {"benchmark.against", "benchmark.runs", "output", "threads"}
+    words += [word for word in overrides if _key(word) not in said]
+    given = {name: _known(root, words) for name, root in checkouts.items()}
     speeds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options["runs"]):
-            for name, root in _checkouts(options["against"]).items():
-                # Older checkouts have one network, a U-Net, and do not know the key.
-                own = words + [f"adapter.trunk={config['adapter']['trunk']}"] * (name == "here")
+            for name, root in checkouts.items():
                 file = Path(folder) / f"{name}.json"
-                path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-                ran = subprocess.run([sys.executable, str(root / "scripts" / "benchmark.py"), *own, f"output={file}"], cwd=folder,
-                                     env=os.environ | {"PYTHONPATH": path}, text=True, capture_output=True, check=False)
+                command = [sys.executable, str(root / "scripts" / "benchmark.py"), *given[name], f"output={file}"]
+                ran = subprocess.run(command, cwd=folder, env=_environment(root, threads), text=True, capture_output=True,
+                                     check=False)
                 if ran.returncode:
                     raise UserError(f"The command of {root} failed: {(ran.stderr.strip() or ran.stdout).splitlines()[-1]}")
                 laps = read_json(file)["training"]["laps"]
                 speeds.setdefault(name, []).append(trainer["batch_size"] / min(sum(lap.values()) for lap in laps))
     best = {name: max(found) for name, found in speeds.items()}
-    print(f"training task={config['task']['name']} method={config['method']}, {trainer['batch_size']} x {trainer['crop']} px, "
-          f"trunk {config['adapter']['trunk']}; {machine()}; the fastest step of {options['runs']} runs\n")
+    # Older checkouts have one trunk, a U-Net, and no key for it.
+    unknown = [word for word in words if word not in given["there"] and word != "adapter.trunk=unet"]
+    apart = f"; there does not know {' '.join(unknown)}, so the networks or their trainings differ" if unknown else ""
+    print(f"training {' '.join(words)}; {machine()}, {threads} thread(s); the fastest step of {options['runs']} runs{apart}\n")
     print("| | images/s |\n| --- | ---: |\n" + "\n".join(f"| {name} | {speed:.1f} |" for name, speed in best.items()))
-    if "there" in best:
-        print(f"| ratio | {best['here'] / best['there']:.2f} |")
+    print(f"| ratio | {best['here'] / best['there']:.2f} |")
     if config["output"]:
         write_json(Path(config["output"]), {"machine": machine(), "words": words, "images_per_second": speeds})
         print(f"\nWrote: {config['output']}")
@@ -81,6 +87,33 @@ def _checkouts(against: str | None) -> dict[str, Path]:
     return {"here": ROOT, "there": other}
 
 
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _known(root: Path, words: list[str]) -> list[str]:
+    """The words that a checkout's benchmark command knows: keys of its config, and files of its groups of configs."""
+    configs = root / "configs"
+    files = [word for word in words if (configs / _key(word) / f"{word.partition('=')[2]}.yaml").is_file()]
+    keys = OmegaConf.to_container(composed("benchmark", *files, folder=configs), resolve=False)
+
+    def has(word: str) -> bool:
+        at = keys
+        for part in _key(word).split("."):
+            if not isinstance(at, dict) or part not in at:
+                return False
+            at = at[part]
+        return not (configs / _key(word)).is_dir()
+
+    return [word for word in words if word in files or word[0] in "+~" or has(word)]
+
+
+def _environment(root: Path, threads: int | None) -> dict[str, str]:
+    """What a command of a checkout runs in; older ones have no threads=."""
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": path} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+
+
 def _photograph(folder: Path, size: int) -> Path:
     """A photograph of ``size`` x ``size`` pixels, larger ones enlarged, with fine texture as cameras give it."""
     source = read_image(next(iter(sorted((ROOT / "data" / "samples" / "test").glob("*.jpg")))))
@@ -91,15 +124,14 @@ def _photograph(folder: Path, size: int) -> Path:
     return path
 
 
-def _run(root: Path, options: dict, photo: Path, folder: Path) -> dict:
+def _run(root: Path, options: dict, photo: Path, folder: Path, threads: int | None) -> dict:
     """One command in a process of its own: its seconds, what it used, and its peak of physical memory."""
     with tempfile.TemporaryDirectory(dir=folder) as made:
         words = [f"task={options['restore']}", f"input={photo}", f"output={made}"]
         words += [f"steps={options['calls']}"] * (options["calls"] is not None)
-        clock, path = Path(made) / "clock.json", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-        started = time.time()
+        clock, started = Path(made) / "clock.json", time.time()
         child = subprocess.Popen([sys.executable, str(ROOT / "irbridge" / "stopwatch.py"), str(started), str(clock), *words],
-                                 cwd=folder, env=os.environ | {"PYTHONPATH": path}, text=True,
+                                 cwd=folder, env=_environment(root, threads), text=True,
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said = child.stdout.read()
         _, status, usage = os.wait4(child.pid, 0)

@@ -50,8 +50,9 @@ def restore_run(cfg: DictConfig) -> None:
         raise UserError(f"suffix={label!r} must be a part of a file's name.")
     jobs = plan(options, label)
     if options["mask"] and not masked(run):
-        raise UserError(f"mask={options['mask']} is for task=inpaint and other models that fill holes; {label} restores the whole "
-                        "photograph, so leave it out.")
+        why = "this adapter was trained without masks" if task == "inpaint" else \
+            f"it is for task=inpaint and other models that fill holes, and {label} restores the whole photograph"
+        raise UserError(f"mask={options['mask']} tells nothing here: {why}; leave it out.")
     Tiles(options["tile"], options["overlap"], options["batch"])   # a mistake shows before the model is loaded
     fields = options["sampler"] | ({"nfe": options["steps"]} if options["steps"] is not None else {})
     model = from_pretrained(run, device(options["device"]), frozen=options["backbone"], precision=options["precision"],
@@ -175,6 +176,8 @@ def restore_all(jobs: list[Job], model: Restorer, fields: dict, cuts: Plan, sett
         wait()
         raise RuntimeError(f"Interrupted; {ends.count(None)} of {len(jobs)} photographs are restored, and the same "
                            "command goes on.") from None
+    finally:   # also where something else ends the command: nothing is cut in the middle, and no folder released before
+        wait()
     return [end for end in ends if end]
 
 

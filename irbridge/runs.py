@@ -44,7 +44,7 @@ def train_run(cfg: DictConfig) -> None:
     the table, draw, and name what it wrote."""
     config, run = plain(cfg), Path(cfg.run)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
-    check_photographs(config["evaluate"])   # a mistake must not come up after the training
+    check_photographs(config["evaluate"], config["adapter"].get("masked", False))   # a mistake must not come up after the training
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     if isinstance(model, IRBridge) and model.sampler.nfe == 0 and not config["reuse"]:
         check_anchor_learns(model)

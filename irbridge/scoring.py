@@ -38,7 +38,7 @@ def evaluate_run(cfg: DictConfig) -> None:
     state = PartialState(cpu=options["device"] == "cpu", timeout=timedelta(days=7))
     run, task, config = home(options)
     if options["split"] == "validation":
-        pairs, data = validation_pairs(read_json(run / "run.json"), options["size"]), "validation images"
+        pairs, data = validation_images(run, options["size"]), "validation images"
     else:
         pairs, data = images(options, task, config)
     given = {k: v for k, v in options["protocol"].items() if v is not None}
@@ -55,6 +55,15 @@ def evaluate_run(cfg: DictConfig) -> None:
     score_rows(rows, pairs, protocol, results, about, options, (state.process_index, state.num_processes), reference)
     if state.is_main_process:
         print(f"Wrote: {results}")
+
+
+def validation_images(run: Path, size: int | None):
+    """The validation pairs of a run; UserError where its folder was exported, without what it was trained on."""
+    settings = read_json(run / "run.json")
+    if not all(entry.keys() & {"pairs", "clean", "root"} for entry in settings["data"].get("mix") or ()):
+        raise UserError(f"{run} was exported without its training images, of which split=validation scores a part; give "
+                        "run=FOLDER of the training itself, or leave out split.")
+    return validation_pairs(settings, size)
 
 
 def check_choice(options: dict) -> None:

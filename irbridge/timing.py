@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
 from irbridge.build import build_model
 from irbridge.checkpoint import write_json
-from irbridge.config import device, machine, plain
+from irbridge.config import device, machine, plain, set_threads
 from irbridge.cost import cost, in_words, replaced
 from irbridge.model import IRBridge
 from irbridge.racing import race, race_training
@@ -204,9 +205,10 @@ def benchmark_run(cfg: DictConfig) -> None:
     """The command ``scripts/benchmark.py``."""
     config = plain(cfg)
     if config["benchmark"]["restore"]:
-        return race(config["benchmark"], config["output"])
+        return race(config["benchmark"], config["output"], config["threads"])
+    threads = set_threads(config["threads"])
     if config["benchmark"]["against"]:
-        return race_training(config)
+        return race_training(config, list(HydraConfig.get().overrides.task), threads)
     result, trainer, options = benchmark(config), config["trainer"], config["benchmark"]
     print(result["cost"] + "\n" + f"{result['machine']}, torch {result['torch']}\n")
     print(table(result, {"training": f"training {trainer['batch_size']} x {trainer['crop']} px",

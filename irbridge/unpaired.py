@@ -17,14 +17,18 @@ from irbridge.scoring import slug, weights_hash
 from irbridge.set_metrics import judge
 
 
-def check_photographs(options: dict) -> None:
-    """UserError where ``evaluate.real`` cannot be scored by ``evaluate.metrics`` here; nothing where both are unset."""
+def check_photographs(options: dict, masked: bool = False) -> None:
+    """UserError where ``evaluate.real`` cannot be scored by ``evaluate.metrics`` here, or the model must be told of holes,
+    ``masked``; nothing where both are unset."""
     if options["real"] and not options["metrics"]:
         raise UserError("evaluate.real=DIR is scored without a reference; give evaluate.metrics=[niqe,musiq] or others of "
                         "pyiqa.")
     if options["metrics"] and not options["real"]:
         raise UserError("evaluate.metrics score photographs that have no clean version; give their folder, "
                         "evaluate.real=DIR.")
+    if options["real"] and masked:
+        raise UserError("evaluate.real=DIR holds photographs without masks, and this task must know its holes; leave it out, "
+                        "and fill them afterwards, irbridge restore with mask=DIR.")
     if options["real"]:
         ImageSource(find(options["real"]))
         judge(options["metrics"])

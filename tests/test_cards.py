@@ -1,16 +1,20 @@
 """A finished run becomes a folder that another machine can use, and its card says what was measured."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
-from irbridge import read_image
+from irbridge import cards, read_image
 from irbridge.build import from_pretrained
+from irbridge.errors import UserError
+from irbridge.sources import validation_pairs
 
 
-def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(command, small, tmp_path, images):
+def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(command, small, tmp_path, images, backbone_folder):
     status, _, error = command("train", "name=mine", "trainer=cpu", "trainer.steps=2", "trainer.batch_size=2", "trainer.crop=16",
                                "baseline=false", "evaluate.all_rows=false", *small)
     assert status == 0, error
@@ -24,11 +28,14 @@ def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(command,
     for words in ("2 steps of 2 crops of 16 px: 4 crops", 'Hail, & "sleet".', "a desk", "irbridge.degradations.Rain",
                   record["protocol"], "PSNR", "4 photographs"):
         assert words in card
-    assert not said.keys() & {"run", "run_root", "name"}
+    assert not said.keys() & {"run", "run_root", "name"} and f"| Frozen prior | {backbone_folder.name}, SHA-256" in card
+    for name in ("README.md", "config.json", "run.json"):   # data, backbone and run are below it
+        assert str(tmp_path.parents[1]) not in (out / name).read_text()
     assert {v.dtype for v in load_file(out / "model.safetensors").values()} == {torch.float16}
     assert 0 <= json.loads((out / "config.json").read_text())["bf16_error"] < 255
     image = read_image(images / "0.png")
-    ours, theirs = (from_pretrained(folder).restore(image) for folder in (out, run))
+    frozen = {"pretrained": str(backbone_folder)}
+    ours, theirs = (from_pretrained(folder, frozen=frozen).restore(image) for folder in (out, run))
     assert 0 < np.abs(ours - image).max() and np.allclose(ours, theirs, atol=2e-3)
 
 
@@ -43,6 +50,67 @@ def test_a_card_tells_of_the_training_before(command, small, tmp_path):
         assert command("train", f"name={name}", f"start={start}", "trainer.steps=3", *words)[0] == 0
         assert command("export_adapter", f"run={tmp_path / f'runs/derain-{name}'}", f"output={tmp_path / name}", "size=32")[0] == 0
         assert said in (tmp_path / name / "README.md").read_text()
+
+
+def settled(**changes):
+    """(settings, config) of a run, as far as a card tells of it."""
+    settings = {"seed": 0, "task": {"name": "derain"}, "data": {"train": "nowhere"}, "timesteps": {}}
+    return settings, {"method": "irbridge", "endpoint": "anchor", "bridge": {"_target_": "x.Brownian"}, "timesteps": {},
+                      "backbone": {"pretrained": None}, "adapter": {}, "sampler": {"nfe": 0}, "loss": {},
+                      "task": {"sampler": {"nfe": 3}}} | changes
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"loss": {"anchor_first": 1.0}}, "| none: g(y) alone; `steps=3` asks for three, without trained features |"),
+    ({"loss": {"anchor_first": 0.6}}, "| none: the anchor alone, which validation images prefer; `steps=3` asks for three |"),
+    ({"sampler": {"nfe": None}}, "| Calls of it | 3 |"),
+    ({"adapter": {"anchor": "spandrel:n.safetensors", "anchor_digest": "0123456789abcdef"}},
+     "| Anchor g(y) | n.safetensors, pretrained, SHA-256 0123456789ab |")])
+def test_a_card_says_what_calls_the_prior_and_what_gives_the_anchor(changes, said):
+    text = cards.card(*settled(**changes), cards.Done("5 crops", 0.0, 0.0, "bf16"), 5, "", {
+        "shipped": False, "output": "/home/me/mine", "machine": "a desk", "weak": "Hail."})
+    assert said in text and "run=mine input" in text and "| Training | 5 crops; in bf16; seed 0 |" in text
+
+
+def test_what_names_the_machine_is_left_out():
+    here = {"a": ["/home/me/x", "data/samples/train", 3], "b": {"c": "spandrel:/home/me//n.safetensors", "d": "owner/model"}}
+    assert cards.without_paths(here) == {"a": ["x", "data/samples/train", 3], "b": {"c": "spandrel:n.safetensors",
+                                                                                  "d": "owner/model"}}
+
+
+def test_a_training_is_told_up_to_the_weights(tmp_path):
+    """A line of metrics is newer than the weights, which are written with a checkpoint."""
+    (tmp_path / "run.json").write_text(json.dumps({"trainer": {"batch_size": 2, "crop": 16}}))
+    lines = [{"step": step, "cpu_seconds": step, "seconds": step, "precision": "bf16"} for step in (300, 900)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert cards.history(tmp_path) == ("900 steps of 2 crops of 16 px: 1800 crops", 15.0, 15.0, "bf16")
+    newest = tmp_path / "checkpoints/step-00000600"
+    newest.mkdir(parents=True)
+    (newest / "state.json").write_text(json.dumps({"step": 600, "cpu_seconds": 600, "seconds": 720}))
+    assert cards.history(tmp_path) == ("600 steps of 2 crops of 16 px: 1200 crops", 10.0, 12.0, "bf16")
+
+
+def test_half_precision_is_tried_on_validation_images_of_all_sources(monkeypatch):
+    class Pairs(list):
+        def __getitem__(self, index):
+            return SimpleNamespace(seen=int(index))
+
+    def refused(sentence):
+        def pairs(settings, size):
+            raise UserError(sentence)
+        monkeypatch.setattr(cards, "validation_pairs", pairs)
+
+    monkeypatch.setattr(cards, "deviation", lambda model, images: images)
+    monkeypatch.setattr(cards, "validation_pairs", lambda settings, size: Pairs(range(101)))
+    monkeypatch.setattr(cards, "test_pairs", lambda settings, size: Pairs(range(2)))
+    assert cards.half_precision(None, {}, most=5) == [0, 25, 50, 75, 100]
+    refused("data.mix: clean photos does not exist.")
+    with pytest.raises(UserError, match="photos does not exist"):   # what the run holds back is not there
+        cards.half_precision(None, {})
+    with pytest.raises(UserError, match="holds back no images") as found:
+        validation_pairs({"data": {}}, 16)
+    refused(str(found.value))
+    assert cards.half_precision(None, {}) == [0, 1]
 
 
 def test_a_folder_that_was_not_trained_is_refused(command, tmp_path):

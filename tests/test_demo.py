@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from irbridge import demo
+from irbridge.build import from_pretrained
 from irbridge.errors import UserError
 from irbridge.images import read_image, to_bytes
 from irbridge.model import IRBridge
@@ -100,6 +101,24 @@ def test_restores_as_the_model_does(model, photo, tmp_path, steps, seed):
     assert np.array_equal(before, to_bytes(read_image(photo))) and before.shape == (44, 40, 3)
     assert np.array_equal(after, expected(model, photo, steps, seed)) and np.array_equal(pixels(path), after)
     assert path.name == f"{NAME}-derain.png" and parts == [(k + 1, steps + 1) for k in range(steps + 1)]
+
+
+def test_the_precision_is_the_commands_whatever_the_slider_says(monkeypatch):
+    """A trial that finds half precision faster of the anchor alone."""
+    folders = demo.models()
+    monkeypatch.setattr("irbridge.precision.remembered", lambda key, measure: {
+        "bf16": not key["sampler"]["nfe"], "deviation": 0.0})
+    model, found = demo.loader(folders, "cpu", "auto"), {}
+    for calls in (0, 3, 20, 0):
+        found[calls] = model("derain", calls).precision
+        assert found[calls] == from_pretrained(folders["derain"], precision="auto", nfe=calls).precision
+    assert found == {0: "bf16", 3: "float32", 20: "float32"} and model("derain", 0) is model("derain", 3)
+
+
+def test_a_photograph_without_holes_gets_the_pages_own_remedy(model, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "masked", True)
+    with pytest.raises(UserError, match="does not say what to fill; give a photograph that is more than half transparent"):
+        demo.restore(model, photo, photo.name, "derain", 1, 0, tmp_path, print)
 
 
 def test_large_photographs_go_in_tiles(model, tmp_path, monkeypatch):

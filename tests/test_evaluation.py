@@ -211,6 +211,13 @@ def test_a_locked_folder_is_refused(score, tmp_path):
         assert "in use" in score("task=derain", "method=identity", "limit=1", f"results={tmp_path / 'out'}", status=2)
 
 
+@pytest.mark.parametrize("script", ["evaluate", "compare_samplers"])
+def test_an_exported_adapter_has_no_validation_images(command, script):
+    run = ROOT / "data/adapters/derain"
+    status, _, err = command(script, f"run={run}", "split=validation")
+    assert status == 2 and err.startswith(f"Error: {run} was exported without its training images") and "data.mix" not in err
+
+
 def launched(folder, *words):
     """A command in processes of its own."""
     return subprocess.run([sys.executable, *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=280)

@@ -110,6 +110,24 @@ def test_a_folder_of_masks_goes_by_name_and_a_changed_mask_is_noticed(restore, t
     assert "no mask for 1.png; name it 1.png" in restore(f"input={photos}", f"mask={tmp_path / 'masks'}", status=2)
 
 
+def test_photographs_without_masks_are_refused_before_the_training(command, small, tmp_path, images):
+    words = ["task=inpaint", "name=x", f"evaluate.real={images}", "evaluate.metrics=[niqe]", *small]
+    status, _, err = command("train", *words)
+    assert status == 2 and "evaluate.real=DIR holds photographs without masks" in err and not (tmp_path / "runs").exists()
+
+
+def test_without_its_mask_a_photograph_is_filled_anew(restore, tmp_path):
+    """Where it is transparent, and not where the mask of the command before was white."""
+    seen, clear = read_image(save_images(tmp_path / "s", 1) / "0.png"), np.roll(HOLE, 12, axis=0)
+    write(tmp_path / "p/0.png", np.dstack([seen * 255, 255 * ~clear]), "RGBA")
+    write(tmp_path / "m.png", HOLE * 255)
+    assert "finished" not in restore(f"input={tmp_path / 'p/0.png'}", f"mask={tmp_path / 'm.png'}")
+    assert "finished" not in restore(f"input={tmp_path / 'p/0.png'}")
+    before, after = (np.asarray(Image.open(tmp_path / f"p/{name}.png"))[..., :3] for name in ("0", "0-filled"))
+    assert np.array_equal(before[~clear], after[~clear]) and (before[clear] != after[clear]).any(axis=1).mean() > 0.9
+    assert "1 were finished before" in restore(f"input={tmp_path / 'p/0.png'}")
+
+
 @pytest.mark.parametrize("values, told", [
     (HOLE[:30] * 255, "mask .* is 48 x 30 pixels, but 0.png is 48 x 40"),
     (HOLE * 0, "has one value everywhere"), (HOLE * 0 + 255, "has one value everywhere")])
@@ -133,6 +151,15 @@ def test_a_mask_for_another_task_is_refused(command, tmp_path):
     assert status == 2 and "is for task=inpaint" in err
     status, _, err = command("restore", *restore_words(["task=dehaze", f"input={photo}", "mask=nowhere.png"]))
     assert status == 2 and "mask=nowhere.png does not exist" in err
+
+
+def test_a_mask_for_an_inpainting_that_knows_none_is_refused(command, tmp_path):
+    photo = save_images(tmp_path / "p", 1) / "0.png"
+    write(tmp_path / "m.png", HOLE * 255)
+    (tmp_path / "config.json").write_text(json.dumps({"task": {"name": "inpaint"}, "adapter": {}}))
+    words = restore_words([f"run={tmp_path}", f"input={photo}", f"mask={tmp_path / 'm.png'}"])
+    status, _, err = command("restore", *words)
+    assert status == 2 and "trained without masks; leave it out" in err and "task=inpaint" not in err
 
 
 def test_a_mask_is_never_overwritten(restore, tmp_path):
@@ -165,6 +192,15 @@ def test_which_mask_of_a_folder(tmp_path):
     assert mask_file(tmp_path / "x" / "b.jpg", str(tmp_path)).name == "b.png"
     with pytest.raises(UserError, match="several masks for a.tif"):
         mask_file(tmp_path / "a.tif", str(tmp_path))
+
+
+@pytest.mark.parametrize("alpha", [None, HOLE * 100 + 128, HOLE * 100, HOLE * 0, HOLE * 0 + 255])
+def test_a_photograph_that_is_transparent_nowhere_or_everywhere_says_nothing(tmp_path, alpha):
+    photo = Photo(np.zeros((40, 48, 3), np.float32), alpha if alpha is None else alpha.astype(np.uint8))
+    with pytest.raises(UserError, match="^a.png does not say what to fill; give mask=FILE, .* half transparent .*elsewhere.$"):
+        holes_of(photo, tmp_path / "a.png", None)
+    with pytest.raises(UserError, match="^a.png does not say what to fill; draw them.$"):
+        holes_of(photo, tmp_path / "a.png", None, "draw them")
 
 
 def test_half_transparent_counts_from_the_middle(tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -60,6 +61,36 @@ def test_runs_alternate_and_the_first_is_not_counted(monkeypatch, tmp_path, caps
     assert turns == [ROOT, ROOT] * 3
     line = next(line for line in capsys.readouterr().out.splitlines() if "whole command" in line)
     assert line == "| whole command, s | 2.00 | 6.00 | 3.0 |"
+
+
+@pytest.mark.parametrize("trunk, differ", [("nafnet", True), ("unet", False)])
+def test_trainings_beside_an_older_checkout(command, tmp_path, monkeypatch, trunk, differ):
+    """It gets every word but those that it does not know, which the heading names where they tell apart."""
+    other, asked = tmp_path / "other", {}
+    shutil.copytree(ROOT / "configs", other / "configs")
+    (other / "irbridge").mkdir()
+    (other / "irbridge/restoring.py").touch()
+    adapter = other / "configs/adapter/static.yaml"
+    kept = [line for line in adapter.read_text().splitlines(True) if not line.startswith(("trunk:", "width:"))]
+    adapter.write_text("".join(kept))
+
+    def ran(words, env, **options):
+        asked[Path(words[1]).parents[1]] = words[2:-1], env["OMP_NUM_THREADS"]
+        Path(words[-1].removeprefix("output=")).write_text('{"training": {"laps": [{"rest": 1.0}]}}')
+        return types.SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(racing, "subprocess", types.SimpleNamespace(run=ran))
+    monkeypatch.setattr("irbridge.timing.set_threads", lambda requested: requested)
+    own = ["adapter.width=16"] * differ
+    status, out, err = command("benchmark", f"benchmark.against={other}", "threads=3", "trainer=ship", "trainer.precision=no",
+                               "loss.norm=l2", f"adapter.trunk={trunk}", *own, f"output={tmp_path / 'numbers.json'}")
+    assert status == 0, err
+    (here, threads), (there, same) = asked[ROOT], asked[other]
+    assert {"trainer=ship", "trainer.precision=no", "loss.norm=l2", "trainer.batch_size=16"} <= set(there)
+    assert threads == same == "3"
+    assert [word for word in here if word not in there] == [f"adapter.trunk={trunk}", *own]
+    assert ("does not know adapter.trunk=nafnet adapter.width=16, so the networks" in out) == differ == ("differ" in out)
+    assert "| ratio | 1.00 |" in out
 
 
 def test_the_table_without_another_checkout():

@@ -216,6 +216,17 @@ def test_an_interruption_keeps_what_is_finished(fast, restore, tmp_path, monkeyp
     assert status == 1 and "Interrupted; 1 of 3" in err and list(files(tmp_path)) == ["a.png"]
 
 
+def test_a_fault_waits_for_what_is_being_written(fast, restore, tmp_path, monkeypatch):
+    """The folder is not released, nor the process ended, in the middle of a file."""
+    for name in "ab":
+        photograph(tmp_path / f"{name}.png")
+    slow = restoring.write_photo
+    monkeypatch.setattr(restoring, "write_photo", lambda *args: time.sleep(0.5) or slow(*args))
+    monkeypatch.setattr(restoring, "image_seed", lambda seed, stem: {"a": 1}[stem])   # what no photograph is to blame for
+    status, _, _ = restore("task=derain", f"input={tmp_path}")
+    assert status == 1 and list(files(tmp_path)) == ["a.png"]
+
+
 def test_names_that_clash(tmp_path):
     for name in ("a.jpg", "a.png", "b.png"):
         photograph(tmp_path / "in" / name)
@@ -390,11 +401,15 @@ def test_threads_are_the_free_cores(monkeypatch, given, load, requested, wanted)
 
 
 def test_cores_are_busy_with_what_others_do_not_yield(monkeypatch):
-    """Half of a second's processor time in each kind: only that of others without ``nice`` counts."""
+    """Half of a second's processor time in each kind: only that of others without ``nice`` counts, on the cores that this
+    process may use."""
     kinds = ("user", "system", "idle", "nice")
-    times = iter([dict.fromkeys(kinds, 0.0), {"user": 0.5, "system": 0.25, "idle": 3.0, "nice": 2.0}])
+    nothing, elsewhere = dict.fromkeys(kinds, 0.0), {"user": 9.0, "system": 9.0, "idle": 0.0, "nice": 0.0}
+    times = iter([[nothing] * 3, [{"user": 0.5, "system": 0.0, "idle": 1.0, "nice": 2.0}, elsewhere,
+                                  {"user": 0.0, "system": 0.25, "idle": 2.0, "nice": 0.0}]])
     own, clock = iter([0.0, 0.25]), iter([0.0, 0.5])
-    monkeypatch.setattr(config.psutil, "cpu_times", lambda: namedtuple("Times", kinds)(**next(times)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2}, raising=False)
+    monkeypatch.setattr(config.psutil, "cpu_times", lambda percpu=False: [namedtuple("Times", kinds)(**t) for t in next(times)])
     monkeypatch.setattr(config, "time", SimpleNamespace(
         perf_counter=lambda: next(clock), process_time=lambda: next(own), sleep=lambda seconds: None))
     assert config.busy_cores() == 1.0   # 0.75 s in user and system, 0.25 of them its own, in half a second

@@ -1,18 +1,21 @@
 """Stop signals, locks and failing jobs: of one command, of two on one folder, of a sweep."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
 from runs_alike import QUICK
 
-from irbridge import evaluation, runs
+from irbridge import cli, evaluation, runs
 from irbridge.checkpoint import Checkpoints, load_weights, locked
 from irbridge.errors import UserError
 
@@ -117,3 +120,35 @@ def test_a_failing_job_in_a_worker_process(small, tmp_path):
     told = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert done.returncode == 2 and len(told) == 1 and "Job 0 (" in told[0] and "derain-r0 is a file" in told[0]
     assert load_weights(tmp_path / "derain-r1/model.safetensors")
+
+
+@pytest.mark.parametrize("script, module, words", [
+    ("benchmark", "timing", []), ("compare_samplers", "comparison", ["run=data/adapters/derain"]),
+    ("export_adapter", "cards", ["run=data/adapters/derain", "output=out"])])
+def test_commands_that_compute_take_threads(command, monkeypatch, script, module, words):
+    def taken(requested):
+        raise UserError(f"so many: {requested}")
+
+    monkeypatch.setattr(f"irbridge.{module}.set_threads", taken, raising=False)
+    status, _, err = command(script, *words, "threads=7")
+    assert status == 2 and "so many: 7" in err
+
+
+def test_what_a_job_leaves_behind_is_collected_in_the_next(monkeypatch):
+    """Also in cycles, such as a model whose parts know it."""
+    left, alive = [], []
+
+    def job(cfg):
+        gc.collect()
+        alive.append([found() is not None for found in left])
+        cycle = type("Model", (), {})()
+        cycle.itself = cycle
+        left.append(weakref.ref(cycle))
+
+    monkeypatch.setattr("irbridge.config.run_cli", lambda task, config: [task(None) for _ in range(3)])
+    monkeypatch.setattr(cli, "import_module", lambda name: SimpleNamespace(train_run=job))
+    monkeypatch.setattr(sys, "argv", [])
+    gc.unfreeze()
+    cli._under_hydra("train", [])
+    assert alive == [[], [False], [False, False]] and gc.get_freeze_count() and gc.isenabled()
+    gc.unfreeze()
