@@ -60,6 +60,11 @@ class Adapter(nn.Module):
     pretrained: Sequence[nn.Module] = ()
     stride: int
 
+    @property
+    def silent(self) -> bool:
+        """Whether it hands the frozen network nothing, as after a training of g(y) alone: its features need no computing."""
+        return False
+
     def estimate(self, y: Tensor) -> Tensor | None:
         """The coarse estimate g(y) (B, 3, H, W) of y (B, 3 or 4, H, W) in [-1, 1], without the features; None where the
         adapter gives none."""
@@ -124,7 +129,11 @@ class StaticAdapter(PixelAdapter):
         at = [features[s] if s <= coarsest else F.avg_pool2d(features[coarsest], s // coarsest) for _, s in self.layout]
         return Condition(y[:, :3], own if anchor is None else anchor, self.zero(at), mask_of(y))
 
-    def residuals(self, condition: Condition, z: Tensor, time: Tensor) -> list[Tensor]:
+    @property
+    def silent(self) -> bool:
+        return not any(parameter.any() for parameter in self.zero.parameters())
+
+    def residuals(self, condition: Condition, z: Tensor, time: Tensor) -> list[Tensor] | None:
         """Residuals for one call of the frozen network on z (B, C, H, W) at its timestep ``time`` (B,)."""
         return condition.features
 

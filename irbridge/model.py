@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irbridge.adapters import Condition
+from irbridge.adapters import Condition, mask_of
 from irbridge.backbones import Backbone
 from irbridge.bridges import Bridge
 from irbridge.errors import UserError
@@ -126,11 +126,14 @@ class IRBridge(Restorer):
         folded, whole = F.pixel_unshuffle(y, factor) if factor > 1 else y, tiles.count(*y.shape[-2:], self.stride) == 1
         known = {} if condition is None else {0: condition}   # by number of the batch of tiles
         cut = partial(tiles.of_states(factor), stride=self.stride // factor, numbered=True)
+        silent = self.adapter.silent
 
         def look(part: Tensor, end: Tensor, number: int) -> Condition:
             """What the adapter knows of a batch of tiles: of y, folded so that it has the sides of its state."""
             if number in known:
                 return known[number]
+            if silent:
+                return Condition(part[:, :3], None, None, mask_of(part))
             with self.networks():
                 found = self.adapter.condition(F.pixel_shuffle(part, factor) if factor > 1 else part, end)
             if whole or tiles.keep:
@@ -139,7 +142,7 @@ class IRBridge(Restorer):
 
         end = state
         if self.endpoint == "anchor":
-            if whole or tiles.keep:
+            if (whole or tiles.keep) and not silent:
                 end = cut(lambda *tile: self.end(look(*tile)), folded, state)
             else:
                 end = self._anchor(y, tiles)

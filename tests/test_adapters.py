@@ -6,10 +6,11 @@ from conftest import small_unet
 
 from irbridge.adapters import ControlAdapter, StaticAdapter
 from irbridge.backbones import PixelBackbone, inject, skip_layout
-from irbridge.bridges import GOUB
+from irbridge.bridges import GOUB, Brownian
 from irbridge.model import IRBridge
 from irbridge.priors import VP, vp_alphas_cumprod
-from irbridge.timesteps import critical
+from irbridge.tiles import WHOLE, Tiles
+from irbridge.timesteps import critical, linear
 from irbridge.trunk import Trunk
 
 UNETS = {"two levels": {},
@@ -172,3 +173,20 @@ def test_adapters_stay_float32_over_a_frozen_network_of_another_precision(dtype)
         adapter = awake(adapter)
         got, wanted = denoise(half, adapter, z, y), denoise(whole, adapter, z, y)
         assert got.dtype == torch.float32 and torch.allclose(got, wanted, atol=0.05 * float(wanted.abs().max())), name
+
+
+@pytest.mark.parametrize("tiles", [WHOLE, Tiles(32, 8)])
+def test_features_that_are_nothing_are_not_computed(backbone, tiles, monkeypatch):
+    """After a training of g(y) alone the trunk is asked once, not at every call, and the result is the same."""
+    adapter = StaticAdapter(backbone, [8, 8])
+    torch.nn.init.normal_(adapter.trunk.unet.conv_out.weight, std=0.1)
+    model = IRBridge(backbone, adapter, Brownian(T=100, sigma=0.07), linear(30.0, 1.0), sampler={"nfe": 3}).eval()
+    y, asked = torch.rand(1, 3, 32, 48), []
+    adapter.trunk.register_forward_hook(lambda *a: asked.append(1))
+    assert adapter.silent
+    found, once = model.restore(y, tiles=tiles), len(asked)
+    monkeypatch.setattr(StaticAdapter, "silent", False)
+    assert torch.equal(model.restore(y, tiles=tiles), found) and len(asked) - once == once * (1 if tiles is WHOLE else 4)
+    monkeypatch.undo()
+    torch.nn.init.normal_(adapter.zero.convs[0].bias)
+    assert not adapter.silent
