@@ -131,7 +131,7 @@ class StaticAdapter(PixelAdapter):
 
     @property
     def silent(self) -> bool:
-        return not any(parameter.any() for parameter in self.zero.parameters())
+        return not any(parameter.is_meta or parameter.any() for parameter in self.zero.parameters())
 
     def residuals(self, condition: Condition, z: Tensor, time: Tensor) -> list[Tensor] | None:
         """Residuals for one call of the frozen network on z (B, C, H, W) at its timestep ``time`` (B,)."""

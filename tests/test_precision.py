@@ -35,6 +35,7 @@ def cache(tmp_path, monkeypatch):
 def derain():
     model = from_pretrained(ROOT / "data/adapters/derain")
     model.sampler = model.sampler.changed(nfe=3)   # whatever its own default is
+    nn.init.constant_(model.adapter.zero.convs[0].bias, 1e-4)   # and whether its features are nothing
     return model
 
 
