@@ -46,11 +46,11 @@ class Source(NamedTuple):
         """The scene of each image: what the first group of ``scene`` finds in its name, else what the images say."""
         if not self.scene:
             return self.images.scenes
-        found = [re.match(self.scene, name) for name in self.images.names]
-        if not any(found):
+        found = [match and match[1] for match in (re.match(self.scene, name) for name in self.images.names)]
+        if all(scene is None for scene in found):
             raise UserError(f"data.mix: scene={self.scene} matches no name of {self.name}, such as {self.images.names[0]}; give "
                             "a pattern that matches from the name's start.")
-        return [match[1] if match else scene for match, scene in zip(found, self.images.scenes)]
+        return [own if scene is None else scene for scene, own in zip(found, self.images.scenes)]
 
 
 def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
@@ -104,7 +104,7 @@ def training_sources(config: dict, size: int | None = None) -> list[Source]:
     """Where a run's training images come from: ``data.mix``, or else the one source that the other keys of ``data`` name,
     validation images included. ``size``: pairs are centre-cropped to it."""
     data = config["data"]
-    if data.get("mix"):
+    if data.get("mix") is not None:
         return _mix(config, size)
     degradation, resize = config["task"].get("degradation"), _resize(data)
     if _public(data):
@@ -123,7 +123,7 @@ def training_sources(config: dict, size: int | None = None) -> list[Source]:
 def _mix(config: dict, size: int | None) -> list[Source]:
     """The sources of ``data.mix``, each a dict of :data:`KEYS`."""
     entries = config["data"]["mix"]
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    if not entries or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError("data.mix must be a list of sources, such as data.mix=[{pairs: rain.tar, weight: 0.5}, {clean: photos, "
                         "weight: 0.5}].")
     for k, entry in enumerate(entries):
@@ -143,6 +143,18 @@ def _check_entry(k: int, entry: dict) -> None:
     if given not in (["pairs"], ["clean"], ["clean", "degraded"], ["benchmark", "root"]):
         raise UserError(f"{where} names {' and '.join(given) or 'no images'}; give pairs=, clean=, clean= with degraded=, or "
                         "benchmark= with root=.")
+    for key in (*given, "name"):
+        values = entry[key] if given == [key] == ["clean"] and isinstance(entry[key], list) else [entry.get(key, "")]
+        if not all(isinstance(value, str) for value in values):
+            raise UserError(f"{where}.{key}={entry[key]} must be text" + (", or a list of folders and tars." if key == "clean"
+                                                                          else "."))
+    if type(entry.get("turn", False)) is not bool:
+        raise UserError(f"{where}.turn={entry['turn']!r} must be true or false.")
+    if (degradation := entry.get("degradation")) is not None:
+        if given != ["clean"]:
+            raise UserError(f"{where}.degradation is for clean= alone, but this source has {' and '.join(given)}; leave it out.")
+        if not isinstance(degradation, dict) or not isinstance(degradation.get("_target_"), str):
+            raise UserError(f"{where}.degradation={degradation} must name a class, such as {{_target_: irbridge.degradations.Rain}}.")
     weight = entry.get("weight")
     if type(weight) not in (int, float) or not 0 < weight <= 1:
         raise UserError(f"{where}.weight={weight} must be a number above 0, at most 1.")
@@ -183,7 +195,7 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
         raise UserError(f"data.mix: {name} holds pairs, but task={config['task']['name']} must know its holes; give clean "
                         "images.")
     return Source(entry.get("name") or name, images, degradation, entry["weight"], entry.get("lighter", 0.0),
-                  entry.get("same", 0.0), bool(entry.get("turn")), entry.get("scene"))
+                  entry.get("same", 0.0), entry.get("turn", False), entry.get("scene"))
 
 
 def _every(data: dict) -> int | None:

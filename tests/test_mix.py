@@ -201,7 +201,8 @@ def test_a_pattern_of_scenes_must_fit(tmp_path):
                          ("(room_[0-9]+)_", r"matches no name of p.tar, such as a_1; give")):
         with pytest.raises(UserError, match=fault):
             training_stream(config([entry | {"scene": scene}], None, validation=2), 16)
-    assert training_sources(config([entry | {"scene": "(a)_"}], None))[0].scenes() == ["a", "a", "b_1"]
+    for scene in ("(a)_", "(a)?.*"):   # where the group found nothing, the image's own scene counts
+        assert training_sources(config([entry | {"scene": scene}], None))[0].scenes() == ["a", "a", "b_1"]
 
 
 def test_training_validation_and_test_share_no_image(tmp_path):
@@ -239,7 +240,17 @@ def test_one_source_holds_back_validation_images_too(tmp_path):
     ([{"clean": "C", "wieght": 1.0}], r"mix\[0\].wieght is unknown"),
     ([{"clean": "C", "weight": 1.0, "lighter": 0.7, "same": 0.5}], r"add up to at most 1"),
     ([{"pairs": "absent.tar", "weight": 1.0}], r"absent.tar does not exist"),
-    ([{"benchmark": "rain100h", "weight": 1.0}], r"names benchmark; give")])
+    ([{"benchmark": "rain100h", "weight": 1.0}], r"names benchmark; give"),
+    ([], "must be a list of sources"), ({}, "must be a list of sources"),
+    ([{"clean": 5, "weight": 1.0}], r"mix\[0\].clean=5 must be text, or a list"),
+    ([{"clean": [5], "weight": 1.0}], r"mix\[0\].clean=\[5\] must be text, or a list"),
+    ([{"pairs": ["C"], "weight": 1.0}], r"mix\[0\].pairs=\[.*must be text\.$"),
+    ([{"clean": "C", "weight": 1.0, "name": 5}], r"mix\[0\].name=5 must be text\.$"),
+    ([{"clean": "C", "weight": 1.0, "scene": 5}], r"mix\[0\].scene=5 is no regular expression"),
+    ([{"clean": "C", "weight": 1.0, "turn": "false"}], r"mix\[0\].turn='false' must be true or false"),
+    ([{"clean": "C", "weight": 1.0, "degradation": "rain"}], r"mix\[0\].degradation=rain must name a class"),
+    ([{"clean": "C", "weight": 1.0, "degradation": {"a": 1}}], r"mix\[0\].degradation={'a': 1} must name a class"),
+    ([{"pairs": "C", "weight": 1.0, "degradation": NOISE}], r"mix\[0\].degradation is for clean= alone, but this source has pairs;")])
 def test_mistakes_in_a_mix_are_told(tmp_path, mix, fault):
     folder = str(save_images(tmp_path / "C"))
     mix = json.loads(json.dumps(mix).replace('"C"', json.dumps(folder)))
