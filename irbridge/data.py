@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
+from operator import eq
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,10 +72,18 @@ class ImageSource:
     def __getitem__(self, i: int) -> np.ndarray:
         if isinstance(self.entries[i], Path):
             return scaled(read_image(self.entries[i]), self.resize)
-        name, offset, size = self.entries[i]
+        return scaled(decode(self.packed(i), self.called(i)), self.resize)
+
+    def packed(self, i: int) -> io.BytesIO:
+        """The file of an image in a tar."""
+        _, offset, size = self.entries[i]
         with open(self.path, "rb") as file:
             file.seek(offset)
-            return scaled(decode(io.BytesIO(file.read(size)), f"{self.path}:{name}"), self.resize)
+            return io.BytesIO(file.read(size))
+
+    def called(self, i: int) -> str:
+        """What errors call an image in a tar."""
+        return f"{self.path}:{self.entries[i][0]}"
 
 
 class Pair(NamedTuple):
@@ -129,7 +138,7 @@ class SyntheticPairs:
 class PackedPairs:
     """Pairs of an uncompressed tar, or of a folder, that holds two folders ``clean`` and ``degraded`` with equal stems:
     ``len``, ``names`` and ``pairs[i]``. Both sides are :func:`scaled` to ``resize`` and centre-cropped to ``size``.
-    UserError where there are none, an image lacks its partner, or the two of a pair differ in size."""
+    UserError where there are none, two pairs have one name, or an image lacks its partner."""
 
     def __init__(self, path: str | Path, size: int | None = None, resize: int | None = None):
         self.path, self.size, self.resize = Path(path), size, resize
@@ -140,8 +149,12 @@ class PackedPairs:
         self.pairs, self.files = None, ImageSource(self.path)
         found = {"clean": {}, "degraded": {}}
         for i, (name, _, _) in enumerate(self.files.entries):
-            if (half := Path(name).parent.name) in found:
-                found[half][Path(name).stem] = i
+            half, stem = Path(name).parent.name, Path(name).stem
+            if stem in found.get(half, ()):
+                raise UserError(f"{path} holds two pairs named {stem}, {self.files.entries[found[half][stem]][0]} and {name}; give "
+                                "them names of their own.")
+            if half in found:
+                found[half][stem] = i
         self.names = self.scenes = sorted(found["degraded"])
         alone = sorted(found["clean"].keys() ^ found["degraded"].keys())
         if alone or not self.names:
@@ -149,6 +162,14 @@ class PackedPairs:
             raise UserError(f"{path} holds no pairs{which}; pack two folders, clean and degraded, whose images have equal "
                             "names.")
         self.indices = [(found["clean"][name], found["degraded"][name]) for name in self.names]
+
+    def check(self) -> None:
+        """Open every header: UserError if one cannot be opened or the two of a pair differ in size or mode."""
+        if self.pairs is not None:
+            return self.pairs.check()
+        index = {self.files.called(i): i for pair in self.indices for i in pair}
+        check_headers([tuple(map(self.files.called, pair)) for pair in self.indices],
+                      lambda name: read_header(self.files.packed(index[name]), name), eq)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -268,15 +289,7 @@ class PairedFolders:
 
     def check(self) -> None:
         """Open every header: UserError if one cannot be opened or a pair does not fit, in size or mode."""
-        faults, header = [], cache(read_header)   # a scene may have many degraded versions
-        for clean, degraded in self.paths:
-            try:
-                kinds = header(clean), header(degraded)
-                faults += [] if self._fits(*kinds) else [mismatch(clean, degraded, *kinds)]
-            except UserError as error:
-                faults.append(str(error))
-        if faults:
-            raise UserError(faults[0].rstrip(".") + and_more(faults) + ".")
+        check_headers(self.paths, cache(read_header), self._fits)   # a scene may have many degraded versions
 
     def _fits(self, clean: tuple, degraded: tuple) -> bool:
         """Whether the headers, (width, height) and mode, are those of a pair."""
@@ -482,6 +495,9 @@ def _tar_entries(path: Path) -> list[tuple[str, int, int]]:
     try:
         with tarfile.open(path, "r:") as tar:
             files = [member for member in tar if member.isfile() and is_image(Path(member.name))]
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):   # tarfile takes a damaged header for the end
+                raise tarfile.ReadError(f"damaged at byte {tar.offset}")
     except FileNotFoundError:
         raise UserError(f"The archive {path} does not exist; check the path.") from None
     except (tarfile.TarError, OSError) as error:
@@ -510,6 +526,19 @@ def _partner(stem: str, exact: dict[str, Path], bare: dict[str, Path]) -> Path |
     parts = stem.split("_")
     prefixes = ["_".join(parts[:k]) for k in range(len(parts) - 1, 0, -1)]
     return next((exact[s] for s in [stem, *prefixes] if s in exact), bare.get(_bare(stem)))
+
+
+def check_headers(pairs: list[tuple], header: Callable, fits: Callable) -> None:
+    """UserError if a header of these pairs of files cannot be opened, or two do not fit."""
+    faults = []
+    for clean, degraded in pairs:
+        try:
+            kinds = header(clean), header(degraded)
+            faults += [] if fits(*kinds) else [mismatch(clean, degraded, *kinds)]
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError(faults[0].rstrip(".") + and_more(faults) + ".")
 
 
 def refuse_duplicates(stems: list[str], where) -> None:

@@ -144,7 +144,7 @@ def _check_entry(k: int, entry: dict) -> None:
         raise UserError(f"{where} names {' and '.join(given) or 'no images'}; give pairs=, clean=, clean= with degraded=, or "
                         "benchmark= with root=.")
     for key in (*given, "name"):
-        values = entry[key] if given == [key] == ["clean"] and isinstance(entry[key], list) else [entry.get(key, "")]
+        values = entry[key] if given == [key] == ["clean"] and isinstance(entry[key], list) else [entry.get(key) or ""]
         if not all(isinstance(value, str) for value in values):
             raise UserError(f"{where}.{key}={entry[key]} must be text" + (", or a list of folders and tars." if key == "clean"
                                                                           else "."))
@@ -176,6 +176,7 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
     own, degradation = entry.get("degradation") or config["task"].get("degradation"), None
     if entry.get("pairs"):
         images, name = PackedPairs(find(entry["pairs"]), size, resize), Path(entry["pairs"]).name
+        images.check()
     elif entry.get("degraded"):
         images, name = PairedFolders(find(entry["clean"]), find(entry["degraded"]), size, resize), Path(entry["degraded"]).name
         images.check()

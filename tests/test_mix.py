@@ -78,6 +78,14 @@ def test_what_holds_no_pairs_is_refused(tmp_path):
         handle.add(tmp_path / "odd", arcname="s")
     with pytest.raises(UserError, match="odd.tar: clean a .*differ in size"):
         PackedPairs(tar)[0]
+    for path in (tar, tmp_path / "odd"):   # by the headers, before a training
+        with pytest.raises(UserError, match="clean/a.png and .*degraded/a.png differ in size"):
+            training_sources(config([{"pairs": str(path), "weight": 1.0}], None))
+    with tarfile.open(tmp_path / "two.tar", "w") as handle:
+        for root in ("s", "t"):
+            handle.add(tmp_path / "odd", arcname=root)
+    with pytest.raises(UserError, match="two.tar holds two pairs named a, s/clean/a.png and t/clean/a.png"):
+        PackedPairs(tmp_path / "two.tar")
 
 
 def test_a_mix_draws_each_source_with_its_share(tmp_path):
