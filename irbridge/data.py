@@ -66,6 +66,12 @@ class ImageSource:
         refuse_duplicates(self.names, self.path)
         self.scenes = self.names
 
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """What each image is read from: the same of one file, by whatever path."""
+        at = os.path.realpath(self.path)
+        return [(os.path.realpath(e) if isinstance(e, Path) else f"{at}:{e[0]}",) for e in self.entries]
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -146,12 +152,12 @@ class PackedPairs:
             self.pairs = PairedFolders(*(self.path / half for half in ("clean", "degraded")), size, resize)
             self.names, self.scenes = self.pairs.names, self.pairs.scenes
             return
-        self.pairs, self.files = None, ImageSource(self.path)
+        self.pairs, self.archive = None, ImageSource(self.path)
         found = {"clean": {}, "degraded": {}}
-        for i, (name, _, _) in enumerate(self.files.entries):
+        for i, (name, _, _) in enumerate(self.archive.entries):
             half, stem = Path(name).parent.name, Path(name).stem
             if stem in found.get(half, ()):
-                raise UserError(f"{path} holds two pairs named {stem}, {self.files.entries[found[half][stem]][0]} and {name}; give "
+                raise UserError(f"{path} holds two pairs named {stem}, {self.archive.entries[found[half][stem]][0]} and {name}; give "
                                 "them names of their own.")
             if half in found:
                 found[half][stem] = i
@@ -163,13 +169,21 @@ class PackedPairs:
                             "names.")
         self.indices = [(found["clean"][name], found["degraded"][name]) for name in self.names]
 
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """See :attr:`ImageSource.files`."""
+        if self.pairs is not None:
+            return self.pairs.files
+        files = self.archive.files
+        return [files[clean] + files[degraded] for clean, degraded in self.indices]
+
     def check(self) -> None:
         """Open every header: UserError if one cannot be opened or the two of a pair differ in size or mode."""
         if self.pairs is not None:
             return self.pairs.check()
-        index = {self.files.called(i): i for pair in self.indices for i in pair}
-        check_headers([tuple(map(self.files.called, pair)) for pair in self.indices],
-                      lambda name: read_header(self.files.packed(index[name]), name), eq)
+        index = {self.archive.called(i): i for pair in self.indices for i in pair}
+        check_headers([tuple(map(self.archive.called, pair)) for pair in self.indices],
+                      lambda name: read_header(self.archive.packed(index[name]), name), eq)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -177,7 +191,7 @@ class PackedPairs:
     def __getitem__(self, i: int) -> Pair:
         if self.pairs is not None:
             return self.pairs[i]
-        clean, degraded = (self.files[k] for k in self.indices[i])
+        clean, degraded = (self.archive[k] for k in self.indices[i])
         if clean.shape != degraded.shape:
             raise UserError(mismatch(f"{self.path}: clean {self.names[i]}", "its degraded version", clean.shape[1::-1],
                                      degraded.shape[1::-1]))
@@ -191,6 +205,12 @@ class Subset:
         self.source, self.indices = source, indices
         self.names, self.scenes = ([values[i] for i in indices] for values in (source.names, source.scenes))
 
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """See :attr:`ImageSource.files`."""
+        files = self.source.files
+        return [files[i] for i in self.indices]
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -202,9 +222,14 @@ class Chain:
     """Several sources as one."""
 
     def __init__(self, sources: list):
-        self.items = [(source, i) for source in sources for i in range(len(source))]
+        self.sources, self.items = sources, [(source, i) for source in sources for i in range(len(source))]
         self.names = [name for source in sources for name in source.names]
         self.scenes = [scene for source in sources for scene in source.scenes]
+
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """See :attr:`ImageSource.files`."""
+        return [files for source in self.sources for files in source.files]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -212,6 +237,31 @@ class Chain:
     def __getitem__(self, k: int):
         source, i = self.items[k]
         return source[i]
+
+
+class Renamed:
+    """A source under other names."""
+
+    def __init__(self, source, names: list[str]):
+        self.source, self.names, self.scenes = source, names, source.scenes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int):
+        return self.source[i]._replace(name=self.names[i])
+
+
+def distinct(names: list[str], labels: list[str]) -> list[str]:
+    """The names, of which those that repeat have their label before them, and a number behind where that does not do."""
+    times, found = Counter(names), {}
+    for name, label in zip(names, labels):
+        wanted = f"{label}_{name}".replace("/", "_") if times[name] > 1 else name
+        free = (f"{wanted}_{k}" for k in count(2))
+        while wanted in found or wanted != name and wanted in times:
+            wanted = next(free)
+        found[wanted] = None
+    return list(found)
 
 
 def photographs_of(paths: list[str | Path], exclude: str | Path | None = None, resize: int | None = None,
@@ -266,6 +316,11 @@ class PairedFolders:
         for (clean, _), name in zip(self.paths, self.names):
             first[clean] = min(name, first.get(clean, name))
         return [first[clean] for clean, _ in self.paths]
+
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """See :attr:`ImageSource.files`."""
+        return [tuple(map(os.path.realpath, pair)) for pair in self.paths]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -15,9 +15,11 @@ from irbridge.data import (
     MixedStream,
     PackedPairs,
     PairedFolders,
+    Renamed,
     Room,
     Subset,
     SyntheticPairs,
+    distinct,
     photographs_of,
     split_scenes,
 )
@@ -58,8 +60,7 @@ def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
     ``data.cache_latents`` an image has one crop. UserError if the images are not there or do not pair."""
     fixed, room, seed, found = bool(config["data"].get("cache_latents")), Room(), config["seed"], []
     sources = training_sources(config)
-    for index, source in enumerate(sources):
-        kept, _ = split_scenes(source.scenes(), _every(config["data"]))
+    for index, (source, (kept, _)) in enumerate(zip(sources, _split(sources, _every(config["data"])))):
         if not kept:
             raise UserError(f"{source.name} has {len(source.images)} images, too few to hold some back for validation; give "
                             "more, or data.validation=null.")
@@ -76,13 +77,30 @@ def validation_pairs(config: dict, size: int | None):
     if every is None:
         raise UserError("This training holds back no images for validation; give data.validation=16, which holds back every 16th "
                         "scene (a public set as a source of data.mix), and train anew.")
-    found = []
-    for source in training_sources(config, size):
-        _, held = split_scenes(source.scenes(), every)
+    found, labels, sources = [], [], training_sources(config, size)
+    for source, (_, held) in zip(sources, _split(sources, every)):
         images = Subset(source.images, held)
         found.append(images if source.degradation is None
                      else SyntheticPairs(images, source.degradation, config["seed"], size))
-    return found[0] if len(found) == 1 else Chain(found)
+        labels += [source.name] * len(held)
+    pairs = found[0] if len(found) == 1 else Chain(found)
+    names = distinct(pairs.names, labels)   # scores are kept by name
+    return pairs if names == pairs.names else Renamed(pairs, names)
+
+
+def _split(sources: list[Source], every: int | None) -> list[tuple[list[int], list[int]]]:
+    """Of each source the indices to train on and those held back for validation: its own scenes' share, see
+    :func:`~irbridge.data.split_scenes`, and all scenes with a file that another source holds back."""
+    scenes = [source.scenes() for source in sources]
+    held = [{names[i] for i in split_scenes(names, every)[1]} for names in scenes]
+    if every and len(sources) > 1:
+        shown, before = [list(zip(names, source.images.files)) for names, source in zip(scenes, sources)], None
+        while held != before:   # what is held back of one source may reach a third through a second
+            files = {file for images, own in zip(shown, held) for scene, of in images if scene in own for file in of}
+            before, held = held, [own | {scene for scene, of in images if not files.isdisjoint(of)}
+                                  for images, own in zip(shown, held)]
+    return [tuple([i for i, scene in enumerate(names) if (scene in own) == back] for back in (False, True))
+            for names, own in zip(scenes, held)]
 
 
 def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders:

@@ -18,7 +18,9 @@ from irbridge.data import (
     PackedPairs,
     Pair,
     Room,
+    Subset,
     device_batches,
+    distinct,
     split_scenes,
     stream_loader,
 )
@@ -226,6 +228,29 @@ def test_training_validation_and_test_share_no_image(tmp_path):
     assert len(trained) + len(chosen) == 9 + 12 and isinstance(chosen[0], Pair) and chosen[0].clean.shape == (16, 16, 3)
     assert all(np.array_equal(a.degraded, b.degraded) for a, b in zip([chosen[0], chosen[3]], [validation_pairs(settings, 16)[i]
                                                                                              for i in (0, 3)]))
+
+
+def test_an_image_of_two_sources_is_held_back_in_both(tmp_path):
+    photos, more = save_images(tmp_path / "photos", 12), save_images(tmp_path / "more", 9, seed=1)
+    pairs = packed(tmp_path / "rain.tar", [f"{k:02}.png" for k in range(10)])
+    (tmp_path / "link").symlink_to(photos)
+    mix = [{"clean": str(tmp_path / "link"), "weight": 0.2}, {"clean": [str(photos), str(more)], "weight": 0.3},
+           {"pairs": str(pairs), "weight": 0.3}, {"clean": str(pairs), "weight": 0.2}]
+    settings = config(mix, validation=4)
+    stream, chosen = training_stream(settings, 16), validation_pairs(settings, 16)
+    trained = {file for part in stream.streams for files in part.source.files for file in files}
+    held = {file for images in chosen.source.sources
+            for files in (images if isinstance(images, Subset) else images.source).files for file in files}
+    everything = {f for source in training_sources(settings) for files in source.images.files for f in files}
+    assert not trained & held and trained | held == everything and min(len(p.source) for p in stream.streams) > 1
+    assert len(set(chosen.names)) == len(chosen) and [chosen[i].name for i in range(len(chosen))] == chosen.names
+    assert {name.split("_")[0] for name in chosen.names} >= {"link", "photos, more"}
+
+
+def test_names_that_repeat_are_told_apart():
+    assert distinct(["a", "b", "c"], ["x", "x", "y"]) == ["a", "b", "c"]
+    assert distinct(["a", "b", "a", "a"], ["x", "x", "y/z", "x"]) == ["x_a", "b", "y_z_a", "x_a_2"]
+    assert distinct(["a", "a", "x_a"], ["x", "y", "z"]) == ["x_a_2", "y_a", "x_a"]
 
 
 def test_one_source_holds_back_validation_images_too(tmp_path):
