@@ -110,7 +110,7 @@ def png16(values: np.ndarray, icc: bytes | None = None, exif: bytes = b"") -> by
 
 
 def _photo(path: Path, image: Image.Image) -> Photo:
-    turn, exif = _exif(image)   # before loading, which turns a TIFF upright and forgets that it did
+    turn, exif = read_exif(image)   # before loading, which turns a TIFF upright and forgets that it did
     icc, cmyk = image.info.get("icc_profile"), image.mode == "CMYK"
     image.load()   # a damaged file fails here, whatever reads its 16 bits
     try:
@@ -119,14 +119,14 @@ def _photo(path: Path, image: Image.Image) -> Photo:
         samples = None
     if samples is None:
         samples, turn = _samples(image), 1 if image.format == "TIFF" else turn
-    samples = np.ascontiguousarray(_upright(samples, turn))
+    samples = np.ascontiguousarray(upright(samples, turn))
     grey, bits = samples.shape[2] < 3, samples.itemsize * 8
     pixels = samples[..., :1].repeat(3, axis=2) if grey else samples[..., :3]
     alpha = None if samples.shape[2] in (1, 3) else samples[..., -1]
     return Photo(pixels.astype(np.float32) / (2**bits - 1), alpha, grey, bits, None if cmyk else icc, exif)
 
 
-def _exif(image: Image.Image) -> tuple[int, bytes]:
+def read_exif(image: Image.Image) -> tuple[int, bytes]:
     """The orientation (1 to 8) and the EXIF without it."""
     try:
         exif = image.getexif()
@@ -144,7 +144,7 @@ def _exif(image: Image.Image) -> tuple[int, bytes]:
         return 1, b""
 
 
-def _upright(samples: np.ndarray, turn: int) -> np.ndarray:
+def upright(samples: np.ndarray, turn: int) -> np.ndarray:
     """(H, W, C) as EXIF's orientation asks."""
     if turn in (5, 6, 7, 8):
         samples = samples.transpose(1, 0, 2)
