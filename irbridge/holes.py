@@ -14,11 +14,11 @@ CLEAR = "a photograph that is more than half transparent where it is to be fille
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """A mask file, upright, as (H, W) bool, True where it is white: above the middle between its darkest and its brightest value, so
-    that 0 and 1 serve as well as 0 and 255. Of a file with an alpha channel the colours count, or where these are one
-    the alpha. UserError if it is no image, or of one value, or has values that are no numbers."""
+    """A mask file, upright, as (H, W) bool, True where it is white: above the middle between its darkest and its brightest
+    value, so that 0 and 1 serve as well as 0 and 255. Of a file with an alpha channel the colours count, or where these are
+    one the alpha. UserError if it is no image, or of one value, or has values that are no numbers."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:   # a file, see read_photo
             turn = 1 if image.format == "TIFF" else read_exif(image)[0]
             image.load()   # which turns a TIFF
             bands = image.convert("RGBA") if image.has_transparency_data else image

@@ -61,7 +61,8 @@ def read_photo(path: str | Path) -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")   # of odd EXIF, and of images between one and two MAX_IMAGE_PIXELS
-            with Image.open(path, formats=FORMATS) as image:
+            # A file, as Pillow 13 maps a grey TIFF that it is given by name into memory with its sides swapped where EXIF turns it.
+            with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
                 return _photo(path, image)
     except Exception as error:   # decoders raise anything on damaged data
         raise unreadable(path, error) from error

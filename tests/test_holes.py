@@ -108,7 +108,8 @@ def test_a_mask_is_turned_as_its_photograph_is(tmp_path, turn, ending):
     exif[0x0112] = turn
     for name, values in (("m", HOLE * np.uint8(255)), ("p", np.dstack([HOLE * np.uint8(255)] * 3))):
         Image.fromarray(values).save(tmp_path / f"{name}.{ending}", exif=exif)
-    assert np.array_equal(read_mask(tmp_path / f"m.{ending}"), read_photo(tmp_path / f"p.{ending}").pixels[..., 0] == 1)
+    colour, grey = (read_photo(tmp_path / f"{name}.{ending}").pixels[..., 0] == 1 for name in "pm")
+    assert np.array_equal(read_mask(tmp_path / f"m.{ending}"), colour) and np.array_equal(grey, colour)
 
 
 def test_a_mask_with_values_that_are_no_numbers_is_refused(tmp_path):
