@@ -27,20 +27,31 @@ PRIVATE = "run", "run_root", "name", "logger", "start", "ship"   # of the traine
 
 def export_run(cfg: DictConfig) -> None:
     """Write ``output/{model.safetensors,config.json,run.json,README.md,restored.jpg}`` of a finished run. UserError if it
-    has no weights, or a folder of results no records."""
+    has no weights or metrics, a folder of results no records, or the output is a run's folder or a file."""
     options, run, output = plain(cfg), find(cfg.run), Path(cfg.output)
+    check_output(run, output)
     set_threads(options["threads"])
     model, settings = from_pretrained(run, frozen=options["backbone"]), read_json(run / "run.json")
+    done = history(run)
     config = without_paths(read_json(run / "config.json")) | {"bf16_error": round(half_precision(model, settings), 3)}
     tables = "\n\n".join(to_markdown(aggregate(read_records(folder))) for folder in options["results"])
+    shot = Image.fromarray(to_bytes(picture(model, test_pairs(settings, options["size"]), settings["seed"], 3)))
+    text = card(settings, config, done, _parameters(model), tables, options)
     save_weights(output / "model.safetensors", load_weights(run / "model.safetensors"), torch.float16)
     write_json(output / "config.json", config)
     write_json(output / "run.json", private(settings))
-    shot = Image.fromarray(to_bytes(picture(model, test_pairs(settings, options["size"]), settings["seed"], 3)))
     write_atomically(output / "restored.jpg", lambda p: shot.save(p, format="JPEG", quality=88))
-    text = card(settings, config, history(run), _parameters(model), tables, options)
     write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
     print(f"Wrote: {output}")
+
+
+def check_output(run: Path, output: Path) -> None:
+    """UserError where an export into ``output`` would overwrite the run, another one's, or a file."""
+    there = next(p for p in (output, *output.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise UserError(f"output={output} cannot be a folder, as {there} is a file; give another output.")
+    if output.resolve() == run.resolve() or any((output / name).exists() for name in ("checkpoints", "metrics.jsonl")):
+        raise UserError(f"output={output} is the folder of a training, which an export would overwrite; give another output.")
 
 
 def half_precision(model: Restorer, settings: dict, size: int = 160, most: int = 24) -> float:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
+from operator import eq
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,16 +66,30 @@ class ImageSource:
         refuse_duplicates(self.names, self.path)
         self.scenes = self.names
 
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """What each image is read from: the same of one file, by whatever path."""
+        at = os.path.realpath(self.path)
+        return [(os.path.realpath(e) if isinstance(e, Path) else f"{at}:{e[0]}",) for e in self.entries]
+
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> np.ndarray:
         if isinstance(self.entries[i], Path):
             return scaled(read_image(self.entries[i]), self.resize)
-        name, offset, size = self.entries[i]
+        return scaled(decode(self.packed(i), self.called(i)), self.resize)
+
+    def packed(self, i: int) -> io.BytesIO:
+        """The file of an image in a tar."""
+        _, offset, size = self.entries[i]
         with open(self.path, "rb") as file:
             file.seek(offset)
-            return scaled(decode(io.BytesIO(file.read(size)), f"{self.path}:{name}"), self.resize)
+            return io.BytesIO(file.read(size))
+
+    def called(self, i: int) -> str:
+        """What errors call an image in a tar."""
+        return f"{self.path}:{self.entries[i][0]}"
 
 
 class Pair(NamedTuple):
@@ -129,7 +144,7 @@ class SyntheticPairs:
 class PackedPairs:
     """Pairs of an uncompressed tar, or of a folder, that holds two folders ``clean`` and ``degraded`` with equal stems:
     ``len``, ``names`` and ``pairs[i]``. Both sides are :func:`scaled` to ``resize`` and centre-cropped to ``size``.
-    UserError where there are none, an image lacks its partner, or the two of a pair differ in size."""
+    UserError where there are none, two pairs have one name, or an image lacks its partner."""
 
     def __init__(self, path: str | Path, size: int | None = None, resize: int | None = None):
         self.path, self.size, self.resize = Path(path), size, resize
@@ -137,11 +152,15 @@ class PackedPairs:
             self.pairs = PairedFolders(*(self.path / half for half in ("clean", "degraded")), size, resize)
             self.names, self.scenes = self.pairs.names, self.pairs.scenes
             return
-        self.pairs, self.files = None, ImageSource(self.path)
+        self.pairs, self.archive = None, ImageSource(self.path)
         found = {"clean": {}, "degraded": {}}
-        for i, (name, _, _) in enumerate(self.files.entries):
-            if (half := Path(name).parent.name) in found:
-                found[half][Path(name).stem] = i
+        for i, (name, _, _) in enumerate(self.archive.entries):
+            half, stem = Path(name).parent.name, Path(name).stem
+            if stem in found.get(half, ()):
+                raise UserError(f"{path} holds two pairs named {stem}, {self.archive.entries[found[half][stem]][0]} and {name}; give "
+                                "them names of their own.")
+            if half in found:
+                found[half][stem] = i
         self.names = self.scenes = sorted(found["degraded"])
         alone = sorted(found["clean"].keys() ^ found["degraded"].keys())
         if alone or not self.names:
@@ -150,13 +169,29 @@ class PackedPairs:
                             "names.")
         self.indices = [(found["clean"][name], found["degraded"][name]) for name in self.names]
 
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """See :attr:`ImageSource.files`."""
+        if self.pairs is not None:
+            return self.pairs.files
+        files = self.archive.files
+        return [files[clean] + files[degraded] for clean, degraded in self.indices]
+
+    def check(self) -> None:
+        """Open every header: UserError if one cannot be opened or the two of a pair differ in size or mode."""
+        if self.pairs is not None:
+            return self.pairs.check()
+        index = {self.archive.called(i): i for pair in self.indices for i in pair}
+        check_headers([tuple(map(self.archive.called, pair)) for pair in self.indices],
+                      lambda name: read_header(self.archive.packed(index[name]), name), eq)
+
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> Pair:
         if self.pairs is not None:
             return self.pairs[i]
-        clean, degraded = (self.files[k] for k in self.indices[i])
+        clean, degraded = (self.archive[k] for k in self.indices[i])
         if clean.shape != degraded.shape:
             raise UserError(mismatch(f"{self.path}: clean {self.names[i]}", "its degraded version", clean.shape[1::-1],
                                      degraded.shape[1::-1]))
@@ -170,6 +205,12 @@ class Subset:
         self.source, self.indices = source, indices
         self.names, self.scenes = ([values[i] for i in indices] for values in (source.names, source.scenes))
 
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """See :attr:`ImageSource.files`."""
+        files = self.source.files
+        return [files[i] for i in self.indices]
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -181,9 +222,14 @@ class Chain:
     """Several sources as one."""
 
     def __init__(self, sources: list):
-        self.items = [(source, i) for source in sources for i in range(len(source))]
+        self.sources, self.items = sources, [(source, i) for source in sources for i in range(len(source))]
         self.names = [name for source in sources for name in source.names]
         self.scenes = [scene for source in sources for scene in source.scenes]
+
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """See :attr:`ImageSource.files`."""
+        return [files for source in self.sources for files in source.files]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -191,6 +237,31 @@ class Chain:
     def __getitem__(self, k: int):
         source, i = self.items[k]
         return source[i]
+
+
+class Renamed:
+    """A source under other names."""
+
+    def __init__(self, source, names: list[str]):
+        self.source, self.names, self.scenes = source, names, source.scenes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int):
+        return self.source[i]._replace(name=self.names[i])
+
+
+def distinct(names: list[str], labels: list[str]) -> list[str]:
+    """The names, of which those that repeat have their label before them, and a number behind where that does not do."""
+    times, found = Counter(names), {}
+    for name, label in zip(names, labels):
+        wanted = f"{label}_{name}".replace("/", "_") if times[name] > 1 else name
+        free = (f"{wanted}_{k}" for k in count(2))
+        while wanted in found or wanted != name and wanted in times:
+            wanted = next(free)
+        found[wanted] = None
+    return list(found)
 
 
 def photographs_of(paths: list[str | Path], exclude: str | Path | None = None, resize: int | None = None,
@@ -246,6 +317,11 @@ class PairedFolders:
             first[clean] = min(name, first.get(clean, name))
         return [first[clean] for clean, _ in self.paths]
 
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """See :attr:`ImageSource.files`."""
+        return [tuple(map(os.path.realpath, pair)) for pair in self.paths]
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -268,15 +344,7 @@ class PairedFolders:
 
     def check(self) -> None:
         """Open every header: UserError if one cannot be opened or a pair does not fit, in size or mode."""
-        faults, header = [], cache(read_header)   # a scene may have many degraded versions
-        for clean, degraded in self.paths:
-            try:
-                kinds = header(clean), header(degraded)
-                faults += [] if self._fits(*kinds) else [mismatch(clean, degraded, *kinds)]
-            except UserError as error:
-                faults.append(str(error))
-        if faults:
-            raise UserError(faults[0].rstrip(".") + and_more(faults) + ".")
+        check_headers(self.paths, cache(read_header), self._fits)   # a scene may have many degraded versions
 
     def _fits(self, clean: tuple, degraded: tuple) -> bool:
         """Whether the headers, (width, height) and mode, are those of a pair."""
@@ -482,6 +550,9 @@ def _tar_entries(path: Path) -> list[tuple[str, int, int]]:
     try:
         with tarfile.open(path, "r:") as tar:
             files = [member for member in tar if member.isfile() and is_image(Path(member.name))]
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):   # tarfile takes a damaged header for the end
+                raise tarfile.ReadError(f"damaged at byte {tar.offset}")
     except FileNotFoundError:
         raise UserError(f"The archive {path} does not exist; check the path.") from None
     except (tarfile.TarError, OSError) as error:
@@ -510,6 +581,19 @@ def _partner(stem: str, exact: dict[str, Path], bare: dict[str, Path]) -> Path |
     parts = stem.split("_")
     prefixes = ["_".join(parts[:k]) for k in range(len(parts) - 1, 0, -1)]
     return next((exact[s] for s in [stem, *prefixes] if s in exact), bare.get(_bare(stem)))
+
+
+def check_headers(pairs: list[tuple], header: Callable, fits: Callable) -> None:
+    """UserError if a header of these pairs of files cannot be opened, or two do not fit."""
+    faults = []
+    for clean, degraded in pairs:
+        try:
+            kinds = header(clean), header(degraded)
+            faults += [] if fits(*kinds) else [mismatch(clean, degraded, *kinds)]
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError(faults[0].rstrip(".") + and_more(faults) + ".")
 
 
 def refuse_duplicates(stems: list[str], where) -> None:

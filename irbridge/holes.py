@@ -7,24 +7,29 @@ from PIL import Image
 
 from irbridge.errors import UserError
 from irbridge.images import is_image, unreadable
-from irbridge.photos import FORMATS, Photo
+from irbridge.photos import FORMATS, GREY, Photo, read_exif, upright
 
 MASK = "give mask=FILE, white where the photograph is to be filled and black elsewhere"
 CLEAR = "a photograph that is more than half transparent where it is to be filled, and opaque elsewhere"
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """A mask file as (H, W) bool, True where it is white: above the middle between its darkest and its brightest value, so
-    that 0 and 1 serve as well as 0 and 255. Of a file with an alpha channel the colours count, or where these are one
-    the alpha. UserError if it is no image, or of one value."""
+    """A mask file, upright, as (H, W) bool, True where it is white: above the middle between its darkest and its brightest
+    value, so that 0 and 1 serve as well as 0 and 255. Of a file with an alpha channel the colours count, or where these are
+    one the alpha. UserError if it is no image, or of one value, or has values that are no numbers."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:   # a file, see read_photo
+            turn = 1 if image.format == "TIFF" else read_exif(image)[0]
+            image.load()   # which turns a TIFF
             bands = image.convert("RGBA") if image.has_transparency_data else image
-            values = np.atleast_3d(np.asarray(bands if bands.mode != "P" else bands.convert("RGB"), dtype=np.float64))
+            bands = bands if bands.mode in GREY | {"RGB", "RGBA"} else bands.convert("RGB")
+            values = upright(np.atleast_3d(np.asarray(bands, dtype=np.float64)), turn)
     except MemoryError:
         raise
     except Exception as error:   # decoders raise anything on damaged data
         raise unreadable(path, error) from error
+    if not np.isfinite(values).all():
+        raise UserError(f"The mask {path} has values that are no numbers; {MASK}.")
     colour, alpha = values[..., :3].mean(axis=2), values[..., 3] if values.shape[2] == 4 else None
     chosen = alpha if alpha is not None and np.ptp(colour) == 0 else colour
     if np.ptp(chosen) == 0:

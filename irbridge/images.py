@@ -101,13 +101,15 @@ def decode(file, name) -> np.ndarray:
         raise unreadable(name, error) from error
 
 
-def read_header(path: Path) -> tuple[tuple[int, int], str]:
+def read_header(file, name: str | None = None) -> tuple[tuple[int, int], str]:
+    """((width, height), mode) of an image as it is shown, by its header alone. UserError, which calls it ``name``, if it is
+    none."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             turned = image.getexif().get(0x0112, 1) >= 5
             return (image.size[::-1] if turned else image.size), image.mode
     except Exception as error:
-        raise unreadable(path, error) from error
+        raise unreadable(name or file, error) from error
 
 
 def unreadable(name, error: Exception) -> UserError:

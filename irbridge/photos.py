@@ -61,7 +61,8 @@ def read_photo(path: str | Path) -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")   # of odd EXIF, and of images between one and two MAX_IMAGE_PIXELS
-            with Image.open(path, formats=FORMATS) as image:
+            # A file, as Pillow 13 maps a grey TIFF that it is given by name into memory with its sides swapped where EXIF turns it.
+            with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
                 return _photo(path, image)
     except Exception as error:   # decoders raise anything on damaged data
         raise unreadable(path, error) from error
@@ -110,7 +111,7 @@ def png16(values: np.ndarray, icc: bytes | None = None, exif: bytes = b"") -> by
 
 
 def _photo(path: Path, image: Image.Image) -> Photo:
-    turn, exif = _exif(image)   # before loading, which turns a TIFF upright and forgets that it did
+    turn, exif = read_exif(image)   # before loading, which turns a TIFF upright and forgets that it did
     icc, cmyk = image.info.get("icc_profile"), image.mode == "CMYK"
     image.load()   # a damaged file fails here, whatever reads its 16 bits
     try:
@@ -119,14 +120,14 @@ def _photo(path: Path, image: Image.Image) -> Photo:
         samples = None
     if samples is None:
         samples, turn = _samples(image), 1 if image.format == "TIFF" else turn
-    samples = np.ascontiguousarray(_upright(samples, turn))
+    samples = np.ascontiguousarray(upright(samples, turn))
     grey, bits = samples.shape[2] < 3, samples.itemsize * 8
     pixels = samples[..., :1].repeat(3, axis=2) if grey else samples[..., :3]
     alpha = None if samples.shape[2] in (1, 3) else samples[..., -1]
     return Photo(pixels.astype(np.float32) / (2**bits - 1), alpha, grey, bits, None if cmyk else icc, exif)
 
 
-def _exif(image: Image.Image) -> tuple[int, bytes]:
+def read_exif(image: Image.Image) -> tuple[int, bytes]:
     """The orientation (1 to 8) and the EXIF without it."""
     try:
         exif = image.getexif()
@@ -144,7 +145,7 @@ def _exif(image: Image.Image) -> tuple[int, bytes]:
         return 1, b""
 
 
-def _upright(samples: np.ndarray, turn: int) -> np.ndarray:
+def upright(samples: np.ndarray, turn: int) -> np.ndarray:
     """(H, W, C) as EXIF's orientation asks."""
     if turn in (5, 6, 7, 8):
         samples = samples.transpose(1, 0, 2)

@@ -15,9 +15,11 @@ from irbridge.data import (
     MixedStream,
     PackedPairs,
     PairedFolders,
+    Renamed,
     Room,
     Subset,
     SyntheticPairs,
+    distinct,
     photographs_of,
     split_scenes,
 )
@@ -46,11 +48,11 @@ class Source(NamedTuple):
         """The scene of each image: what the first group of ``scene`` finds in its name, else what the images say."""
         if not self.scene:
             return self.images.scenes
-        found = [re.match(self.scene, name) for name in self.images.names]
-        if not any(found):
+        found = [match and match[1] for match in (re.match(self.scene, name) for name in self.images.names)]
+        if all(scene is None for scene in found):
             raise UserError(f"data.mix: scene={self.scene} matches no name of {self.name}, such as {self.images.names[0]}; give "
                             "a pattern that matches from the name's start.")
-        return [match[1] if match else scene for match, scene in zip(found, self.images.scenes)]
+        return [own if scene is None else scene for scene, own in zip(found, self.images.scenes)]
 
 
 def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
@@ -58,8 +60,7 @@ def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
     ``data.cache_latents`` an image has one crop. UserError if the images are not there or do not pair."""
     fixed, room, seed, found = bool(config["data"].get("cache_latents")), Room(), config["seed"], []
     sources = training_sources(config)
-    for index, source in enumerate(sources):
-        kept, _ = split_scenes(source.scenes(), _every(config["data"]))
+    for index, (source, (kept, _)) in enumerate(zip(sources, _split(sources, _every(config["data"])))):
         if not kept:
             raise UserError(f"{source.name} has {len(source.images)} images, too few to hold some back for validation; give "
                             "more, or data.validation=null.")
@@ -76,13 +77,30 @@ def validation_pairs(config: dict, size: int | None):
     if every is None:
         raise UserError("This training holds back no images for validation; give data.validation=16, which holds back every 16th "
                         "scene (a public set as a source of data.mix), and train anew.")
-    found = []
-    for source in training_sources(config, size):
-        _, held = split_scenes(source.scenes(), every)
+    found, labels, sources = [], [], training_sources(config, size)
+    for source, (_, held) in zip(sources, _split(sources, every)):
         images = Subset(source.images, held)
         found.append(images if source.degradation is None
                      else SyntheticPairs(images, source.degradation, config["seed"], size))
-    return found[0] if len(found) == 1 else Chain(found)
+        labels += [source.name] * len(held)
+    pairs = found[0] if len(found) == 1 else Chain(found)
+    names = distinct(pairs.names, labels)   # scores are kept by name
+    return pairs if names == pairs.names else Renamed(pairs, names)
+
+
+def _split(sources: list[Source], every: int | None) -> list[tuple[list[int], list[int]]]:
+    """Of each source the indices to train on and those held back for validation: its own scenes' share, see
+    :func:`~irbridge.data.split_scenes`, and all scenes with a file that another source holds back."""
+    scenes = [source.scenes() for source in sources]
+    held = [{names[i] for i in split_scenes(names, every)[1]} for names in scenes]
+    if every and len(sources) > 1:
+        shown, before = [list(zip(names, source.images.files)) for names, source in zip(scenes, sources)], None
+        while held != before:   # what is held back of one source may reach a third through a second
+            files = {file for images, own in zip(shown, held) for scene, of in images if scene in own for file in of}
+            before, held = held, [own | {scene for scene, of in images if not files.isdisjoint(of)}
+                                  for images, own in zip(shown, held)]
+    return [tuple([i for i, scene in enumerate(names) if (scene in own) == back] for back in (False, True))
+            for names, own in zip(scenes, held)]
 
 
 def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders:
@@ -104,7 +122,7 @@ def training_sources(config: dict, size: int | None = None) -> list[Source]:
     """Where a run's training images come from: ``data.mix``, or else the one source that the other keys of ``data`` name,
     validation images included. ``size``: pairs are centre-cropped to it."""
     data = config["data"]
-    if data.get("mix"):
+    if data.get("mix") is not None:
         return _mix(config, size)
     degradation, resize = config["task"].get("degradation"), _resize(data)
     if _public(data):
@@ -123,7 +141,7 @@ def training_sources(config: dict, size: int | None = None) -> list[Source]:
 def _mix(config: dict, size: int | None) -> list[Source]:
     """The sources of ``data.mix``, each a dict of :data:`KEYS`."""
     entries = config["data"]["mix"]
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    if not entries or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError("data.mix must be a list of sources, such as data.mix=[{pairs: rain.tar, weight: 0.5}, {clean: photos, "
                         "weight: 0.5}].")
     for k, entry in enumerate(entries):
@@ -143,6 +161,18 @@ def _check_entry(k: int, entry: dict) -> None:
     if given not in (["pairs"], ["clean"], ["clean", "degraded"], ["benchmark", "root"]):
         raise UserError(f"{where} names {' and '.join(given) or 'no images'}; give pairs=, clean=, clean= with degraded=, or "
                         "benchmark= with root=.")
+    for key in (*given, "name"):
+        values = entry[key] if given == [key] == ["clean"] and isinstance(entry[key], list) else [entry.get(key) or ""]
+        if not all(isinstance(value, str) for value in values):
+            raise UserError(f"{where}.{key}={entry[key]} must be text" + (", or a list of folders and tars." if key == "clean"
+                                                                          else "."))
+    if type(entry.get("turn", False)) is not bool:
+        raise UserError(f"{where}.turn={entry['turn']!r} must be true or false.")
+    if (degradation := entry.get("degradation")) is not None:
+        if given != ["clean"]:
+            raise UserError(f"{where}.degradation is for clean= alone, but this source has {' and '.join(given)}; leave it out.")
+        if not isinstance(degradation, dict) or not isinstance(degradation.get("_target_"), str):
+            raise UserError(f"{where}.degradation={degradation} must name a class, such as {{_target_: irbridge.degradations.Rain}}.")
     weight = entry.get("weight")
     if type(weight) not in (int, float) or not 0 < weight <= 1:
         raise UserError(f"{where}.weight={weight} must be a number above 0, at most 1.")
@@ -164,6 +194,7 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
     own, degradation = entry.get("degradation") or config["task"].get("degradation"), None
     if entry.get("pairs"):
         images, name = PackedPairs(find(entry["pairs"]), size, resize), Path(entry["pairs"]).name
+        images.check()
     elif entry.get("degraded"):
         images, name = PairedFolders(find(entry["clean"]), find(entry["degraded"]), size, resize), Path(entry["degraded"]).name
         images.check()
@@ -183,7 +214,7 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
         raise UserError(f"data.mix: {name} holds pairs, but task={config['task']['name']} must know its holes; give clean "
                         "images.")
     return Source(entry.get("name") or name, images, degradation, entry["weight"], entry.get("lighter", 0.0),
-                  entry.get("same", 0.0), bool(entry.get("turn")), entry.get("scene"))
+                  entry.get("same", 0.0), entry.get("turn", False), entry.get("scene"))
 
 
 def _every(data: dict) -> int | None:

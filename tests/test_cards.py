@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import configured
 from safetensors.torch import load_file
 
 from irbridge import cards, read_image
@@ -111,6 +112,31 @@ def test_half_precision_is_tried_on_validation_images_of_all_sources(monkeypatch
         validation_pairs({"data": {}}, 16)
     refused(str(found.value))
     assert cards.half_precision(None, {}) == [0, 1]
+
+
+def test_an_export_overwrites_no_training_and_no_file(command, tmp_path):
+    """Before anything is read: the run here has no weights."""
+    for folder, holds in (("run", "run.json"), ("other", "metrics.jsonl"), ("third", "checkpoints/state.json")):
+        path = tmp_path / folder / holds
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    (tmp_path / "file").write_text("x")
+    before = {p: p.is_file() and p.read_text() for p in tmp_path.rglob("*")}
+    for output, said in (("run", "folder of a training"), ("link", "folder of a training"), ("other", "folder of a training"),
+                         ("third", "folder of a training"), ("file", "file is a file"), ("file/new", "file is a file")):
+        status, _, error = command("export_adapter", f"run={tmp_path / 'run'}", f"output={tmp_path / output}")
+        assert status == 2 and said in error and f"output={tmp_path / output} " in error and error.count("\n") == 1
+    assert before == {p: p.is_file() and p.read_text() for p in tmp_path.rglob("*")}
+
+
+def test_a_run_without_metrics_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text('{"trainer": {}}')
+    monkeypatch.setattr(cards, "from_pretrained", lambda run, frozen: None)
+    with pytest.raises(UserError, match="metrics.jsonl is missing"):
+        cards.export_run(configured("export", f"run={tmp_path / 'run'}", f"output={tmp_path / 'out'}"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_was_not_trained_is_refused(command, tmp_path):

@@ -47,6 +47,20 @@ def test_tar_gives_the_same_images_as_its_folder(tmp_path, clean):
     assert all(np.array_equal(folder[i], tar[i]) for i in range(3)) and len(list(tar)) == 3
 
 
+@pytest.mark.parametrize("keep", [512, 100])
+def test_a_tar_damaged_in_the_middle_is_refused(tmp_path, clean, keep):
+    """tarfile takes a header that it cannot read for the end of the archive; keep: of the damaged one."""
+    path = pack(tmp_path / "set.tar", clean)
+    with tarfile.open(path) as tar:
+        at = tar.getmembers()[2].offset
+    content = path.read_bytes()
+    path.write_bytes(content[:at] + b"\7" * keep + content[at + 512:] * (keep == 512))
+    with pytest.raises(UserError, match=rf"set.tar cannot be read .*damaged at byte {at}"):
+        ImageSource(path)
+    path.write_bytes(content[:at])   # an archive without its closing zeros is whole
+    assert len(ImageSource(path)) == 1
+
+
 def test_refuses_sources_without_images(tmp_path, clean):
     (tmp_path / "none").mkdir()
     (tmp_path / "text.tar").write_text("no tar")

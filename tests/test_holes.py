@@ -92,6 +92,34 @@ def test_a_mask_leaves_the_photographs_own_transparency_alone(restore, tmp_path)
     assert np.array_equal(found[..., 3], image[..., 3]) and np.array_equal(found[~HOLE], image[~HOLE])
 
 
+@pytest.mark.parametrize("mode, ending", [("CMYK", "tif"), ("CMYK", "jpg"), ("YCbCr", "tif"), ("P", "png"), ("1", "png"),
+                                          ("F", "tif"), ("RGB", "bmp")])
+def test_a_mask_of_any_mode_is_white_in_the_hole(tmp_path, mode, ending):
+    white = Image.fromarray(HOLE.astype(np.uint8) * 255)
+    (white if mode in "1F" else white.convert("RGB")).convert(mode).save(tmp_path / f"m.{ending}")
+    wrong = read_mask(tmp_path / f"m.{ending}") != HOLE
+    assert wrong.sum() <= (40 if ending == "jpg" else 0)   # a JPEG blurs the edges
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_mask_is_turned_as_its_photograph_is(tmp_path, turn, ending):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    for name, values in (("m", HOLE * np.uint8(255)), ("p", np.dstack([HOLE * np.uint8(255)] * 3))):
+        Image.fromarray(values).save(tmp_path / f"{name}.{ending}", exif=exif)
+    colour, grey = (read_photo(tmp_path / f"{name}.{ending}").pixels[..., 0] == 1 for name in "pm")
+    assert np.array_equal(read_mask(tmp_path / f"m.{ending}"), colour) and np.array_equal(grey, colour)
+
+
+def test_a_mask_with_values_that_are_no_numbers_is_refused(tmp_path):
+    values = HOLE.astype(np.float32)
+    values[0, 0] = np.nan
+    Image.fromarray(values).save(tmp_path / "m.tif")
+    with pytest.raises(UserError, match="m.tif has values that are no numbers; give mask=FILE"):
+        read_mask(tmp_path / "m.tif")
+
+
 def test_a_folder_of_masks_goes_by_name_and_a_changed_mask_is_noticed(restore, tmp_path):
     photos = save_images(tmp_path / "p", 2)
     for k in range(2):

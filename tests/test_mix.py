@@ -18,7 +18,9 @@ from irbridge.data import (
     PackedPairs,
     Pair,
     Room,
+    Subset,
     device_batches,
+    distinct,
     split_scenes,
     stream_loader,
 )
@@ -78,6 +80,14 @@ def test_what_holds_no_pairs_is_refused(tmp_path):
         handle.add(tmp_path / "odd", arcname="s")
     with pytest.raises(UserError, match="odd.tar: clean a .*differ in size"):
         PackedPairs(tar)[0]
+    for path in (tar, tmp_path / "odd"):   # by the headers, before a training
+        with pytest.raises(UserError, match="clean/a.png and .*degraded/a.png differ in size"):
+            training_sources(config([{"pairs": str(path), "weight": 1.0}], None))
+    with tarfile.open(tmp_path / "two.tar", "w") as handle:
+        for root in ("s", "t"):
+            handle.add(tmp_path / "odd", arcname=root)
+    with pytest.raises(UserError, match="two.tar holds two pairs named a, s/clean/a.png and t/clean/a.png"):
+        PackedPairs(tmp_path / "two.tar")
 
 
 def test_a_mix_draws_each_source_with_its_share(tmp_path):
@@ -201,7 +211,8 @@ def test_a_pattern_of_scenes_must_fit(tmp_path):
                          ("(room_[0-9]+)_", r"matches no name of p.tar, such as a_1; give")):
         with pytest.raises(UserError, match=fault):
             training_stream(config([entry | {"scene": scene}], None, validation=2), 16)
-    assert training_sources(config([entry | {"scene": "(a)_"}], None))[0].scenes() == ["a", "a", "b_1"]
+    for scene in ("(a)_", "(a)?.*"):   # where the group found nothing, the image's own scene counts
+        assert training_sources(config([entry | {"scene": scene}], None))[0].scenes() == ["a", "a", "b_1"]
 
 
 def test_training_validation_and_test_share_no_image(tmp_path):
@@ -217,6 +228,29 @@ def test_training_validation_and_test_share_no_image(tmp_path):
     assert len(trained) + len(chosen) == 9 + 12 and isinstance(chosen[0], Pair) and chosen[0].clean.shape == (16, 16, 3)
     assert all(np.array_equal(a.degraded, b.degraded) for a, b in zip([chosen[0], chosen[3]], [validation_pairs(settings, 16)[i]
                                                                                              for i in (0, 3)]))
+
+
+def test_an_image_of_two_sources_is_held_back_in_both(tmp_path):
+    photos, more = save_images(tmp_path / "photos", 12), save_images(tmp_path / "more", 9, seed=1)
+    pairs = packed(tmp_path / "rain.tar", [f"{k:02}.png" for k in range(10)])
+    (tmp_path / "link").symlink_to(photos)
+    mix = [{"clean": str(tmp_path / "link"), "weight": 0.2}, {"clean": [str(photos), str(more)], "weight": 0.3},
+           {"pairs": str(pairs), "weight": 0.3}, {"clean": str(pairs), "weight": 0.2}]
+    settings = config(mix, validation=4)
+    stream, chosen = training_stream(settings, 16), validation_pairs(settings, 16)
+    trained = {file for part in stream.streams for files in part.source.files for file in files}
+    held = {file for images in chosen.source.sources
+            for files in (images if isinstance(images, Subset) else images.source).files for file in files}
+    everything = {f for source in training_sources(settings) for files in source.images.files for f in files}
+    assert not trained & held and trained | held == everything and min(len(p.source) for p in stream.streams) > 1
+    assert len(set(chosen.names)) == len(chosen) and [chosen[i].name for i in range(len(chosen))] == chosen.names
+    assert {name.split("_")[0] for name in chosen.names} >= {"link", "photos, more"}
+
+
+def test_names_that_repeat_are_told_apart():
+    assert distinct(["a", "b", "c"], ["x", "x", "y"]) == ["a", "b", "c"]
+    assert distinct(["a", "b", "a", "a"], ["x", "x", "y/z", "x"]) == ["x_a", "b", "y_z_a", "x_a_2"]
+    assert distinct(["a", "a", "x_a"], ["x", "y", "z"]) == ["x_a_2", "y_a", "x_a"]
 
 
 def test_one_source_holds_back_validation_images_too(tmp_path):
@@ -239,7 +273,17 @@ def test_one_source_holds_back_validation_images_too(tmp_path):
     ([{"clean": "C", "wieght": 1.0}], r"mix\[0\].wieght is unknown"),
     ([{"clean": "C", "weight": 1.0, "lighter": 0.7, "same": 0.5}], r"add up to at most 1"),
     ([{"pairs": "absent.tar", "weight": 1.0}], r"absent.tar does not exist"),
-    ([{"benchmark": "rain100h", "weight": 1.0}], r"names benchmark; give")])
+    ([{"benchmark": "rain100h", "weight": 1.0}], r"names benchmark; give"),
+    ([], "must be a list of sources"), ({}, "must be a list of sources"),
+    ([{"clean": 5, "weight": 1.0}], r"mix\[0\].clean=5 must be text, or a list"),
+    ([{"clean": [5], "weight": 1.0}], r"mix\[0\].clean=\[5\] must be text, or a list"),
+    ([{"pairs": ["C"], "weight": 1.0}], r"mix\[0\].pairs=\[.*must be text\.$"),
+    ([{"clean": "C", "weight": 1.0, "name": 5}], r"mix\[0\].name=5 must be text\.$"),
+    ([{"clean": "C", "weight": 1.0, "scene": 5}], r"mix\[0\].scene=5 is no regular expression"),
+    ([{"clean": "C", "weight": 1.0, "turn": "false"}], r"mix\[0\].turn='false' must be true or false"),
+    ([{"clean": "C", "weight": 1.0, "degradation": "rain"}], r"mix\[0\].degradation=rain must name a class"),
+    ([{"clean": "C", "weight": 1.0, "degradation": {"a": 1}}], r"mix\[0\].degradation={'a': 1} must name a class"),
+    ([{"pairs": "C", "weight": 1.0, "degradation": NOISE}], r"mix\[0\].degradation is for clean= alone, but this source has pairs;")])
 def test_mistakes_in_a_mix_are_told(tmp_path, mix, fault):
     folder = str(save_images(tmp_path / "C"))
     mix = json.loads(json.dumps(mix).replace('"C"', json.dumps(folder)))
