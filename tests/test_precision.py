@@ -14,6 +14,7 @@ import irbridge.model
 from irbridge import precision, process
 from irbridge.backbones import PixelBackbone
 from irbridge.build import from_pretrained
+from irbridge.data import with_mask
 from irbridge.errors import UserError
 from irbridge.images import read_image
 from irbridge.nafnet import NAFNet
@@ -58,6 +59,7 @@ def test_what_auto_chooses_is_not_visible(task, monkeypatch):
     model = from_pretrained(shipped()[task], precision="auto")
     images = [read_image(p)[40:168, 40:168] for p in PHOTOS[:3]]
     images += [images[0] * 0.2]
+    images = [with_mask(image, np.indices(image.shape[:2]).sum(0) % 40 < 8 if model.masked else None) for image in images]
     assert model.precision == "float32" or deviation(model, images) <= 1.5
 
 
