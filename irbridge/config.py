@@ -44,6 +44,8 @@ def run_cli(task, config_name: str) -> None:
     is shown with IRBRIDGE_DEBUG=1. A sweep goes on after a job that fails, and ends at a stop signal."""
     os.environ["HYDRA_FULL_ERROR"] = "1"   # so that Hydra raises here instead of printing its own traceback
     raised: list[Exception] = []
+    if hasattr(sys.stdout, "reconfigure"):   # a file name that the terminal cannot show must not stop a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     stops.clear()
     process, debug = os.getpid(), os.environ.get("IRBRIDGE_DEBUG") == "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -46,7 +46,7 @@ def scaled(image: np.ndarray, shorter: int | None) -> np.ndarray:
 
 def name_rng(seed: int, name: str) -> np.random.Generator:
     """Randomness of (seed, name) alone, the same wherever the image is in a set."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return np.random.default_rng([seed, zlib.crc32(name.encode(errors="surrogateescape"))])
 
 
 class ImageSource:

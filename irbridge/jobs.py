@@ -64,11 +64,15 @@ def plan(options: dict, label: str) -> list[Job]:
 
 def sources(given: str, label: str) -> list[Path]:
     """The photographs that ``input`` names, sorted; of a folder or a glob those that are no outputs of earlier runs."""
+    if not given:   # which Path takes for the current folder
+        raise UserError("input= is empty; name a photograph, a folder of them, or a glob in quotes.")
     at = Path(given).expanduser()
     if at.is_dir():
         found = at.iterdir()
-    elif at.exists():
+    elif at.is_file():
         return [at]
+    elif at.exists():
+        raise UserError(f"input={given} is a pipe or a device; give a file.")
     elif glob.has_magic(given):
         found = map(Path, glob.glob(str(at), recursive=True))
     else:

@@ -37,7 +37,7 @@ class Noise:
 
 def image_seed(seed: int, name: str) -> int:
     """The seed of one image's noise: a function of the run's seed and the image's name."""
-    return zlib.crc32(f"{seed}/{name}".encode())
+    return zlib.crc32(f"{seed}/{name}".encode(errors="surrogateescape"))   # the bytes of any file name
 
 
 class Restorer(nn.Module):

@@ -1,6 +1,7 @@
 """Which numbers and words of a config make sense. Their types come from the YAML files, see ``config.check_types``."""
 
 import math
+import os
 from itertools import pairwise
 
 from irbridge.errors import UserError
@@ -32,6 +33,7 @@ def _one_of(*words: str):
 
 POSITIVE = _number(lambda v: v > 0, "a number above 0")
 NOT_NEGATIVE = _number(lambda v: v >= 0, "a number, 0 or more")
+THREADS = max(16, 4 * (os.cpu_count() or 1))   # more do not help, and thousands cannot be had
 FRACTION = _number(lambda v: 0 <= v < 1, "a number from 0 to below 1")
 CHECKS = {
     "seed": _whole(0),
@@ -93,7 +95,7 @@ CHECKS = {
     "overlap": _whole(0),
     "batch": _whole(1),
     "memory": _number(lambda v: v > 0, "a number of GB above 0, or null", null=True),
-    "threads": _whole(1, null=True),
+    "threads": (lambda v: v is None or type(v) is int and 1 <= v <= THREADS, f"a whole number from 1 to {THREADS}, or null"),
     "precision": _one_of("auto", "float32", "bf16"),
     **{key: POSITIVE for key in ("task.level", "levels.median")},
     "levels.spread": POSITIVE,

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -166,7 +167,9 @@ def test_unreadable_files_are_reported_and_the_rest_go_on(fast, restore, tmp_pat
 
 @pytest.mark.parametrize("words, said", [
     (["task=derian", "input={}"], ["derian", "task=derain"]), (["input={}"], ["task=derain", "run=FOLDER"]),
-    (["task=derain"], ["input"]), (["task=derain", "run=x", "input={}"], ["task=derain", "run=x"]),
+    (["task=derain"], ["input"]), (["task=derain", "input="], ["input= is empty"]),
+    (["task=derain", "input=/dev/zero"], ["input=/dev/zero is a pipe or a device"]),
+    (["task=derain", "input={}", "threads=9999"], ["threads=9999", "from 1 to"]), (["task=derain", "run=x", "input={}"], ["task=derain", "run=x"]),
     (["run=nowhere", "input={}"], ["nowhere"]), (["task=derain", "input=nope.png"], ["nope.png", "does not exist"]),
     (["task=derain", "input={}/*.gif"], ["*.gif", "no photographs"]),
     (["task=derain", "input={}", "tile=64"], ["tile=64", "overlap=64"]),
@@ -187,6 +190,23 @@ def test_wrong_usage_is_one_sentence_and_status_2(command, tmp_path, words, said
     last = err.strip().splitlines()[-1]
     assert status == 2 and last.startswith("Error: ") and all(word in last for word in said), err
     assert before == (tmp_path / "in" / "a.png").read_bytes() and not list((tmp_path / "in").glob("*-derain.png"))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="pipe.png is a pipe or a device; give a file"):
+        sources(str(tmp_path / "pipe.png"), "derain")
+
+
+def test_a_file_name_of_another_encoding_is_one_like_others(tmp_path):
+    """In Latin-1, as a real command, whose output is strict."""
+    photograph(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    words = ["task=derain", f"input={tmp_path}", "steps=0", "device=cpu", "precision=float32"]
+    done = subprocess.run([sys.executable, str(ROOT / "scripts/restore.py"), *words], cwd=tmp_path, capture_output=True,
+                          env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"}, check=False)
+    assert done.returncode == 0 and b"caf\xe9-derain.png" in b" ".join(os.listdir(os.fsencode(tmp_path))), done.stderr
+    assert image_seed(3, "caf\udce9") != image_seed(3, "caf") and image_seed(3, "café") == zlib.crc32("3/café".encode())
 
 
 def test_a_folder_in_use_is_refused(fast, restore, tmp_path):
