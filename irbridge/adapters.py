@@ -33,6 +33,11 @@ def mask_of(y: Tensor) -> Tensor | None:
     return y[:, 3:] if y.shape[1] > 3 else None
 
 
+def bare(y: Tensor) -> Condition:
+    """What an adapter that is silent knows of y (B, 3 or 4, H, W), and no network need compute."""
+    return Condition(y[:, :3], None, None, mask_of(y))
+
+
 def _zero(module: nn.Module) -> None:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

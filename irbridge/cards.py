@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image
@@ -13,13 +12,13 @@ from irbridge.anchors import PREFIX
 from irbridge.build import find, from_pretrained
 from irbridge.checkpoint import Checkpoints, load_weights, read_json, save_weights, write_atomically, write_json
 from irbridge.config import plain, set_threads
-from irbridge.data import ImageSource
+from irbridge.data import ImageSource, spread
 from irbridge.errors import UserError
 from irbridge.images import to_bytes
 from irbridge.precision import deviation
 from irbridge.restorer import Restorer
 from irbridge.runs import picture
-from irbridge.sources import test_pairs, validation_pairs
+from irbridge.sources import held_back_every, test_pairs, validation_pairs
 from irbridge.tables import aggregate, read_records, to_markdown
 
 PRIVATE = "run", "run_root", "name", "logger", "start", "ship"   # of the trainer's machine, of no use to others
@@ -57,14 +56,8 @@ def check_output(run: Path, output: Path) -> None:
 def half_precision(model: Restorer, settings: dict, size: int = 160, most: int = 24) -> float:
     """The largest deviation of a pixel, of 255, that bfloat16 makes on validation images, or test images where none are
     held back: the centre crops of at most ``most`` of all sources. UserError if the images are not there."""
-    try:
-        pairs = validation_pairs(settings, size)
-    except UserError as error:
-        if "holds back no images" not in str(error):
-            raise
-        pairs = test_pairs(settings, size)
-    chosen = np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)   # as runs.validation
-    return deviation(model, [pairs[i].seen for i in chosen])
+    pairs = (validation_pairs if held_back_every(settings["data"]) else test_pairs)(settings, size)
+    return deviation(model, [pair.seen for pair in spread(pairs, most)])
 
 
 class Done(NamedTuple):

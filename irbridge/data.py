@@ -106,6 +106,11 @@ class Pair(NamedTuple):
         return with_mask(self.degraded, self.mask)
 
 
+def spread(pairs, most: int) -> list[Pair]:
+    """At most so many of the pairs, evenly spaced, so that all sources of a mix are among them."""
+    return [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)]
+
+
 def with_mask(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """An image (H, W, 3) with its mask (H, W), True in a hole, as a fourth channel of 0 and 1; without one as it is."""
     return image if mask is None else np.dstack([image, mask.astype(np.float32)])

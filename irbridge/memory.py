@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from irbridge.adapters import Condition, mask_of
+from irbridge.adapters import bare
 from irbridge.errors import UserError
 from irbridge.precision import frozen_parts, remembered
 from irbridge.restorer import Restorer
@@ -94,7 +94,7 @@ def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int, int]:
         with model.networks():
             if model.adapter.silent:
                 _ = model.adapter.estimate(model.seen(y))
-                kept.append(Condition(y[:, :3], None, None, mask_of(y)))
+                kept.append(bare(model.seen(y)))
             else:
                 kept.append(model.adapter.condition(model.seen(y), state))
 
@@ -120,8 +120,8 @@ def footprint(model: Restorer, **options) -> Footprint:
     calls = model.calls(**options) if hasattr(model, "calls") else 1
     shapes = [(name, list(value.shape)) for name, value in model.trainable().state_dict().items()]
     about = json.dumps([type(model.trainable()).__name__, shapes, frozen_parts(model)], sort_keys=True)
-    key = {"footprint": hashlib.sha256(about.encode()).hexdigest(), "precision": model.precision, "calls": bool(calls), "silent": getattr(model.trainable(), "silent", False),
-           "device": next(model.parameters()).device.type}
+    key = {"footprint": hashlib.sha256(about.encode()).hexdigest(), "precision": model.precision, "calls": bool(calls),
+           "silent": getattr(model.trainable(), "silent", False), "device": next(model.parameters()).device.type}
     return Footprint(**remembered(key, lambda: measured(model, calls)._asdict()))
 
 

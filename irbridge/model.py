@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irbridge.adapters import Condition, mask_of
+from irbridge.adapters import Condition, bare
 from irbridge.backbones import Backbone
 from irbridge.bridges import Bridge
 from irbridge.errors import UserError
@@ -133,7 +133,7 @@ class IRBridge(Restorer):
             if number in known:
                 return known[number]
             if silent:
-                return Condition(part[:, :3], None, None, mask_of(part))
+                return bare(part)
             with self.networks():
                 found = self.adapter.condition(F.pixel_shuffle(part, factor) if factor > 1 else part, end)
             if whole or tiles.keep:

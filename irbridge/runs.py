@@ -25,6 +25,7 @@ from irbridge.checkpoint import (
 )
 from irbridge.config import CONFIGS, contradiction, device, instantiate, plain, set_threads
 from irbridge.cost import describe_cost
+from irbridge.data import spread
 from irbridge.errors import UserError
 from irbridge.evaluation import IDENTITY, RoundTrip, agreed, methods
 from irbridge.images import pad, to_image, to_tensor, write_image
@@ -211,7 +212,7 @@ def validation(config: dict, size: int = 160, most: int = 24):
     """A function that scores a model on the run's validation pairs: the mean PSNR in dB (rgb, 8 bit) of at most ``most``
     centre crops of ``size`` pixels, and where it has an anchor also that of the anchor alone."""
     pairs, seed, protocol = validation_pairs(config, size), config["seed"], Protocol()
-    chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)]
+    chosen = spread(pairs, most)
 
     def mean(model: Restorer, path=None) -> float:
         return round(float(np.mean([psnr(model.restore(p.degraded, image_seed(seed, p.name), path, p.mask), p.clean, protocol)

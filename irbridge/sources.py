@@ -60,7 +60,7 @@ def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
     ``data.cache_latents`` an image has one crop. UserError if the images are not there or do not pair."""
     fixed, room, seed, found = bool(config["data"].get("cache_latents")), Room(), config["seed"], []
     sources = training_sources(config)
-    for index, (source, (kept, _)) in enumerate(zip(sources, _split(sources, _every(config["data"])))):
+    for index, (source, (kept, _)) in enumerate(zip(sources, _split(sources, held_back_every(config["data"])))):
         if not kept:
             raise UserError(f"{source.name} has {len(source.images)} images, too few to hold some back for validation; give "
                             "more, or data.validation=null.")
@@ -73,7 +73,7 @@ def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
 def validation_pairs(config: dict, size: int | None):
     """The pairs that choices are made on: the scenes of the training images that no training crop shows, degraded with
     randomness of (seed, name), centre-cropped to ``size`` (None: whole). UserError where none are held back."""
-    every = _every(config["data"])
+    every = held_back_every(config["data"])
     if every is None:
         raise UserError("This training holds back no images for validation; give data.validation=16, which holds back every 16th "
                         "scene (a public set as a source of data.mix), and train anew.")
@@ -217,7 +217,7 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
                   entry.get("same", 0.0), entry.get("turn", False), entry.get("scene"))
 
 
-def _every(data: dict) -> int | None:
+def held_back_every(data: dict) -> int | None:
     """Every so many-th scene is held back; None: none, as of a public set, whose test half the scores are of."""
     return None if _public(data) and not data.get("mix") else data.get("validation")
 

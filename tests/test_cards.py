@@ -104,14 +104,15 @@ def test_half_precision_is_tried_on_validation_images_of_all_sources(monkeypatch
     monkeypatch.setattr(cards, "deviation", lambda model, images: images)
     monkeypatch.setattr(cards, "validation_pairs", lambda settings, size: Pairs(range(101)))
     monkeypatch.setattr(cards, "test_pairs", lambda settings, size: Pairs(range(2)))
-    assert cards.half_precision(None, {}, most=5) == [0, 25, 50, 75, 100]
+    holding = {"data": {"validation": 16}}
+    assert cards.half_precision(None, holding, most=5) == [0, 25, 50, 75, 100]
     refused("data.mix: clean photos does not exist.")
     with pytest.raises(UserError, match="photos does not exist"):   # what the run holds back is not there
-        cards.half_precision(None, {})
+        cards.half_precision(None, holding)
     with pytest.raises(UserError, match="holds back no images") as found:
         validation_pairs({"data": {}}, 16)
     refused(str(found.value))
-    assert cards.half_precision(None, {}) == [0, 1]
+    assert cards.half_precision(None, {"data": {}}) == [0, 1]
 
 
 def test_an_export_overwrites_no_training_and_no_file(command, tmp_path):
