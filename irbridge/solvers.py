@@ -44,10 +44,11 @@ def walk(bridge: Bridge, sampler: Sampler, y: Tensor, noise: Callable[[Tensor], 
             now, then = law, bridge.marginal(s)
             x = step(state, x0, y, now, then, implicit_keep(now, then))
             continue
-        if how.solver and (booting or not now.noise > 0):
-            now, then, keep = bridge.posterior(t, s)
+        first_order = booting or not now.noise > 0   # nothing may be divided by, or the step is too small to be a past one
+        if how.solver and first_order:
+            now, then, keep = bridge.posterior(t, s)   # its laws may be another process's, with levels of their own
         x = step(x, x0, y, now, then, keep, fresh(x0) if how.fresh and (keep < then.noise).any() else None)
-        if not how.solver or booting or not (now.noise > 0 and now.clean > 0):
+        if not how.solver or first_order or not now.clean > 0:
             continue
         width = then.level.log().neg() - now.level.log().neg()
         if how.solver == "exponential" and budget > 1:

@@ -9,7 +9,7 @@ import torch
 from gaussian import BRIDGES, OWN, PRIORS, X0, Draws, Y, column, law, run
 from golden import assert_close
 
-from irbridge.bridges import GOUB, OU, Brownian, Residual
+from irbridge.bridges import GOUB, I2SB, OU, Bridge, Brownian, Residual
 from irbridge.errors import UserError
 from irbridge.interpolants import RDDM, ResShift
 from irbridge.priors import VP, vp_alphas_cumprod
@@ -225,6 +225,21 @@ def test_prior_rules_are_diffusers(how, steps):
     for (_, got), (_, want) in zip(seen, expected):
         assert_close(got, want, 1e-5, 1e-5)
     assert_close(x, last, 1e-5, 1e-5)
+
+
+class OwnPosterior(I2SB):
+    """I2SB that draws its posterior on its own marginals, and not on the free motion's, which needs no y."""
+    posterior = Bridge.posterior
+
+
+@pytest.mark.parametrize("how", ["dbim2", "dbim3", "odes3"])
+@pytest.mark.parametrize("nfe", [3, 6, 20])
+def test_multistep_remembers_the_levels_of_the_bridge_alone(how, nfe):
+    """The step off I2SB's pinned end is taken on the free Brownian motion, whose level is no earlier one of the bridge's."""
+    boot = 0.01 if how == "odes3" else 0.0
+    bridges = I2SB(official=False), OwnPosterior(official=False)
+    ours, own = (law(run(bridge, Sampler(how, nfe, boot=boot))[1]) for bridge in bridges)
+    assert ours == pytest.approx(own, rel=1e-9)
 
 
 # Mistakes
