@@ -8,8 +8,10 @@ def __getattr__(name: str):
     # Late, so that `import irbridge` does not wait for torch and diffusers.
     if name == "IRBridge":
         from irbridge.model import IRBridge
+
         return IRBridge
     if name in ("read_image", "write_image"):
         from irbridge import images
+
         return getattr(images, name)
     raise AttributeError(f"module 'irbridge' has no attribute {name!r}")

@@ -1,5 +1,5 @@
-"""Frozen pretrained denoisers as ``denoise(z, tau) -> x0``; with ``priors``, all that knows what networks predict.
-Here those of pixels; ``latent`` has those of a VAE's latents."""
+"""Frozen pretrained denoisers as ``denoise(z, tau) -> x0``; with ``priors``, all that knows what
+networks predict. Here those of pixels; ``latent`` has those of a VAE's latents."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
@@ -22,9 +22,10 @@ EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "prior"
 
 @contextmanager
 def inject(unet: nn.Module, residuals: list[Tensor] | None):
-    """While active, add ``residuals``, ordered as :func:`skip_layout`, to a UNet2DModel's skips and mid block output.
-    Skips reach the up blocks as their second positional argument, so the network's own forward is never copied; the up
-    blocks consume them from the end. Not for ``Skip*Block2D`` networks."""
+    """While active, add ``residuals``, ordered as :func:`skip_layout`, to a UNet2DModel's skips and
+    mid block output. Skips reach the up blocks as their second positional argument, so the
+    network's own forward is never copied; the up blocks consume them from the end. Not for
+    ``Skip*Block2D`` networks."""
     with ExitStack() as stack:
         if residuals is not None:
             left = list(residuals[:-1])
@@ -36,14 +37,17 @@ def inject(unet: nn.Module, residuals: list[Tensor] | None):
 
             for block in unet.up_blocks:
                 stack.callback(block.register_forward_pre_hook(add_skips).remove)
-            stack.callback(unet.mid_block.register_forward_hook(
-                lambda block, args, out: out + residuals[-1].to(out.dtype)).remove)
+            stack.callback(
+                unet.mid_block.register_forward_hook(
+                    lambda block, args, out: out + residuals[-1].to(out.dtype)
+                ).remove
+            )
         yield
 
 
 def skip_layout(unet) -> list[tuple[int, int]]:
-    """(channels, stride) of every skip tensor in the encoder's order, then of the mid block's output; of a UNet2DModel,
-    or of anything that has its ``config``."""
+    """(channels, stride) of every skip tensor in the encoder's order, then of the mid block's
+    output; of a UNet2DModel, or of anything that has its ``config``."""
     channels = unet.config.block_out_channels
     layout = [(channels[0], 1)]
     for level, c in enumerate(channels):
@@ -53,42 +57,55 @@ def skip_layout(unet) -> list[tuple[int, int]]:
 
 
 class Later(NamedTuple):
-    """A frozen network that is loaded where it is first asked for: its config, the dtype of its weights, and what loads
-    it."""
+    """A frozen network that is loaded where it is first asked for: its config, the dtype of its
+    weights, and what loads it."""
+
     config: SimpleNamespace
     dtype: torch.dtype
     load: Callable[[], nn.Module]
 
 
 class Backbone(nn.Module):
-    """A frozen network in eval mode and the prior that it was trained on, behind one convention. ``network`` may be given
-    as :class:`Later`.
+    """A frozen network in eval mode and the prior that it was trained on, behind one convention.
+    ``network`` may be given as :class:`Later`.
 
-    ``channels`` of a state, ``factor`` image pixels per pixel of it, ``stride`` by which image sides must divide;
-    ``bounded``: states lie in [-1, 1]. ``name`` and ``digest``, recorded in checkpoints, are where the weights came from
-    and their SHA-256; ``scheduler`` is the diffusers config that the prior was read from."""
+    ``channels`` of a state, ``factor`` image pixels per pixel of it, ``stride`` by which image
+    sides must divide; ``bounded``: states lie in [-1, 1]. ``name`` and ``digest``, recorded in
+    checkpoints, are where the weights came from and their SHA-256; ``scheduler`` is the diffusers
+    config that the prior was read from."""
 
     factor = 1
     bounded = True
 
-    def __init__(self, network: nn.Module | Later, prior: Prior, name: str = "", digest: str | Callable[[], str] = "",
-                 scheduler: dict | None = None):
+    def __init__(
+        self,
+        network: nn.Module | Later,
+        prior: Prior,
+        name: str = "",
+        digest: str | Callable[[], str] = "",
+        scheduler: dict | None = None,
+    ):
         super().__init__()
-        self.later, self.moves, self.checks = (network, [], []) if isinstance(network, Later) else (None, [], [])
+        self.later, self.moves, self.checks = (
+            (network, [], []) if isinstance(network, Later) else (None, [], [])
+        )
         if self.later is None:
             self._keep(network)
         self.prior, self.name, self._digest, self.scheduler = prior, name, digest, scheduler
         self.config, self.channels, self.vae = network.config, network.config.in_channels, None
-        self.dtype = network.dtype   # of the frozen weights; an adapter may add others to the network
+        # of the frozen weights; an adapter may add others to the network
+        self.dtype = network.dtype
 
     def _keep(self, network: nn.Module) -> None:
-        self._modules["network"] = network.requires_grad_(False).eval()   # eval also in training: nothing may drift
+        # eval also in training: nothing may drift
+        self._modules["network"] = network.requires_grad_(False).eval()
 
     @property
     def network(self) -> nn.Module:
         """The frozen network."""
         if self.later is not None:
-            with torch.inference_mode(False):   # weights are no inference tensors, wherever they are first needed
+            # weights are no inference tensors, wherever they are first needed
+            with torch.inference_mode(False):
                 network = self.later.load()
                 for check in self.checks:
                     check()
@@ -106,7 +123,7 @@ class Backbone(nn.Module):
             self.checks.append(check)
 
     def _apply(self, move, recurse: bool = True):
-        if self.later is not None:   # where it goes is known before it comes
+        if self.later is not None:  # where it goes is known before it comes
             self.moves.append(move)
         return super()._apply(move, recurse)
 
@@ -129,9 +146,10 @@ class Backbone(nn.Module):
         return state
 
     def denoise(self, z: Tensor, tau: Tensor, residuals: Callable | None = None) -> Tensor:
-        """The clean estimate x0 of a state z (B, C, H, W); float32. tau is float64 on the CPU, () or (B,).
-        ``residuals(inputs, time, **context)``, given what the network is given, returns what an adapter adds. Gradients
-        pass through the frozen weights. A learned variance is dropped."""
+        """The clean estimate x0 of a state z (B, C, H, W); float32. tau is float64 on the CPU, ()
+        or (B,). ``residuals(inputs, time, **context)``, given what the network is given, returns
+        what an adapter adds. Gradients pass through the frozen weights. A learned variance is
+        dropped."""
         inputs, time = self.prior.network_input(z, tau.expand(len(z)))
         output = self.predict(inputs.to(self.dtype), time.to(torch.float32).to(z.device), residuals)
         return self.prior.clean(z.float(), output[:, : self.channels].float(), tau)
@@ -146,7 +164,8 @@ class Backbone(nn.Module):
 
 
 class PixelBackbone(Backbone):
-    """A diffusers ``UNet2DModel`` on pixels in [-1, 1]. Adapters return a list of residuals, see :func:`inject`."""
+    """A diffusers ``UNet2DModel`` on pixels in [-1, 1]. Adapters return a list of residuals, see
+    :func:`inject`."""
 
     def __init__(self, unet: nn.Module, *described, **description):
         super().__init__(unet, *described, **description)
@@ -162,41 +181,66 @@ class PixelBackbone(Backbone):
             return self.network(inputs, time).sample
 
 
-def load_backbone(pretrained: str | None = None, dtype: torch.dtype | str = torch.float32,
-                  lazy: bool = False) -> PixelBackbone:
-    """Load a UNet2DModel and its scheduler's config from a folder or hub id; ``None`` is this repository's own prior.
+def load_backbone(
+    pretrained: str | None = None, dtype: torch.dtype | str = torch.float32, lazy: bool = False
+) -> PixelBackbone:
+    """Load a UNet2DModel and its scheduler's config from a folder or hub id; ``None`` is this
+    repository's own prior.
 
-    Both layouts of diffusers are read: a pipeline (``unet/`` and ``scheduler/``) and a bare model folder with
-    ``scheduler_config.json`` beside ``config.json``. dtype: of the frozen weights, such as "bfloat16". lazy: the weights
-    are read when the network is first called, where its config says enough. UserError if nothing is there, the hub is out
-    of reach, it is no UNet2DModel, or the scheduler is not covered."""
+    Both layouts of diffusers are read: a pipeline (``unet/`` and ``scheduler/``) and a bare model
+    folder with ``scheduler_config.json`` beside ``config.json``. dtype: of the frozen weights, such
+    as "bfloat16". lazy: the weights are read when the network is first called, where its config
+    says enough. UserError if nothing is there, the hub is out of reach, it is no UNet2DModel, or
+    the scheduler is not covered."""
     if not EMBEDDED.is_dir() and not pretrained:
-        raise UserError(f"The embedded prior is missing at {EMBEDDED}; restore it with `git checkout data/prior` or "
-                        "give backbone.pretrained=FOLDER.")
+        raise UserError(
+            f"The embedded prior is missing at {EMBEDDED}; restore it with `git checkout"
+            " data/prior` or give backbone.pretrained=FOLDER."
+        )
     folder = hub.fetched(str(pretrained or EMBEDDED), ["", "unet", "scheduler"])
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
     dtype, classes = number_type(dtype), ("UNet2DModel",)
     unet = _sketch(unet_folder, classes, dtype) if lazy else None
     unet = unet or hub.load(unet_folder, classes, dtype)
     scheduler, config = hub.scheduler_config(folder), unet.config
-    unlike = {"3 channels": config.in_channels == 3,
-              "no classes": not (config.class_embed_type or config.num_class_embeds),
-              "no Skip or K blocks": not any(t.startswith("K") or "Skip" in t for t in block_types(config)),
-              "a middle block": getattr(config, "mid_block_type", "") is not None,
-              "sinusoidal times": config.time_embedding_type == "positional"}
+    unlike = {
+        "3 channels": config.in_channels == 3,
+        "no classes": not (config.class_embed_type or config.num_class_embeds),
+        "no Skip or K blocks": not any(
+            t.startswith("K") or "Skip" in t for t in block_types(config)
+        ),
+        "a middle block": getattr(config, "mid_block_type", "") is not None,
+        "sinusoidal times": config.time_embedding_type == "positional",
+    }
     if missing := [what for what, fits in unlike.items() if not fits]:
-        raise UserError(f"The network in {unet_folder} cannot be driven, for want of {', '.join(missing)}; choose another "
-                        "backbone.")
-    return PixelBackbone(unet, prior_from_config(scheduler), str(pretrained or "embedded"),
-                         lambda: hub.digest(unet_folder), scheduler)
+        raise UserError(
+            f"The network in {unet_folder} cannot be driven, for want of {', '.join(missing)};"
+            " choose another backbone."
+        )
+    return PixelBackbone(
+        unet,
+        prior_from_config(scheduler),
+        str(pretrained or "embedded"),
+        lambda: hub.digest(unet_folder),
+        scheduler,
+    )
 
 
 def _sketch(folder: Path, classes: tuple[str, ...], dtype: torch.dtype) -> Later | None:
-    """The network of a folder, to be loaded later; None where its config, of an older diffusers, leaves to defaults what
-    is asked of it."""
+    """The network of a folder, to be loaded later; None where its config, of an older diffusers,
+    leaves to defaults what is asked of it."""
     config = read_json(folder / "config.json")
-    asked = ("in_channels", "block_out_channels", "layers_per_block", "down_block_types", "up_block_types",
-             "class_embed_type", "num_class_embeds", "mid_block_type", "time_embedding_type")
+    asked = (
+        "in_channels",
+        "block_out_channels",
+        "layers_per_block",
+        "down_block_types",
+        "up_block_types",
+        "class_embed_type",
+        "num_class_embeds",
+        "mid_block_type",
+        "time_embedding_type",
+    )
     if config.get("_class_name") not in classes or not all(key in config for key in asked):
         return None
     return Later(SimpleNamespace(**config), dtype, lambda: hub.load(folder, classes, dtype))

@@ -16,100 +16,161 @@ from irbridge.model import IRBridge
 from irbridge.restorer import Regression, Restorer
 from irbridge.trunk import FIELDS, bridge_network, make_trunk
 
-MODEL_KEYS = ("method", "endpoint", "backbone", "adapter", "bridge", "timesteps", "sampler", "loss", "task")
+MODEL_KEYS = (
+    "method",
+    "endpoint",
+    "backbone",
+    "adapter",
+    "bridge",
+    "timesteps",
+    "sampler",
+    "loss",
+    "task",
+)
 METHODS = ("irbridge", "bridge", "regression")
-RECORDED = "digest", "signature"   # what a folder says of the backbone besides how to load it
-PIXELS = "irbridge.backbones.load_backbone"   # what loads a backbone whose config, of an older run, does not say
+RECORDED = "digest", "signature"  # what a folder says of the backbone besides how to load it
+# what loads a backbone whose config, of an older run, does not say
+PIXELS = "irbridge.backbones.load_backbone"
 
 
 def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = False) -> Restorer:
-    """A model from the plain config of a run (the keys ``MODEL_KEYS``), untrained; ``backbone`` where it is there
-    already. lazy: a frozen network of pixels is loaded, and its hash compared, where it is first called. UserError if
-    the method is unknown or a part cannot be built."""
+    """A model from the plain config of a run (the keys ``MODEL_KEYS``), untrained; ``backbone``
+    where it is there already. lazy: a frozen network of pixels is loaded, and its hash compared,
+    where it is first called. UserError if the method is unknown or a part cannot be built."""
     method, adapter = config["method"], config["adapter"]
     if method not in METHODS:
         raise UserError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}.")
-    with torch.random.fork_rng(devices=[]):   # initial weights are a function of the config's seed alone
+    # initial weights are a function of the config's seed alone
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.get("seed", 0))
         if method != "irbridge" and not (adapter.get("channels") and "layers" in adapter):
-            raise UserError(f"method={method} takes the width of adapter=static or adapter=control, and "
-                            f"{adapter['_target_']} has none; choose one of these, or baseline=false.")
+            raise UserError(
+                f"method={method} takes the width of adapter=static or adapter=control, and "
+                f"{adapter['_target_']} has none; choose one of these, or baseline=false."
+            )
         sizes = {key: adapter[key] for key in (*FIELDS, "masked") if key in adapter}
         if method == "regression":
             return Regression(make_trunk(**sizes))
         if method == "bridge":
-            return BridgeNetwork(instantiate(config["bridge"]), bridge_network(**sizes), **config["objective"],
-                                 sampler=config["sampler"], masked=adapter.get("masked", False))
+            return BridgeNetwork(
+                instantiate(config["bridge"]),
+                bridge_network(**sizes),
+                **config["objective"],
+                sampler=config["sampler"],
+                masked=adapter.get("masked", False),
+            )
         backbone = _frozen(config["backbone"], backbone, lazy)
-        model = IRBridge(backbone, instantiate(adapter, backbone), instantiate(config["bridge"]),
-                         instantiate(config["timesteps"]), config["endpoint"],
-                         config["task"]["sampler"] | {k: v for k, v in config["sampler"].items() if v is not None},
-                         config["loss"])
+        model = IRBridge(
+            backbone,
+            instantiate(adapter, backbone),
+            instantiate(config["bridge"]),
+            instantiate(config["timesteps"]),
+            config["endpoint"],
+            config["task"]["sampler"]
+            | {k: v for k, v in config["sampler"].items() if v is not None},
+            config["loss"],
+        )
         if config.get("data", {}).get("cache_latents"):
             model.latents = LatentCache(None, backbone)
         return model
 
 
 def _frozen(config: dict, backbone: Backbone | None, lazy: bool) -> Backbone:
-    """The given backbone, or the config's; UserError where it is not the one that is recorded there."""
+    """The given backbone, or the config's; UserError where it is not the one that is recorded
+    there."""
     if backbone is None:
         wanted = {"_target_": PIXELS} | {k: v for k, v in config.items() if k not in RECORDED}
-        backbone = instantiate(wanted | ({"lazy": True} if lazy and wanted["_target_"] == PIXELS else {}))
+        backbone = instantiate(
+            wanted | ({"lazy": True} if lazy and wanted["_target_"] == PIXELS else {})
+        )
     digest, signature = (config.get(key) for key in RECORDED)
 
     def check() -> None:
         if digest and digest != backbone.digest:
-            raise UserError(f"The backbone {backbone.name} has other weights than the ones the adapter was trained on "
-                            f"(SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give backbone.pretrained=FOLDER.")
+            raise UserError(
+                f"The backbone {backbone.name} has other weights than the ones the adapter was"
+                f" trained on (SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give"
+                " backbone.pretrained=FOLDER."
+            )
 
     backbone.when_loaded(check)
     if not alike(signature, backbone.signature()):
-        raise UserError(f"The prompt's embedding of {backbone.name} is not the one that the adapter was trained with; give "
-                        f"the pipeline with its text encoder, or delete {cache_folder('prompts')} if that was exchanged.")
+        raise UserError(
+            f"The prompt's embedding of {backbone.name} is not the one that the adapter was trained"
+            f" with; give the pipeline with its text encoder, or delete {cache_folder('prompts')}"
+            " if that was exchanged."
+        )
     return backbone
 
 
 def describe(config: dict, model: Restorer) -> dict:
-    """What a folder must say for the model to be built again: its part of the config, the backbone's hash, the code."""
+    """What a folder must say for the model to be built again: its part of the config, the
+    backbone's hash, the code."""
     kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config}
     kept |= {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
     if isinstance(model, IRBridge):
-        folders = {k: str(Path(v).resolve()) for k in ("pretrained", "vae")
-                   if (v := kept["backbone"].get(k)) and Path(v).is_dir()}
+        folders = {
+            k: str(Path(v).resolve())
+            for k in ("pretrained", "vae")
+            if (v := kept["backbone"].get(k)) and Path(v).is_dir()
+        }
         # An anchor trained alone has learnt nothing of the prior, and goes with any.
-        digest = {} if model.learns_anchor and model.first_share == 1 else {"digest": model.backbone.digest}
+        digest = (
+            {}
+            if model.learns_anchor and model.first_share == 1
+            else {"digest": model.backbone.digest}
+        )
         kept["backbone"] = kept["backbone"] | folders | digest
         if model.adapter.pretrained:
             anchor = model.adapter.pretrained[0]
-            kept["adapter"] = kept["adapter"] | {"anchor": anchor.name, "anchor_digest": anchor.digest}
+            kept["adapter"] = kept["adapter"] | {
+                "anchor": anchor.name,
+                "anchor_digest": anchor.digest,
+            }
         if signature := model.backbone.signature():
             kept["backbone"]["signature"] = signature
     return kept
 
 
-def save_pretrained(model: Restorer, folder: str | Path, config: dict, weights: dict | None = None) -> None:
-    """Write ``config.json`` and ``model.safetensors`` (the trained part alone; ``weights`` instead of its own)."""
+def save_pretrained(
+    model: Restorer, folder: str | Path, config: dict, weights: dict | None = None
+) -> None:
+    """Write ``config.json`` and ``model.safetensors`` (the trained part alone; ``weights`` instead
+    of its own)."""
     save_weights(Path(folder) / "model.safetensors", weights or model.trainable().state_dict())
     write_json(Path(folder) / "config.json", config)
 
 
-def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None = None,
-                    frozen: dict | None = None, precision: str = "float32", **sampler) -> Restorer:
-    """A trained model from a run's folder (or any that ``save_pretrained`` wrote; data/adapters/derain is found from
-    anywhere), ready to restore.
+def from_pretrained(
+    folder: str | Path,
+    device="cpu",
+    backbone: Backbone | None = None,
+    frozen: dict | None = None,
+    precision: str = "float32",
+    **sampler,
+) -> Restorer:
+    """A trained model from a run's folder (or any that ``save_pretrained`` wrote;
+    data/adapters/derain is found from anywhere), ready to restore.
 
-    Args:
-        frozen: keys of the backbone that differ from the training's where they are not None, such as ``pretrained``,
+    Args: frozen: keys of the backbone that differ from the training's where they are not None, such
+        as ``pretrained``,
             where its weights are now; and ``anchor``, where a pretrained anchor is now.
-        precision: that it restores in: "float32", "bf16" or "auto", see :func:`irbridge.precision.chosen`.
-        sampler: fields that it will be asked with, as those of ``restore``, where they are known: a model that gives
-            its anchor alone (nfe=0) leaves the frozen network on the disk, until it is called after all.
+        precision: that it restores in: "float32", "bf16" or "auto", see
+            :func:`irbridge.precision.chosen`.
+        sampler: fields that it will be asked with, as those of ``restore``, where they are known: a
+            model that gives its anchor alone (nfe=0) leaves the frozen network on the disk, until
+            it is called after all.
 
-    UserError if the folder or a file of it is missing or corrupt, or the backbone is not the one it was trained on."""
+    UserError if the folder or a file of it is missing or corrupt, or the backbone is not the one it
+    was trained on."""
     folder = find(str(folder))
     path = folder / "config.json"
     config = read_json(path)
-    missing = [k for k in (*MODEL_KEYS, *["objective"] * (config.get("method") == "bridge")) if k not in config]
+    missing = [
+        k
+        for k in (*MODEL_KEYS, *["objective"] * (config.get("method") == "bridge"))
+        if k not in config
+    ]
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
@@ -121,18 +182,18 @@ def from_pretrained(folder: str | Path, device="cpu", backbone: Backbone | None 
         load_into(model.trainable(), weights, str(folder))
     except UserError:
         if isinstance(model, IRBridge):
-            _ = model.backbone.network   # if it is another one, that is why
+            _ = model.backbone.network  # if it is another one, that is why
         raise
     model = model.to(device, memory_format=torch.channels_last).eval()
     if isinstance(model, IRBridge) and model.calls(**sampler):
-        _ = model.backbone.network   # a wrong one must show here
+        _ = model.backbone.network  # a wrong one must show here
     model.precision = precision_of(model, folder, precision, **sampler)
     return model
 
 
 def precision_of(model: Restorer, folder: Path, requested: str, **sampler) -> str:
-    """The precision, see :func:`irbridge.precision.chosen`, for the model of a folder to restore in with these fields of its
-    sampler."""
+    """The precision, see :func:`irbridge.precision.chosen`, for the model of a folder to restore in
+    with these fields of its sampler."""
     path, about = folder / "config.json", {}
     if requested == "auto":
         about = {"weights": sha256(folder / "model.safetensors"), "config": sha256(path)}

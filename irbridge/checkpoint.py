@@ -1,4 +1,5 @@
-"""Checkpoints that survive a kill at any moment: safetensors and JSON, never pickles, written aside and renamed."""
+"""Checkpoints that survive a kill at any moment: safetensors and JSON, never pickles, written aside
+and renamed."""
 
 import errno
 import hashlib
@@ -24,23 +25,27 @@ os.umask(UMASK)
 
 @contextmanager
 def naming(path: Path):
-    """Within the block what the system refuses is an OSError that names ``path``; a failed write alone does not."""
+    """Within the block what the system refuses is an OSError that names ``path``; a failed write
+    alone does not."""
     try:
         yield
-    except (OSError, SafetensorError) as error:   # safetensors wraps a full disk in its own
-        number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [errno.EIO])[0])
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in its own
+        number = getattr(error, "errno", None) or int(
+            (re.findall(r"os error (\d+)", str(error)) or [errno.EIO])[0]
+        )
         raise OSError(number, getattr(error, "strerror", None) or str(error), str(path)) from error
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call ``write(temporary_path)`` and rename to ``path``; on any failure the old file stays as it was, and an
-    OSError names ``path``. Afterwards the file outlasts a power cut."""
+    """Call ``write(temporary_path)`` and rename to ``path``; on any failure the old file stays as
+    it was, and an OSError names ``path``. Afterwards the file outlasts a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")   # machines may share a disk
+    # machines may share a disk
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         with naming(path):
             write(temporary)
-            temporary.chmod(0o666 & ~UMASK)   # safetensors writes files that no one else may read
+            temporary.chmod(0o666 & ~UMASK)  # safetensors writes files that no one else may read
             _sync(temporary)
             os.replace(temporary, path)
             _sync(path.parent)
@@ -53,15 +58,15 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError:
-        if not path.is_dir():   # not every file system can do it for a folder
+        if not path.is_dir():  # not every file system can do it for a folder
             raise
     finally:
         os.close(handle)
 
 
 def remove_leftovers(run: Path) -> None:
-    """Remove what killed trainings left half-written in a run's folder. Call it under the lock alone: what another
-    process is writing looks the same."""
+    """Remove what killed trainings left half-written in a run's folder. Call it under the lock
+    alone: what another process is writing looks the same."""
     for left in (*run.glob(".*.tmp"), *run.glob("samples/.*.tmp")):
         left.unlink(missing_ok=True)
     for left in run.glob("checkpoints/.tmp-*"):
@@ -70,23 +75,31 @@ def remove_leftovers(run: Path) -> None:
 
 @contextmanager
 def locked(folder: Path):
-    """Within the block the folder, made where it is missing, belongs to this process; the lock dies with the process,
-    also by kill -9. UserError if another process has it, or it cannot be written."""
+    """Within the block the folder, made where it is missing, belongs to this process; the lock dies
+    with the process, also by kill -9. UserError if another process has it, or it cannot be written.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file where a folder should be; move it, or choose another folder.")
+        raise UserError(
+            f"{folder} is a file where a folder should be; move it, or choose another folder."
+        )
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise UserError(f"{folder} is in use by another process; wait for it to end, or choose another folder.") from None
+        raise UserError(
+            f"{folder} is in use by another process; wait for it to end, or choose another folder."
+        ) from None
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose a writable folder.") from error
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror or error}); choose a writable folder."
+        ) from error
     try:
         yield
     finally:
-        with suppress(OSError):   # while it is held: whoever has opened it meanwhile sees that it has no name any more
+        # while it is held: whoever has opened it meanwhile sees that it has no name any more
+        with suppress(OSError):
             os.unlink(folder / ".lock")
         lock.release()
 
@@ -101,11 +114,15 @@ def read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; give the folder of a trained run or of a saved model.") from None
+        raise UserError(
+            f"{path} is missing; give the folder of a trained run or of a saved model."
+        ) from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable as JSON ({error}); copy it again.") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; copy it again.")
+        raise UserError(
+            f"{path} holds a JSON {type(value).__name__}, not an object; copy it again."
+        )
     return value
 
 
@@ -123,13 +140,24 @@ def sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); check the file.") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); check the file."
+        ) from error
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """Write tensors as safetensors, atomically, floating ones cast to ``dtype`` where it is given."""
-    cast = {k: (v.to(dtype) if dtype and v.is_floating_point() else v).detach().cpu().contiguous().clone()
-            for k, v in tensors.items()}
+    """Write tensors as safetensors, atomically, floating ones cast to ``dtype`` where it is
+    given."""
+    cast = {
+        k: (
+            (v.to(dtype) if dtype and v.is_floating_point() else v)
+            .detach()
+            .cpu()
+            .contiguous()
+            .clone()
+        )
+        for k, v in tensors.items()
+    }
     write_atomically(path, lambda p: save_file(cast, p))
 
 
@@ -138,25 +166,33 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; train first, or give the folder of a finished run.") from None
+        raise UserError(
+            f"{path} is missing; train first, or give the folder of a finished run."
+        ) from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}); copy it again or delete it.") from None
+        raise UserError(
+            f"{path} is not a readable safetensors file ({error}); copy it again or delete it."
+        ) from None
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Strictly load tensors into a module; :class:`UserError` names the first name or shape that differs."""
+    """Strictly load tensors into a module; :class:`UserError` names the first name or shape that
+    differs."""
     own = module.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         there, here = (tuple(t[name].shape) if name in t else "missing" for t in (tensors, own))
         if there != here:
-            raise UserError(f"{source} does not fit the configured model: {name} is {there} in the file and {here} in "
-                            "the model; use the configuration that it was trained with.")
+            raise UserError(
+                f"{source} does not fit the configured model: {name} is {there} in the file and"
+                f" {here} in the model; use the configuration that it was trained with."
+            )
     module.load_state_dict(tensors)
 
 
 class Checkpoints:
-    """The training states of one run, ``<run>/checkpoints/step-N``: weights, EMA, optimizer and counters. A folder gets
-    its final name only when it is complete; the older one is removed after that."""
+    """The training states of one run, ``<run>/checkpoints/step-N``: weights, EMA, optimizer and
+    counters. A folder gets its final name only when it is complete; the older one is removed after
+    that."""
 
     def __init__(self, run: Path):
         self.folder = Path(run) / "checkpoints"
@@ -167,20 +203,31 @@ class Checkpoints:
         return max(complete, key=lambda p: int(p.name[5:]), default=None)
 
     def state(self) -> dict:
-        """The counters of the newest checkpoint; empty where there is none, or where it is damaged, which
-        :meth:`restore` tells."""
+        """The counters of the newest checkpoint; empty where there is none, or where it is damaged,
+        which :meth:`restore` tells."""
         with suppress(UserError):
             return read_json(self.latest() / "state.json") if self.latest() else {}
         return {}
 
-    def save(self, step: int, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, **state) -> None:
+    def save(
+        self,
+        step: int,
+        module: nn.Module,
+        ema: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        **state,
+    ) -> None:
         """Write the state after ``step`` steps; ``state`` is any JSON."""
         final, temporary = self.folder / f"step-{step:08d}", self.folder / f".tmp-{os.getpid()}"
         older = [p for p in self.folder.glob("step-*") if p != final]
-        for left in self.folder.glob(".tmp-*"):   # of killed processes
+        for left in self.folder.glob(".tmp-*"):  # of killed processes
             shutil.rmtree(left, ignore_errors=True)
         try:
-            states = {"model": module.state_dict(), "ema": ema.state_dict(), "optimizer": _flatten(optimizer)}
+            states = {
+                "model": module.state_dict(),
+                "ema": ema.state_dict(),
+                "optimizer": _flatten(optimizer),
+            }
             for name, tensors in states.items():
                 save_weights(temporary / f"{name}.safetensors", tensors)
             write_json(temporary / "state.json", {"step": step, **state})
@@ -188,28 +235,37 @@ class Checkpoints:
             if final.exists():
                 os.replace(final, temporary.with_name(f"{temporary.name}-old"))
             os.replace(temporary, final)
-            _sync(self.folder)   # before the older one goes
+            _sync(self.folder)  # before the older one goes
         except OSError as error:
-            raise RuntimeError(f"The checkpoint of step {step} could not be written to {self.folder} ({error}); make "
-                               "room and run the same command again: the previous checkpoint is intact.") from error
+            raise RuntimeError(
+                f"The checkpoint of step {step} could not be written to {self.folder} ({error});"
+                " make room and run the same command again: the previous checkpoint is intact."
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         for path in (*older, temporary.with_name(f"{temporary.name}-old")):
             shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-        """Load the newest checkpoint in place and return its counters; ``{"step": 0}`` where there is none. UserError
-        if it is damaged, or of another model."""
+        """Load the newest checkpoint in place and return its counters; ``{"step": 0}`` where there
+        is none. UserError if it is damaged, or of another model."""
         if not (folder := self.latest()):
             return {"step": 0}
         try:
-            weights = {name: load_weights(folder / f"{name}.safetensors") for name in ("model", "ema", "optimizer")}
+            weights = {
+                name: load_weights(folder / f"{name}.safetensors")
+                for name in ("model", "ema", "optimizer")
+            }
             state = read_json(folder / "state.json")
             if state.get("step") != int(folder.name[5:]):
-                raise UserError(f"{folder / 'state.json'} is not readable as the state of that step")
+                raise UserError(
+                    f"{folder / 'state.json'} is not readable as the state of that step"
+                )
         except UserError as error:
-            raise UserError(f"{str(error).split(';')[0]}; delete the damaged checkpoint {folder} and run the same "
-                            "command: the training starts anew.") from None
+            raise UserError(
+                f"{str(error).split(';')[0]}; delete the damaged checkpoint {folder} and run the"
+                " same command: the training starts anew."
+            ) from None
         for part, name in ((module, "model"), (ema, "ema")):
             load_into(part, weights[name], str(folder))
         _unflatten(optimizer, weights["optimizer"])
@@ -219,7 +275,8 @@ class Checkpoints:
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     flat = {}
     for index, values in optimizer.state_dict()["state"].items():
-        for key, value in values.items():   # bitsandbytes keeps some one level deeper, and loads them from either
+        # bitsandbytes keeps some one level deeper, and loads them from either
+        for key, value in values.items():
             inner = value if isinstance(value, dict) else {key: value}
             flat |= {f"{index}.{k}": torch.as_tensor(v) for k, v in inner.items()}
     return flat
@@ -231,8 +288,13 @@ def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> 
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         if not tensor.dim() and not tensor.is_floating_point():
-            tensor = tensor.item()   # a count of steps that was no tensor
-        elif tensor.shape == parameters[int(index)].shape:   # laid out as the weight: fused steps rely on it
-            tensor = torch.empty_like(parameters[int(index)], dtype=tensor.dtype, device="cpu").copy_(tensor)
+            tensor = tensor.item()  # a count of steps that was no tensor
+        # laid out as the weight: fused steps rely on it
+        elif tensor.shape == parameters[int(index)].shape:
+            tensor = torch.empty_like(
+                parameters[int(index)], dtype=tensor.dtype, device="cpu"
+            ).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -1,4 +1,5 @@
-"""Reading, writing and listing images, float32 (H, W, 3) in [0, 1]; and tensors of them, (3, H, W) in [-1, 1]."""
+"""Reading, writing and listing images, float32 (H, W, 3) in [0, 1]; and tensors of them, (3, H, W)
+in [-1, 1]."""
 
 import errno
 from pathlib import Path
@@ -12,13 +13,15 @@ from torch.nn import functional as F
 from irbridge.checkpoint import write_atomically
 from irbridge.errors import UserError
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)   # ITU-R BT.601, as Pillow's mode L
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's mode L
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """(H, W, 3) in [0, 1] to (3, H, W) in [-1, 1], float32."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)) * 2 - 1
+    return (
+        torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)) * 2 - 1
+    )
 
 
 def to_image(tensor: Tensor) -> np.ndarray:
@@ -29,7 +32,7 @@ def to_image(tensor: Tensor) -> np.ndarray:
 def pad(image: Tensor, stride: int) -> Tensor:
     """Reflect-pad (B, C, H, W) on the right and below to sides divisible by ``stride``."""
     down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
-    while down or right:   # reflection reaches at most one image's width at a time
+    while down or right:  # reflection reaches at most one image's width at a time
         d, r = min(down, image.shape[-2] - 1), min(right, image.shape[-1] - 1)
         mode = "reflect" if (d or not down) and (r or not right) else "replicate"
         d, r = (d, r) if mode == "reflect" else (down, right)
@@ -44,27 +47,36 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read one image of any common mode: upright, RGB, alpha over white, 16-bit grey at full depth. UserError if it is
-    missing, a folder, no image, damaged, or larger than Pillow's MAX_IMAGE_PIXELS allows."""
+    """Read one image of any common mode: upright, RGB, alpha over white, 16-bit grey at full depth.
+    UserError if it is missing, a folder, no image, damaged, or larger than Pillow's
+    MAX_IMAGE_PIXELS allows."""
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"{path} is a folder where an image file is expected; name one image in it.")
+        raise UserError(
+            f"{path} is a folder where an image file is expected; name one image in it."
+        )
     if not path.exists():
         raise UserError(f"The image {path} does not exist; check the path.")
     return decode(path, path)
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) in [0, 1] as an 8-bit PNG; the file appears whole or not at all. UserError if the name does not
-    end in .png or the place cannot be written."""
+    """Write (H, W, 3) in [0, 1] as an 8-bit PNG; the file appears whole or not at all. UserError if
+    the name does not end in .png or the place cannot be written."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise UserError(f"Results are written as PNG, so {path} must end in .png.")
     try:
         write_atomically(path, lambda p: Image.fromarray(to_bytes(image)).save(p, format="PNG"))
     except OSError as error:
-        remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "choose a writable folder"
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); {remedy}.") from error
+        remedy = (
+            "make room"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            else "choose a writable folder"
+        )
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); {remedy}."
+        ) from error
 
 
 def is_image(path: Path) -> bool:
@@ -79,7 +91,9 @@ def list_images(folder: str | Path) -> list[Path]:
         raise UserError(f"The image folder {folder} does not exist; check the path.")
     paths = sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
     if not paths:
-        raise UserError(f"The folder {folder} holds no images; put files such as .png or .jpg in it.")
+        raise UserError(
+            f"The folder {folder} holds no images; put files such as .png or .jpg in it."
+        )
     return paths
 
 
@@ -102,8 +116,8 @@ def decode(file, name) -> np.ndarray:
 
 
 def read_header(file, name: str | None = None) -> tuple[tuple[int, int], str]:
-    """((width, height), mode) of an image as it is shown, by its header alone. UserError, which calls it ``name``, if it is
-    none."""
+    """((width, height), mode) of an image as it is shown, by its header alone. UserError, which
+    calls it ``name``, if it is none."""
     try:
         with Image.open(file) as image:
             turned = image.getexif().get(0x0112, 1) >= 5
@@ -114,8 +128,10 @@ def read_header(file, name: str | None = None) -> tuple[tuple[int, int], str]:
 
 def unreadable(name, error: Exception) -> UserError:
     if isinstance(error, Image.DecompressionBombError):
-        return UserError(f"{name} declares more pixels than Pillow accepts ({2 * Image.MAX_IMAGE_PIXELS}); "
-                         "replace it, or cut it into smaller images.")
+        return UserError(
+            f"{name} declares more pixels than Pillow accepts ({2 * Image.MAX_IMAGE_PIXELS}); "
+            "replace it, or cut it into smaller images."
+        )
     known = str(error).rstrip(".") or type(error).__name__
     reason = "unknown format" if isinstance(error, UnidentifiedImageError) else known
     return UserError(f"{name} is not a readable image ({reason}); replace or remove it.")

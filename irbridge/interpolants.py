@@ -1,5 +1,5 @@
-"""Interpolants that are no conditioned diffusion: shifting processes with noise of their own (ResShift, RDDM, DiffUIR)
-and NADB. Conventions as in ``bridges``."""
+"""Interpolants that are no conditioned diffusion: shifting processes with noise of their own
+(ResShift, RDDM, DiffUIR) and NADB. Conventions as in ``bridges``."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,8 @@ from irbridge.process import Marginal, kept, marginal
 
 
 class _Shifted(Bridge):
-    """Shifting processes: Markov only given the residual y - x0, which their own posterior moves at a rate of its own."""
+    """Shifting processes: Markov only given the residual y - x0, which their own posterior moves at
+    a rate of its own."""
 
     def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:
         """Kept std ``c'^2 / c``: the noise is a random walk, whatever the means do."""
@@ -23,8 +24,10 @@ class _Shifted(Bridge):
 
 @dataclass(frozen=True)
 class ResShift(_Shifted):
-    """ResShift (NeurIPS 2023): ``a = 1 - eta, b = eta, c = kappa sqrt(eta)``, sqrt(eta) rising from min_noise / kappa to
-    end as ``exp(u^power)``. 15 steps with min_noise .04, or 4 with .2 (journal). Official index + 1; not pinned."""
+    """ResShift (NeurIPS 2023): ``a = 1 - eta, b = eta, c = kappa sqrt(eta)``, sqrt(eta) rising from
+    min_noise / kappa to end as ``exp(u^power)``. 15 steps with min_noise .04, or 4 with .2
+    (journal). Official index + 1; not pinned."""
+
     T: int = 15
     kappa: float = 2.0
     min_noise: float = 0.04
@@ -34,15 +37,20 @@ class ResShift(_Shifted):
     published: ClassVar = Published("x0", "l2", nfe=15)
 
     def marginal(self, t) -> Marginal:
-        first, share = min(self.min_noise / self.kappa, self.min_noise), np.linspace(0, 1, self.T) ** self.power
+        first, share = (
+            min(self.min_noise / self.kappa, self.min_noise),
+            np.linspace(0, 1, self.T) ** self.power,
+        )
         root = interpolate(t, np.concatenate([[0.0], first * (self.end / first) ** share]))
         return marginal(1 - root**2, root**2, self.kappa * root)
 
 
 @dataclass(frozen=True)
 class RDDM(_Shifted):
-    """Residual denoising diffusion (CVPR 2024): ``a = 1 - A, b = A``; A sums falling, c^2 rising, straight weights, to 1
-    and to sum_scale (.01 by default, 1 for rain drops). Official index + 1."""
+    """Residual denoising diffusion (CVPR 2024): ``a = 1 - A, b = A``; A sums falling, c^2 rising,
+    straight weights, to 1 and to sum_scale (.01 by default, 1 for rain drops). Official index + 1.
+    """
+
     T: int = 1000
     sum_scale: float = 0.01
     steps: ClassVar = True
@@ -56,9 +64,11 @@ class RDDM(_Shifted):
 
 @dataclass(frozen=True)
 class DiffUIR(_Shifted):
-    """DiffUIR (CVPR 2024): ``a = alpha, b = 1 - alpha - D, c = sigma`` of DDPM's linear schedule, D a running sum of
-    linspace(1e-6, delta_end, T). Trained up to c_T = 1, but sampled from ``(1 - D_T) y + start_noise eps``, the published
-    start; "marginal" starts where the training ended. Its update leaves the noise in place. Official index + 1."""
+    """DiffUIR (CVPR 2024): ``a = alpha, b = 1 - alpha - D, c = sigma`` of DDPM's linear schedule, D
+    a running sum of linspace(1e-6, delta_end, T). Trained up to c_T = 1, but sampled from ``(1 -
+    D_T) y + start_noise eps``, the published start; "marginal" starts where the training ended. Its
+    update leaves the noise in place. Official index + 1."""
+
     T: int = 1000
     start: str = "published"
     delta_end: float = 1.8e-3
@@ -81,9 +91,10 @@ class DiffUIR(_Shifted):
 
 @dataclass(frozen=True)
 class NADB(Bridge):
-    """NADB (CVPR 2026): ``a = 1 - u^alpha, b = u^alpha, c = k u (1 - u)``, u = t / T, for an end that a mean network
-    estimates (``endpoint=anchor``). Its own step keeps the share u'/u of the noise below (1 - alpha) / (2 - alpha), b'/b
-    above. Pinned, though c/a stays below k / alpha."""
+    """NADB (CVPR 2026): ``a = 1 - u^alpha, b = u^alpha, c = k u (1 - u)``, u = t / T, for an end
+    that a mean network estimates (``endpoint=anchor``). Its own step keeps the share u'/u of the
+    noise below (1 - alpha) / (2 - alpha), b'/b above. Pinned, though c/a stays below k / alpha."""
+
     T: float = 1000
     alpha: float = 0.4
     k: float = 0.75
@@ -94,7 +105,13 @@ class NADB(Bridge):
         return marginal(1 - u**self.alpha, u**self.alpha, self.k * u * (1 - u))
 
     def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:
-        now, then, u = self.marginal(t), self.marginal(s), torch.as_tensor(s, dtype=torch.float64) / self.T
+        now, then, u = (
+            self.marginal(t),
+            self.marginal(s),
+            torch.as_tensor(s, dtype=torch.float64) / self.T,
+        )
         late = u >= (1 - self.alpha) / (2 - self.alpha)
-        share = torch.where(late, then.degraded / now.degraded, u * self.T / torch.as_tensor(t, dtype=torch.float64))
+        share = torch.where(
+            late, then.degraded / now.degraded, u * self.T / torch.as_tensor(t, dtype=torch.float64)
+        )
         return now, then, kept(now, then, share)

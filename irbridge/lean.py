@@ -1,8 +1,9 @@
 """diffusers' ``UNet2DModel`` in a tenth of the time of an ordinary import.
 
-diffusers imports transformers, peft, torch._dynamo and more wherever they are installed, seconds for classes that a pixel
-network never touches. Here it is imported as if none of them were installed; its modules are then forgotten, so that an
-ordinary ``import diffusers`` later in the process, as for Stable Diffusion, finds everything."""
+diffusers imports transformers, peft, torch._dynamo and more wherever they are installed, seconds
+for classes that a pixel network never touches. Here it is imported as if none of them were
+installed; its modules are then forgotten, so that an ordinary ``import diffusers`` later in the
+process, as for Stable Diffusion, finds everything."""
 
 import importlib
 import importlib.metadata
@@ -13,11 +14,41 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.abc import Loader
 
-# Optional packages that diffusers imports, or looks for, where they are installed; but for these it is imported as it is.
-OPTIONAL = {"accelerate", "auto_round", "bitsandbytes", "bs4", "cv2", "flash_attn", "flash_attn_3", "flashinfer", "ftfy",
-            "gguf", "imageio", "kernels", "kornia", "librosa", "matplotlib", "modelopt", "nltk", "onnxruntime", "optimum",
-            "peft", "sageattention", "scipy", "sentencepiece", "tensorboard", "timm", "torchao", "torchsde", "torchvision",
-            "transformers", "wandb", "xformers"}
+# Optional packages that diffusers imports, or looks for, where they are installed; but for these it
+# is imported as it is.
+OPTIONAL = {
+    "accelerate",
+    "auto_round",
+    "bitsandbytes",
+    "bs4",
+    "cv2",
+    "flash_attn",
+    "flash_attn_3",
+    "flashinfer",
+    "ftfy",
+    "gguf",
+    "imageio",
+    "kernels",
+    "kornia",
+    "librosa",
+    "matplotlib",
+    "modelopt",
+    "nltk",
+    "onnxruntime",
+    "optimum",
+    "peft",
+    "sageattention",
+    "scipy",
+    "sentencepiece",
+    "tensorboard",
+    "timm",
+    "torchao",
+    "torchsde",
+    "torchvision",
+    "transformers",
+    "wandb",
+    "xformers",
+}
 # Packages that import all of their modules; each module that is needed is imported by its name.
 BARE = {"diffusers.models.transformers", "diffusers.models.unets"}
 
@@ -28,7 +59,8 @@ class _Empty(Loader):
 
 
 class _Finder:
-    """Finds what the finders before it found, but for what is optional; to other threads it hides nothing."""
+    """Finds what the finders before it found, but for what is optional; to other threads it hides
+    nothing."""
 
     def __init__(self, finders: list):
         self.finders, self.thread = finders, threading.get_ident()
@@ -56,22 +88,23 @@ class _Finder:
 def _without_optional():
     finders, listing = sys.meta_path[:], importlib.metadata.packages_distributions
     sys.meta_path[:] = [_Finder(finders)]
-    importlib.metadata.packages_distributions = dict   # which reads every installed file's name
+    importlib.metadata.packages_distributions = dict  # which reads every installed file's name
     try:
         yield
     finally:
         sys.meta_path[:], importlib.metadata.packages_distributions = finders, listing
         for name in [name for name in sys.modules if name.split(".")[0] == "diffusers"]:
             del sys.modules[name]
-        logging.getLogger("diffusers").handlers.clear()   # which an ordinary import adds again
+        logging.getLogger("diffusers").handlers.clear()  # which an ordinary import adds again
 
 
 @cache
 def unet_class() -> type:
-    """``UNet2DModel``: the ordinary one where diffusers has been imported or cannot be imported so, else one that is
-    equal in all but its identity, to be made by its constructor alone."""
+    """``UNet2DModel``: the ordinary one where diffusers has been imported or cannot be imported so,
+    else one that is equal in all but its identity, to be made by its constructor alone."""
     if "diffusers" not in sys.modules:
-        with suppress(Exception), _without_optional():   # whatever another version raises
+        with suppress(Exception), _without_optional():  # whatever another version raises
             return importlib.import_module("diffusers.models.unets.unet_2d").UNet2DModel
     from diffusers import UNet2DModel
+
     return UNet2DModel

@@ -1,7 +1,9 @@
-"""Holes for inpainting: ``KINDS[kind](shape, share, rng)`` is bool (H, W), True where the image is missing.
+"""Holes for inpainting: ``KINDS[kind](shape, share, rng)`` is bool (H, W), True where the image is
+missing.
 
-Marks are drawn until ``share`` of the image is missing, which the last ones may exceed. Their sizes are in pixels, save
-that none is wide for a small image. The kinds that are no marks, from half on, have a share of their own.
+Marks are drawn until ``share`` of the image is missing, which the last ones may exceed. Their sizes
+are in pixels, save that none is wide for a small image. The kinds that are no marks, from half on,
+have a share of their own.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,8 @@ ROUNDS = 1000  # of marks at most: where an image is so small that they miss it
 
 
 def draw_marks(shape, share: float, mark: Callable, rng: np.random.Generator) -> np.ndarray:
-    """Calls ``mark(pen, shape, rng)``, once per 2 ** 16 pixels and round, until the share is masked."""
+    """Calls ``mark(pen, shape, rng)``, once per 2 ** 16 pixels and round, until the share is
+    masked."""
     canvas = Image.new("L", shape[::-1])
     pen = ImageDraw.Draw(canvas)
     for _ in range(ROUNDS):
@@ -25,17 +28,24 @@ def draw_marks(shape, share: float, mark: Callable, rng: np.random.Generator) ->
 
 
 def walk(width, steps, stride, turn, narrowest=8) -> Callable:
-    """A mark: a brush of a ``width`` in the range, at most 1/``narrowest`` of the shorter side, along a random walk of
-    less than steps[1] ``steps``, each some widths (``stride``) long and turned by ``turn`` radians (std)."""
+    """A mark: a brush of a ``width`` in the range, at most 1/``narrowest`` of the shorter side,
+    along a random walk of less than steps[1] ``steps``, each some widths (``stride``) long and
+    turned by ``turn`` radians (std)."""
+
     def mark(pen, shape, rng):
         brush = max(1, min(rng.uniform(*width), min(shape) / narrowest))
         count = rng.integers(*steps)
         headings = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, turn, count))
-        moves = np.stack([np.cos(headings), np.sin(headings)], 1) * brush * rng.uniform(*stride, (count, 1))
+        moves = (
+            np.stack([np.cos(headings), np.sin(headings)], 1)
+            * brush
+            * rng.uniform(*stride, (count, 1))
+        )
         points = rng.uniform(0, shape[::-1]) + np.cumsum(moves, 0)
         pen.line(points.ravel().tolist(), fill=255, width=round(brush), joint="curve")
         for x, y in (points[0], points[-1]):
             pen.ellipse([x - brush / 2, y - brush / 2, x + brush / 2, y + brush / 2], fill=255)
+
     return mark
 
 
@@ -55,6 +65,7 @@ def thick(shape, share, rng):
 
     def mark(pen, shape, rng):
         (stroke if rng.random() < 0.5 else box)(pen, shape, rng)
+
     return draw_marks(shape, share, mark, rng)
 
 
@@ -70,7 +81,8 @@ def boxes(shape, share, rng):
 
 
 def scratches(shape, share, rng):
-    """Long, slightly bent lines, 1 to 3 pixels wide, all roughly along one direction; a third of the share."""
+    """Long, slightly bent lines, 1 to 3 pixels wide, all roughly along one direction; a third of
+    the share."""
     along, width = rng.uniform(0, np.pi), rng.integers(1, 4)
 
     def mark(pen, shape, rng):
@@ -78,12 +90,13 @@ def scratches(shape, share, rng):
         moves = np.stack([np.cos(heading), np.sin(heading)], 1) * rng.uniform(3, 30)
         points = rng.uniform(0, shape[::-1]) + np.cumsum(moves, 0)
         pen.line(points.ravel().tolist(), fill=255, width=int(width))
+
     return draw_marks(shape, share / 3, mark, rng)
 
 
 def text(shape, share, rng):
-    """Lines of made-up letters, 8 to 40 pixels high; each letter is three strokes between points of a grid; half the
-    share."""
+    """Lines of made-up letters, 8 to 40 pixels high; each letter is three strokes between points of
+    a grid; half the share."""
     height = min(rng.uniform(8, 40), max(min(shape) / 3, 2))
     stroke, slant = max(1, round(height * rng.uniform(0.08, 0.22))), rng.uniform(-0.3, 0.3)
 
@@ -93,6 +106,7 @@ def text(shape, share, rng):
             grid = rng.integers(0, (2, 3), (4, 2)) * (0.55, 0.5) * height
             grid[:, 0] += i * 0.85 * height + slant * grid[:, 1]
             pen.line((start + grid).ravel().tolist(), fill=255, width=stroke)
+
     return draw_marks(shape, share / 2, mark, rng)
 
 
@@ -101,7 +115,10 @@ def blob(shape, share, rng):
     y, x = (np.arange(side) - side * rng.uniform(0.35, 0.65) for side in shape)
     y, x = y[:, None], x[None]
     angle = np.arctan2(y, x)
-    waves = sum(rng.uniform(-0.4, 0.4) / order * np.cos(order * angle + rng.uniform(0, 6)) for order in (1, 2, 3, 5))
+    waves = sum(
+        rng.uniform(-0.4, 0.4) / order * np.cos(order * angle + rng.uniform(0, 6))
+        for order in (1, 2, 3, 5)
+    )
     reach = np.hypot(y, x) * (1 + waves)
     return reach <= np.quantile(reach, min(share, 0.95))
 
@@ -127,16 +144,23 @@ def frame(shape, share, rng):
 def lines(shape, share, rng):
     """Every second row or column."""
     y, x = np.ogrid[: shape[0], : shape[1]]
-    return np.broadcast_to(((y if rng.random() < 0.5 else x) + rng.integers(2)) % 2 == 0, shape).copy()
+    return np.broadcast_to(
+        ((y if rng.random() < 0.5 else x) + rng.integers(2)) % 2 == 0, shape
+    ).copy()
 
 
 def lattice(shape, share, rng):
-    """All but every second to fourth pixel of every second to fourth row: super-resolution as inpainting."""
+    """All but every second to fourth pixel of every second to fourth row: super-resolution as
+    inpainting."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     step = rng.integers(2, 5)
     start = rng.integers(0, step, 2)
     return ((y + start[0]) % step > 0) | ((x + start[1]) % step > 0)
 
 
-KINDS = {f.__name__: f for f in (brush, thin, thick, boxes, scratches, text, blob, half, frame, lines, lattice)}
-WEIGHTS = dict(zip(KINDS, (3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1)))   # how often each is drawn, among those that are wanted
+KINDS = {
+    f.__name__: f
+    for f in (brush, thin, thick, boxes, scratches, text, blob, half, frame, lines, lattice)
+}
+# how often each is drawn, among those that are wanted
+WEIGHTS = dict(zip(KINDS, (3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1)))

@@ -22,19 +22,25 @@ from irbridge.restorer import Restorer
 from irbridge.tiles import Tiles, even
 
 GB = 10**9
-BASE = 0.92 * GB    # of a process with its libraries, on the CPU; on CUDA a tenth of it
-PIXEL = 130         # bytes a pixel of the image itself: states and estimates of a call, the photographs before and after it
-SPARE = 1.5         # times what tensors take: what the allocator and kernels take besides
-SHARE = 0.6         # of the free memory, at most
-LIGHT = 0.1 * GB    # of weights; what heavier ones take more is added to the default budget
-COMMON = 2048**2    # pixels; up to here 3 GB are enough
-SMALLEST = 256      # pixels a side of the smallest tile: smaller ones cost more in overlaps than they save
-DEFAULTS = 3, 2, 1  # GB; few, so that tiles, and with them the bytes, seldom depend on what else runs
+BASE = 0.92 * GB  # of a process with its libraries, on the CPU; on CUDA a tenth of it
+# bytes a pixel of the image itself: states and estimates of a call, the photographs before and
+# after it
+PIXEL = 130
+SPARE = 1.5  # times what tensors take: what the allocator and kernels take besides
+SHARE = 0.6  # of the free memory, at most
+LIGHT = 0.1 * GB  # of weights; what heavier ones take more is added to the default budget
+COMMON = 2048**2  # pixels; up to here 3 GB are enough
+# pixels a side of the smallest tile: smaller ones cost more in overlaps than they save
+SMALLEST = 256
+# GB; few, so that tiles, and with them the bytes, seldom depend on what else runs
+DEFAULTS = 3, 2, 1
 
 
 class Footprint(NamedTuple):
-    """Bytes of tensors for each pixel of a tile: the most that a network call takes at once, the most that the adapter's
-    pass over y takes, what is kept of that for all calls, and the most that a VAE takes to encode or decode."""
+    """Bytes of tensors for each pixel of a tile: the most that a network call takes at once, the
+    most that the adapter's pass over y takes, what is kept of that for all calls, and the most that
+    a VAE takes to encode or decode."""
+
     call: float
     look: float
     kept: float
@@ -50,7 +56,7 @@ class _Live(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False   # to skip the compiler, torch would first import it, which takes seconds
+        return False  # to skip the compiler, torch would first import it, which takes seconds
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -73,8 +79,8 @@ class _Live(TorchDispatchMode):
 
 @torch.inference_mode()
 def measured(model: Restorer, calls: int) -> Footprint:
-    """The footprint of a model that calls its network ``calls`` times: two small sizes are run, and what grows with the
-    pixels counts."""
+    """The footprint of a model that calls its network ``calls`` times: two small sizes are run, and
+    what grows with the pixels counts."""
     sides = 4 * model.stride, 8 * model.stride
     small, large = (_bytes(model, side, calls) for side in sides)
     return Footprint(*((b - a) / (sides[1] ** 2 - sides[0] ** 2) for a, b in zip(small, large)))
@@ -101,10 +107,17 @@ def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int, int]:
     with _Live() as live:
         look()
         held, most = live.now, live.most
-    vae = 0 if model.backbone.vae is None else \
-        max(_most(lambda: model.backbone.encode(y[:, :3])), _most(lambda: model.backbone.decode(state)))
+    vae = (
+        0
+        if model.backbone.vae is None
+        else max(
+            _most(lambda: model.backbone.encode(y[:, :3])),
+            _most(lambda: model.backbone.decode(state)),
+        )
+    )
     call = _most(lambda: model.denoise(state, tau, kept[0]))
-    if model.adapter.silent:   # what the trunk has freed, once for the whole image, serves only a part of the calls
+    # what the trunk has freed, once for the whole image, serves only a part of the calls
+    if model.adapter.silent:
         call = int(1.3 * call)
     return call, most - held, held, vae
 
@@ -116,21 +129,31 @@ def _most(run: Callable) -> int:
 
 
 def footprint(model: Restorer, **options) -> Footprint:
-    """:func:`measured`, or what it gave before of a model of these shapes. options: fields of its sampler."""
+    """:func:`measured`, or what it gave before of a model of these shapes. options: fields of its
+    sampler."""
     calls = model.calls(**options) if hasattr(model, "calls") else 1
     shapes = [(name, list(value.shape)) for name, value in model.trainable().state_dict().items()]
-    about = json.dumps([type(model.trainable()).__name__, shapes, frozen_parts(model)], sort_keys=True)
-    key = {"footprint": hashlib.sha256(about.encode()).hexdigest(), "precision": model.precision, "calls": bool(calls),
-           "silent": getattr(model.trainable(), "silent", False), "device": next(model.parameters()).device.type}
+    about = json.dumps(
+        [type(model.trainable()).__name__, shapes, frozen_parts(model)], sort_keys=True
+    )
+    key = {
+        "footprint": hashlib.sha256(about.encode()).hexdigest(),
+        "precision": model.precision,
+        "calls": bool(calls),
+        "silent": getattr(model.trainable(), "silent", False),
+        "device": next(model.parameters()).device.type,
+    }
     return Footprint(**remembered(key, lambda: measured(model, calls)._asdict()))
 
 
 def keep_pages() -> None:
-    """Let this process keep the memory that it frees, until it ends: glibc takes tensors of tens of MB from the system anew
-    at every layer, page by page, which takes as long as the layers of a large image."""
+    """Let this process keep the memory that it frees, until it ends: glibc takes tensors of tens of
+    MB from the system anew at every layer, page by page, which takes as long as the layers of a
+    large image."""
     if sys.platform == "linux":
-        with suppress(OSError, AttributeError):   # another C library
-            mallopt, (trim, mmaps) = ctypes.CDLL(None).mallopt, (-1, -4)   # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+        with suppress(OSError, AttributeError):  # another C library
+            # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+            mallopt, (trim, mmaps) = ctypes.CDLL(None).mallopt, (-1, -4)
             mallopt(mmaps, 0)
             mallopt(trim, 2**31 - 1)
 
@@ -140,25 +163,44 @@ def free(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     import psutil
+
     return psutil.virtual_memory().available + psutil.Process().memory_info().rss
 
 
 class Plan:
     """How a restoration cuts images.
 
-    Args:
-        tile: the side of a tile where the user gives it; None: by memory.
-        memory: GB that the whole process may take (on CUDA: of the GPU); None: a share of what is free, in steps of
+    Args: tile: the side of a tile where the user gives it; None: by memory. memory: GB that the
+        whole process may take (on CUDA: of the GPU); None: a share of what is free, in steps of
             1 GB, and 3 GB at most for images of up to 2048 x 2048 pixels and light weights.
-        overlap, batch: see :class:`~irbridge.tiles.Tiles`. Where the model's reach is known, tiles and overlap are at least so
-            large that tiles give what the whole image gives."""
+        overlap, batch: see :class:`~irbridge.tiles.Tiles`. Where the model's reach is known, tiles
+            and overlap are at least so large that tiles give what the whole image gives."""
 
-    def __init__(self, model: Restorer, cost: Footprint, tile: int | None, memory: float | None, overlap: int, batch: int):
-        cut = Tiles(tile, overlap, batch).reaching(model.reach)   # a mistake shows here
+    def __init__(
+        self,
+        model: Restorer,
+        cost: Footprint,
+        tile: int | None,
+        memory: float | None,
+        overlap: int,
+        batch: int,
+    ):
+        cut = Tiles(tile, overlap, batch).reaching(model.reach)  # a mistake shows here
         self.model, self.cost, self.tile, self.memory = model, cost, cut.size, memory
-        self.overlap, self.still, self.batch, self.device = cut.overlap, cut.still, batch, next(model.parameters()).device
-        anchors = [value for anchor in getattr(getattr(model, "adapter", None), "pretrained", ()) for value in anchor.weights]
-        self.weights = sum(v.numel() * v.element_size() for v in (*model.parameters(), *model.buffers(), *anchors))
+        self.overlap, self.still, self.batch, self.device = (
+            cut.overlap,
+            cut.still,
+            batch,
+            next(model.parameters()).device,
+        )
+        anchors = [
+            value
+            for anchor in getattr(getattr(model, "adapter", None), "pretrained", ())
+            for value in anchor.weights
+        ]
+        self.weights = sum(
+            v.numel() * v.element_size() for v in (*model.parameters(), *model.buffers(), *anchors)
+        )
         self.base = BASE * (1 if self.device.type == "cpu" else 0.1) + self.weights
 
     def budget(self, pixels: int) -> float:
@@ -170,13 +212,17 @@ class Plan:
         return cap * GB + PIXEL * max(0, pixels - COMMON) + max(0, self.weights - LIGHT)
 
     def tiles(self, height: int, width: int) -> Tiles:
-        """The tiles of an image of these sides; UserError where ``memory`` is too little for the smallest one."""
+        """The tiles of an image of these sides; UserError where ``memory`` is too little for the
+        smallest one."""
         stride = self.model.stride
         height, width = height + -height % stride, width + -width % stride
         pixels = height * width
         left = self.budget(pixels) - self.base - PIXEL * pixels
         if self.tile is not None:
-            size, keep = self.tile, self.cost.kept * pixels + self._working(self.tile**2, True) <= left
+            size, keep = (
+                self.tile,
+                self.cost.kept * pixels + self._working(self.tile**2, True) <= left,
+            )
         else:
             size, keep = self._cut(height, width, left)
         return Tiles(size, self.overlap, self.batch, still=self.still, keep=keep)
@@ -187,21 +233,27 @@ class Plan:
         for keep in (True, False):
             room = left - self.cost.kept * pixels * keep
             most = room / self._working(1, keep)
-            if most >= min(pixels, 4 * smallest) and (size := even(height, width, self.model.stride, self.overlap, most)):
+            if most >= min(pixels, 4 * smallest) and (
+                size := even(height, width, self.model.stride, self.overlap, most)
+            ):
                 return (None if size == (height, width) else size), keep
         most = left / self._working(1)
         if most < smallest and self.memory is not None:
             needed = (self.base + PIXEL * pixels + self._working(smallest)) / GB
-            raise UserError(f"memory={self.memory:g} is too little for an image of {width} x {height} pixels, which takes "
-                            f"{math.ceil(needed * 10) / 10:g} GB; give that, or a smaller image.")
+            raise UserError(
+                f"memory={self.memory:g} is too little for an image of {width} x {height} pixels,"
+                f" which takes {math.ceil(needed * 10) / 10:g} GB; give that, or a smaller image."
+            )
         size = even(height, width, self.model.stride, self.overlap, max(most, smallest))
         return size or self._side(height, width), False
 
     def _working(self, pixels: float, keep: bool = False) -> float:
-        """Bytes of a call on tiles of so many pixels; what is not kept of them is there at their call."""
+        """Bytes of a call on tiles of so many pixels; what is not kept of them is there at their
+        call."""
         at_once = self.batch if self.device.type != "cpu" else 1
         most = max(self.cost.call + self.cost.kept * (not keep), self.cost.look + self.cost.kept)
-        return SPARE * max(most * at_once, self.cost.vae) * pixels   # a VAE is given one tile at a time
+        # a VAE is given one tile at a time
+        return SPARE * max(most * at_once, self.cost.vae) * pixels
 
     def _side(self, height: int, width: int) -> tuple[int, int]:
         side = max(SMALLEST, 2 * self.overlap + 2 * self.model.stride)

@@ -1,9 +1,9 @@
 """Photograph files with what a restoration must keep: depth, greyness, alpha, colour profile, EXIF.
 
-Read are JPEG, PNG, WebP, TIFF and BMP of any mode; of several frames or pages the first. Pillow reads 16 bits of grey
-alone; those of colour PNGs come from torchvision and those of TIFFs from tifffile, both at full depth. Only what these
-cannot decode (colour TIFFs packed by LZW or PackBits without imagecodecs, and CMYK) is read at 8 bits. Written is PNG,
-which keeps all of it.
+Read are JPEG, PNG, WebP, TIFF and BMP of any mode; of several frames or pages the first. Pillow
+reads 16 bits of grey alone; those of colour PNGs come from torchvision and those of TIFFs from
+tifffile, both at full depth. Only what these cannot decode (colour TIFFs packed by LZW or PackBits
+without imagecodecs, and CMYK) is read at 8 bits. Written is PNG, which keeps all of it.
 """
 
 import errno
@@ -23,18 +23,29 @@ from irbridge.errors import UserError
 from irbridge.images import LUMA, to_bytes, unreadable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-LEVEL = 4   # of a PNG's compression: 3 % larger than at 6, in a quarter of the time
+LEVEL = 4  # of a PNG's compression: 3 % larger than at 6, in a quarter of the time
 GREY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # What a TIFF's directory says of the picture rather than of its storage.
-DESCRIPTIVE = (Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright)
+DESCRIPTIVE = (
+    Base.ImageDescription,
+    Base.Make,
+    Base.Model,
+    Base.Software,
+    Base.DateTime,
+    Base.Artist,
+    Base.Copyright,
+)
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph: ``pixels``, upright, float32 (H, W, 3) in [0, 1], and what a restored version keeps.
+    """A photograph: ``pixels``, upright, float32 (H, W, 3) in [0, 1], and what a restored version
+    keeps.
 
-    alpha: (H, W), uint8 or uint16 as ``bits`` says, or None. grey: whether the file has one colour channel. bits: 8 or
-    16. icc: the colour profile, or None. exif: with the orientation reset, or empty."""
+    alpha: (H, W), uint8 or uint16 as ``bits`` says, or None. grey: whether the file has one colour
+    channel. bits: 8 or 16. icc: the colour profile, or None. exif: with the orientation reset, or
+    empty."""
+
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     grey: bool = False
@@ -48,34 +59,41 @@ class Photo:
         return (1 if self.grey else 3) + (self.alpha is not None)
 
     def shown(self, restored: np.ndarray) -> np.ndarray:
-        """A restored (H, W, 3) as this photograph's file will show it: of a grey one the luma, in all channels."""
+        """A restored (H, W, 3) as this photograph's file will show it: of a grey one the luma, in
+        all channels."""
         return np.repeat((restored @ LUMA)[..., None], 3, axis=2) if self.grey else restored
 
 
 def read_photo(path: str | Path) -> Photo:
-    """Read a photograph. UserError names the file where it is missing, damaged, of another format, or larger than
-    Pillow's MAX_IMAGE_PIXELS allows (twice that many pixels)."""
+    """Read a photograph. UserError names the file where it is missing, damaged, of another format,
+    or larger than Pillow's MAX_IMAGE_PIXELS allows (twice that many pixels)."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"The photograph {path} does not exist or is no file; check the path.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")   # of odd EXIF, and of images between one and two MAX_IMAGE_PIXELS
-            # A file, as Pillow 13 maps a grey TIFF that it is given by name into memory with its sides swapped where EXIF turns it.
+            # of odd EXIF, and of images between one and two MAX_IMAGE_PIXELS
+            warnings.simplefilter("ignore")
+            # A file, as Pillow 13 maps a grey TIFF that it is given by name into memory with its
+            # sides swapped where EXIF turns it.
             with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
                 return _photo(path, image)
-    except Exception as error:   # decoders raise anything on damaged data
+    except Exception as error:  # decoders raise anything on damaged data
         raise unreadable(path, error) from error
 
 
 def write_photo(path: str | Path, photo: Photo, restored: np.ndarray) -> None:
-    """Write ``restored``, (H, W, 3) in [0, 1], as a PNG with all that ``photo`` keeps; whole or not at all. UserError
-    if the name does not end in .png or the place cannot be written."""
+    """Write ``restored``, (H, W, 3) in [0, 1], as a PNG with all that ``photo`` keeps; whole or not
+    at all. UserError if the name does not end in .png or the place cannot be written."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise UserError(f"Restored photographs are written as PNG, so {path} must end in .png.")
     values = photo.shown(restored)[..., : 1 if photo.grey else 3]
-    values = to_bytes(values) if photo.bits == 8 else np.round(np.clip(values, 0, 1) * 65535).astype(np.uint16)
+    values = (
+        to_bytes(values)
+        if photo.bits == 8
+        else np.round(np.clip(values, 0, 1) * 65535).astype(np.uint16)
+    )
     if photo.alpha is not None:
         values = np.concatenate([values, photo.alpha[..., None]], axis=2)
 
@@ -84,17 +102,27 @@ def write_photo(path: str | Path, photo: Photo, restored: np.ndarray) -> None:
             temporary.write_bytes(png16(values, photo.icc, photo.exif))
         else:
             image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
-            image.save(temporary, format="PNG", compress_level=LEVEL, icc_profile=photo.icc, exif=photo.exif)
+            image.save(
+                temporary,
+                format="PNG",
+                compress_level=LEVEL,
+                icc_profile=photo.icc,
+                exif=photo.exif,
+            )
+
     try:
         write_atomically(path, write)
     except OSError as error:
         remedy = "make room" if error.errno == errno.ENOSPC else "choose a writable folder"
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); {remedy}.") from error
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); {remedy}."
+        ) from error
 
 
 def png16(values: np.ndarray, icc: bytes | None = None, exif: bytes = b"") -> bytes:
-    """A PNG file of 16 bits, which Pillow writes of grey alone: (H, W, C) uint16, C = 1 grey, 2 with alpha, 3 colour,
-    4 with alpha. After the PNG specification (W3C, third edition): chunks of sec. 11, filter "Sub" of sec. 9."""
+    """A PNG file of 16 bits, which Pillow writes of grey alone: (H, W, C) uint16, C = 1 grey, 2
+    with alpha, 3 colour, 4 with alpha. After the PNG specification (W3C, third edition): chunks of
+    sec. 11, filter "Sub" of sec. 9."""
     height, width, channels = values.shape
     rows = values.astype(">u2").reshape(height, -1).view(np.uint8)
     filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
@@ -107,16 +135,21 @@ def png16(values: np.ndarray, icc: bytes | None = None, exif: bytes = b"") -> by
     chunks += [(b"eXIf", exif.removeprefix(b"Exif\0\0"))] if exif else []
     chunks += [(b"IDAT", zlib.compress(filtered, LEVEL)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(b)) + name + b + struct.pack(">I", zlib.crc32(name + b)) for name, b in chunks)
+        struct.pack(">I", len(b)) + name + b + struct.pack(">I", zlib.crc32(name + b))
+        for name, b in chunks
+    )
 
 
 def _photo(path: Path, image: Image.Image) -> Photo:
-    turn, exif = read_exif(image)   # before loading, which turns a TIFF upright and forgets that it did
+    # before loading, which turns a TIFF upright and forgets that it did
+    turn, exif = read_exif(image)
     icc, cmyk = image.info.get("icc_profile"), image.mode == "CMYK"
-    image.load()   # a damaged file fails here, whatever reads its 16 bits
+    image.load()  # a damaged file fails here, whatever reads its 16 bits
     try:
-        samples = {"PNG": _deep_png, "TIFF": _deep_tiff}.get(image.format, lambda *_: None)(path, image)
-    except Exception:   # such as a compression that needs imagecodecs: Pillow's reading stands
+        samples = {"PNG": _deep_png, "TIFF": _deep_tiff}.get(image.format, lambda *_: None)(
+            path, image
+        )
+    except Exception:  # such as a compression that needs imagecodecs: Pillow's reading stands
         samples = None
     if samples is None:
         samples, turn = _samples(image), 1 if image.format == "TIFF" else turn
@@ -124,7 +157,9 @@ def _photo(path: Path, image: Image.Image) -> Photo:
     grey, bits = samples.shape[2] < 3, samples.itemsize * 8
     pixels = samples[..., :1].repeat(3, axis=2) if grey else samples[..., :3]
     alpha = None if samples.shape[2] in (1, 3) else samples[..., -1]
-    return Photo(pixels.astype(np.float32) / (2**bits - 1), alpha, grey, bits, None if cmyk else icc, exif)
+    return Photo(
+        pixels.astype(np.float32) / (2**bits - 1), alpha, grey, bits, None if cmyk else icc, exif
+    )
 
 
 def read_exif(image: Image.Image) -> tuple[int, bytes]:
@@ -141,7 +176,7 @@ def read_exif(image: Image.Image) -> tuple[int, bytes]:
         elif Base.Orientation in exif:
             exif[Base.Orientation] = 1
         return turn, exif.tobytes() if len(exif) else b""
-    except Exception:   # broken EXIF is no reason to give up the picture
+    except Exception:  # broken EXIF is no reason to give up the picture
         return 1, b""
 
 
@@ -154,7 +189,8 @@ def upright(samples: np.ndarray, turn: int) -> np.ndarray:
 
 
 def _samples(image: Image.Image) -> np.ndarray:
-    """What Pillow reads, (H, W, C): grey or colour, then alpha if there is any; uint8, or uint16 of deep grey."""
+    """What Pillow reads, (H, W, C): grey or colour, then alpha if there is any; uint8, or uint16 of
+    deep grey."""
     if image.mode == "F":
         return _scaled(np.asarray(image), 1)[..., None]
     if image.mode.startswith("I"):
@@ -166,10 +202,14 @@ def _samples(image: Image.Image) -> np.ndarray:
 def _deep_png(path: Path, image: Image.Image) -> np.ndarray | None:
     """The samples (H, W, C) of a 16-bit PNG; None of others."""
     data = path.read_bytes()
-    if data[24] != 16:   # the header's bit depth
+    if data[24] != 16:  # the header's bit depth
         return None
-    from torchvision.io import ImageReadMode, decode_image  # late: some builds of torchvision lack it
-    tensor = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    # late: some builds of torchvision lack it
+    from torchvision.io import ImageReadMode, decode_image
+
+    tensor = decode_image(
+        torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED
+    )
     samples = tensor.permute(1, 2, 0).numpy()
     key = image.info.get("transparency")
     if key is not None and samples.shape[2] in (1, 3):
@@ -181,20 +221,25 @@ def _deep_png(path: Path, image: Image.Image) -> np.ndarray | None:
 def _deep_tiff(path: Path, image: Image.Image) -> np.ndarray | None:
     """The samples (H, W, C) of a TIFF of more than 8 bits, not turned; None of others."""
     from tifffile import PHOTOMETRIC, TiffFile  # late, as most photographs are none
+
     with TiffFile(path) as file:
         page = file.pages[0]
         kind, bits, extra = page.photometric, page.bitspersample, page.extrasamples
-        colours = {PHOTOMETRIC.MINISBLACK: 1, PHOTOMETRIC.MINISWHITE: 1, PHOTOMETRIC.RGB: 3}.get(kind)
+        colours = {PHOTOMETRIC.MINISBLACK: 1, PHOTOMETRIC.MINISWHITE: 1, PHOTOMETRIC.RGB: 3}.get(
+            kind
+        )
         if bits <= 8 or colours is None or page.axes not in ("YX", "YXS", "SYX"):
             return None
         values = page.asarray()
     values = np.atleast_3d(values.transpose(1, 2, 0) if page.axes == "SYX" else values)
     samples = _scaled(values, 1 if values.dtype.kind == "f" else 2**bits - 1)
-    alpha = samples[..., colours : colours + 1] if extra and extra[0] in (1, 2) else samples[..., :0]
+    alpha = (
+        samples[..., colours : colours + 1] if extra and extra[0] in (1, 2) else samples[..., :0]
+    )
     samples = samples[..., :colours]
     if kind == PHOTOMETRIC.MINISWHITE:
         samples = 65535 - samples
-    if alpha.size and extra[0] == 1:   # colours were multiplied by it
+    if alpha.size and extra[0] == 1:  # colours were multiplied by it
         samples = _scaled(samples / np.maximum(alpha, 1, dtype=np.float32), 1)
     return np.concatenate([samples, alpha], axis=2)
 
@@ -203,4 +248,6 @@ def _scaled(values: np.ndarray, white: float) -> np.ndarray:
     """Values of which ``white`` is the largest, as uint16; what is no number counts as black."""
     if values.dtype == np.uint16 and white == 65535:
         return values
-    return np.round(np.nan_to_num(values.astype(np.float64) / white).clip(0, 1) * 65535).astype(np.uint16)
+    return np.round(np.nan_to_num(values.astype(np.float64) / white).clip(0, 1) * 65535).astype(
+        np.uint16
+    )

@@ -1,5 +1,6 @@
-"""Half precision (bfloat16) where it is faster and does not show. A trial of the networks themselves on this machine says
-so, once; processors that list the same instructions differ tenfold in them."""
+"""Half precision (bfloat16) where it is faster and does not show. A trial of the networks
+themselves on this machine says so, once; processors that list the same instructions differ tenfold
+in them."""
 
 import hashlib
 import json
@@ -22,21 +23,22 @@ from irbridge.errors import UserError
 from irbridge.latent_cache import cache_folder
 
 CHOICES = "auto", "float32", "bf16"
-VISIBLE = 1.5     # of 255: what half precision may change a pixel by
-ACCEPTED = 0.5    # of 255, on the trial's image; photographs deviated up to 2.2 times as much
-SIDE = 128        # pixels of the trial's image
-CALLS = 3         # of the frozen network in a trial, however many are asked for: what more of them change is less
+VISIBLE = 1.5  # of 255: what half precision may change a pixel by
+ACCEPTED = 0.5  # of 255, on the trial's image; photographs deviated up to 2.2 times as much
+SIDE = 128  # pixels of the trial's image
+# of the frozen network in a trial, however many are asked for: what more of them change is less
+CALLS = 3
 
 
 def working(precision: str, device: torch.device) -> AbstractContextManager:
-    """A block within which networks compute in ``precision``; "float32" changes nothing, so that a training's own
-    autocast stays."""
+    """A block within which networks compute in ``precision``; "float32" changes nothing, so that a
+    training's own autocast stays."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 class FullConv2d(nn.Conv2d):
-    """A convolution in the precision of its weights, also under autocast. A network's last one is it: bfloat16 has 8 bits,
-    as many as the image."""
+    """A convolution in the precision of its weights, also under autocast. A network's last one is
+    it: bfloat16 has 8 bits, as many as the image."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -48,19 +50,22 @@ class FirstConv2d(FullConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         output, kind = super().forward(x), x.device.type
-        return output.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else output
+        return (
+            output.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else output
+        )
 
 
 def keep_ends(first: nn.Module, last: nn.Module) -> None:
-    """Turn a network's first and last convolution into the above, in place; other layers are left as they are."""
+    """Turn a network's first and last convolution into the above, in place; other layers are left
+    as they are."""
     for layer, kind in ((first, FirstConv2d), (last, FullConv2d)):
         if type(layer) is nn.Conv2d:
             layer.__class__ = kind
 
 
 def faster(functions: Sequence[Callable[[], object]], rounds: int = 2) -> int:
-    """The index of the function whose fastest of ``rounds`` runs is the fastest. They run in turn, so that what else the
-    machine does meets all of them."""
+    """The index of the function whose fastest of ``rounds`` runs is the fastest. They run in turn,
+    so that what else the machine does meets all of them."""
     best = [math.inf] * len(functions)
     for _ in range(rounds):
         for index, function in enumerate(functions):
@@ -71,10 +76,13 @@ def faster(functions: Sequence[Callable[[], object]], rounds: int = 2) -> int:
 
 
 def remembered(key: dict, measure: Callable[[], dict]) -> dict:
-    """What ``measure()`` gives, JSON, or gave before for the same key on this machine, with this torch and this version of
-    irbridge. Where nothing can be written it is measured every time."""
+    """What ``measure()`` gives, JSON, or gave before for the same key on this machine, with this
+    torch and this version of irbridge. Where nothing can be written it is measured every time."""
     key = key | machine_key()
-    path = cache_folder("precision") / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
+    path = (
+        cache_folder("precision")
+        / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
+    )
     with suppress(UserError, OSError):
         found = read_json(path)
         if found.get("key") == key and isinstance(found.get("result"), dict):
@@ -88,8 +96,14 @@ def remembered(key: dict, measure: Callable[[], dict]) -> dict:
 def machine_key() -> dict:
     """What of the machine and its software decides how fast it computes."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"irbridge": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": _processor(), "gpu": gpu,
-            "capability": torch.backends.cpu.get_cpu_capability()}
+    return {
+        "irbridge": __version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": _processor(),
+        "gpu": gpu,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def _processor() -> str:
@@ -102,37 +116,45 @@ def _processor() -> str:
 
 
 def frozen_parts(model) -> dict:
-    """What a model's frozen networks are, as far as it decides their speed and memory, JSON: the network's config and
-    dtype, those of a VAE, and hashes of pretrained anchors."""
+    """What a model's frozen networks are, as far as it decides their speed and memory, JSON: the
+    network's config and dtype, those of a VAE, and hashes of pretrained anchors."""
     if (backbone := getattr(model, "backbone", None)) is None:
         return {}
 
     def kind(config, dtype: torch.dtype) -> list:
         values = dict(config) if hasattr(config, "keys") else vars(config)
-        return [str(dtype), {k: v for k, v in values.items() if not k.startswith("_")}]   # "_": where it is from
+        # "_": where it is from
+        return [str(dtype), {k: v for k, v in values.items() if not k.startswith("_")}]
 
     vae, anchors = backbone.vae, getattr(getattr(model, "adapter", None), "pretrained", ())
-    found = {"network": kind(backbone.config, backbone.dtype), "anchors": [anchor.digest for anchor in anchors],
-             "vae": vae and [type(vae).__name__, *kind(vae.config, vae.dtype)]}
+    found = {
+        "network": kind(backbone.config, backbone.dtype),
+        "anchors": [anchor.digest for anchor in anchors],
+        "vae": vae and [type(vae).__name__, *kind(vae.config, vae.dtype)],
+    }
     return json.loads(json.dumps(found, default=str))
 
 
 def trial(run: Callable[[bool], None], key: dict | None = None, rounds: int = 3) -> bool:
-    """Whether ``run(True)``, something in bfloat16, is faster here than ``run(False)``, the same in float32. ``key``, JSON,
-    says what is run: its answer is remembered; without one it is not."""
+    """Whether ``run(True)``, something in bfloat16, is faster here than ``run(False)``, the same in
+    float32. ``key``, JSON, says what is run: its answer is remembered; without one it is not."""
+
     def measure() -> dict:
         return {"bf16": bool(faster([lambda: run(False), lambda: run(True)], rounds))}
+
     return (measure() if key is None else remembered(key, measure))["bf16"]
 
 
 def chosen(requested: str, model, about: dict, limit: float | None = None, **options) -> str:
     """The precision to restore in, "float32" or "bf16".
 
-    Args:
-        requested: "float32", "bf16", or "auto": bf16 where a trial on this machine finds it faster and nowhere more than
+    Args: requested: "float32", "bf16", or "auto": bf16 where a trial on this machine finds it
+        faster and nowhere more than
             ``ACCEPTED`` of 255 off. MPS has float32 alone.
-        model: on its device. about: JSON that tells its weights from others. options: fields of its sampler.
-        limit: the largest deviation, of 255, that was measured for it before; above ``VISIBLE`` it is float32."""
+        model: on its device. about: JSON that tells its weights from others. options: fields of its
+            sampler.
+        limit: the largest deviation, of 255, that was measured for it before; above ``VISIBLE`` it
+            is float32."""
     if requested not in CHOICES:
         raise UserError(f"precision={requested!r} is unknown; choose one of {', '.join(CHOICES)}.")
     device = next(model.parameters()).device
@@ -146,8 +168,12 @@ def chosen(requested: str, model, about: dict, limit: float | None = None, **opt
     if sampler is not None:
         sampler = sampler.changed(**options)
         options = options | {"nfe": CALLS} if sampler.nfe and sampler.times is None else options
-    key = about | {"side": SIDE, "device": device.type, "frozen": frozen_parts(model),
-                   "sampler": sampler and asdict(sampler.changed(**options))}
+    key = about | {
+        "side": SIDE,
+        "device": device.type,
+        "frozen": frozen_parts(model),
+        "sampler": sampler and asdict(sampler.changed(**options)),
+    }
     found = remembered(json.loads(json.dumps(key)), lambda: _measured(model, options))
     return "bf16" if found["bf16"] and found["deviation"] <= ACCEPTED else "float32"
 
@@ -164,9 +190,11 @@ def _measured(model, options: dict) -> dict:
 
 
 def deviation(model, images: Sequence[np.ndarray], **options) -> float:
-    """The largest deviation, in units of 1/255, of images restored in bfloat16 from the same restored in float32.
+    """The largest deviation, in units of 1/255, of images restored in bfloat16 from the same
+    restored in float32.
 
-    images: float (H, W, 3) in [0, 1], or (H, W, 4) with a mask. options: those of ``model.restore``."""
+    images: float (H, W, 3) in [0, 1], or (H, W, 4) with a mask. options: those of
+    ``model.restore``."""
     worst = 0.0
     for image in images:
         with changed(model, "float32"):
@@ -196,24 +224,27 @@ def changed(model, precision: str) -> Iterator[None]:
 
 
 def picture(side: int, seed: int = 0, masked: bool = False) -> np.ndarray:
-    """Something like a photograph, float32 (side, side, 3) in [0, 1], a function of the seed: smooth shades, edges, fine
-    texture, a dark and a bright part. ``masked``: a fourth channel, 1 in a square hole."""
+    """Something like a photograph, float32 (side, side, 3) in [0, 1], a function of the seed:
+    smooth shades, edges, fine texture, a dark and a bright part. ``masked``: a fourth channel, 1 in
+    a square hole."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:side, 0:side] / side
     image = np.full((side, side, 3), 0.45)
-    for waves in (1, 2, 4, 8, 16):   # falls with the frequency as photographs do
+    for waves in (1, 2, 4, 8, 16):  # falls with the frequency as photographs do
         for channel in range(3):
             angle, phase = rng.uniform(0, 2 * np.pi, 2)
             along = rows * np.cos(angle) + columns * np.sin(angle)
             image[..., channel] += 0.25 / waves * np.sin(2 * np.pi * waves * along + phase)
-    for _ in range(12):   # edges of every direction, in colours of their own
+    for _ in range(12):  # edges of every direction, in colours of their own
         (top, left), (angle, width) = rng.uniform(0, 1, 2), rng.uniform((0, 0.02), (np.pi, 0.2))
         inside = np.abs((rows - top) * np.cos(angle) + (columns - left) * np.sin(angle)) < width
         inside &= np.hypot(rows - top, columns - left) < 0.25
         image[inside] = 0.3 * image[inside] + 0.7 * rng.uniform(0, 1, 3)
     image += rng.normal(0, 0.08, image.shape) * (columns > 0.5)[..., None]
     image *= np.where(rows < 0.35, 0.15, 1)[..., None]
-    image = np.where((rows > 0.8)[..., None], 0.75 + 0.3 * image, image).clip(0, 1).astype(np.float32)
+    image = (
+        np.where((rows > 0.8)[..., None], 0.75 + 0.3 * image, image).clip(0, 1).astype(np.float32)
+    )
     if masked:
         hole = (np.abs(rows - 0.5) < 0.15) & (np.abs(columns - 0.5) < 0.15)
         image = np.concatenate([image, hole[..., None].astype(np.float32)], axis=2)

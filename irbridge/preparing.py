@@ -1,12 +1,13 @@
 """The command that says of public sets what goes where, and whether what is there is right:
 ``python scripts/prepare_data.py``, then one of
 
-list                                                every set: folders, pair rule, counts, terms, how to ask for it
-check NAME DIR [split=train|test] [manifest=FILE]   find it below DIR, count it, open every header, compare hashes
-manifest NAME DIR [split=train|test] [output=FILE]  a JSON line per pair: name, paths relative to DIR, SHA-256 of both
+list                                                every set: folders, pair rule, counts, terms,
+how to ask for it check NAME DIR [split=train|test] [manifest=FILE]   find it below DIR, count it,
+open every header, compare hashes manifest NAME DIR [split=train|test] [output=FILE]  a JSON line
+per pair: name, paths relative to DIR, SHA-256 of both
 
-``check`` ends with status 0 where all is right, 1 where counts, images or hashes are not, 2 after a mistake in the
-command. Nothing is downloaded, moved or renamed.
+``check`` ends with status 0 where all is right, 1 where counts, images or hashes are not, 2 after a
+mistake in the command. Nothing is downloaded, moved or renamed.
 """
 
 import json
@@ -23,8 +24,12 @@ from irbridge.errors import UserError
 from irbridge.public_sets import BENCHMARKS, Benchmark, known
 
 KEYS = {"list": (), "check": ("split", "manifest"), "manifest": ("split", "output")}
-FIELDS = "split", "name", "clean", "degraded", "clean_sha256", "degraded_sha256"   # of a manifest's lines
-USAGE = "prepare_data.py list, check NAME DIR [split=train|test] [manifest=FILE], or manifest NAME DIR [output=FILE]"
+# of a manifest's lines
+FIELDS = "split", "name", "clean", "degraded", "clean_sha256", "degraded_sha256"
+USAGE = (
+    "prepare_data.py list, check NAME DIR [split=train|test] [manifest=FILE], or manifest NAME DIR"
+    " [output=FILE]"
+)
 
 
 def main(words: list[str]) -> None:
@@ -56,12 +61,22 @@ def listing() -> str:
     """What is known of every benchmark: a table, then a paragraph each."""
     rows = [("NAME", "SET", "TASK", "TRAIN", "TEST", "TERMS")]
     for name, known_set in BENCHMARKS.items():
-        counts = [f"{known_set.counts[t]:,}" if (t := _title(known_set, half)) in known_set.counts else "-"
-                  for half in ("train", "test")]
+        counts = [
+            (
+                f"{known_set.counts[t]:,}"
+                if (t := _title(known_set, half)) in known_set.counts
+                else "-"
+            )
+            for half in ("train", "test")
+        ]
         rows.append((name, known_set.title, known_set.task, *counts, known_set.terms))
     widths = [max(map(len, column)) for column in zip(*rows)]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    return "\n".join([*table, *(_paragraph(name, known_set) for name, known_set in BENCHMARKS.items())])
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    ]
+    return "\n".join(
+        [*table, *(_paragraph(name, known_set) for name, known_set in BENCHMARKS.items())]
+    )
 
 
 def _paragraph(name: str, known_set: Benchmark) -> str:
@@ -69,10 +84,15 @@ def _paragraph(name: str, known_set: Benchmark) -> str:
     train = f"python scripts/train.py task={task} data.benchmark={name} data.root=DIR"
     if name == "reside_ots":
         train += " data.test_benchmark=sots_outdoor data.test_root=DIR"
-    facts = {"source": known_set.source, "folders": known_set.layout, "pairs": known_set.rule,
-             "remark": known_set.remark, "check": f"python scripts/prepare_data.py check {name} DIR",
-             "train": train * (known_set.only != "test"),
-             "score": f"python scripts/evaluate.py task={task} benchmark={name} data.root=DIR size=null"}
+    facts = {
+        "source": known_set.source,
+        "folders": known_set.layout,
+        "pairs": known_set.rule,
+        "remark": known_set.remark,
+        "check": f"python scripts/prepare_data.py check {name} DIR",
+        "train": train * (known_set.only != "test"),
+        "score": f"python scripts/evaluate.py task={task} benchmark={name} data.root=DIR size=null",
+    }
     return "\n".join([f"\n{name}", *(f"  {key:8} {text}" for key, text in facts.items() if text)])
 
 
@@ -83,17 +103,19 @@ def _title(known_set: Benchmark, half: str) -> str:
     return known_set.title + " train" * (half == "train")
 
 
-def check(name: str, root: str | Path, split: str | None = None,
-          manifest: str | Path | None = None) -> list[tuple[bool, str]]:
-    """(right or not, one line on it) of everything that is looked at: of each half of a benchmark below ``root`` the
-    number of pairs and the headers; and of a manifest the first file that is missing, differs, or is not in it.
-    UserError if there is nothing to look at."""
+def check(
+    name: str, root: str | Path, split: str | None = None, manifest: str | Path | None = None
+) -> list[tuple[bool, str]]:
+    """(right or not, one line on it) of everything that is looked at: of each half of a benchmark
+    below ``root`` the number of pairs and the headers; and of a manifest the first file that is
+    missing, differs, or is not in it. UserError if there is nothing to look at."""
     known(name)
     lines = read_manifest(manifest, split) if manifest else None
     findings: list[tuple[bool, str]] = []
     try:
         parts = _parts(name, root, split)
-    except UserError as error:   # with a file away the rest may not pair, but its name is to be told
+    # with a file away the rest may not pair, but its name is to be told
+    except UserError as error:
         if lines is None or not Path(root).is_dir():
             raise
         parts, findings = {}, [(False, str(error))]
@@ -102,7 +124,9 @@ def check(name: str, root: str | Path, split: str | None = None,
         what = "images" if pairs.benchmark.clean_only else "pairs"
         expected = "as expected" if wanted else "of no stated number"
         if not (right := wanted in (None, number)):
-            expected = f"expected are {wanted}" + f" ({pairs.benchmark.remark})" * bool(pairs.benchmark.remark)
+            expected = f"expected are {wanted}" + f" ({pairs.benchmark.remark})" * bool(
+                pairs.benchmark.remark
+            )
         findings.append((right, f"{pairs.title}: {number} {what}, {expected}"))
         try:
             pairs.check()
@@ -116,28 +140,41 @@ def check(name: str, root: str | Path, split: str | None = None,
 
 
 def manifest(name: str, root: str | Path, split: str | None = None) -> list[dict]:
-    """One record (``FIELDS``) per pair of a benchmark below ``root``, in the order of the pairs, training half first;
-    ``degraded`` is None where the set has clean images only. UserError if the set is not found or does not pair."""
+    """One record (``FIELDS``) per pair of a benchmark below ``root``, in the order of the pairs,
+    training half first; ``degraded`` is None where the set has clean images only. UserError if the
+    set is not found or does not pair."""
     digest, records = cache(sha256), []
     for half, pairs in _parts(name, root, split).items():
-        for stem, paths in zip(pairs.names, tqdm(pairs.paths, desc=pairs.title, unit="pair", disable=None)):
+        for stem, paths in zip(
+            pairs.names, tqdm(pairs.paths, desc=pairs.title, unit="pair", disable=None)
+        ):
             paths = [paths[0], None] if pairs.benchmark.clean_only else paths
             places = [path and path.relative_to(root).as_posix() for path in paths]
-            records.append(dict(zip(FIELDS, (half, stem, *places, *(path and digest(path) for path in paths)))))
+            records.append(
+                dict(zip(FIELDS, (half, stem, *places, *(path and digest(path) for path in paths))))
+            )
     return records
 
 
 def read_manifest(path: str | Path, split: str | None = None) -> list[dict]:
-    """The records of a manifest's file, of one half or of all. UserError if it is missing, or is no manifest."""
+    """The records of a manifest's file, of one half or of all. UserError if it is missing, or is no
+    manifest."""
     try:
         records = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except OSError as error:
-        raise UserError(f"The manifest {path} cannot be read ({error.strerror}); make one with `prepare_data.py "
-                        "manifest NAME DIR output=FILE`.") from None
+        raise UserError(
+            f"The manifest {path} cannot be read ({error.strerror}); make one with `prepare_data.py"
+            " manifest NAME DIR output=FILE`."
+        ) from None
     except ValueError:
         records = [None]
-    if not records or any(not isinstance(r, dict) or any(f not in r for f in FIELDS) for r in records):
-        raise UserError(f"{path} is not a manifest; make one with `prepare_data.py manifest NAME DIR output=FILE`.")
+    if not records or any(
+        not isinstance(r, dict) or any(f not in r for f in FIELDS) for r in records
+    ):
+        raise UserError(
+            f"{path} is not a manifest; make one with `prepare_data.py manifest NAME DIR"
+            " output=FILE`."
+        )
     return [r for r in records if split in (None, r["split"])]
 
 
@@ -145,12 +182,16 @@ def _parts(name: str, root: str | Path, split: str | None) -> dict[str, Benchmar
     """The halves of a benchmark that are below root, or the one that is asked for."""
     remedy = "give the folder that its archive unpacks to, or one around it"
     wanted = [split] if split else Path(root).is_dir() and halves(name, root) or [None]
-    return {half: BenchmarkPairs(name, root, half, alone=bool(split), remedy=remedy) for half in wanted}
+    return {
+        half: BenchmarkPairs(name, root, half, alone=bool(split), remedy=remedy) for half in wanted
+    }
 
 
 def _compared(records: list[dict], root: Path, parts: dict, manifest) -> list[tuple[bool, str]]:
     """What a manifest says of the files below root."""
-    files = {r[side]: r[f"{side}_sha256"] for r in records for side in ("clean", "degraded") if r[side]}
+    files = {
+        r[side]: r[f"{side}_sha256"] for r in records for side in ("clean", "degraded") if r[side]
+    }
     missing, differing = [], []
     for place, digest in tqdm(files.items(), desc="hashes", unit="file", disable=None):
         path = root / place
@@ -161,8 +202,15 @@ def _compared(records: list[dict], root: Path, parts: dict, manifest) -> list[tu
     pairs = (pair for part in parts.values() for pair in part.paths)
     there = dict.fromkeys(path.relative_to(root).as_posix() for pair in pairs for path in pair)
     extra = [place for place in there if place not in files]
-    faults = [(False, f"{manifest}: {found[0]} {what}{and_more(found)}") for found, what in (
-        (missing, "is missing"), (differing, "has another hash"), (extra, "is not in the manifest")) if found]
+    faults = [
+        (False, f"{manifest}: {found[0]} {what}{and_more(found)}")
+        for found, what in (
+            (missing, "is missing"),
+            (differing, "has another hash"),
+            (extra, "is not in the manifest"),
+        )
+        if found
+    ]
     return faults or [(True, f"{manifest}: {len(files)} files with the hashes that it names")]
 
 

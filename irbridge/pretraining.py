@@ -14,11 +14,13 @@ from irbridge.solvers import walk
 
 
 class Pretrainer(Restorer):
-    """An unconditional denoiser in training, its backbone thawed: the squared error of v at the levels restoration
-    visits. noise / clean is log-normal with ``median`` and ``spread``; a share ``wide`` of the draws is instead
-    log-uniform over the prior's whole range."""
+    """An unconditional denoiser in training, its backbone thawed: the squared error of v at the
+    levels restoration visits. noise / clean is log-normal with ``median`` and ``spread``; a share
+    ``wide`` of the draws is instead log-uniform over the prior's whole range."""
 
-    def __init__(self, backbone: PixelBackbone, median: float = 0.25, spread: float = 1.1, wide: float = 0.1):
+    def __init__(
+        self, backbone: PixelBackbone, median: float = 0.25, spread: float = 1.1, wide: float = 0.1
+    ):
         super().__init__()
         self.backbone, self.median, self.spread, self.wide = backbone, median, spread, wide
         self.stride = backbone.stride
@@ -30,12 +32,18 @@ class Pretrainer(Restorer):
     def levels(self, uniform: Tensor) -> Tensor:
         """Noise levels (B,), float64, of uniforms (B,) in [0, 1)."""
         u, prior = uniform.cpu().double().clamp(1e-6, 1 - 1e-6), self.backbone.prior
-        low, high = (prior.marginal(t).level.clamp(1e-4, 1e3).log() for t in (prior.lowest, prior.highest))
+        low, high = (
+            prior.marginal(t).level.clamp(1e-4, 1e3).log() for t in (prior.lowest, prior.highest)
+        )
         even = low + (u / max(self.wide, 1e-9)) * (high - low)
-        normal = math.log(self.median) + self.spread * torch.special.ndtri((u - self.wide) / (1 - self.wide))
+        normal = math.log(self.median) + self.spread * torch.special.ndtri(
+            (u - self.wide) / (1 - self.wide)
+        )
         return torch.where(u < self.wide, even, normal).exp()
 
-    def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor
+    ) -> dict[str, Tensor]:
         tau = self.backbone.prior.timestep(self.levels(uniform))
         level = self.backbone.prior.marginal(tau)
         error = self.backbone.denoise(draw(level, clean, clean, noise), tau) - clean
@@ -50,5 +58,11 @@ class Pretrainer(Restorer):
             tau = torch.tensor(t, dtype=torch.float64)
             return self.backbone.denoise(z, tau).clamp(-1, 1), z, prior.marginal(tau)
 
-        loop = walk(PriorPath(T=prior.highest, prior=prior), Sampler("ddim", steps), z, torch.zeros_like, x=z)
+        loop = walk(
+            PriorPath(T=prior.highest, prior=prior),
+            Sampler("ddim", steps),
+            z,
+            torch.zeros_like,
+            x=z,
+        )
         yield from drive(loop, ask)

@@ -1,8 +1,9 @@
 """The algebra: Gaussian marginals and the single step between any two of them.
 
-A process is a function ``t -> Marginal``: a restoration bridge has a clean and a degraded end, a generative prior has
-``degraded = 0``. One :func:`step` is at once the sampler of either and the transition equation between them (IRBridge,
-eq. 7). Coefficients are float64 on the CPU and are cast where they meet a state."""
+A process is a function ``t -> Marginal``: a restoration bridge has a clean and a degraded end, a
+generative prior has ``degraded = 0``. One :func:`step` is at once the sampler of either and the
+transition equation between them (IRBridge, eq. 7). Coefficients are float64 on the CPU and are cast
+where they meet a state."""
 
 from typing import NamedTuple
 
@@ -13,14 +14,17 @@ from irbridge.errors import UserError
 
 
 class Marginal(NamedTuple):
-    """The law ``N(clean * x0 + degraded * y, noise**2)`` of a state; each field float64, of shape () or (B,)."""
+    """The law ``N(clean * x0 + degraded * y, noise**2)`` of a state; each field float64, of shape
+    () or (B,)."""
+
     clean: Tensor
     degraded: Tensor
     noise: Tensor
 
     @property
     def level(self) -> Tensor:
-        """Noise-to-signal ratio noise / clean, infinite where nothing clean is left (both fields 0)."""
+        """Noise-to-signal ratio noise / clean, infinite where nothing clean is left (both fields
+        0)."""
         return torch.where(self.clean > 0, self.noise / self.clean, torch.inf)
 
 
@@ -31,75 +35,105 @@ def marginal(clean, degraded, noise) -> Marginal:
 
 
 def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
-    """A float64 coefficient of shape () or (B,) in the dtype of a state (B, ...), ready to multiply it."""
+    """A float64 coefficient of shape () or (B,) in the dtype of a state (B, ...), ready to multiply
+    it."""
     coefficient = coefficient.to(like.dtype)
-    if not coefficient.dim():   # on the CPU: a scalar goes with a state on any device, without waiting for it
+    # on the CPU: a scalar goes with a state on any device, without waiting for it
+    if not coefficient.dim():
         return coefficient
     return coefficient.to(like.device).reshape(coefficient.shape + (1,) * (like.dim() - 1))
 
 
 def draw(m: Marginal, x0: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-    """A state of the marginal: ``clean * x0 + degraded * y + noise_std * noise``; all shapes (B, ...)."""
-    return broadcast(m.clean, x0) * x0 + broadcast(m.degraded, x0) * y + broadcast(m.noise, x0) * noise
+    """A state of the marginal: ``clean * x0 + degraded * y + noise_std * noise``; all shapes (B,
+    ...)."""
+    return (
+        broadcast(m.clean, x0) * x0 + broadcast(m.degraded, x0) * y + broadcast(m.noise, x0) * noise
+    )
 
 
-def step(state: Tensor, x0: Tensor, y: Tensor, now: Marginal, then: Marginal, keep: Tensor,
-         noise: Tensor | None = None, spread: Tensor | float = 1.0) -> Tensor:
+def step(
+    state: Tensor,
+    x0: Tensor,
+    y: Tensor,
+    now: Marginal,
+    then: Marginal,
+    keep: Tensor,
+    noise: Tensor | None = None,
+    spread: Tensor | float = 1.0,
+) -> Tensor:
     """Move a state from the marginal ``now`` to the marginal ``then`` (IRBridge, Proposition 3.1).
 
         u' = (k/c) u + (a' - (k/c) a) x0 + (b' - (k/c) b) y + sqrt(c'^2 - k^2) xi,    0 <= k <= c'
 
-    Args:
-        state: u, (B, ...), a state of ``now``. x0, y: the clean estimate and the degraded end, shaped alike.
-        keep: k, the standard deviation of the state's own noise that survives; see ``samplers.RULES``.
-        noise: xi, unit normal (times the residual for a residual-modulated bridge). ``None`` leaves it out, which keeps
+    Args: state: u, (B, ...), a state of ``now``. x0, y: the clean estimate and the degraded end,
+        shaped alike. keep: k, the standard deviation of the state's own noise that survives; see
+        ``samplers.RULES``. noise: xi, unit normal (times the residual for a residual-modulated
+        bridge). ``None`` leaves it out, which keeps
             the marginal only where k = c'.
-        spread: what multiplies the noise in the state but not xi, element-wise: the residual, on the way from a
-            residual-modulated bridge to an isotropic prior.
+        spread: what multiplies the noise in the state but not xi, element-wise: the residual, on
+            the way from a residual-modulated bridge to an isotropic prior.
 
-    At a pinned end (c = 0) the state says nothing that x0 and y do not: k must be 0 there, and the step draws from
-    ``then`` outright ("booting noise", DBIM), never dividing by c."""
+    At a pinned end (c = 0) the state says nothing that x0 and y do not: k must be 0 there, and the
+    step draws from ``then`` outright ("booting noise", DBIM), never dividing by c."""
     ratio = torch.where(now.noise > 0, keep / now.noise, 0.0)
-    result = (broadcast(ratio, state) * state
-              + broadcast(then.clean - ratio * now.clean, state) * x0
-              + broadcast(then.degraded - ratio * now.degraded, state) * y)
+    result = (
+        broadcast(ratio, state) * state
+        + broadcast(then.clean - ratio * now.clean, state) * x0
+        + broadcast(then.degraded - ratio * now.degraded, state) * y
+    )
     if noise is None:
         return result
-    kept = torch.where(now.noise > 0, keep, 0.0)   # not ratio * c, whose rounding would leave a trace of noise
-    if torch.is_tensor(spread):   # where the state is noisier than the target, x0 stands in for the excess
+    # not ratio * c, whose rounding would leave a trace of noise
+    kept = torch.where(now.noise > 0, keep, 0.0)
+    # where the state is noisier than the target, x0 stands in for the excess
+    if torch.is_tensor(spread):
         excess = (broadcast(kept, state) * spread.abs()).clamp(min=1e-12)
         share = (broadcast(then.noise, state) / excess).clamp(max=1)
-        result = result - broadcast(ratio, state) * (1 - share) * (state - draw(now, x0, y, torch.zeros_like(state)))
+        result = result - broadcast(ratio, state) * (1 - share) * (
+            state - draw(now, x0, y, torch.zeros_like(state))
+        )
         spread = spread * share
-        fresh = (broadcast(then.noise, state) ** 2 - (broadcast(kept, state) * spread) ** 2).clamp(min=0).sqrt()
+        fresh = (
+            (broadcast(then.noise, state) ** 2 - (broadcast(kept, state) * spread) ** 2)
+            .clamp(min=0)
+            .sqrt()
+        )
     else:
         fresh = broadcast((then.noise**2 - (kept * spread) ** 2).clamp(min=0).sqrt(), state)
     return result + fresh * noise
 
 
 def loss_weight(level: Marginal, kind: str) -> Tensor:
-    """What turns the error of x0 into that of "x0", "eps" or "v" (VP) at a level; float64, shaped as the level."""
-    weights = {"x0": torch.ones_like(level.noise), "eps": level.clean / level.noise, "v": 1 / level.noise}
+    """What turns the error of x0 into that of "x0", "eps" or "v" (VP) at a level; float64, shaped
+    as the level."""
+    weights = {
+        "x0": torch.ones_like(level.noise),
+        "eps": level.clean / level.noise,
+        "v": 1 / level.noise,
+    }
     if kind not in weights:
         raise UserError(f"loss.weight={kind!r} is unknown; choose one of {', '.join(weights)}.")
     return weights[kind]
 
 
 def posterior_keep(now: Marginal, then: Marginal) -> Tensor:
-    """k of the Markov posterior p(u' | u, x0, y): ``(a/a') c'^2 / c`` (DDPM, IR-SDE, GOUB, I2SB). Clamped to c', which
-    only binds where the process is not Markov (a/c increasing)."""
+    """k of the Markov posterior p(u' | u, x0, y): ``(a/a') c'^2 / c`` (DDPM, IR-SDE, GOUB, I2SB).
+    Clamped to c', which only binds where the process is not Markov (a/c increasing)."""
     ratio = torch.where(then.clean > 0, now.clean / then.clean, 0.0)
     return _unpinned(now, torch.minimum(ratio * then.noise**2 / now.noise, then.noise))
 
 
 def implicit_keep(now: Marginal, then: Marginal) -> Tensor:
-    """k = c': no fresh noise. DDIM, DBIM eta=0, RDBM eq. 19; from the prior, the paper's reverse transition."""
+    """k = c': no fresh noise. DDIM, DBIM eta=0, RDBM eq. 19; from the prior, the paper's reverse
+    transition."""
     return _unpinned(now, then.noise)
 
 
 def forward_keep(now: Marginal, then: Marginal) -> Tensor:
-    """k = c a'/a, where x0 drops out: the paper's forward transition (Sec. 3.2), for targets at least as noisy. Where
-    ``c'/a' < c/a`` k is clamped to c', and the step uses whatever x0 it is given, as at a pinned end."""
+    """k = c a'/a, where x0 drops out: the paper's forward transition (Sec. 3.2), for targets at
+    least as noisy. Where ``c'/a' < c/a`` k is clamped to c', and the step uses whatever x0 it is
+    given, as at a pinned end."""
     wanted = torch.where(now.clean > 0, now.noise * then.clean / now.clean, then.noise)
     return _unpinned(now, torch.minimum(wanted, then.noise))
 

@@ -1,4 +1,5 @@
-"""What every method is to those who train, score and use it; and plain regression, the honest baseline."""
+"""What every method is to those who train, score and use it; and plain regression, the honest
+baseline."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ from irbridge.tiles import WHOLE, Tiles
 
 
 class State(NamedTuple):
-    """One network call: bridge time t; the bridge's x, the prior's z that it saw, its estimate x0, (B, C, H, W): images
-    in [-1, 1], or latents where the frozen network works on those; ``Restorer.image`` shows either."""
+    """One network call: bridge time t; the bridge's x, the prior's z that it saw, its estimate x0,
+    (B, C, H, W): images in [-1, 1], or latents where the frozen network works on those;
+    ``Restorer.image`` shows either."""
+
     t: float
     x: Tensor
     z: Tensor
@@ -25,7 +28,8 @@ class State(NamedTuple):
 
 
 class Noise:
-    """Unit normal noise that is a function of (image seed, draw), whatever the batch: one generator per image."""
+    """Unit normal noise that is a function of (image seed, draw), whatever the batch: one generator
+    per image."""
 
     def __init__(self, seeds: list[int]):
         self.generators = [torch.Generator().manual_seed(s) for s in seeds]
@@ -37,26 +41,31 @@ class Noise:
 
 def image_seed(seed: int, name: str) -> int:
     """The seed of one image's noise: a function of the run's seed and the image's name."""
-    return zlib.crc32(f"{seed}/{name}".encode(errors="surrogateescape"))   # the bytes of any file name
+    # the bytes of any file name
+    return zlib.crc32(f"{seed}/{name}".encode(errors="surrogateescape"))
 
 
 class Restorer(nn.Module):
-    """What training, evaluation and users need of any method: ``loss``, ``path`` and ``restore``."""
+    """What training, evaluation and users need of any method: ``loss``, ``path`` and
+    ``restore``."""
 
     stride: int
-    masked: bool = False    # it fills holes: y has a fourth channel, the mask, 1 where the image is to be filled, else -1
-    precision: str = "float32"   # what its networks restore in; "bf16": see irbridge.precision
-    progress: float = 1.0   # share of the training that is done, set by the loop
-    draw: float | None = None   # one uniform number for all images of the step, likewise
-    reach: int | None = None    # pixels from a tile's edge that its first pass over y tells from the image's own; None: all
-    first_share: float = 1.0    # share of the training whose steps cost as the first one does
+    # it fills holes: y has a fourth channel, the mask, 1 where the image is to be filled, else -1
+    masked: bool = False
+    precision: str = "float32"  # what its networks restore in; "bf16": see irbridge.precision
+    progress: float = 1.0  # share of the training that is done, set by the loop
+    draw: float | None = None  # one uniform number for all images of the step, likewise
+    # pixels from a tile's edge that its first pass over y tells from the image's own; None: all
+    reach: int | None = None
+    first_share: float = 1.0  # share of the training whose steps cost as the first one does
 
     def trainable(self) -> nn.Module:
         """The one module that trains, is averaged and is stored."""
         raise NotImplementedError
 
     def parameter_groups(self) -> list[dict]:
-        """What trains, in groups for the optimizer; ``share`` of a group is its part of the learning rate, 1 by default."""
+        """What trains, in groups for the optimizer; ``share`` of a group is its part of the
+        learning rate, 1 by default."""
         return [{"params": list(self.trainable().parameters())}]
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
@@ -69,9 +78,9 @@ class Restorer(nn.Module):
         return working(self.precision, torch.device("cpu") if at is None else at.device)
 
     def path(self, y: Tensor, **options) -> Iterator[State]:
-        """Restore y (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``, yielding every :class:`State`. The options
-        are ``seeds``, one per image, ``tiles``, for large images, and the fields of a
-        :class:`~irbridge.samplers.Sampler`."""
+        """Restore y (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``, yielding every
+        :class:`State`. The options are ``seeds``, one per image, ``tiles``, for large images, and
+        the fields of a :class:`~irbridge.samplers.Sampler`."""
         raise NotImplementedError
 
     def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
@@ -83,37 +92,70 @@ class Restorer(nn.Module):
         return tuple(image_shape)
 
     def passes(self, **options) -> int:
-        """How often ``path`` with these options sends the image through networks, for a progress bar."""
+        """How often ``path`` with these options sends the image through networks, for a progress
+        bar."""
         return self.sampler.changed(**options).nfe
 
     @staticmethod
-    def from_pretrained(folder, device="cpu", backbone=None, frozen: dict | None = None, precision: str = "float32",
-                        **sampler) -> "Restorer":
+    def from_pretrained(
+        folder,
+        device="cpu",
+        backbone=None,
+        frozen: dict | None = None,
+        precision: str = "float32",
+        **sampler,
+    ) -> "Restorer":
         """A trained model from a run's folder; see :func:`irbridge.build.from_pretrained`."""
         from irbridge.build import from_pretrained
+
         return from_pretrained(folder, device, backbone, frozen, precision, **sampler)
 
     @torch.inference_mode()
-    def restore(self, image, seed: int = 0, path: Callable[..., Iterator[State]] | None = None, mask=None, **options):
+    def restore(
+        self,
+        image,
+        seed: int = 0,
+        path: Callable[..., Iterator[State]] | None = None,
+        mask=None,
+        **options,
+    ):
         """Restore an image of any height and width, or a batch of one size.
 
-        Args:
-            image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, 3, H, W) in [-1, 1].
-            mask: of a task with holes, True where the image is to be filled: bool (H, W) array, or (B, 1, H, W) tensor.
+        Args: image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, 3, H, W) in [-1,
+            1]. mask: of a task with holes, True where the image is to be filled: bool (H, W) array,
+            or (B, 1, H, W) tensor.
                 The other pixels come back bit for bit.
             seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
-            path: the sampling loop, by default ``self.path``; ``options`` are its own, such as ``steps`` or ``tiles``."""
+            path: the sampling loop, by default ``self.path``; ``options`` are its own, such as
+                ``steps`` or ``tiles``."""
         if isinstance(image, np.ndarray):
             if image.dtype.kind != "f":
-                raise UserError(f"An image to restore must be float in [0, 1], not {image.dtype}; use irbridge.read_image.")
+                raise UserError(
+                    f"An image to restore must be float in [0, 1], not {image.dtype}; use"
+                    " irbridge.read_image."
+                )
             if image.ndim != 3 or image.shape[-1] != 3:
-                raise UserError(f"An image to restore must be of shape (H, W, 3), not {image.shape}; use irbridge.read_image.")
-            if mask is not None and (getattr(mask, "dtype", None) != bool or mask.shape != image.shape[:2]):
-                raise UserError(f"A mask of an image of shape {image.shape} must be bool {image.shape[:2]}, True in the holes, not "
-                                f"{getattr(mask, 'dtype', type(mask).__name__)} {getattr(mask, 'shape', '')}.".replace(" .", "."))
+                raise UserError(
+                    f"An image to restore must be of shape (H, W, 3), not {image.shape}; use"
+                    " irbridge.read_image."
+                )
+            if mask is not None and (
+                getattr(mask, "dtype", None) != bool or mask.shape != image.shape[:2]
+            ):
+                raise UserError(
+                    f"A mask of an image of shape {image.shape} must be bool {image.shape[:2]},"
+                    f" True in the holes, not {getattr(mask, 'dtype', type(mask).__name__)}"
+                    f" {getattr(mask, 'shape', '')}.".replace(" .", ".")
+                )
             at = next(self.parameters()).device
-            holes = None if mask is None else torch.from_numpy(np.ascontiguousarray(mask))[None, None].to(at)
-            restored = to_image(self.restore(to_tensor(image)[None].to(at), seed, path, holes, **options)[0])
+            holes = (
+                None
+                if mask is None
+                else torch.from_numpy(np.ascontiguousarray(mask))[None, None].to(at)
+            )
+            restored = to_image(
+                self.restore(to_tensor(image)[None].to(at), seed, path, holes, **options)[0]
+            )
             return restored if mask is None else np.where(mask[..., None], restored, image)
         height, width = image.shape[-2:]
         options.setdefault("seeds", [seed + i for i in range(len(image))])
@@ -124,15 +166,19 @@ class Restorer(nn.Module):
         return keep_known(restored, image, mask)
 
     def seen(self, y: Tensor) -> Tensor:
-        """What the networks see of y (B, 3 or 4, H, W): the mask too, where they take one. UserError where it lacks."""
+        """What the networks see of y (B, 3 or 4, H, W): the mask too, where they take one.
+        UserError where it lacks."""
         if self.masked and y.shape[1] < 4:
-            raise UserError("This model fills holes and must be told where they are; give mask=, True where the image is to be "
-                            "filled (irbridge restore: mask=FILE, white there).")
+            raise UserError(
+                "This model fills holes and must be told where they are; give mask=, True where the"
+                " image is to be filled (irbridge restore: mask=FILE, white there)."
+            )
         return y if self.masked else y[:, :3]
 
 
 def keep_known(x0: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-    """x0 in the holes of the mask (B, 1, H, W), above 0 or True there, and y elsewhere; x0 without a mask."""
+    """x0 in the holes of the mask (B, 1, H, W), above 0 or True there, and y elsewhere; x0 without
+    a mask."""
     return x0 if mask is None else torch.where(mask > 0, x0, y)
 
 
@@ -145,7 +191,8 @@ def send(loop, value):
 
 
 def drive(loop, ask: Callable) -> Iterator[State]:
-    """Run a sampling loop with ``ask(t, x) -> (x0, state, marginal)``, yielding a :class:`State` per call."""
+    """Run a sampling loop with ``ask(t, x) -> (x0, state, marginal)``, yielding a :class:`State`
+    per call."""
     at = next(loop)
     while at is not None:
         t, x = at
@@ -155,11 +202,17 @@ def drive(loop, ask: Callable) -> Iterator[State]:
 
 
 class Regression(Restorer):
-    """Plain regression, the baseline that a bridge must earn its cost against: the adapter's trunk, trained by L1."""
+    """Plain regression, the baseline that a bridge must earn its cost against: the adapter's trunk,
+    trained by L1."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.network, self.stride, self.masked, self.reach = network, network.stride, network.masked, network.reach
+        self.network, self.stride, self.masked, self.reach = (
+            network,
+            network.stride,
+            network.masked,
+            network.reach,
+        )
 
     def trainable(self) -> nn.Module:
         return self.network
@@ -167,6 +220,7 @@ class Regression(Restorer):
     @torch.no_grad()
     def path(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         y = self.seen(y)
+
         def network(y: Tensor) -> Tensor:
             with self.networks():
                 return self.network(y)[0]
@@ -177,5 +231,9 @@ class Regression(Restorer):
     def passes(self, **options) -> int:
         return 1
 
-    def loss(self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor) -> dict[str, Tensor]:
-        return {"regression": (self.network(self.seen(degraded))[0] - clean).abs().flatten(1).mean(1)}
+    def loss(
+        self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor
+    ) -> dict[str, Tensor]:
+        return {
+            "regression": (self.network(self.seen(degraded))[0] - clean).abs().flatten(1).mean(1)
+        }

@@ -1,4 +1,5 @@
-"""Restoring one's own photographs: the command. ``jobs`` says which files, ``photos`` what they keep."""
+"""Restoring one's own photographs: the command. ``jobs`` says which files, ``photos`` what they
+keep."""
 
 import json
 import os
@@ -34,13 +35,15 @@ from irbridge.tiles import Tiles
 from irbridge.viz import grid
 
 ADAPTERS = ROOT / "data" / "adapters"
-FAILURES = UserError, RuntimeError, MemoryError, OSError   # of one photograph, after which the others go on
-THUMBNAIL = 512   # pixels of the longest side in the strip of a trajectory, which would else outgrow memory
+# of one photograph, after which the others go on
+FAILURES = UserError, RuntimeError, MemoryError, OSError
+# pixels of the longest side in the strip of a trajectory, which would else outgrow memory
+THUMBNAIL = 512
 
 
 def restore_run(cfg: DictConfig) -> None:
-    """Restore the photographs that ``input`` names. UserError where the command is wrong; RuntimeError in the end where
-    a photograph failed."""
+    """Restore the photographs that ``input`` names. UserError where the command is wrong;
+    RuntimeError in the end where a photograph failed."""
     options = plain(cfg)
     set_threads(options["threads"])
     keep_pages()
@@ -50,17 +53,40 @@ def restore_run(cfg: DictConfig) -> None:
         raise UserError(f"suffix={label!r} must be a part of a file's name.")
     jobs = plan(options, label)
     if options["mask"] and not masked(run):
-        why = "this adapter was trained without masks" if task == "inpaint" else \
-            f"it is for task=inpaint and other models that fill holes, and {label} restores the whole photograph"
+        why = (
+            "this adapter was trained without masks"
+            if task == "inpaint"
+            else (
+                f"it is for task=inpaint and other models that fill holes, and {label} restores the"
+                " whole photograph"
+            )
+        )
         raise UserError(f"mask={options['mask']} tells nothing here: {why}; leave it out.")
-    Tiles(options["tile"], options["overlap"], options["batch"])   # a mistake shows before the model is loaded
-    fields = options["sampler"] | ({"nfe": options["steps"]} if options["steps"] is not None else {})
-    model = from_pretrained(run, device(options["device"]), frozen=options["backbone"], precision=options["precision"],
-                            **fields)
-    settings = {"seed": options["seed"], **_sampling(model, fields), "precision": model.precision,
-                **{key: options[key] for key in ("tile", "overlap", "memory")},
-                "weights": sha256(run / "model.safetensors"), "config": sha256(run / "config.json")}
-    cuts = Plan(model, footprint(model, **fields), *(options[k] for k in ("tile", "memory", "overlap", "batch")))
+    # a mistake shows before the model is loaded
+    Tiles(options["tile"], options["overlap"], options["batch"])
+    fields = options["sampler"] | (
+        {"nfe": options["steps"]} if options["steps"] is not None else {}
+    )
+    model = from_pretrained(
+        run,
+        device(options["device"]),
+        frozen=options["backbone"],
+        precision=options["precision"],
+        **fields,
+    )
+    settings = {
+        "seed": options["seed"],
+        **_sampling(model, fields),
+        "precision": model.precision,
+        **{key: options[key] for key in ("tile", "overlap", "memory")},
+        "weights": sha256(run / "model.safetensors"),
+        "config": sha256(run / "config.json"),
+    }
+    cuts = Plan(
+        model,
+        footprint(model, **fields),
+        *(options[k] for k in ("tile", "memory", "overlap", "batch")),
+    )
     folders = sorted({job.output.parent for job in jobs})
     with ExitStack() as stack:
         for folder in folders:
@@ -71,10 +97,21 @@ def restore_run(cfg: DictConfig) -> None:
         sweep(jobs)
         left = [job for job in jobs if not reports[job.output.parent].finished(job, settings)]
         failed = restore_all(left, model, fields, cuts, settings, reports)
-    wrote = [p for job in jobs[: 3 * (len(jobs) <= 3)] for p in (job.output, job.compare, job.path) if p and p.exists()]
-    print("Wrote: " + "  ".join(str(p) for p in (*wrote, *(report.path for report in reports.values()))))
+    wrote = [
+        p
+        for job in jobs[: 3 * (len(jobs) <= 3)]
+        for p in (job.output, job.compare, job.path)
+        if p and p.exists()
+    ]
+    print(
+        "Wrote: "
+        + "  ".join(str(p) for p in (*wrote, *(report.path for report in reports.values())))
+    )
     earlier = f" {len(jobs) - len(left)} were finished before." if len(left) < len(jobs) else ""
-    print(f"Restored {len(left) - len(failed)} of {len(jobs)} photographs in {model.precision}.{earlier}")
+    print(
+        f"Restored {len(left) - len(failed)} of {len(jobs)} photographs in"
+        f" {model.precision}.{earlier}"
+    )
     if failed:
         told = "  ".join(str(r.path) for r in reports.values())
         many = f"{len(failed)} of {len(jobs)} photographs could not be restored; {told} says why."
@@ -88,10 +125,16 @@ def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
         raise UserError(f"task={task} and run={run} both name a model; give one of them.")
     if run:
         folder = find(os.path.expanduser(run))
-        return folder, (read_json(folder / "config.json").get("task") or {}).get("name") or folder.name
+        return (
+            folder,
+            (read_json(folder / "config.json").get("task") or {}).get("name") or folder.name,
+        )
     if task not in adapters:
         wrong = f"task={task!r} has no shipped adapter" if task else "No model is named"
-        raise UserError(f"{wrong}; give task={' or task='.join(adapters)}, or run=FOLDER of a training of your own.")
+        raise UserError(
+            f"{wrong}; give task={' or task='.join(adapters)}, or run=FOLDER of a training of your"
+            " own."
+        )
     return adapters[task], task
 
 
@@ -106,7 +149,9 @@ def shipped() -> dict[str, Path]:
 
 
 class Read(NamedTuple):
-    """A photograph, read, what is to be filled of it, (H, W) bool, hashes of the files, and the seconds that it took."""
+    """A photograph, read, what is to be filled of it, (H, W) bool, hashes of the files, and the
+    seconds that it took."""
+
     photo: Photo
     holes: np.ndarray | None
     hashes: dict[str, str]
@@ -114,8 +159,9 @@ class Read(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """What is to be written of a photograph: float pixels (H, W, 3) in [0, 1], the estimates of the calls, and what the
-    report says of it so far."""
+    """What is to be written of a photograph: float pixels (H, W, 3) in [0, 1], the estimates of the
+    calls, and what the report says of it so far."""
+
     photo: Photo
     pixels: np.ndarray
     shots: list[np.ndarray]
@@ -144,11 +190,22 @@ class Background:
         return self._value
 
 
-def restore_all(jobs: list[Job], model: Restorer, fields: dict, cuts: Plan, settings: dict,
-                reports: dict[Path, Report]) -> list[str]:
-    """Restore under one progress bar, a record after each; returns a sentence for each that failed. While the networks
-    work on a photograph the next one is read and the one before is written, each by one thread."""
-    about = {"machine": machine(), "device": str(next(model.parameters()).device), "irbridge": __version__}
+def restore_all(
+    jobs: list[Job],
+    model: Restorer,
+    fields: dict,
+    cuts: Plan,
+    settings: dict,
+    reports: dict[Path, Report],
+) -> list[str]:
+    """Restore under one progress bar, a record after each; returns a sentence for each that failed.
+    While the networks work on a photograph the next one is read and the one before is written, each
+    by one thread."""
+    about = {
+        "machine": machine(),
+        "device": str(next(model.parameters()).device),
+        "irbridge": __version__,
+    }
     counts, ends = _counts(jobs, cuts, model.passes(**fields)), []
     readers = (Background(_caught, _read, job, model.masked) for job in jobs)
     writing: list[Background] = []
@@ -160,23 +217,39 @@ def restore_all(jobs: list[Job], model: Restorer, fields: dict, cuts: Plan, sett
             writing.clear()
 
     try:
-        with tqdm(total=sum(counts.values()), desc="restoring", unit="tile", dynamic_ncols=True, disable=not jobs) as bar:
+        with tqdm(
+            total=sum(counts.values()),
+            desc="restoring",
+            unit="tile",
+            dynamic_ncols=True,
+            disable=not jobs,
+        ) as bar:
             ahead = next(readers, None)
             for job in jobs:
                 before, read = bar.n, ahead.result()
                 ahead = next(readers, None)
                 bar.set_postfix_str(job.source.name)
-                restored = _caught(_restored, job, read, model, fields, cuts, settings["seed"], bar.update)
+                restored = _caught(
+                    _restored, job, read, model, fields, cuts, settings["seed"], bar.update
+                )
                 bar.update(before + counts[job] - bar.n)
                 wait()
                 record = {"input": os.path.abspath(job.source), **job.names, **settings, **about}
-                writing.append(Background(_recorded, job, restored, record, reports[job.output.parent], len(jobs) > 1))
+                writing.append(
+                    Background(
+                        _recorded, job, restored, record, reports[job.output.parent], len(jobs) > 1
+                    )
+                )
             wait()
     except KeyboardInterrupt:
         wait()
-        raise RuntimeError(f"Interrupted; {ends.count(None)} of {len(jobs)} photographs are restored, and the same "
-                           "command goes on.") from None
-    finally:   # also where something else ends the command: nothing is cut in the middle, and no folder released before
+        raise RuntimeError(
+            f"Interrupted; {ends.count(None)} of {len(jobs)} photographs are restored, and the same"
+            " command goes on."
+        ) from None
+    # also where something else ends the command: nothing is cut in the middle, and no folder
+    # released before
+    finally:
         wait()
     return [end for end in ends if end]
 
@@ -194,7 +267,7 @@ def _read(job: Job, masked: bool) -> Read:
     hashes, photo, holes = {"input_sha256": sha256(job.source)}, read_photo(job.source), None
     if masked:
         holes = holes_of(photo, job.source, job.mask)
-        photo = photo if job.mask else replace(photo, alpha=None)   # what was transparent is filled
+        photo = photo if job.mask else replace(photo, alpha=None)  # what was transparent is filled
     if job.mask:
         hashes["mask_sha256"] = sha256(job.mask)
     _check_room(job, photo)
@@ -202,8 +275,15 @@ def _read(job: Job, masked: bool) -> Read:
 
 
 @torch.inference_mode()
-def _restored(job: Job, read: Read | Exception, model: Restorer, fields: dict, cuts: Plan, seed: int,
-              progress: Callable[[int], None]) -> Restored:
+def _restored(
+    job: Job,
+    read: Read | Exception,
+    model: Restorer,
+    fields: dict,
+    cuts: Plan,
+    seed: int,
+    progress: Callable[[int], None],
+) -> Restored:
     """Restore one photograph."""
     if isinstance(read, Exception):
         raise read
@@ -221,13 +301,27 @@ def _restored(job: Job, read: Read | Exception, model: Restorer, fields: dict, c
             yield state
 
     seeds = [image_seed(seed, job.source.stem)]
-    pixels = model.restore(photo.pixels, path=watched, mask=read.holes, seeds=seeds, tiles=tiles, **fields)
+    pixels = model.restore(
+        photo.pixels, path=watched, mask=read.holes, seeds=seeds, tiles=tiles, **fields
+    )
     used = list(tiles.sides) if tiles.count(height, width, model.stride) > 1 else None
-    return Restored(photo, pixels, shots, {"size": [width, height], "bits": photo.bits, "tiles": used, **read.hashes,
-                                           "seconds": read.seconds + time.perf_counter() - started})
+    return Restored(
+        photo,
+        pixels,
+        shots,
+        {
+            "size": [width, height],
+            "bits": photo.bits,
+            "tiles": used,
+            **read.hashes,
+            "seconds": read.seconds + time.perf_counter() - started,
+        },
+    )
 
 
-def _recorded(job: Job, restored: Restored | Exception, record: dict, report: Report, several: bool) -> str | None:
+def _recorded(
+    job: Job, restored: Restored | Exception, record: dict, report: Report, several: bool
+) -> str | None:
     """Write what came of a photograph, and the report; returns a sentence where it failed."""
     sentence, started = None, time.perf_counter()
     try:
@@ -248,9 +342,14 @@ def _recorded(job: Job, restored: Restored | Exception, record: dict, report: Re
 def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]) -> str:
     """Write all that a job asks for; returns the SHA-256 of the restored photograph's file."""
     if job.compare:
-        write_image(job.compare, grid([[photo.pixels, photo.shown(restored)]], ["degraded", "restored"]))
+        write_image(
+            job.compare, grid([[photo.pixels, photo.shown(restored)]], ["degraded", "restored"])
+        )
     if job.path:
-        write_image(job.path, grid([list(map(photo.shown, shots))], [f"call {i + 1}" for i in range(len(shots))]))
+        write_image(
+            job.path,
+            grid([list(map(photo.shown, shots))], [f"call {i + 1}" for i in range(len(shots))]),
+        )
     write_photo(job.output, photo, restored)
     return sha256(job.output)
 
@@ -258,10 +357,11 @@ def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]
 def _sampling(model: Restorer, fields: dict) -> dict:
     """The sampler as a report says it; UserError where these fields do not go together."""
     sampler = getattr(model, "sampler", None)
-    if sampler is None:   # regression
+    if sampler is None:  # regression
         return {"sampler": None}
     sampler = sampler.changed(**fields).check(model.bridge, direct=isinstance(model, BridgeNetwork))
-    return {"sampler": json.loads(json.dumps(asdict(sampler)))}   # as JSON gives it back, to compare with
+    # as JSON gives it back, to compare with
+    return {"sampler": json.loads(json.dumps(asdict(sampler)))}
 
 
 def _sentence(job: Job, error: Exception) -> str:
@@ -269,7 +369,10 @@ def _sentence(job: Job, error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        return f"{job.source} cannot be restored ({error.strerror or error}); check the file and its folder."
+        return (
+            f"{job.source} cannot be restored ({error.strerror or error}); check the file and its"
+            " folder."
+        )
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return f"{job.source} cannot be restored ({reason}); where memory is short, give memory=1."
 
@@ -280,17 +383,20 @@ def _check_room(job: Job, photo: Photo) -> None:
     needed = pixels * photo.channels * photo.bits // 8 + pixels * 6 * bool(job.compare)
     free = shutil.disk_usage(job.output.parent).free
     if free < needed:
-        raise UserError(f"{job.output} may need {needed / 2**20:.1f} MB where {free / 2**20:.1f} MB are free; make "
-                        "room, or give output=DIR on another disk.")
+        raise UserError(
+            f"{job.output} may need {needed / 2**20:.1f} MB where {free / 2**20:.1f} MB are free;"
+            " make room, or give output=DIR on another disk."
+        )
 
 
 def _counts(jobs: list[Job], cuts: Plan, passes: int) -> dict[Job, int]:
-    """Tiles that each photograph sends through the networks; UserError where memory is too little for every one."""
+    """Tiles that each photograph sends through the networks; UserError where memory is too little
+    for every one."""
     counts, refused = {}, []
     for job in jobs:
         try:
             (width, height), _ = read_header(job.source)
-        except UserError:   # comes up again where its turn comes
+        except UserError:  # comes up again where its turn comes
             counts[job] = 0
             continue
         try:

@@ -41,11 +41,12 @@ from irbridge.viz import grid
 
 
 def train_run(cfg: DictConfig) -> None:
-    """Train as configured, with the regression baseline, or take over a trained adapter (``reuse``); then score, print
-    the table, draw, and name what it wrote."""
+    """Train as configured, with the regression baseline, or take over a trained adapter
+    (``reuse``); then score, print the table, draw, and name what it wrote."""
     config, run = plain(cfg), Path(cfg.run)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
-    check_photographs(config["evaluate"], config["adapter"].get("masked", False))   # a mistake must not come up after the training
+    # a mistake must not come up after the training
+    check_photographs(config["evaluate"], config["adapter"].get("masked", False))
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     if isinstance(model, IRBridge) and model.sampler.nfe == 0 and not config["reuse"]:
         check_anchor_learns(model)
@@ -58,15 +59,18 @@ def train_run(cfg: DictConfig) -> None:
         if main and isinstance(model, IRBridge):
             print(describe_cost(model, config["trainer"]["crop"]))
         prepare(model, config, run)
-        if not Checkpoints(run).latest():   # what goes on from its own has no need of what it started from
+        # what goes on from its own has no need of what it started from
+        if not Checkpoints(run).latest():
             start_from(model, config)
         if regression:
             prepare(regression, plainly, run / "regression")
         if config["reuse"]:
             if main:
                 take_over(model, config, run)
-        elif not (train(model, config, run, repeats=int(regression is not None))
-                  and (not regression or train(regression, as_long(plainly, run), run / "regression"))):
+        elif not (
+            train(model, config, run, repeats=int(regression is not None))
+            and (not regression or train(regression, as_long(plainly, run), run / "regression"))
+        ):
             if main:
                 print(f"Stopped and saved in {run}; run the same command to go on.")
             return
@@ -74,43 +78,57 @@ def train_run(cfg: DictConfig) -> None:
             return
         for module in filter(None, (model, regression)):
             module.to(device(config["trainer"]["device"])).eval()
-        wrote = [run, *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else []),
-                 *(score_photographs(model, config, run) if config["evaluate"]["real"] else [])]
+        wrote = [
+            run,
+            *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else []),
+            *(score_photographs(model, config, run) if config["evaluate"]["real"] else []),
+        ]
         print("Wrote: " + "  ".join(str(p) for p in wrote))
 
 
 def start_from(model: Restorer, config: dict) -> None:
-    """Give the untrained model the weights of ``start``, the folder of a finished run of the same sizes, where it names
-    one: its training goes on from there."""
+    """Give the untrained model the weights of ``start``, the folder of a finished run of the same
+    sizes, where it names one: its training goes on from there."""
     if folder := config.get("start"):
         load_into(model.trainable(), load_weights(find(folder) / "model.safetensors"), folder)
 
 
 def check_anchor_learns(model: IRBridge) -> None:
-    """UserError unless a model that makes no call of the frozen network trains its anchor, all the time."""
+    """UserError unless a model that makes no call of the frozen network trains its anchor, all the
+    time."""
     if not model.learns_anchor:
-        raise UserError("sampler.nfe=0 gives the anchor alone, and a pretrained one does not train; give 1 or more calls, or "
-                        "adapter.anchor=true.")
+        raise UserError(
+            "sampler.nfe=0 gives the anchor alone, and a pretrained one does not train; give 1 or"
+            " more calls, or adapter.anchor=true."
+        )
     if model.first_share < 1:
-        raise UserError("sampler.nfe=0 makes no call of the frozen network, so its features would learn nothing; give "
-                        "loss.anchor_first=1 to train the anchor alone, or 1 or more calls.")
+        raise UserError(
+            "sampler.nfe=0 makes no call of the frozen network, so its features would learn"
+            " nothing; give loss.anchor_first=1 to train the anchor alone, or 1 or more calls."
+        )
 
 
 def as_long(config: dict, run: Path) -> dict:
     """The config of a baseline with as many steps as the run's own training took."""
-    return config | {"trainer": config["trainer"] | {"steps": planned_steps(run, config["trainer"]), "minutes": None}}
+    return config | {
+        "trainer": (
+            config["trainer"] | {"steps": planned_steps(run, config["trainer"]), "minutes": None}
+        )
+    }
 
 
 def references(model: Restorer, config: dict):
-    """(protocol, the second reference that it asks for or None) of a run; UserError if the model cannot give it."""
+    """(protocol, the second reference that it asks for or None) of a run; UserError if the model
+    cannot give it."""
     protocol = instantiate(config["task"]["protocol"])
     return protocol, RoundTrip(model) if protocol.reference == "vae" else None
 
 
 @contextmanager
 def alone(run: Path, cpu: bool):
-    """Within the block the run's folder belongs to this command; yields whether this is its main process, which has the
-    lock. Where that is refused, UserError in every process of the command."""
+    """Within the block the run's folder belongs to this command; yields whether this is its main
+    process, which has the lock. Where that is refused, UserError in every process of the command.
+    """
     # A process may wait long for the first one's pictures.
     state = PartialState(cpu=cpu, timeout=timedelta(days=7))
     with ExitStack() as stack:
@@ -119,7 +137,8 @@ def alone(run: Path, cpu: bool):
 
 
 def prepare(model: Restorer, config: dict, run: Path) -> None:
-    """Make the run's folder ready for this untrained model, where its config may use it; see :func:`claim`."""
+    """Make the run's folder ready for this untrained model, where its config may use it; see
+    :func:`claim`."""
     state, wanted = PartialState(), config | {"backbone": describe(config, model)["backbone"]}
     agreed(lambda: claim(run, wanted), (state.process_index, state.num_processes))
     if state.is_main_process:
@@ -127,21 +146,26 @@ def prepare(model: Restorer, config: dict, run: Path) -> None:
 
 
 def claim(run: Path, config: dict) -> None:
-    """Record in ``run/run.json`` the config that a run's folder belongs to, once something is trained there. Where it
-    belongs to another config, it is emptied if both say ``overwrite``, as debug runs do, else UserError, which names the
-    first difference; also if it is a file. What a training measured that left no checkpoint is removed."""
+    """Record in ``run/run.json`` the config that a run's folder belongs to, once something is
+    trained there. Where it belongs to another config, it is emptied if both say ``overwrite``, as
+    debug runs do, else UserError, which names the first difference; also if it is a file. What a
+    training measured that left no checkpoint is removed."""
     path, wanted = run / "run.json", json.loads(json.dumps(config))
     if run.exists() and not run.is_dir():
-        raise UserError(f"{run} is a file where the run's folder should be; give name=... or move it.")
+        raise UserError(
+            f"{run} is a file where the run's folder should be; give name=... or move it."
+        )
     if path.exists() and (Checkpoints(run).latest() or (run / "model.safetensors").exists()):
         difference = contradiction(saved := read_json(path), wanted)
         if difference and not (config.get("overwrite") and saved.get("overwrite")):
-            raise UserError(f"{run} was started with another configuration: {difference}; use that, give name=..., or "
-                            "delete the folder.")
+            raise UserError(
+                f"{run} was started with another configuration: {difference}; use that, give"
+                " name=..., or delete the folder."
+            )
         for left in run.iterdir() if difference else ():
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
-            elif left.name != ".lock":   # it is held
+            elif left.name != ".lock":  # it is held
                 left.unlink()
     if not Checkpoints(run).latest():
         (run / "pace.json").unlink(missing_ok=True)
@@ -155,35 +179,45 @@ def check_reuse(model: Restorer, config: dict) -> None:
         made = next(CONFIGS.glob(f"experiment/**/{folder.name}.yaml"), None)
         name = made and made.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
         how = f", python scripts/train.py experiment={name}," if name else ""
-        raise UserError(f"reuse={config['reuse']} holds no finished run; train it first{how} or give reuse=null to "
-                        "train here.")
+        raise UserError(
+            f"reuse={config['reuse']} holds no finished run; train it first{how} or give reuse=null"
+            " to train here."
+        )
 
     def compared(described: dict) -> dict:
         return {k: described.get(k) for k in ("method", "adapter")} | {
-            "backbone": {"digest": described["backbone"].get("digest")}}
+            "backbone": {"digest": described["backbone"].get("digest")}
+        }
 
     own = json.loads(json.dumps(describe(config, model)))
     if difference := contradiction(compared(read_json(folder / "config.json")), compared(own)):
-        raise UserError(f"reuse={config['reuse']} is of another model: {difference}; use that, or give reuse=null to "
-                        "train here.")
+        raise UserError(
+            f"reuse={config['reuse']} is of another model: {difference}; use that, or give"
+            " reuse=null to train here."
+        )
 
 
 def finished(run: Path) -> bool:
-    """Whether a folder holds a trained model, and where it still has its checkpoints that of the last step."""
+    """Whether a folder holds a trained model, and where it still has its checkpoints that of the
+    last step."""
     if not all((run / name).is_file() for name in ("config.json", "model.safetensors")):
         return False
     latest = Checkpoints(run).latest()
-    return latest is None or int(latest.name[5:]) >= planned_steps(run, read_json(run / "run.json")["trainer"])
+    return latest is None or int(latest.name[5:]) >= planned_steps(
+        run, read_json(run / "run.json")["trainer"]
+    )
 
 
 def take_over(model: Restorer, config: dict, run: Path) -> None:
-    """Give the model the trained part of ``reuse``, and the run's folder what any finished run has."""
+    """Give the model the trained part of ``reuse``, and the run's folder what any finished run
+    has."""
     source = find(config["reuse"]) / "model.safetensors"
     load_into(model.trainable(), load_weights(source), str(source.parent))
 
     def linked(path: Path) -> None:
         try:
-            os.link(source, path)   # a ControlNet has more than a gigabyte, and a sweep takes it over many times
+            # a ControlNet has more than a gigabyte, and a sweep takes it over many times
+            os.link(source, path)
         except OSError:
             shutil.copyfile(source, path)
 
@@ -192,48 +226,90 @@ def take_over(model: Restorer, config: dict, run: Path) -> None:
 
 
 def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
-    """Train into a run's folder, with sample grids, snapshots and scores of validation images; True when it is complete.
-    ``repeats``: see :func:`~irbridge.training.fit`."""
+    """Train into a run's folder, with sample grids, snapshots and scores of validation images; True
+    when it is complete. ``repeats``: see :func:`~irbridge.training.fit`."""
     options, described, seed = config["trainer"], describe(config, model), config["seed"]
     pairs = test_pairs(config, 96)
     shown = [pairs[i] for i in range(min(4, len(pairs)))]
 
     def sample(current, step):
-        rows = [[p.degraded, current.restore(p.degraded, image_seed(seed, p.name), mask=p.mask), p.clean] for p in shown]
-        write_image(run / "samples" / f"step-{step:06d}.png", grid(rows, ["degraded", "restored", "clean"]))
+        rows = [
+            [
+                p.degraded,
+                current.restore(p.degraded, image_seed(seed, p.name), mask=p.mask),
+                p.clean,
+            ]
+            for p in shown
+        ]
+        write_image(
+            run / "samples" / f"step-{step:06d}.png", grid(rows, ["degraded", "restored", "clean"])
+        )
 
-    return fit(model, training_stream(config, options["crop"]), options, seed, run, sample,
-               lambda weights: save_pretrained(model, run, described, weights), mirror(config, run),
-               on_validate=validation(config) if options["validate_every"] else None, repeats=repeats,
-               on_device=config["data"].get("on_device", False))
+    return fit(
+        model,
+        training_stream(config, options["crop"]),
+        options,
+        seed,
+        run,
+        sample,
+        lambda weights: save_pretrained(model, run, described, weights),
+        mirror(config, run),
+        on_validate=validation(config) if options["validate_every"] else None,
+        repeats=repeats,
+        on_device=config["data"].get("on_device", False),
+    )
 
 
 def validation(config: dict, size: int = 160, most: int = 24):
-    """A function that scores a model on the run's validation pairs: the mean PSNR in dB (rgb, 8 bit) of at most ``most``
-    centre crops of ``size`` pixels, and where it has an anchor also that of the anchor alone."""
+    """A function that scores a model on the run's validation pairs: the mean PSNR in dB (rgb, 8
+    bit) of at most ``most`` centre crops of ``size`` pixels, and where it has an anchor also that
+    of the anchor alone."""
     pairs, seed, protocol = validation_pairs(config, size), config["seed"], Protocol()
     chosen = spread(pairs, most)
 
     def mean(model: Restorer, path=None) -> float:
-        return round(float(np.mean([psnr(model.restore(p.degraded, image_seed(seed, p.name), path, p.mask), p.clean, protocol)
-                                    for p in chosen])), 3)
+        return round(
+            float(
+                np.mean(
+                    [
+                        psnr(
+                            model.restore(p.degraded, image_seed(seed, p.name), path, p.mask),
+                            p.clean,
+                            protocol,
+                        )
+                        for p in chosen
+                    ]
+                )
+            ),
+            3,
+        )
 
     def score(model: Restorer) -> dict[str, float]:
         scores = {"psnr": mean(model)}
-        if getattr(model, "endpoint", None) == "anchor":   # which without calls of the network is all there is
+        # which without calls of the network is all there is
+        if getattr(model, "endpoint", None) == "anchor":
             scores["psnr_anchor"] = mean(model, model.coarse) if model.calls() else scores["psnr"]
         return scores
 
     return score
 
 
-def score_run(model: Restorer, config: dict, run: Path, regression: Restorer | None = None) -> list[Path]:
-    """Score all rows of a run's table on its held-back pairs, print it, draw the picture; returns what it wrote."""
+def score_run(
+    model: Restorer, config: dict, run: Path, regression: Restorer | None = None
+) -> list[Path]:
+    """Score all rows of a run's table on its held-back pairs, print it, draw the picture; returns
+    what it wrote."""
     options = config["evaluate"]
     pairs, (protocol, reference) = test_pairs(config, options["size"]), references(model, config)
-    about = {"task": config["task"]["name"], "seed": config["seed"], "size": options["size"],
-             "data": getattr(pairs, "title", HELD_BACK)}
-    plainly = methods(regression, config["seed"], weights_hash(run / "regression")) if regression else []
+    about = {
+        "task": config["task"]["name"],
+        "seed": config["seed"],
+        "size": options["size"],
+        "data": getattr(pairs, "title", HELD_BACK),
+    }
+    plainly = (
+        methods(regression, config["seed"], weights_hash(run / "regression")) if regression else []
+    )
     rows = [IDENTITY, *plainly, *methods(model, config["seed"], weights_hash(run))]
     rows = rows if options["all_rows"] else rows[-1:]
     table = score_rows(rows, pairs, protocol, run / "results", about, options, reference=reference)
@@ -257,13 +333,23 @@ def picture(model: Restorer, pairs, seed: int, count: int = 4) -> np.ndarray:
 
 
 def mirror(config: dict, run: Path):
-    """A function that sends lines of ``metrics.jsonl`` to wandb, where ``logger=wandb`` asks for it; else None."""
+    """A function that sends lines of ``metrics.jsonl`` to wandb, where ``logger=wandb`` asks for
+    it; else None."""
     logger = config["logger"]
     if logger["name"] != "wandb" or not PartialState().is_main_process:
         return None
     import wandb
+
     run.mkdir(parents=True, exist_ok=True)
     label = "-".join(run.parts[-2:] if run.name == "regression" else run.parts[-1:])
-    wandb.init(project=logger["project"], mode=logger["mode"], dir=str(run), name=label, id=label, resume="allow",
-               config=config, reinit="finish_previous")
+    wandb.init(
+        project=logger["project"],
+        mode=logger["mode"],
+        dir=str(run),
+        name=label,
+        id=label,
+        resume="allow",
+        config=config,
+        reinit="finish_previous",
+    )
     return lambda line: wandb.log(line, step=line["step"])

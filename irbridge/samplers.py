@@ -1,5 +1,6 @@
-"""Step rules, and a sampler: a rule with its times. ``solvers.walk`` runs it. Every rule makes exactly ``nfe`` network
-calls; rules of two or three calls a step drop a corrector where the budget does not divide."""
+"""Step rules, and a sampler: a rule with its times. ``solvers.walk`` runs it. Every rule makes
+exactly ``nfe`` network calls; rules of two or three calls a step drop a corrector where the budget
+does not divide."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,13 +38,17 @@ def _between(bridge: Bridge, t, s, eta: float, keep: Callable) -> Laws:
 
 class Rule(NamedTuple):
     """A step rule: ``laws(bridge, t, s, eta)`` gives the marginals of a step and the kept std k."""
+
     laws: Callable[..., Laws] = partial(_between, keep=implicit_keep)
-    from_prior: bool = False   # steps from the prior's state z rather than from the bridge's x
-    fresh: bool = True         # False: the mean of the step alone, which shrinks the variance
-    on_prior: bool = False     # a baseline without a bridge: walks the prior itself from the same start
-    solver: str = ""           # more than one estimate goes into a step: multistep or heun, see the loop
+    from_prior: bool = False  # steps from the prior's state z rather than from the bridge's x
+    fresh: bool = True  # False: the mean of the step alone, which shrinks the variance
+    # a baseline without a bridge: walks the prior itself from the same start
+    on_prior: bool = False
+    # more than one estimate goes into a step: multistep or heun, see the loop
+    solver: str = ""
     order: int = 1
-    calls: int = 1             # network calls of a full step; the last step to the clean end takes one less than that
+    # network calls of a full step; the last step to the clean end takes one less than that
+    calls: int = 1
 
 
 RULES = {
@@ -61,11 +66,12 @@ RULES = {
     "ddim": Rule(on_prior=True),
     "dpmpp": Rule(on_prior=True, solver="multistep", order=2),
 }
-"""reverse: IRBridge's published step. implicit, posterior, eta: DBIM's family on the bridge itself. mean: GOUB's and
-UniDB++'s "mean-ODE" (not the probability-flow ODE, and not marginal preserving). renoise: redraw all noise. drift:
-DiffUIR's update, which moves the mean and leaves the noise as it is (not marginal preserving). dbim2, dbim3: DBIM's
-multistep solvers of the probability-flow ODE. odes3: one stochastic posterior step off the degraded end, then Heun. heun:
-DDBM's hybrid of Euler-Maruyama and Heun. ddim, dpmpp: baselines on the prior itself, DDIM and DPM-Solver++(2M)."""
+"""reverse: IRBridge's published step. implicit, posterior, eta: DBIM's family on the bridge itself.
+mean: GOUB's and UniDB++'s "mean-ODE" (not the probability-flow ODE, and not marginal preserving).
+renoise: redraw all noise. drift: DiffUIR's update, which moves the mean and leaves the noise as it
+is (not marginal preserving). dbim2, dbim3: DBIM's multistep solvers of the probability-flow ODE.
+odes3: one stochastic posterior step off the degraded end, then Heun. heun: DDBM's hybrid of
+Euler-Maruyama and Heun. ddim, dpmpp: baselines on the prior itself, DDIM and DPM-Solver++(2M)."""
 SPACINGS = "time", "logsnr", "karras"
 
 
@@ -80,13 +86,14 @@ def rule(name: str) -> Rule:
 class Sampler:
     """How a bridge is walked from its degraded to its clean end.
 
-    Args:
-        rule: see :data:`RULES`. nfe: network calls; 0: none, an anchor alone.
-        eta: of rule=eta, 0 (implicit) to 1 (posterior). churn: of rule=heun, the stochastic share of a step.
-        noise: False leaves out all fresh noise, also that of the first step off a pinned end (RDBM as published).
-        spacing: of the times: uniform in "time", in "logsnr", or "karras" (uniform in t^(1/rho), DDBM).
-        boot: share of T that the first step takes (DBIM, ODES3: a small one, before the solver); 0: like the others.
-        times: the times themselves, descending from T to 0, instead of nfe and spacing."""
+    Args: rule: see :data:`RULES`. nfe: network calls; 0: none, an anchor alone. eta: of rule=eta, 0
+        (implicit) to 1 (posterior). churn: of rule=heun, the stochastic share of a step. noise:
+        False leaves out all fresh noise, also that of the first step off a pinned end (RDBM as
+        published). spacing: of the times: uniform in "time", in "logsnr", or "karras" (uniform in
+        t^(1/rho), DDBM). boot: share of T that the first step takes (DBIM, ODES3: a small one,
+        before the solver); 0: like the others. times: the times themselves, descending from T to 0,
+        instead of nfe and spacing."""
+
     rule: str = "reverse"
     nfe: int = 3
     eta: float = 1.0
@@ -100,20 +107,28 @@ class Sampler:
     def __post_init__(self):
         rule(self.rule)
         if self.spacing not in SPACINGS:
-            raise UserError(f"sampler.spacing={self.spacing!r} is unknown; choose one of {', '.join(SPACINGS)}.")
-        falling = self.times is None or (len(self.times) > 1 and all(t > s for t, s in pairwise(self.times)))
-        for name, fits, wanted in (("nfe", type(self.nfe) is int and self.nfe >= 0, "a whole number, 0 or more"),
-                                   ("eta", 0 <= self.eta <= 1, "from 0 to 1"),
-                                   ("boot", 0 <= self.boot < 1, "from 0 to below 1"),
-                                   ("churn", 0 <= self.churn < 1, "from 0 to below 1"), ("rho", self.rho > 0, "above 0"),
-                                   ("times", falling, "two or more falling numbers")):
+            raise UserError(
+                f"sampler.spacing={self.spacing!r} is unknown; choose one of {', '.join(SPACINGS)}."
+            )
+        falling = self.times is None or (
+            len(self.times) > 1 and all(t > s for t, s in pairwise(self.times))
+        )
+        for name, fits, wanted in (
+            ("nfe", type(self.nfe) is int and self.nfe >= 0, "a whole number, 0 or more"),
+            ("eta", 0 <= self.eta <= 1, "from 0 to 1"),
+            ("boot", 0 <= self.boot < 1, "from 0 to below 1"),
+            ("churn", 0 <= self.churn < 1, "from 0 to below 1"),
+            ("rho", self.rho > 0, "above 0"),
+            ("times", falling, "two or more falling numbers"),
+        ):
             if not fits:
                 raise UserError(f"sampler.{name}={getattr(self, name)} must be {wanted}.")
         if self.times is not None:
             object.__setattr__(self, "nfe", sum(self._calls()))
 
     def changed(self, **options) -> "Sampler":
-        """This sampler with the given fields; None leaves one as it is, and ``steps`` is another name of nfe."""
+        """This sampler with the given fields; None leaves one as it is, and ``steps`` is another
+        name of nfe."""
         given = {k: v for k, v in options.items() if v is not None}
         if "steps" in given:
             given = {"nfe": given.pop("steps")} | given
@@ -123,38 +138,60 @@ class Sampler:
             return replace(self, **given)
         except TypeError:
             unknown = min(given.keys() - self.__dataclass_fields__.keys())
-            raise UserError(f"{unknown!r} is no sampler option; use {', '.join(self.__dataclass_fields__)}.") from None
+            raise UserError(
+                f"{unknown!r} is no sampler option; use {', '.join(self.__dataclass_fields__)}."
+            ) from None
 
     def describe(self) -> str:
         """Rule and what differs from its defaults, in words."""
-        words = [self.rule + f" {self.eta:g}" * (self.rule == "eta"), f"spacing {self.spacing}" * (self.spacing != "time"),
-                 "no noise" * (not self.noise), f"boot {self.boot:g}" * (self.boot > 0)]
+        words = [
+            self.rule + f" {self.eta:g}" * (self.rule == "eta"),
+            f"spacing {self.spacing}" * (self.spacing != "time"),
+            "no noise" * (not self.noise),
+            f"boot {self.boot:g}" * (self.boot > 0),
+        ]
         return ", ".join(filter(None, words))
 
     def check(self, bridge: Bridge, direct: bool = False) -> "Sampler":
-        """Itself; UserError if the bridge cannot serve it. ``direct``: there is no prior to walk instead."""
+        """Itself; UserError if the bridge cannot serve it. ``direct``: there is no prior to walk
+        instead."""
         how, name = rule(self.rule), type(bridge).__name__
         if direct and self.nfe == 0:
             raise UserError(f"sampler.nfe=0 makes no call of {name}'s own network; give 1 or more.")
         if how.on_prior and not direct:
             return self
         if self.times is not None and self.times[0] > bridge.T:
-            raise UserError(f"sampler.times starts at {self.times[0]}, beyond {name}'s T = {bridge.T:g}; start at T.")
+            raise UserError(
+                f"sampler.times starts at {self.times[0]}, beyond {name}'s T = {bridge.T:g}; start"
+                " at T."
+            )
         if bridge.steps and self.nfe > bridge.T and self.times is None:
-            raise UserError(f"sampler.nfe={self.nfe} is more than the {int(bridge.T)} steps of {name}'s schedule; use at "
-                            "most as many, or raise bridge.T.")
+            raise UserError(
+                f"sampler.nfe={self.nfe} is more than the {int(bridge.T)} steps of {name}'s"
+                " schedule; use at most as many, or raise bridge.T."
+            )
         if how.calls > 1 and bridge.modulated:
-            raise UserError(f"sampler.rule={self.rule} solves an ODE that {name}'s residual-modulated noise does not have; "
-                            "use implicit, posterior or mean, or bridge.pi=one.")
+            raise UserError(
+                f"sampler.rule={self.rule} solves an ODE that {name}'s residual-modulated noise"
+                " does not have; use implicit, posterior or mean, or bridge.pi=one."
+            )
         end = bridge.marginal(bridge.T)
-        if how.calls > 1 and not (end.noise > 0 and end.clean > 0) and not self.boot and self.times is None:
-            raise UserError(f"sampler.rule={self.rule} would divide by the {'noise' if bridge.pinned else 'share of x0'} at "
-                            f"{name}'s degraded end, which is 0; set sampler.boot, such as 0.01.")
+        if (
+            how.calls > 1
+            and not (end.noise > 0 and end.clean > 0)
+            and not self.boot
+            and self.times is None
+        ):
+            raise UserError(
+                f"sampler.rule={self.rule} would divide by the"
+                f" {'noise' if bridge.pinned else 'share of x0'} at {name}'s degraded end, which is"
+                " 0; set sampler.boot, such as 0.01."
+            )
         return self
 
     def plan(self, bridge: Bridge, first: float | None = None) -> tuple[np.ndarray, list[int]]:
-        """Descending times, one more than steps, and the network calls of each step, nfe in all. ``first``: where to
-        start instead of T."""
+        """Descending times, one more than steps, and the network calls of each step, nfe in all.
+        ``first``: where to start instead of T."""
         how, first = rule(self.rule), bridge.T if first is None else first
         most = self._most()
         if self.times is not None:
@@ -165,7 +202,10 @@ class Sampler:
         calls = [most] * (count - 1) + [max(most - 1, 1)]
         calls[max(count - 2, 0)] -= sum(calls) - left
         start = first if how.solver != "hybrid" and not head else bridge.T * (1 - self.boot)
-        return np.concatenate([head, self._spaced(bridge, min(start, first), count)]), [1] * len(head) + calls
+        return (
+            np.concatenate([head, self._spaced(bridge, min(start, first), count)]),
+            [1] * len(head) + calls,
+        )
 
     def _most(self) -> int:
         how = rule(self.rule)
@@ -192,7 +232,9 @@ class Sampler:
 
 @dataclass(frozen=True)
 class PriorPath(Bridge):
-    """A generative prior as a process to walk, from timestep T down to its lowest; it starts at the noised end (SDEdit)."""
+    """A generative prior as a process to walk, from timestep T down to its lowest; it starts at the
+    noised end (SDEdit)."""
+
     prior: Prior | None = None
 
     @property

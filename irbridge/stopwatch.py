@@ -1,6 +1,7 @@
-"""A restore command with a clock in it, for ``racing``: ``python stopwatch.py STARTED FILE words...`` runs the irbridge that
-Python finds, which may be an older one, and writes seconds since STARTED and of each part to FILE. Alone in its process and
-without imports of its own but the standard library's, so that it changes neither."""
+"""A restore command with a clock in it, for ``racing``: ``python stopwatch.py STARTED FILE
+words...`` runs the irbridge that Python finds, which may be an older one, and writes seconds since
+STARTED and of each part to FILE. Alone in its process and without imports of its own but the
+standard library's, so that it changes neither."""
 
 import json
 import sys
@@ -9,7 +10,8 @@ import time
 
 
 def main(started: float, file: str, words: list[str]) -> None:
-    """Run ``irbridge restore`` with the words; ``started``: ``time.time()`` when the process was."""
+    """Run ``irbridge restore`` with the words; ``started``: ``time.time()`` when the process
+    was."""
     seconds, first, inside = {}, [], threading.local()
 
     def clocked(owner, name: str, part: str) -> None:
@@ -25,16 +27,20 @@ def main(started: float, file: str, words: list[str]) -> None:
                 spent = time.perf_counter() - began
                 seconds[part] = seconds.get(part, 0.0) + spent - inside.nested
                 inside.nested = outer + spent
+
         setattr(owner, name, run)
 
     from irbridge import cli
+
     imported = cli.import_module
 
-    def importing(name: str):   # not before the command does: how long that takes is measured
+    def importing(name: str):  # not before the command does: how long that takes is measured
         restoring = imported(name)
         from irbridge import adapters, backbones
+
         for kind in (adapters.StaticAdapter, adapters.ControlAdapter):
-            for method in {"condition", "residuals", "estimate"} & set(dir(kind)):   # not all versions have all
+            # not all versions have all
+            for method in {"condition", "residuals", "estimate"} & set(dir(kind)):
                 clocked(kind, method, "adapter")
         clocked(backbones.PixelBackbone, "predict", "prior")
         clocked(restoring, "read_photo", "decode")

@@ -1,14 +1,16 @@
-"""The command that makes tables, pages and plots: FOLDER [format=...] [output=FILE] [layout=tasks] [paper=NAME] ...
+"""The command that makes tables, pages and plots: FOLDER [format=...] [output=FILE] [layout=tasks]
+[paper=NAME] ...
 
 FOLDER is a run, its results, or a folder of runs. What is text is printed where no output is named.
 
-format=md, latex, csv    tables with 95 % intervals; layout=tasks makes one row per method and three columns per task
-format=html              the tables, then pictures with enlarged crops: images=N a task, 4 by default
-format=nfe               a PNG of quality against network calls
-format=fid               FID of each row's saved images: weights=FILE of the Inception network
-format=iqa               scores without a reference: metrics=niqe,musiq
-paper=table1             published figures beside those of the runs of configs/experiment/paper, by default in runs/paper; also
-                         table3, table4, fig11; format=md, latex, csv; weights=FILE: with FID where images are saved
+format=md, latex, csv    tables with 95 % intervals; layout=tasks makes one row per method and three
+columns per task format=html              the tables, then pictures with enlarged crops: images=N a
+task, 4 by default format=nfe               a PNG of quality against network calls format=fid
+FID of each row's saved images: weights=FILE of the Inception network format=iqa
+scores without a reference: metrics=niqe,musiq paper=table1             published figures beside
+those of the runs of configs/experiment/paper, by default in runs/paper; also
+                         table3, table4, fig11; format=md, latex, csv; weights=FILE: with FID where
+                         images are saved
 """
 
 from pathlib import Path
@@ -21,7 +23,12 @@ from irbridge.task_tables import by_task, to_task_csv
 
 FORMATS = "md", "latex", "csv", "html", "nfe", "fid", "iqa"
 PAPER = "md", "latex", "csv"
-BELONGS = {"layout": ("md", "latex", "csv", "html"), "images": ("html",), "weights": ("fid",), "metrics": ("iqa",)}
+BELONGS = {
+    "layout": ("md", "latex", "csv", "html"),
+    "images": ("html",),
+    "weights": ("fid",),
+    "metrics": ("iqa",),
+}
 USAGE = "make_tables.py FOLDER [format=md|latex|csv|html|nfe|fid|iqa] [output=FILE] [layout=tasks]"
 
 
@@ -30,18 +37,27 @@ def main(words: list[str]) -> None:
     folders = [w for w in words if "=" not in w]
     options = dict(w.split("=", 1) for w in words if "=" in w)
     if unknown := sorted(options.keys() - {"format", "output", "paper", *BELONGS}):
-        raise UserError(f"{unknown[0]!r} is not a key; the keys are format and output, then {', '.join(BELONGS)}, paper.")
+        raise UserError(
+            f"{unknown[0]!r} is not a key; the keys are format and output, then"
+            f" {', '.join(BELONGS)}, paper."
+        )
     if "paper" in options:
         _deliver(_paper(folders, options), options)
         return
     if len(folders) != 1:
         raise UserError(f"Give one folder: {USAGE}.")
-    folder, form, layout = Path(folders[0]), options.get("format", "md"), options.get("layout", "methods")
+    folder, form, layout = (
+        Path(folders[0]),
+        options.get("format", "md"),
+        options.get("layout", "methods"),
+    )
     if form not in FORMATS:
         raise UserError(f"format={form!r} is not known; use {', '.join(FORMATS)}.")
     if wrong := [k for k in BELONGS if k in options and form not in BELONGS[k]]:
         fitting = " or ".join(BELONGS[wrong[0]])
-        raise UserError(f"{wrong[0]}= does not go with format={form}; it goes with format={fitting}.")
+        raise UserError(
+            f"{wrong[0]}= does not go with format={form}; it goes with format={fitting}."
+        )
     if layout not in ("methods", "tasks"):
         raise UserError(f"layout={layout!r} is not known; use methods or tasks.")
     arrange = by_task if layout == "tasks" else by_comparison
@@ -60,7 +76,11 @@ def main(words: list[str]) -> None:
     else:
         rows = aggregate(read_records(folder))
         table = to_task_csv if layout == "tasks" else to_csv
-        text = table(rows) if form == "csv" else {"md": to_markdown, "latex": to_latex}[form](rows, arrange)
+        text = (
+            table(rows)
+            if form == "csv"
+            else {"md": to_markdown, "latex": to_latex}[form](rows, arrange)
+        )
     _deliver(text, options)
 
 
@@ -71,8 +91,12 @@ def _paper(folders: list[str], options: dict) -> str:
     if wrong := sorted(options.keys() - {"format", "output", "paper", "weights"}):
         raise UserError(f"{wrong[0]}= does not go with paper=; leave it out.")
     if len(folders) > 1:
-        raise UserError(f"paper= takes one folder of runs, not {' '.join(folders)}; by default it is runs/paper.")
+        raise UserError(
+            f"paper= takes one folder of runs, not {' '.join(folders)}; by default it is"
+            " runs/paper."
+        )
     from irbridge.paper_tables import paper_table  # late: it imports torch
+
     return paper_table(options["paper"], *folders, form=form, weights=options.get("weights"))
 
 

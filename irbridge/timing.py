@@ -23,14 +23,22 @@ from irbridge.racing import race, race_training
 from irbridge.restorer import Restorer
 from irbridge.training import fit
 
-PARTS = {"vae": "VAE", "adapter": "adapter, forward", "network": "frozen network, forward", "backward": "backward pass",
-         "optimizer": "clipping, optimizer, average", "data": "handing out crops", "rest": "bridge arithmetic and loop"}
+PARTS = {
+    "vae": "VAE",
+    "adapter": "adapter, forward",
+    "network": "frozen network, forward",
+    "backward": "backward pass",
+    "optimizer": "clipping, optimizer, average",
+    "data": "handing out crops",
+    "rest": "bridge arithmetic and loop",
+}
 NETWORKS = "vae", "adapter", "network", "backward"
 
 
 class Clock:
-    """Seconds of named parts, each without the parts inside it, "rest" what is in none. ``with clock("vae"): ...``; a
-    lap ends by ``lap``. The device's queue is emptied wherever the clock is read, so that time counts where it is spent."""
+    """Seconds of named parts, each without the parts inside it, "rest" what is in none. ``with
+    clock("vae"): ...``; a lap ends by ``lap``. The device's queue is emptied wherever the clock is
+    read, so that time counts where it is spent."""
 
     def __init__(self, device: torch.device):
         self.device, self.inside, self.seconds, self.last = device, ["rest"], Counter(), None
@@ -54,19 +62,24 @@ class Clock:
             self.inside.pop()
 
     def lap(self) -> dict[str, float]:
-        """The seconds of the parts since the last lap ended; the first counts from the first part on."""
+        """The seconds of the parts since the last lap ended; the first counts from the first part
+        on."""
         self._read()
         seconds, self.seconds = self.seconds, Counter()
         return dict(seconds)
 
 
 def watched(model: Restorer, clock: Clock):
-    """A block within which the model's networks count on the clock as "vae", "adapter" and "network"."""
+    """A block within which the model's networks count on the clock as "vae", "adapter" and
+    "network"."""
+
     def wrap(part, method, name):
         def timed(*args, **kwargs):
             with clock(part):
                 return method(*args, **kwargs)
+
         return timed
+
     return replaced(model, wrap)
 
 
@@ -77,26 +90,30 @@ def reset_peak(device: torch.device) -> None:
     elif sys.platform == "linux":
         try:
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:   # not everywhere allowed; then the peak is that of the process so far
+        except OSError:  # not everywhere allowed; then the peak is that of the process so far
             pass
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: on CUDA the most that tensors took, elsewhere the most physical memory of the whole process; since
-    :func:`reset_peak` on CUDA and Linux."""
+    """Bytes: on CUDA the most that tensors took, elsewhere the most physical memory of the whole
+    process; since :func:`reset_peak` on CUDA and Linux."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "linux":
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss   # bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 class _Crops(Dataset):
-    """One pair of random crops at every draw, so that reading and degrading images is not measured."""
+    """One pair of random crops at every draw, so that reading and degrading images is not
+    measured."""
 
     def __init__(self, crop: int, masked: bool):
-        self.pair = torch.rand(2, 3 + masked, crop, crop, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        self.pair = (
+            torch.rand(2, 3 + masked, crop, crop, generator=torch.Generator().manual_seed(0)) * 2
+            - 1
+        )
 
     def __getitem__(self, draw: int) -> dict:
         return {"clean": self.pair[0, :3], "degraded": self.pair[1], "draw": draw}
@@ -106,12 +123,19 @@ class _Enough(Exception):
     pass
 
 
-def time_training(model: Restorer, options: dict, steps: int, warmup: int = 1, seed: int = 0) -> list[dict[str, float]]:
+def time_training(
+    model: Restorer, options: dict, steps: int, warmup: int = 1, seed: int = 0
+) -> list[dict[str, float]]:
     """Seconds of each part in each of ``steps`` steps of ``training.fit`` after ``warmup`` others.
 
-    options: the ``trainer`` config. Crops are random, and the anchor's own first phase is left out. Nothing is saved:
-    the loop is left by an exception."""
-    never = {"save_every": sys.maxsize, "sample_every": sys.maxsize, "log_every": sys.maxsize, "save_seconds": math.inf}
+    options: the ``trainer`` config. Crops are random, and the anchor's own first phase is left out.
+    Nothing is saved: the loop is left by an exception."""
+    never = {
+        "save_every": sys.maxsize,
+        "sample_every": sys.maxsize,
+        "log_every": sys.maxsize,
+        "save_seconds": math.inf,
+    }
     options = options | never | {"steps": warmup + steps + 1, "stop": None, "workers": 0}
     if isinstance(model, IRBridge):
         model.loss_options = model.loss_options | {"anchor_first": 0.0}
@@ -128,18 +152,29 @@ def time_training(model: Restorer, options: dict, steps: int, warmup: int = 1, s
 
     with tempfile.TemporaryDirectory() as folder, watched(model, clock):
         try:
-            fit(model, _Crops(options["crop"], model.masked), options, seed, Path(folder), watch=watch)
+            fit(
+                model,
+                _Crops(options["crop"], model.masked),
+                options,
+                seed,
+                Path(folder),
+                watch=watch,
+            )
         except _Enough:
             pass
     return laps[warmup:]
 
 
-def time_restoring(model: Restorer, size: int, batch: int, times: int, warmup: int = 1) -> list[dict[str, float]]:
-    """Seconds of each part in each of ``times`` restorations of ``batch`` random images of ``size`` x ``size`` pixels,
-    with all of their network calls, after ``warmup`` others."""
+def time_restoring(
+    model: Restorer, size: int, batch: int, times: int, warmup: int = 1
+) -> list[dict[str, float]]:
+    """Seconds of each part in each of ``times`` restorations of ``batch`` random images of ``size``
+    x ``size`` pixels, with all of their network calls, after ``warmup`` others."""
     at = next(model.parameters()).device
     clock, laps = Clock(at), []
-    images = (torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1).to(at)
+    images = (
+        torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    ).to(at)
     model.eval()
     with watched(model, clock):
         clock.lap()
@@ -150,37 +185,58 @@ def time_restoring(model: Restorer, size: int, batch: int, times: int, warmup: i
 
 
 def summary(laps: list[dict[str, float]], images: int, peak: int, gflops: dict[str, float]) -> dict:
-    """Means over laps of ``images`` images each: seconds and shares of the parts, the bridge's share of the networks'
-    time, images a second, the peak memory in MiB, GFLOPs a lap."""
+    """Means over laps of ``images`` images each: seconds and shares of the parts, the bridge's
+    share of the networks' time, images a second, the peak memory in MiB, GFLOPs a lap."""
     seconds = {part: sum(lap.get(part, 0.0) for lap in laps) / len(laps) for part in PARTS}
     total, networks = sum(seconds.values()), sum(seconds[part] for part in NETWORKS)
-    return {"seconds": seconds, "share": {part: s / total for part, s in seconds.items()}, "total": total,
-            "rest_of_networks": seconds["rest"] / networks, "images_per_second": images / total, "images": images,
-            "peak_mib": peak / 2**20, "gflops": gflops, "laps": laps}
+    return {
+        "seconds": seconds,
+        "share": {part: s / total for part, s in seconds.items()},
+        "total": total,
+        "rest_of_networks": seconds["rest"] / networks,
+        "images_per_second": images / total,
+        "images": images,
+        "peak_mib": peak / 2**20,
+        "gflops": gflops,
+        "laps": laps,
+    }
 
 
 def benchmark(config: dict) -> dict:
-    """Measure a model as a plain ``benchmark`` config says: ``training`` and ``restoring``, each a :func:`summary`,
-    ``cost`` in words and ``machine``."""
+    """Measure a model as a plain ``benchmark`` config says: ``training`` and ``restoring``, each a
+    :func:`summary`, ``cost`` in words and ``machine``."""
     options, trainer = config["benchmark"], config["trainer"]
     at = device(trainer["device"])
     model = build_model(config).to(at)
     small, large = cost(model, trainer["crop"]), cost(model, options["size"])
-    result = {"cost": in_words(type(model.trainable()).__name__, small), "machine": f"{machine()}, {at.type}, "
-              f"{torch.get_num_threads()} thread(s)", "torch": torch.__version__}
+    result = {
+        "cost": in_words(type(model.trainable()).__name__, small),
+        "machine": f"{machine()}, {at.type}, {torch.get_num_threads()} thread(s)",
+        "torch": torch.__version__,
+    }
     reset_peak(at)
     laps = time_training(model, trainer, options["steps"], options["warmup"], config["seed"])
     batch = trainer["batch_size"]
     result["training"] = summary(laps, batch, peak_memory(at), _work(small, batch))
     reset_peak(at)
-    laps = time_restoring(model, options["size"], options["batch"], options["steps"], options["warmup"])
-    batch, anchored = options["batch"], getattr(model, "endpoint", None) == "anchor"   # whose pass is no call
-    return result | {"restoring": summary(laps, batch, peak_memory(at), _work(large, batch, model.passes() - anchored))}
+    laps = time_restoring(
+        model, options["size"], options["batch"], options["steps"], options["warmup"]
+    )
+    # whose pass is no call
+    batch, anchored = options["batch"], getattr(model, "endpoint", None) == "anchor"
+    return result | {
+        "restoring": summary(
+            laps, batch, peak_memory(at), _work(large, batch, model.passes() - anchored)
+        )
+    }
 
 
 def _work(c: dict, images: int, calls: int = 1) -> dict[str, float]:
     once = 1 if c["frozen"] else calls
-    return {"adapter": images * (once * c["condition"] + calls * c["residuals"]), "network": images * calls * c["network"]}
+    return {
+        "adapter": images * (once * c["condition"] + calls * c["residuals"]),
+        "network": images * calls * c["network"],
+    }
 
 
 def table(result: dict, headings: dict[str, str]) -> str:
@@ -189,13 +245,24 @@ def table(result: dict, headings: dict[str, str]) -> str:
     rows = [["", *(cell for heading in headings.values() for cell in (f"{heading}, s", "share"))]]
     for part, label in PARTS.items():
         if any(side["seconds"][part] for side in sides):
-            rows.append([label, *(cell for s in sides for cell in (f"{s['seconds'][part]:.4f}", f"{s['share'][part]:.1%}"))])
+            rows.append(
+                [
+                    label,
+                    *(
+                        cell
+                        for s in sides
+                        for cell in (f"{s['seconds'][part]:.4f}", f"{s['share'][part]:.1%}")
+                    ),
+                ]
+            )
     rows.append(["all", *(cell for s in sides for cell in (f"{s['total']:.4f}", ""))])
-    for label, value in (("images/s", lambda s: f"{s['images_per_second']:.3g}"),
-                         ("peak memory, MiB", lambda s: f"{s['peak_mib']:.0f}"),
-                         ("GFLOPs, adapter, forward", lambda s: f"{s['gflops']['adapter']:.3g}"),
-                         ("GFLOPs, frozen network, forward", lambda s: f"{s['gflops']['network']:.3g}"),
-                         ("bridge and loop : networks", lambda s: f"{s['rest_of_networks']:.2%}")):
+    for label, value in (
+        ("images/s", lambda s: f"{s['images_per_second']:.3g}"),
+        ("peak memory, MiB", lambda s: f"{s['peak_mib']:.0f}"),
+        ("GFLOPs, adapter, forward", lambda s: f"{s['gflops']['adapter']:.3g}"),
+        ("GFLOPs, frozen network, forward", lambda s: f"{s['gflops']['network']:.3g}"),
+        ("bridge and loop : networks", lambda s: f"{s['rest_of_networks']:.2%}"),
+    ):
         rows.append([label, *(cell for s in sides for cell in (value(s), ""))])
     rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -211,8 +278,15 @@ def benchmark_run(cfg: DictConfig) -> None:
         return race_training(config, list(HydraConfig.get().overrides.task), threads)
     result, trainer, options = benchmark(config), config["trainer"], config["benchmark"]
     print(result["cost"] + "\n" + f"{result['machine']}, torch {result['torch']}\n")
-    print(table(result, {"training": f"training {trainer['batch_size']} x {trainer['crop']} px",
-                         "restoring": f"restoring {options['batch']} x {options['size']} px"}))
+    print(
+        table(
+            result,
+            {
+                "training": f"training {trainer['batch_size']} x {trainer['crop']} px",
+                "restoring": f"restoring {options['batch']} x {options['size']} px",
+            },
+        )
+    )
     if cfg.output:
         write_json(Path(cfg.output), result | {"config": config})
         print(f"\nWrote: {cfg.output}")

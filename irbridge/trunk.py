@@ -1,5 +1,6 @@
-"""The light networks that train: the trunk of every pixel adapter, which is also the regression baseline, and the networks
-of bridges trained from scratch. One definition, so that comparisons are fair."""
+"""The light networks that train: the trunk of every pixel adapter, which is also the regression
+baseline, and the networks of bridges trained from scratch. One definition, so that comparisons are
+fair."""
 
 from collections.abc import Sequence
 
@@ -12,16 +13,24 @@ from irbridge.nafnet import NAFNet
 from irbridge.precision import keep_ends
 
 KINDS = "nafnet", "unet"
-FIELDS = "trunk", "width", "encoder", "middle", "decoder", "attention", "channels", "layers"   # of an adapter's config
+# of an adapter's config
+FIELDS = "trunk", "width", "encoder", "middle", "decoder", "attention", "channels", "layers"
 
 
 def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3) -> nn.Module:
-    """A diffusers ``UNet2DModel`` without attention, of the given width per level and depth, whose output is 0 at
-    initialisation."""
+    """A diffusers ``UNet2DModel`` without attention, of the given width per level and depth, whose
+    output is 0 at initialisation."""
     n, groups = len(channels), next(g for g in (8, 4, 2, 1) if all(c % g == 0 for c in channels))
-    network = unet_class()(in_channels=inputs, out_channels=outputs, layers_per_block=layers,
-                           block_out_channels=tuple(channels), down_block_types=("DownBlock2D",) * n,
-                           up_block_types=("UpBlock2D",) * n, norm_num_groups=groups, add_attention=False)
+    network = unet_class()(
+        in_channels=inputs,
+        out_channels=outputs,
+        layers_per_block=layers,
+        block_out_channels=tuple(channels),
+        down_block_types=("DownBlock2D",) * n,
+        up_block_types=("UpBlock2D",) * n,
+        norm_num_groups=groups,
+        add_attention=False,
+    )
     nn.init.zeros_(network.conv_out.weight)
     nn.init.zeros_(network.conv_out.bias)
     keep_ends(network.conv_in, network.conv_out)
@@ -29,7 +38,8 @@ def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3
 
 
 def bridge_network(trunk: str = "unet", masked: bool = False, **sizes) -> nn.Module:
-    """The network of a bridge from scratch, on (x_t, y) and a time; the arguments are those of :func:`make_trunk`."""
+    """The network of a bridge from scratch, on (x_t, y) and a time; the arguments are those of
+    :func:`make_trunk`."""
     if trunk == "nafnet":
         return NAFNet(6 + masked, 3, **_nafnet(sizes), timed=True)
     _known(trunk)
@@ -38,17 +48,28 @@ def bridge_network(trunk: str = "unet", masked: bool = False, **sizes) -> nn.Mod
 
 def stride_of(network: nn.Module) -> int:
     """What image sides must divide by."""
-    return network.stride if hasattr(network, "stride") else 2 ** (len(network.config.block_out_channels) - 1)
+    return (
+        network.stride
+        if hasattr(network, "stride")
+        else 2 ** (len(network.config.block_out_channels) - 1)
+    )
 
 
-def make_trunk(trunk: str = "unet", predicts: bool = True, image_channels: int = 3, masked: bool = False, **sizes) -> nn.Module:
+def make_trunk(
+    trunk: str = "unet",
+    predicts: bool = True,
+    image_channels: int = 3,
+    masked: bool = False,
+    **sizes,
+) -> nn.Module:
     """A :class:`NAFTrunk` or a :class:`Trunk`.
 
-    Args:
-        trunk: "nafnet" or "unet". sizes: ``width encoder middle decoder attention`` of the former, ``channels layers``
+    Args: trunk: "nafnet" or "unet". sizes: ``width encoder middle decoder attention`` of the
+        former, ``channels layers``
             of the latter; the others' are not looked at.
         predicts: it gives an image, not features alone.
-        masked: its input has one channel more, the mask: 1 where the image is to be filled, else -1."""
+        masked: its input has one channel more, the mask: 1 where the image is to be filled, else
+            -1."""
     if trunk == "nafnet":
         return NAFTrunk(predicts, image_channels, masked, **_nafnet(sizes))
     _known(trunk)
@@ -61,23 +82,35 @@ def _known(kind: str) -> None:
 
 
 def _nafnet(sizes: dict) -> dict:
-    chosen = {key: sizes[key] for key in ("width", "encoder", "middle", "decoder", "attention") if key in sizes}
+    chosen = {
+        key: sizes[key]
+        for key in ("width", "encoder", "middle", "decoder", "attention")
+        if key in sizes
+    }
     if len(chosen.get("encoder", ())) != len(chosen.get("decoder", ())):
-        raise UserError(f"adapter.encoder={list(chosen['encoder'])} and adapter.decoder={list(chosen['decoder'])} must "
-                        "have equally many levels.")
+        raise UserError(
+            f"adapter.encoder={list(chosen['encoder'])} and"
+            f" adapter.decoder={list(chosen['decoder'])} must have equally many levels."
+        )
     return chosen
 
 
 class Trunk(nn.Module):
-    """A light :func:`unet` on y alone, its time input held at 0: features per stride and, if ``predicts``, the image
-    y + correction, y at initialisation."""
+    """A light :func:`unet` on y alone, its time input held at 0: features per stride and, if
+    ``predicts``, the image y + correction, y at initialisation."""
 
-    def __init__(self, channels: Sequence[int], layers: int = 1, predicts: bool = True, image_channels: int = 3,
-                 masked: bool = False):
+    def __init__(
+        self,
+        channels: Sequence[int],
+        layers: int = 1,
+        predicts: bool = True,
+        image_channels: int = 3,
+        masked: bool = False,
+    ):
         super().__init__()
         self.unet = unet(channels, layers, image_channels + masked, image_channels)
         self.predicts, self.stride, self.masked = predicts, stride_of(self.unet), masked
-        self.reach = None   # its normalisation sees the whole image
+        self.reach = None  # its normalisation sees the whole image
         if not predicts:
             self.unet.conv_norm_out = self.unet.conv_act = self.unet.conv_out = nn.Identity()
 
@@ -89,10 +122,13 @@ class Trunk(nn.Module):
         return {self.stride: channels[-1], **finer, 1: channels[0]}
 
     def forward(self, y: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """y (B, C, H, W) in [-1, 1], sides divisible by ``stride`` -> (image or None, stride -> features)."""
+        """y (B, C, H, W) in [-1, 1], sides divisible by ``stride`` -> (image or None, stride ->
+        features)."""
         outputs: list[Tensor] = []
         blocks = [self.unet.mid_block, *self.unet.up_blocks]
-        handles = [b.register_forward_hook(lambda block, args, out: outputs.append(out)) for b in blocks]
+        handles = [
+            b.register_forward_hook(lambda block, args, out: outputs.append(out)) for b in blocks
+        ]
         try:
             correction = self.unet(y, 0).sample
         finally:
@@ -103,13 +139,20 @@ class Trunk(nn.Module):
 
 
 class NAFTrunk(nn.Module):
-    """A light :class:`~irbridge.nafnet.NAFNet` on y alone: features per stride and, if ``predicts``, the image
-    y + correction, y at initialisation. ``sizes``: those of NAFNet."""
+    """A light :class:`~irbridge.nafnet.NAFNet` on y alone: features per stride and, if
+    ``predicts``, the image y + correction, y at initialisation. ``sizes``: those of NAFNet."""
 
-    def __init__(self, predicts: bool = True, image_channels: int = 3, masked: bool = False, **sizes):
+    def __init__(
+        self, predicts: bool = True, image_channels: int = 3, masked: bool = False, **sizes
+    ):
         super().__init__()
         self.net = NAFNet(image_channels + masked, image_channels, **sizes)
-        self.predicts, self.stride, self.masked, self.reach = predicts, self.net.stride, masked, self.net.reach
+        self.predicts, self.stride, self.masked, self.reach = (
+            predicts,
+            self.net.stride,
+            masked,
+            self.net.reach,
+        )
         if not predicts:
             self.net.ending = nn.Identity()
 
@@ -126,7 +169,8 @@ class NAFTrunk(nn.Module):
 
 
 def filled(correction: Tensor, y: Tensor, masked: bool) -> Tensor:
-    """y + correction, where y's last channel is a mask in its holes alone: known pixels stay bit for bit."""
+    """y + correction, where y's last channel is a mask in its holes alone: known pixels stay bit
+    for bit."""
     if not masked:
         return y + correction
     return torch.where(y[:, -1:] > 0, y[:, :-1] + correction, y[:, :-1])

@@ -1,4 +1,5 @@
-"""Table and plot of ``experiment=efficiency``: ``python scripts/draw_efficiency.py runs/efficiency [plot.png]``."""
+"""Table and plot of ``experiment=efficiency``: ``python scripts/draw_efficiency.py runs/efficiency
+[plot.png]``."""
 
 import sys
 from pathlib import Path
@@ -9,8 +10,14 @@ from irbridge.errors import UserError
 if __name__ == "__main__":
     try:
         if not 2 <= len(sys.argv) <= 3:
-            raise UserError("Give the folder of the runs and, if wanted, the PNG: draw_efficiency.py FOLDER [plot.png].")
-        folder, plot = sys.argv[1], Path(sys.argv[2] if len(sys.argv) == 3 else Path(sys.argv[1]) / "efficiency.png")
+            raise UserError(
+                "Give the folder of the runs and, if wanted, the PNG: draw_efficiency.py FOLDER"
+                " [plot.png]."
+            )
+        folder, plot = (
+            sys.argv[1],
+            Path(sys.argv[2] if len(sys.argv) == 3 else Path(sys.argv[1]) / "efficiency.png"),
+        )
         rows = budgets(folder)
         print(budget_table(rows))
         budget_plot(rows, plot)

@@ -1,5 +1,5 @@
-"""Draw docs/images/<task>.jpg, from clean and light to heavy, and print the degraded PSNR of every synthetic task with its
-defaults.
+"""Draw docs/images/<task>.jpg, from clean and light to heavy, and print the degraded PSNR of every
+synthetic task with its defaults.
 
 Run from the repository root: python scripts/draw_tasks.py
 """
@@ -15,8 +15,17 @@ from irbridge.data import SyntheticPairs
 from irbridge.images import to_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
-TASKS = {"derain": "Rain", "dehaze": "Haze", "desnow": "Snow", "raindrop": "Raindrop", "lowlight": "LowLight",
-         "inpaint": "Inpaint", "deblur": "Blur", "sr": "Downsample", "denoise": "Noise"}
+TASKS = {
+    "derain": "Rain",
+    "dehaze": "Haze",
+    "desnow": "Snow",
+    "raindrop": "Raindrop",
+    "lowlight": "LowLight",
+    "inpaint": "Inpaint",
+    "deblur": "Blur",
+    "sr": "Downsample",
+    "denoise": "Noise",
+}
 SHOWN, DRAWS, SEED = 3, 16, 0
 
 
@@ -26,9 +35,15 @@ def main(folder: Path) -> None:
         degradation = getattr(degradations, name)()
         pairs = list(SyntheticPairs(ROOT / "data/samples/test", degradation, seed=SEED, size=160))
         values = [psnr(pair.clean, pair.degraded) for pair in pairs]
-        rows = [row(pair.clean, degradation, i) for i, pair in enumerate(pairs[1 :: len(pairs) // SHOWN][:SHOWN])]
+        rows = [
+            row(pair.clean, degradation, i)
+            for i, pair in enumerate(pairs[1 :: len(pairs) // SHOWN][:SHOWN])
+        ]
         Image.fromarray(to_bytes(np.concatenate(rows))).save(folder / f"{task}.jpg", quality=70)
-        print(f"{task:9} {name:10} degraded PSNR {np.mean(values):.2f} dB ({min(values):.2f} to {max(values):.2f})")
+        print(
+            f"{task:9} {name:10} degraded PSNR {np.mean(values):.2f} dB ({min(values):.2f} to"
+            f" {max(values):.2f})"
+        )
 
 
 def psnr(clean: np.ndarray, degraded: np.ndarray) -> float:
@@ -36,11 +51,14 @@ def psnr(clean: np.ndarray, degraded: np.ndarray) -> float:
 
 
 def row(clean: np.ndarray, degradation, seed: int) -> np.ndarray:
-    """The clean image, and from many draws a light, a middling and a heavy one; one draw where they hardly differ."""
+    """The clean image, and from many draws a light, a middling and a heavy one; one draw where they
+    hardly differ."""
     draws = [degradation(clean, np.random.default_rng([seed, k])) for k in range(DRAWS)]
     draws.sort(key=lambda degraded: psnr(clean, degraded), reverse=True)
     alike = psnr(clean, draws[0]) - psnr(clean, draws[-1]) < 0.5
-    return np.concatenate([clean, *(draws[:1] if alike else (draws[1], draws[DRAWS // 2], draws[-2]))], axis=1)
+    return np.concatenate(
+        [clean, *(draws[:1] if alike else (draws[1], draws[DRAWS // 2], draws[-2]))], axis=1
+    )
 
 
 if __name__ == "__main__":

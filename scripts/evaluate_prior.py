@@ -1,4 +1,5 @@
-"""The prior's worth: PSNR of one denoising call, ``python scripts/evaluate_prior.py images=data/samples/test``."""
+"""The prior's worth: PSNR of one denoising call, ``python scripts/evaluate_prior.py
+images=data/samples/test``."""
 
 from irbridge.config import run_cli
 
@@ -14,8 +15,14 @@ def main(cfg):
     from irbridge.metrics import Protocol, psnr
 
     backbone, images = load_backbone(cfg.backbone.pretrained), ImageSource(find(cfg.images))
-    print(f"PSNR in dB, rgb, 8 bit, whole images; {len(images)} images of {cfg.images}, seed {cfg.seed}, {machine()}")
-    print("| noise std (of 255) | one call of the prior |" + (" non-local means |" if cfg.classical else ""))
+    print(
+        f"PSNR in dB, rgb, 8 bit, whole images; {len(images)} images of {cfg.images}, seed"
+        f" {cfg.seed}, {machine()}"
+    )
+    print(
+        "| noise std (of 255) | one call of the prior |"
+        + (" non-local means |" if cfg.classical else "")
+    )
     print("| ---: | ---: |" + (" ---: |" if cfg.classical else ""))
     denoisers = [lambda *noisy: one_call(backbone, *noisy)] + [non_local_means] * cfg.classical
     for std in cfg.stds:
@@ -23,7 +30,9 @@ def main(cfg):
         for index, name in enumerate(tqdm(images.names, desc=f"std {std}", leave=False)):
             clean = images[index]
             noise = unit_noise(clean, cfg.seed, name)
-            scores.append([psnr(denoise(clean, noise, std / 255), clean, Protocol()) for denoise in denoisers])
+            scores.append(
+                [psnr(denoise(clean, noise, std / 255), clean, Protocol()) for denoise in denoisers]
+            )
         print(f"| {std} | " + " | ".join(f"{mean:.2f}" for mean in np.mean(scores, axis=0)) + " |")
 
 
@@ -31,11 +40,13 @@ def unit_noise(image, seed, name):
     """Unit normal noise (1, 3, H, W) for an image (H, W, 3), seeded by (seed, name)."""
     from irbridge.images import to_tensor
     from irbridge.restorer import Noise, image_seed
+
     return Noise([image_seed(seed, name)])(to_tensor(image)[None])
 
 
 def one_call(backbone, clean, noise, sigma):
-    """One call of the prior on ``clean``, (H, W, 3) in [0, 1], with Gaussian noise of std ``sigma``, not clipped."""
+    """One call of the prior on ``clean``, (H, W, 3) in [0, 1], with Gaussian noise of std
+    ``sigma``, not clipped."""
     import torch
 
     from irbridge.images import pad, to_image, to_tensor
@@ -48,12 +59,20 @@ def one_call(backbone, clean, noise, sigma):
 
 
 def non_local_means(clean, noise, sigma):
-    """scikit-image's non-local means (fast mode, patch 5, distance 6, h = 0.6 sigma) on the same noise."""
+    """scikit-image's non-local means (fast mode, patch 5, distance 6, h = 0.6 sigma) on the same
+    noise."""
     from skimage.restoration import denoise_nl_means
 
     noisy = clean + sigma * noise[0].permute(1, 2, 0).numpy()
-    return denoise_nl_means(noisy, patch_size=5, patch_distance=6, h=0.6 * sigma, sigma=sigma, fast_mode=True,
-                            channel_axis=-1).clip(0, 1)
+    return denoise_nl_means(
+        noisy,
+        patch_size=5,
+        patch_distance=6,
+        h=0.6 * sigma,
+        sigma=sigma,
+        fast_mode=True,
+        channel_axis=-1,
+    ).clip(0, 1)
 
 
 if __name__ == "__main__":

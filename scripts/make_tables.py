@@ -1,5 +1,5 @@
-"""Tables, pictures and plots from scored runs: ``python scripts/make_tables.py runs/derain format=latex output=t.tex``;
-every option is in irbridge/tables_command.py."""
+"""Tables, pictures and plots from scored runs: ``python scripts/make_tables.py runs/derain
+format=latex output=t.tex``; every option is in irbridge/tables_command.py."""
 
 import sys
 

@@ -1,4 +1,5 @@
-"""Restore photographs: ``python scripts/restore.py task=derain input=photo.jpg``; configs/restore.yaml has the keys."""
+"""Restore photographs: ``python scripts/restore.py task=derain input=photo.jpg``;
+configs/restore.yaml has the keys."""
 
 import sys
 

@@ -1,4 +1,5 @@
-"""Train a restoration model, score it on held-back images and draw it: ``python scripts/train.py task=derain``.
+"""Train a restoration model, score it on held-back images and draw it: ``python scripts/train.py
+task=derain``.
 
 The same command again resumes. ``--cfg job`` prints every key.
 """

@@ -5,13 +5,15 @@ import runpy
 import sys
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = os.environ["OMP_NUM_THREADS"] = "1"   # processes share the cores, also those of the tests
+# processes share the cores, also those of the tests
+os.environ["HF_HUB_OFFLINE"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 import atexit
 import shutil
 import tempfile
 
-os.environ["IRBRIDGE_CACHE"] = tempfile.mkdtemp(prefix="irbridge-tests-")   # what is tried or kept here is not the user's
+# what is tried or kept here is not the user's
+os.environ["IRBRIDGE_CACHE"] = tempfile.mkdtemp(prefix="irbridge-tests-")
 atexit.register(shutil.rmtree, os.environ["IRBRIDGE_CACHE"], ignore_errors=True)
 
 import numpy as np
@@ -31,9 +33,19 @@ torch.set_num_threads(1)
 def small_unet(channels=(8, 16), down=None, up=None, **changes):
     """An untrained UNet2DModel of a few thousand weights, the same at every call."""
     n = len(channels)
-    options = {"sample_size": 32, "in_channels": 3, "out_channels": 3, "layers_per_block": 1, "norm_num_groups": 4,
-               "block_out_channels": channels, "down_block_types": down or ("DownBlock2D",) * n,
-               "up_block_types": up or ("UpBlock2D",) * n, "add_attention": False, "attention_head_dim": 4, **changes}
+    options = {
+        "sample_size": 32,
+        "in_channels": 3,
+        "out_channels": 3,
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "block_out_channels": channels,
+        "down_block_types": down or ("DownBlock2D",) * n,
+        "up_block_types": up or ("UpBlock2D",) * n,
+        "add_attention": False,
+        "attention_head_dim": 4,
+        **changes,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return UNet2DModel(**options)
@@ -65,25 +77,42 @@ def configured(config_name, *overrides):
 
 def trainer_options(**changes):
     """The options of the CPU trainer, shrunk to an instant."""
-    small = {"steps": 6, "batch_size": 2, "crop": 16, "warmup": 2, "precision": "no", "save_every": 100, "device": "cpu",
-             "sample_every": 100, "save_seconds": 1e9, "log_every": 1, "workers": 0}
-    return OmegaConf.to_container(OmegaConf.load(ROOT / "configs/trainer/cpu.yaml")) | small | changes
+    small = {
+        "steps": 6,
+        "batch_size": 2,
+        "crop": 16,
+        "warmup": 2,
+        "precision": "no",
+        "save_every": 100,
+        "device": "cpu",
+        "sample_every": 100,
+        "save_seconds": 1e9,
+        "log_every": 1,
+        "workers": 0,
+    }
+    return (
+        OmegaConf.to_container(OmegaConf.load(ROOT / "configs/trainer/cpu.yaml")) | small | changes
+    )
 
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
-    """accelerate keeps the precision of the first training in a process; each test is a process of its own."""
+    """accelerate keeps the precision of the first training in a process; each test is a process of
+    its own."""
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")
 def backbone_folder(tmp_path_factory):
-    return save_backbone(tmp_path_factory.mktemp("backbone"), None, DDPMScheduler(prediction_type="v_prediction"))
+    return save_backbone(
+        tmp_path_factory.mktemp("backbone"), None, DDPMScheduler(prediction_type="v_prediction")
+    )
 
 
 @pytest.fixture
 def backbone(backbone_folder):
     from irbridge.backbones import load_backbone
+
     return load_backbone(str(backbone_folder))
 
 
@@ -96,20 +125,32 @@ def images(tmp_path_factory):
 def stream(images):
     from irbridge.data import CropStream, ImageSource
     from irbridge.degradations import Noise
+
     return CropStream(ImageSource(images), 16, 0, Noise())
 
 
 @pytest.fixture
 def small(backbone_folder, images):
     """Overrides that make any train command tiny."""
-    return [f"backbone.pretrained={backbone_folder}", "adapter.channels=[8,8]", f"data.train={images}",
-            f"data.test={images}", "sampler.steps=2", "evaluate.size=32", "trainer.device=cpu", "trainer.workers=0",
-            "adapter.width=4", "adapter.encoder=[1,1]", "adapter.decoder=[1,1]"]
+    return [
+        f"backbone.pretrained={backbone_folder}",
+        "adapter.channels=[8,8]",
+        f"data.train={images}",
+        f"data.test={images}",
+        "sampler.steps=2",
+        "evaluate.size=32",
+        "trainer.device=cpu",
+        "trainer.workers=0",
+        "adapter.width=4",
+        "adapter.encoder=[1,1]",
+        "adapter.decoder=[1,1]",
+    ]
 
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capfd):
     """Run a script in this process: ``command("train", *words)`` -> (status, stdout, stderr)."""
+
     def run(script, *words):
         words = [str(w) for w in words]
         if script in ("train", "pretrain"):
@@ -123,4 +164,5 @@ def command(tmp_path, monkeypatch, capfd):
         except SystemExit as end:
             status = end.code or 0
         return (status, *capfd.readouterr())
+
     return run

@@ -1,13 +1,24 @@
 """Gaussians on which every promise of a sampler is a number that can be computed exactly.
 
-x0 ~ N(M0, V0) given y, or known, with its exact denoiser E[x0 | x_t]: a loop is then an affine map of the noises that
-it draws. A state's first column is the run without noise, column k the run whose k-th draw alone is 1, so that one run
-gives the exact mean and variance of its law."""
+x0 ~ N(M0, V0) given y, or known, with its exact denoiser E[x0 | x_t]: a loop is then an affine map
+of the noises that it draws. A state's first column is the run without noise, column k the run whose
+k-th draw alone is 1, so that one run gives the exact mean and variance of its law."""
 
 import numpy as np
 import torch
 
-from irbridge.bridges import BBDM, DDBMVE, DDBMVP, GOUB, I2SB, OU, Brownian, OUBridge, Residual, UniDB
+from irbridge.bridges import (
+    BBDM,
+    DDBMVE,
+    DDBMVP,
+    GOUB,
+    I2SB,
+    OU,
+    Brownian,
+    OUBridge,
+    Residual,
+    UniDB,
+)
 from irbridge.interpolants import NADB, RDDM, DiffUIR, ResShift
 from irbridge.priors import VE, VP, Flow, vp_alphas_cumprod
 from irbridge.samplers import RULES, PriorPath
@@ -15,13 +26,30 @@ from irbridge.solvers import walk
 
 M0, V0, Y, X0 = 0.3, 0.5, -0.4, 0.7
 BRIDGES = {
-    "brownian": Brownian(sigma=1.0), "bbdm": BBDM(T=100), "ou": OU(lam=0.3), "oubridge": OUBridge(lam=0.4, mean=0.5),
-    "goub": GOUB(lam=0.5), "unidb": UniDB(lam=0.5), "unidb exact": UniDB(lam=0.5, gamma=100, exact=True),
-    "residual": Residual(), "residual one": Residual(pi="one"), "residual zero": Residual(pi="zero"),
-    "i2sb": I2SB(), "i2sb exact": I2SB(official=False), "ddbmve": DDBMVE(), "ddbmvp": DDBMVP(),
-    "resshift": ResShift(), "rddm": RDDM(T=100), "diffuir": DiffUIR(T=100), "nadb": NADB()}
-PRIORS = {"vp": PriorPath(T=900, prior=VP(vp_alphas_cumprod({}))), "ve": PriorPath(T=80, prior=VE()),
-          "flow": PriorPath(T=0.9, prior=Flow())}
+    "brownian": Brownian(sigma=1.0),
+    "bbdm": BBDM(T=100),
+    "ou": OU(lam=0.3),
+    "oubridge": OUBridge(lam=0.4, mean=0.5),
+    "goub": GOUB(lam=0.5),
+    "unidb": UniDB(lam=0.5),
+    "unidb exact": UniDB(lam=0.5, gamma=100, exact=True),
+    "residual": Residual(),
+    "residual one": Residual(pi="one"),
+    "residual zero": Residual(pi="zero"),
+    "i2sb": I2SB(),
+    "i2sb exact": I2SB(official=False),
+    "ddbmve": DDBMVE(),
+    "ddbmvp": DDBMVP(),
+    "resshift": ResShift(),
+    "rddm": RDDM(T=100),
+    "diffuir": DiffUIR(T=100),
+    "nadb": NADB(),
+}
+PRIORS = {
+    "vp": PriorPath(T=900, prior=VP(vp_alphas_cumprod({}))),
+    "ve": PriorPath(T=80, prior=VE()),
+    "flow": PriorPath(T=0.9, prior=Flow()),
+}
 OWN = [name for name, how in RULES.items() if not how.on_prior]
 
 
@@ -55,7 +83,8 @@ def posterior_mean(m, x, y):
 
 
 def run(bridge, sampler, estimate=None, noise=None, start=None, y=None, **options):
-    """Walk with ``estimate(t, x)``, by default the exact denoiser: ([(t, x), ...] of every call, the last x)."""
+    """Walk with ``estimate(t, x)``, by default the exact denoiser: ([(t, x), ...] of every call,
+    the last x)."""
     y = column(Y) if y is None else y
     estimate = estimate or (lambda t, x: posterior_mean(bridge.marginal(t), x, y))
     loop, seen = walk(bridge, sampler, y, noise or Draws(), x=start, **options), []

@@ -1,4 +1,5 @@
-"""Adapters: identity at initialisation, injection against a forward written out by hand, gradients, what is stored."""
+"""Adapters: identity at initialisation, injection against a forward written out by hand, gradients,
+what is stored."""
 
 import pytest
 import torch
@@ -13,12 +14,21 @@ from irbridge.tiles import WHOLE, Tiles
 from irbridge.timesteps import critical, linear
 from irbridge.trunk import Trunk
 
-UNETS = {"two levels": {},
-         "three levels, two layers": {"channels": (8, 8, 16), "layers_per_block": 2},
-         "four levels": {"channels": (4, 8, 8, 16)},
-         "attention": {"down": ("DownBlock2D", "AttnDownBlock2D"), "up": ("AttnUpBlock2D", "UpBlock2D"), "add_attention": True},
-         "asymmetric": {"down": ("AttnDownBlock2D", "DownBlock2D"), "up": ("UpBlock2D", "UpBlock2D")},
-         "resnet samplers": {"down": ("ResnetDownsampleBlock2D", "DownBlock2D"), "up": ("UpBlock2D", "ResnetUpsampleBlock2D")}}
+UNETS = {
+    "two levels": {},
+    "three levels, two layers": {"channels": (8, 8, 16), "layers_per_block": 2},
+    "four levels": {"channels": (4, 8, 8, 16)},
+    "attention": {
+        "down": ("DownBlock2D", "AttnDownBlock2D"),
+        "up": ("AttnUpBlock2D", "UpBlock2D"),
+        "add_attention": True,
+    },
+    "asymmetric": {"down": ("AttnDownBlock2D", "DownBlock2D"), "up": ("UpBlock2D", "UpBlock2D")},
+    "resnet samplers": {
+        "down": ("ResnetDownsampleBlock2D", "DownBlock2D"),
+        "up": ("UpBlock2D", "ResnetUpsampleBlock2D"),
+    },
+}
 TRUNKS = {"one level": [8], "two": [8, 4], "four": [4, 8, 8, 12]}
 TAU = torch.tensor(300.0, dtype=torch.float64)
 
@@ -91,17 +101,24 @@ def by_hand(unet, z, t, residuals):
 def test_injection_is_the_forward_written_out(shape):
     unet = small_unet(**UNETS[shape])
     z = noise(2, 3, 16, 16)
-    residuals = [noise(2, c, 16 // s, 16 // s, seed=k) for k, (c, s) in enumerate(skip_layout(unet))]
+    residuals = [
+        noise(2, c, 16 // s, 16 // s, seed=k) for k, (c, s) in enumerate(skip_layout(unet))
+    ]
     with inject(unet, residuals):
         got = unet(z, 250).sample
     assert torch.allclose(got, by_hand(unet, z, 250, residuals), atol=1e-5)
-    assert (got - unet(z, 250).sample).abs().max() > 1e-2      # and nothing stays hooked
-    assert torch.allclose(unet(z, 250).sample, by_hand(unet, z, 250, [torch.zeros(1)] * len(residuals)), atol=1e-5)
+    assert (got - unet(z, 250).sample).abs().max() > 1e-2  # and nothing stays hooked
+    assert torch.allclose(
+        unet(z, 250).sample, by_hand(unet, z, 250, [torch.zeros(1)] * len(residuals)), atol=1e-5
+    )
 
 
 def test_hooks_leave_after_an_error():
     unet = small_unet()
-    with pytest.raises(ValueError), inject(unet, [noise(1, c, 16 // s, 16 // s) for c, s in skip_layout(unet)]):
+    with (
+        pytest.raises(ValueError),
+        inject(unet, [noise(1, c, 16 // s, 16 // s) for c, s in skip_layout(unet)]),
+    ):
         raise ValueError
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
 
@@ -125,11 +142,19 @@ def test_control_encoder_is_the_frozen_one_with_y_added():
 def test_gradients_reach_every_adapter_tensor_and_no_frozen_one(kind, shape):
     backbone = frozen(shape)
     adapter = awake(kind(backbone, TRUNKS["two"], anchor=True))
-    model = IRBridge(backbone, adapter, GOUB(), critical(), "anchor", {"steps": 2}, {"states": "visited"})
-    losses = model.loss(noise(2, 3, 16, 16), noise(2, 3, 16, 16, seed=1), noise(2, 3, 16, 16, seed=2), torch.tensor([0.7, 0.2]))
+    model = IRBridge(
+        backbone, adapter, GOUB(), critical(), "anchor", {"steps": 2}, {"states": "visited"}
+    )
+    losses = model.loss(
+        noise(2, 3, 16, 16),
+        noise(2, 3, 16, 16, seed=1),
+        noise(2, 3, 16, 16, seed=2),
+        torch.tensor([0.7, 0.2]),
+    )
     sum(v.mean() for v in losses.values()).backward()
     without = [n for n, p in adapter.named_parameters() if p.grad is None or not p.grad.any()]
-    # A layer that shifts a whole channel in front of a normalisation has no effect; all else must learn.
+    # A layer that shifts a whole channel in front of a normalisation has no effect; all else must
+    # learn.
     assert not [n for n in without if not n.endswith("bias")], without
     assert all(p.grad is None and not p.requires_grad for p in backbone.parameters())
 
@@ -137,7 +162,10 @@ def test_gradients_reach_every_adapter_tensor_and_no_frozen_one(kind, shape):
 def test_anchor_that_is_not_trained_has_no_output_layer():
     assert not hasattr(Trunk([8, 8], predicts=False).unet.conv_out, "weight")
     image, features = Trunk([8, 16], predicts=False)(noise(1, 3, 16, 16))
-    assert image is None and {s: f.shape[1] for s, f in features.items()} == Trunk([8, 16]).features_layout
+    assert (
+        image is None
+        and {s: f.shape[1] for s, f in features.items()} == Trunk([8, 16]).features_layout
+    )
     adapter = awake(StaticAdapter(frozen("two levels"), [8, 16], anchor=False))
     assert adapter.condition(noise(1, 3, 16, 16)).anchor is None
 
@@ -148,9 +176,13 @@ def test_nothing_frozen_is_stored_or_counted(kind):
     adapter = kind(backbone, TRUNKS["two"])
     model = IRBridge(backbone, adapter, GOUB(), critical(), "y")
     own = {p.data_ptr() for p in backbone.parameters()}
-    assert model.trainable() is adapter and not own & {v.data_ptr() for v in adapter.state_dict().values()}
+    assert model.trainable() is adapter and not own & {
+        v.data_ptr() for v in adapter.state_dict().values()
+    }
     assert not any("backbone" in name for name in adapter.state_dict())
-    assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in adapter.parameters()}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == {
+        id(p) for p in adapter.parameters()
+    }
 
 
 def test_compiles():
@@ -158,7 +190,8 @@ def test_compiles():
     adapter = awake(ControlAdapter(backbone, TRUNKS["two"], anchor=True))
     z, y = noise(1, 3, 16, 16), noise(1, 3, 16, 16, seed=1)
     expected = denoise(backbone, adapter, z, y)
-    # The hooks come and go inside the compiled region, so the graph breaks there, but the result must be the same.
+    # The hooks come and go inside the compiled region, so the graph breaks there, but the result
+    # must be the same.
     compiled = torch.compile(denoise, backend="eager")(backbone, adapter, z, y)
     assert torch.allclose(compiled, expected, atol=1e-5)
 
@@ -172,21 +205,28 @@ def test_adapters_stay_float32_over_a_frozen_network_of_another_precision(dtype)
     for name, adapter in adapters(whole):
         adapter = awake(adapter)
         got, wanted = denoise(half, adapter, z, y), denoise(whole, adapter, z, y)
-        assert got.dtype == torch.float32 and torch.allclose(got, wanted, atol=0.05 * float(wanted.abs().max())), name
+        assert got.dtype == torch.float32 and torch.allclose(
+            got, wanted, atol=0.05 * float(wanted.abs().max())
+        ), name
 
 
 @pytest.mark.parametrize("tiles", [WHOLE, Tiles(32, 8)])
 def test_features_that_are_nothing_are_not_computed(backbone, tiles, monkeypatch):
-    """After a training of g(y) alone the trunk is asked once, not at every call, and the result is the same."""
+    """After a training of g(y) alone the trunk is asked once, not at every call, and the result is
+    the same."""
     adapter = StaticAdapter(backbone, [8, 8])
     torch.nn.init.normal_(adapter.trunk.unet.conv_out.weight, std=0.1)
-    model = IRBridge(backbone, adapter, Brownian(T=100, sigma=0.07), linear(30.0, 1.0), sampler={"nfe": 3}).eval()
+    model = IRBridge(
+        backbone, adapter, Brownian(T=100, sigma=0.07), linear(30.0, 1.0), sampler={"nfe": 3}
+    ).eval()
     y, asked = torch.rand(1, 3, 32, 48), []
     adapter.trunk.register_forward_hook(lambda *a: asked.append(1))
     assert adapter.silent
     found, once = model.restore(y, tiles=tiles), len(asked)
     monkeypatch.setattr(StaticAdapter, "silent", False)
-    assert torch.equal(model.restore(y, tiles=tiles), found) and len(asked) - once == once * (1 if tiles is WHOLE else 4)
+    assert torch.equal(model.restore(y, tiles=tiles), found) and len(asked) - once == once * (
+        1 if tiles is WHOLE else 4
+    )
     monkeypatch.undo()
     torch.nn.init.normal_(adapter.zero.convs[0].bias)
     assert not adapter.silent

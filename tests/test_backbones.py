@@ -1,11 +1,19 @@
-"""Loading frozen networks: every layout, every prediction type against diffusers, one sentence for every failure."""
+"""Loading frozen networks: every layout, every prediction type against diffusers, one sentence for
+every failure."""
 
 import json
 
 import pytest
 import torch
 from conftest import ROOT, save_backbone, small_unet
-from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler, PNDMScheduler, ScoreSdeVeScheduler, UNet2DModel
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    EDMEulerScheduler,
+    PNDMScheduler,
+    ScoreSdeVeScheduler,
+    UNet2DModel,
+)
 from safetensors.torch import load_file, save_file
 
 from irbridge.backbones import PixelBackbone, load_backbone, skip_layout
@@ -16,7 +24,9 @@ TIMES = (0, 10, 400, 999)
 
 
 def state(unet, size=(16, 24), seed=1):
-    return torch.randn(2, unet.config.in_channels, *size, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        2, unet.config.in_channels, *size, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize("pipeline", [False, True])
@@ -24,8 +34,11 @@ def state(unet, size=(16, 24), seed=1):
 @torch.no_grad()
 def test_denoise_is_the_schedulers_own_conversion(tmp_path, kind, pipeline):
     unet = small_unet()
-    scheduler = DDPMScheduler(prediction_type=kind, clip_sample=False,
-                              beta_schedule="squaredcos_cap_v2" if pipeline else "linear")
+    scheduler = DDPMScheduler(
+        prediction_type=kind,
+        clip_sample=False,
+        beta_schedule="squaredcos_cap_v2" if pipeline else "linear",
+    )
     backbone = load_backbone(str(save_backbone(tmp_path, unet, scheduler, pipeline)))
     z = state(unet)
     for t in TIMES[:3]:
@@ -37,7 +50,7 @@ def test_denoise_is_the_schedulers_own_conversion(tmp_path, kind, pipeline):
 @torch.no_grad()
 def test_each_image_of_a_batch_has_its_own_timestep(backbone):
     z, taus = state(backbone.network), torch.tensor([50.0, 700.0], dtype=torch.float64)
-    alone = torch.cat([backbone.denoise(z[i:i + 1], taus[i]) for i in range(2)])
+    alone = torch.cat([backbone.denoise(z[i : i + 1], taus[i]) for i in range(2)])
     assert torch.allclose(backbone.denoise(z, taus), alone, rtol=1e-4, atol=1e-4)
 
 
@@ -61,15 +74,29 @@ def test_edm_preconditioning(tmp_path, kind):
     z = state(unet)
     for sigma in (0.01, 0.7, 30.0):
         sigma = torch.tensor(sigma)
-        output = unet(scheduler.precondition_inputs(z, sigma), scheduler.precondition_noise(sigma)).sample
+        output = unet(
+            scheduler.precondition_inputs(z, sigma), scheduler.precondition_noise(sigma)
+        ).sample
         expected = scheduler.precondition_outputs(z, output, sigma)
         assert torch.allclose(backbone.denoise(z, sigma.double()), expected, rtol=1e-4, atol=1e-5)
 
 
-SHAPES = {"attention below": {"down": ("DownBlock2D", "AttnDownBlock2D"), "up": ("AttnUpBlock2D", "UpBlock2D")},
-          "asymmetric": {"down": ("AttnDownBlock2D", "DownBlock2D"), "up": ("UpBlock2D", "UpBlock2D"), "add_attention": True},
-          "resnet samplers": {"down": ("ResnetDownsampleBlock2D", "DownBlock2D"), "up": ("UpBlock2D", "ResnetUpsampleBlock2D")},
-          "four levels": {"channels": (8, 8, 16, 16), "layers_per_block": 2}}
+SHAPES = {
+    "attention below": {
+        "down": ("DownBlock2D", "AttnDownBlock2D"),
+        "up": ("AttnUpBlock2D", "UpBlock2D"),
+    },
+    "asymmetric": {
+        "down": ("AttnDownBlock2D", "DownBlock2D"),
+        "up": ("UpBlock2D", "UpBlock2D"),
+        "add_attention": True,
+    },
+    "resnet samplers": {
+        "down": ("ResnetDownsampleBlock2D", "DownBlock2D"),
+        "up": ("UpBlock2D", "ResnetUpsampleBlock2D"),
+    },
+    "four levels": {"channels": (8, 8, 16, 16), "layers_per_block": 2},
+}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -78,7 +105,9 @@ def test_skip_layout_is_what_the_encoder_makes(shape):
     unet = small_unet(**SHAPES[shape])
     made = []
     handles = [unet.conv_in.register_forward_hook(lambda m, a, out: made.append(out))]
-    handles += [b.register_forward_hook(lambda m, a, out: made.extend(out[1])) for b in unet.down_blocks]
+    handles += [
+        b.register_forward_hook(lambda m, a, out: made.extend(out[1])) for b in unet.down_blocks
+    ]
     handles += [unet.mid_block.register_forward_hook(lambda m, a, out: made.append(out))]
     unet(state(unet, (16, 16)), 5)
     assert skip_layout(unet) == [(m.shape[1], 16 // m.shape[-1]) for m in made]
@@ -95,7 +124,12 @@ def test_frozen_and_recorded(backbone, backbone_folder, tmp_path):
 
 
 def test_ddim_config_is_read_too(tmp_path):
-    assert isinstance(load_backbone(str(save_backbone(tmp_path, None, DDIMScheduler(num_train_timesteps=500)))).prior, VP)
+    assert isinstance(
+        load_backbone(
+            str(save_backbone(tmp_path, None, DDIMScheduler(num_train_timesteps=500)))
+        ).prior,
+        VP,
+    )
 
 
 @torch.no_grad()
@@ -103,7 +137,10 @@ def test_embedded_prior_is_an_ordinary_diffusers_model():
     folder = ROOT / "data/prior"
     assert sum(p.stat().st_size for p in folder.iterdir()) <= 40e6
     plain, embedded = UNet2DModel.from_pretrained(folder), load_backbone()
-    assert all(torch.equal(v.float(), embedded.network.state_dict()[k]) for k, v in plain.state_dict().items())
+    assert all(
+        torch.equal(v.float(), embedded.network.state_dict()[k])
+        for k, v in plain.state_dict().items()
+    )
     s = embedded.stride
     for size in ((s, s), (3 * s, 2 * s)):
         out = embedded.denoise(state(plain, size), torch.tensor(100.0))
@@ -114,6 +151,7 @@ def test_embedded_prior_denoises(images):
     from irbridge.data import ImageSource
     from irbridge.images import to_tensor
     from irbridge.process import draw
+
     backbone = load_backbone()
     clean = to_tensor(ImageSource(images)[0])[None]
     tau = backbone.prior.timestep(2 * 25 / 255)
@@ -152,15 +190,24 @@ def test_empty_folder(tmp_path):
 def test_model_of_another_class(tmp_path):
     save_backbone(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"_class_name": "UNet2DConditionModel"}))
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"_class_name": "UNet2DConditionModel"})
+    )
     with pytest.raises(UserError) as failure:
         load_backbone(str(tmp_path))
     one_sentence(failure, "UNet2DConditionModel")
 
 
-@pytest.mark.parametrize("file, text", [("config.json", "{"), ("scheduler_config.json", "[1"),
-                                        ("config.json", '"a string"'), ("scheduler_config.json", "[]"),
-                                        ("diffusion_pytorch_model.safetensors", "nonsense")])
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("config.json", "{"),
+        ("scheduler_config.json", "[1"),
+        ("config.json", '"a string"'),
+        ("scheduler_config.json", "[]"),
+        ("diffusion_pytorch_model.safetensors", "nonsense"),
+    ],
+)
 def test_corrupt_files(tmp_path, file, text):
     save_backbone(tmp_path)
     (tmp_path / file).write_text(text)
@@ -208,10 +255,16 @@ def test_prediction_type_that_is_not_covered():
     one_sentence(failure, "score", "v_prediction")
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"mid_block_type": None}, "a middle block"), ({"time_embedding_type": "fourier"}, "sinusoidal times"),
-    ({"in_channels": 1, "out_channels": 1}, "3 channels"), ({"num_class_embeds": 3}, "no classes"),
-    ({"down": ("SkipDownBlock2D", "DownBlock2D")}, "no Skip or K blocks")])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"mid_block_type": None}, "a middle block"),
+        ({"time_embedding_type": "fourier"}, "sinusoidal times"),
+        ({"in_channels": 1, "out_channels": 1}, "3 channels"),
+        ({"num_class_embeds": 3}, "no classes"),
+        ({"down": ("SkipDownBlock2D", "DownBlock2D")}, "no Skip or K blocks"),
+    ],
+)
 def test_networks_that_cannot_be_driven_are_refused(tmp_path, changes, words):
     with pytest.raises(UserError) as failure:
         load_backbone(str(save_backbone(tmp_path, small_unet(**changes))))

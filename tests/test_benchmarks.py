@@ -1,4 +1,5 @@
-"""Public sets as their archives unpack, in miniature; mixed folders; other methods' saved images."""
+"""Public sets as their archives unpack, in miniature; mixed folders; other methods' saved
+images."""
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from irbridge.public_sets import BENCHMARKS
 
 
 def tree(root, *names, size=(20, 24)):
-    """Write images whose grey is the number in their name's key, so that partners are told by their pixels."""
+    """Write images whose grey is the number in their name's key, so that partners are told by their
+    pixels."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,54 +28,180 @@ def tree(root, *names, size=(20, 24)):
 # name: [(files, names of the pairs, title)]
 TREES = {
     "rain100h": [
-        (["norain-1.png", "rain-1.png", "rainstreak-1.png", "norain-2.png", "rain-2.png"], ["rain-1", "rain-2"], "Rain100H"),
-        (["norain/norain-1.png", "rain/rain-1.png", "rainstreak/rainstreak-1.png"], ["rain-1"], "Rain100H"),
-        (["rain_data_test_Heavy/norain-3.png", "rain_data_test_Heavy/rain-3.png", "rain_data_train_Heavy/norain-3.png",
-          "rain_data_train_Heavy/rain-3.png"], ["rain-3"], "Rain100H"),
-        (["rain_data_train_Heavy/norain-3.png", "rain_data_train_Heavy/rain-3.png"], ["rain-3"], "Rain100H train"),
-        (["test/norain/norain-5.png", "test/rain/X2/norain-5x2.png"], ["norain-5x2"], "Rain100H")],
+        (
+            ["norain-1.png", "rain-1.png", "rainstreak-1.png", "norain-2.png", "rain-2.png"],
+            ["rain-1", "rain-2"],
+            "Rain100H",
+        ),
+        (
+            ["norain/norain-1.png", "rain/rain-1.png", "rainstreak/rainstreak-1.png"],
+            ["rain-1"],
+            "Rain100H",
+        ),
+        (
+            [
+                "rain_data_test_Heavy/norain-3.png",
+                "rain_data_test_Heavy/rain-3.png",
+                "rain_data_train_Heavy/norain-3.png",
+                "rain_data_train_Heavy/rain-3.png",
+            ],
+            ["rain-3"],
+            "Rain100H",
+        ),
+        (
+            ["rain_data_train_Heavy/norain-3.png", "rain_data_train_Heavy/rain-3.png"],
+            ["rain-3"],
+            "Rain100H train",
+        ),
+        (["test/norain/norain-5.png", "test/rain/X2/norain-5x2.png"], ["norain-5x2"], "Rain100H"),
+    ],
     "reside_ots": [
-        (["clear/0001.jpg", "clear/0002.jpg", "haze/0001_0.8_0.2.jpg", "haze/0001_1_0.1.jpg"],
-         ["0001_0.8_0.2", "0001_1_0.1"], "RESIDE OTS"),
-        (["OTS/clear/1.jpg", "OTS/clear/2.jpg", "OTS/haze/part1/1_0.8_0.2.jpg", "OTS/haze/part2/2_0.8_0.2.jpg"],
-         ["1_0.8_0.2", "2_0.8_0.2"], "RESIDE OTS"),
-        (["OTS/clear/1.jpg", "OTS/haze/1_0.8_0.2.jpg", "SOTS/outdoor/gt/3.png", "SOTS/outdoor/hazy/3_1_0.1.jpg"],
-         ["1_0.8_0.2"], "RESIDE OTS")],
+        (
+            ["clear/0001.jpg", "clear/0002.jpg", "haze/0001_0.8_0.2.jpg", "haze/0001_1_0.1.jpg"],
+            ["0001_0.8_0.2", "0001_1_0.1"],
+            "RESIDE OTS",
+        ),
+        (
+            [
+                "OTS/clear/1.jpg",
+                "OTS/clear/2.jpg",
+                "OTS/haze/part1/1_0.8_0.2.jpg",
+                "OTS/haze/part2/2_0.8_0.2.jpg",
+            ],
+            ["1_0.8_0.2", "2_0.8_0.2"],
+            "RESIDE OTS",
+        ),
+        (
+            [
+                "OTS/clear/1.jpg",
+                "OTS/haze/1_0.8_0.2.jpg",
+                "SOTS/outdoor/gt/3.png",
+                "SOTS/outdoor/hazy/3_1_0.1.jpg",
+            ],
+            ["1_0.8_0.2"],
+            "RESIDE OTS",
+        ),
+    ],
     "sots_indoor": [
-        (["indoor/gt/1400.png", "indoor/hazy/1400_1.png", "indoor/hazy/1400_2.png", "outdoor/gt/7.png",
-          "outdoor/hazy/7_0.8_0.1.jpg"], ["1400_1", "1400_2"], "SOTS indoor"),
-        (["SOTS/nyuhaze500/gt/1400.png", "SOTS/nyuhaze500/hazy/1400_1.png"], ["1400_1"], "SOTS indoor")],
+        (
+            [
+                "indoor/gt/1400.png",
+                "indoor/hazy/1400_1.png",
+                "indoor/hazy/1400_2.png",
+                "outdoor/gt/7.png",
+                "outdoor/hazy/7_0.8_0.1.jpg",
+            ],
+            ["1400_1", "1400_2"],
+            "SOTS indoor",
+        ),
+        (
+            ["SOTS/nyuhaze500/gt/1400.png", "SOTS/nyuhaze500/hazy/1400_1.png"],
+            ["1400_1"],
+            "SOTS indoor",
+        ),
+    ],
     "sots_outdoor": [
-        (["SOTS/outdoor/gt/0007.png", "SOTS/outdoor/hazy/0007_0.8_0.1.jpg", "SOTS/indoor/gt/1.png", "SOTS/indoor/hazy/1_1.png"],
-         ["0007_0.8_0.1"], "SOTS outdoor"),
-        (["OTS/clear/1.jpg", "OTS/haze/1_0.8_0.2.jpg", "SOTS/outdoor/gt/7.png", "SOTS/outdoor/hazy/7_1_0.1.jpg"],
-         ["7_1_0.1"], "SOTS outdoor"),
-        (["outdoor/gt/0007.png", "outdoor/hazy/0007_0.8_0.1.jpg", "indoor/gt/1.png", "indoor/hazy/1_1.png"],
-         ["0007_0.8_0.1"], "SOTS outdoor"),
-        (["gt/0007.png", "hazy/0007_0.8_0.1.jpg"], ["0007_0.8_0.1"], "SOTS outdoor")],
+        (
+            [
+                "SOTS/outdoor/gt/0007.png",
+                "SOTS/outdoor/hazy/0007_0.8_0.1.jpg",
+                "SOTS/indoor/gt/1.png",
+                "SOTS/indoor/hazy/1_1.png",
+            ],
+            ["0007_0.8_0.1"],
+            "SOTS outdoor",
+        ),
+        (
+            [
+                "OTS/clear/1.jpg",
+                "OTS/haze/1_0.8_0.2.jpg",
+                "SOTS/outdoor/gt/7.png",
+                "SOTS/outdoor/hazy/7_1_0.1.jpg",
+            ],
+            ["7_1_0.1"],
+            "SOTS outdoor",
+        ),
+        (
+            [
+                "outdoor/gt/0007.png",
+                "outdoor/hazy/0007_0.8_0.1.jpg",
+                "indoor/gt/1.png",
+                "indoor/hazy/1_1.png",
+            ],
+            ["0007_0.8_0.1"],
+            "SOTS outdoor",
+        ),
+        (["gt/0007.png", "hazy/0007_0.8_0.1.jpg"], ["0007_0.8_0.1"], "SOTS outdoor"),
+    ],
     "snow100k": [
         (["gt/a_1.jpg", "synthetic/a_1.jpg", "mask/a_1.jpg"], ["a_1"], "Snow100K"),
-        ([f"test/Snow100K-{p}/{d}/a_1.jpg" for p in "SML" for d in ("gt", "synthetic", "mask")]
-         + ["all/gt/b_1.jpg", "all/synthetic/b_1.jpg"], ["L_a_1", "M_a_1", "S_a_1"], "Snow100K"),
+        (
+            [f"test/Snow100K-{p}/{d}/a_1.jpg" for p in "SML" for d in ("gt", "synthetic", "mask")]
+            + ["all/gt/b_1.jpg", "all/synthetic/b_1.jpg"],
+            ["L_a_1", "M_a_1", "S_a_1"],
+            "Snow100K",
+        ),
         (["all/gt/b_1.jpg", "all/synthetic/b_1.jpg"], ["b_1"], "Snow100K train"),
-        ([f"{h}/{d}/{n}.jpg" for h, n in (("media/jdway/GameSSD/overlapping/test/Snow100K-M", 2), ("all", 1))
-          for d in ("gt", "synthetic", "mask")], ["M_2"], "Snow100K")],
+        (
+            [
+                f"{h}/{d}/{n}.jpg"
+                for h, n in (("media/jdway/GameSSD/overlapping/test/Snow100K-M", 2), ("all", 1))
+                for d in ("gt", "synthetic", "mask")
+            ],
+            ["M_2"],
+            "Snow100K",
+        ),
+    ],
     "raindrop": [
-        (["train/data/0_rain.png", "train/gt/0_clean.png", "test_a/data/9_rain.png", "test_a/gt/9_clean.png"],
-         ["9_rain"], "RainDrop"),
-        (["raindrop/test_a/rain/9_rain.png", "raindrop/test_a/clean/9_clean.png"], ["9_rain"], "RainDrop"),
-        (["train/data/0_rain.png", "train/gt/0_clean.png"], ["0_rain"], "RainDrop train")],
-    "lol": [(["our485/high/2.png", "our485/low/2.png", "eval15/high/1.png", "eval15/low/1.png"], ["1"], "LOL v1"),
-            (["LOLdataset/eval15/high/1.png", "LOLdataset/eval15/low/1.png"], ["1"], "LOL v1"),
-            (["our485/high/2.png", "our485/low/2.png"], ["2"], "LOL v1 train")],
+        (
+            [
+                "train/data/0_rain.png",
+                "train/gt/0_clean.png",
+                "test_a/data/9_rain.png",
+                "test_a/gt/9_clean.png",
+            ],
+            ["9_rain"],
+            "RainDrop",
+        ),
+        (
+            ["raindrop/test_a/rain/9_rain.png", "raindrop/test_a/clean/9_clean.png"],
+            ["9_rain"],
+            "RainDrop",
+        ),
+        (["train/data/0_rain.png", "train/gt/0_clean.png"], ["0_rain"], "RainDrop train"),
+    ],
+    "lol": [
+        (
+            ["our485/high/2.png", "our485/low/2.png", "eval15/high/1.png", "eval15/low/1.png"],
+            ["1"],
+            "LOL v1",
+        ),
+        (["LOLdataset/eval15/high/1.png", "LOLdataset/eval15/low/1.png"], ["1"], "LOL v1"),
+        (["our485/high/2.png", "our485/low/2.png"], ["2"], "LOL v1 train"),
+    ],
     "gopro": [
-        ([f"{h}/S{s}/{k}/000001.png" for h in ("test", "train") for s in (1, 2) for k in ("blur", "blur_gamma", "sharp")],
-         ["S1_000001", "S2_000001"], "GoPro"),
-        (["GOPRO_Large/test/S1/blur_gamma/7.png", "GOPRO_Large/test/S1/sharp/7.png"], ["S1_7"], "GoPro")],
+        (
+            [
+                f"{h}/S{s}/{k}/000001.png"
+                for h in ("test", "train")
+                for s in (1, 2)
+                for k in ("blur", "blur_gamma", "sharp")
+            ],
+            ["S1_000001", "S2_000001"],
+            "GoPro",
+        ),
+        (
+            ["GOPRO_Large/test/S1/blur_gamma/7.png", "GOPRO_Large/test/S1/sharp/7.png"],
+            ["S1_7"],
+            "GoPro",
+        ),
+    ],
 }
 
 
-@pytest.mark.parametrize("name, case", [(name, i) for name, cases in TREES.items() for i in range(len(cases))])
+@pytest.mark.parametrize(
+    "name, case", [(name, i) for name, cases in TREES.items() for i in range(len(cases))]
+)
 def test_layouts(tmp_path, name, case):
     files, names, title = TREES[name][case]
     root = tree(tmp_path / "set", *files)
@@ -81,7 +209,8 @@ def test_layouts(tmp_path, name, case):
     pairs.check()
     assert pairs.names == names and pairs.title == title and len(pairs) == len(names)
     for pair, (clean, degraded) in zip((pairs[i] for i in range(len(pairs))), pairs.paths):
-        assert clean != degraded and np.allclose(pair.clean, pair.degraded, atol=0.02)   # the number in the name
+        # the number in the name
+        assert clean != degraded and np.allclose(pair.clean, pair.degraded, atol=0.02)
         assert not any("streak" in str(p) or "mask" in str(p) for p in (clean, degraded))
 
 
@@ -91,34 +220,84 @@ def test_blur_comes_before_its_gamma_version(tmp_path):
 
 
 def test_a_half_can_be_asked_for(tmp_path):
-    root = tree(tmp_path / "set", *(f"{h}/{k}/{i}.png" for i, h in enumerate(("eval15", "our485")) for k in ("high", "low")))
-    assert BenchmarkPairs("lol", root, "train").names == ["1"] and BenchmarkPairs("lol", root, "test").names == ["0"]
+    root = tree(
+        tmp_path / "set",
+        *(f"{h}/{k}/{i}.png" for i, h in enumerate(("eval15", "our485")) for k in ("high", "low")),
+    )
+    assert BenchmarkPairs("lol", root, "train").names == ["1"] and BenchmarkPairs(
+        "lol", root, "test"
+    ).names == ["0"]
     assert BenchmarkPairs("lol", root / "our485").title == "LOL v1 train"
     with pytest.raises(UserError, match="train"):
         BenchmarkPairs("lol", root / "eval15", "train")
 
 
-# A root with both halves, as the archives unpack side by side: name, (training, test) files, names of the pairs
+# A root with both halves, as the archives unpack side by side: name, (training, test) files, names
+# of the pairs
 BOTH = [
-    ("rain100h", ["rain_data_train_Heavy/norain-1.png", "rain_data_train_Heavy/rain-1.png"],
-     ["rain_data_test_Heavy/norain-2.png", "rain_data_test_Heavy/rain-2.png"], ["rain-1"], ["rain-2"]),
-    ("snow100k", [f"all/{d}/1.jpg" for d in ("gt", "mask", "synthetic")],
-     [f"media/jdway/GameSSD/overlapping/test/Snow100K-{p}/{d}/2.jpg" for p in "SL" for d in ("gt", "mask", "synthetic")],
-     ["1"], ["L_2", "S_2"]),
-    ("raindrop", ["train/gt/1_clean.png", "train/data/1_rain.png"], ["test_a/gt/2_clean.png", "test_a/data/2_rain.png"],
-     ["1_rain"], ["2_rain"]),
-    ("lol", ["our485/high/1.png", "our485/low/1.png"], ["eval15/high/2.png", "eval15/low/2.png"], ["1"], ["2"]),
-    ("gopro", ["train/S1/sharp/1.png", "train/S1/blur/1.png"], ["test/S2/sharp/2.png", "test/S2/blur/2.png"], ["S1_1"], ["S2_2"]),
-    ("celebahq", ["train/female/1.jpg", "train/male/3.jpg"], ["val/female/2.jpg", "val/male/4.jpg"], ["1", "3"], ["2", "4"])]
+    (
+        "rain100h",
+        ["rain_data_train_Heavy/norain-1.png", "rain_data_train_Heavy/rain-1.png"],
+        ["rain_data_test_Heavy/norain-2.png", "rain_data_test_Heavy/rain-2.png"],
+        ["rain-1"],
+        ["rain-2"],
+    ),
+    (
+        "snow100k",
+        [f"all/{d}/1.jpg" for d in ("gt", "mask", "synthetic")],
+        [
+            f"media/jdway/GameSSD/overlapping/test/Snow100K-{p}/{d}/2.jpg"
+            for p in "SL"
+            for d in ("gt", "mask", "synthetic")
+        ],
+        ["1"],
+        ["L_2", "S_2"],
+    ),
+    (
+        "raindrop",
+        ["train/gt/1_clean.png", "train/data/1_rain.png"],
+        ["test_a/gt/2_clean.png", "test_a/data/2_rain.png"],
+        ["1_rain"],
+        ["2_rain"],
+    ),
+    (
+        "lol",
+        ["our485/high/1.png", "our485/low/1.png"],
+        ["eval15/high/2.png", "eval15/low/2.png"],
+        ["1"],
+        ["2"],
+    ),
+    (
+        "gopro",
+        ["train/S1/sharp/1.png", "train/S1/blur/1.png"],
+        ["test/S2/sharp/2.png", "test/S2/blur/2.png"],
+        ["S1_1"],
+        ["S2_2"],
+    ),
+    (
+        "celebahq",
+        ["train/female/1.jpg", "train/male/3.jpg"],
+        ["val/female/2.jpg", "val/male/4.jpg"],
+        ["1", "3"],
+        ["2", "4"],
+    ),
+]
 
 
 @pytest.mark.parametrize("name, train, test, trained, tested", BOTH)
 @pytest.mark.parametrize("around", ["", "release/"])
-def test_the_halves_of_one_root_are_told_apart(tmp_path, name, train, test, trained, tested, around):
+def test_the_halves_of_one_root_are_told_apart(
+    tmp_path, name, train, test, trained, tested, around
+):
     root = tree(tmp_path / "set", *(around + file for file in train + test))
     assert halves(name, root) == ["train", "test"]
-    assert BenchmarkPairs(name, root, "train").names == trained and BenchmarkPairs(name, root, "test").names == tested
-    assert BenchmarkPairs(name, root).names == tested and BenchmarkPairs(name, root, "train").title.endswith(" train")
+    assert (
+        BenchmarkPairs(name, root, "train").names == trained
+        and BenchmarkPairs(name, root, "test").names == tested
+    )
+    assert BenchmarkPairs(name, root).names == tested and BenchmarkPairs(
+        name, root, "train"
+    ).title.endswith(" train")
 
 
 def test_a_folder_of_any_name_is_a_half_where_it_is_said_to_be(tmp_path):
@@ -126,18 +305,31 @@ def test_a_folder_of_any_name_is_a_half_where_it_is_said_to_be(tmp_path):
     with pytest.raises(UserError, match=r"does not hold Snow100K \(train\)"):
         BenchmarkPairs("snow100k", root, "train")
     pairs = BenchmarkPairs("snow100k", root, "train", alone=True)
-    assert pairs.names == ["1"] and pairs.title == "Snow100K train" and halves("snow100k", root) == ["test"]
+    assert (
+        pairs.names == ["1"]
+        and pairs.title == "Snow100K train"
+        and halves("snow100k", root) == ["test"]
+    )
     # Never the other half.
-    for wrong in (tree(tmp_path / "lol", "eval15/high/1.png", "eval15/low/1.png"), tmp_path / "lol" / "eval15"):
+    for wrong in (
+        tree(tmp_path / "lol", "eval15/high/1.png", "eval15/low/1.png"),
+        tmp_path / "lol" / "eval15",
+    ):
         with pytest.raises(UserError, match=r"does not hold LOL v1 \(train\)"):
             BenchmarkPairs("lol", wrong, "train", alone=True)
 
 
-@pytest.mark.parametrize("name, own, other", [("reside_ots", "train", "test"), ("sots_outdoor", "test", "train")])
+@pytest.mark.parametrize(
+    "name, own, other", [("reside_ots", "train", "test"), ("sots_outdoor", "test", "train")]
+)
 def test_a_set_that_is_one_half(tmp_path, name, own, other):
     root = tree(tmp_path / "set", "gt/1.png", "hazy/1_1_0.1.png")
     assert halves(name, root) == [own]
-    assert BenchmarkPairs(name, root, own).title == BenchmarkPairs(name, root).title == BENCHMARKS[name].title
+    assert (
+        BenchmarkPairs(name, root, own).title
+        == BenchmarkPairs(name, root).title
+        == BENCHMARKS[name].title
+    )
     with pytest.raises(UserError, match=f"is a {own} set as a whole.*data.benchmark=reside_ots"):
         BenchmarkPairs(name, root, other)
 
@@ -158,7 +350,9 @@ def test_all_headers_are_told_with_the_number_of_faults(tmp_path):
 
 
 def test_parts_of_a_set_have_titles_of_their_own(tmp_path):
-    root = tree(tmp_path / "set", *(f"Snow100K-{p}/{k}/1.jpg" for p in "SL" for k in ("gt", "synthetic")))
+    root = tree(
+        tmp_path / "set", *(f"Snow100K-{p}/{k}/1.jpg" for p in "SL" for k in ("gt", "synthetic"))
+    )
     assert BenchmarkPairs("snow100k", root / "Snow100K-L").title == "Snow100K-L"
     rain = tree(tmp_path / "rain", "test_b/data/1_rain.png", "test_b/gt/1_clean.png")
     assert BenchmarkPairs("raindrop", rain).title == "RainDrop-B"
@@ -189,15 +383,38 @@ def test_a_missing_layout_is_told(tmp_path, name):
     (root / "notes.txt").write_text("")
     with pytest.raises(UserError) as fault:
         make(name, root)
-    assert all(word in str(fault.value) for word in (BENCHMARKS[name].title, BENCHMARKS[name].layout, "a/", "notes.txt"))
+    assert all(
+        word in str(fault.value)
+        for word in (BENCHMARKS[name].title, BENCHMARKS[name].layout, "a/", "notes.txt")
+    )
 
 
-@pytest.mark.parametrize("name, files, words", [
-    ("rain100h", ["norain-1.png", "rain-1.png", "rain-2.png"], ["rain-2.png", "no partner"]),
-    ("lol", ["eval15/high/1.png", "eval15/high/2.png", "eval15/low/1.png"], ["high/2.png", "no partner"]),
-    ("lol", ["eval15/high/1.png", "eval15/high/1.jpg", "eval15/low/1.png"], ["1.png", "two clean images"]),
-    ("lol", ["eval15/high/1.png", "eval15/low/1.png", "eval15/low/1.jpg"], ["several images named 1"]),
-    ("raindrop", ["a/gt/1_clean.png", "a/data/1_rain.png", "b/gt/1_clean.png", "b/data/1_rain.png"], ["more than once"])])
+@pytest.mark.parametrize(
+    "name, files, words",
+    [
+        ("rain100h", ["norain-1.png", "rain-1.png", "rain-2.png"], ["rain-2.png", "no partner"]),
+        (
+            "lol",
+            ["eval15/high/1.png", "eval15/high/2.png", "eval15/low/1.png"],
+            ["high/2.png", "no partner"],
+        ),
+        (
+            "lol",
+            ["eval15/high/1.png", "eval15/high/1.jpg", "eval15/low/1.png"],
+            ["1.png", "two clean images"],
+        ),
+        (
+            "lol",
+            ["eval15/high/1.png", "eval15/low/1.png", "eval15/low/1.jpg"],
+            ["several images named 1"],
+        ),
+        (
+            "raindrop",
+            ["a/gt/1_clean.png", "a/data/1_rain.png", "b/gt/1_clean.png", "b/data/1_rain.png"],
+            ["more than once"],
+        ),
+    ],
+)
 def test_faulty_trees(tmp_path, name, files, words):
     with pytest.raises(UserError) as fault:
         BenchmarkPairs(name, tree(tmp_path / "set", *files))
@@ -210,7 +427,9 @@ def test_faces_get_holes_or_masks(tmp_path):
     assert made.names == ["11", "12"] and made.title == "CelebA-HQ"
     assert np.array_equal(made[0].degraded, Faces("celebahq", root, Inpaint())[0].degraded)
     holes = (made[0].degraded == 0.5).all(axis=2)
-    assert 0.005 < holes.mean() < 0.9 and np.array_equal(made[0].clean[~holes], made[0].degraded[~holes])
+    assert 0.005 < holes.mean() < 0.9 and np.array_equal(
+        made[0].clean[~holes], made[0].degraded[~holes]
+    )
     mask = np.zeros((32, 32, 3), dtype=np.float32)
     mask[:, :16] = 1
     write_image(tmp_path / "masks/any.png", mask)
@@ -223,14 +442,28 @@ def test_faces_get_holes_or_masks(tmp_path):
     assert Faces("celebahq", root, Inpaint(), resize=32)[0].degraded.shape == (32, 32, 3)
     pair = masked[1]
     assert masked.title == "CelebA-HQ, masks masks" and pair.degraded.shape == (32, 32, 3)
-    assert (pair.degraded[:, 16:] == 0.5).all() and np.array_equal(pair.degraded[:, :16], pair.clean[:, :16])
+    assert (pair.degraded[:, 16:] == 0.5).all() and np.array_equal(
+        pair.degraded[:, :16], pair.clean[:, :16]
+    )
 
 
 def test_clean_and_degraded_in_one_folder(tmp_path):
-    root = tree(tmp_path / "a", "norain-1.png", "norain-2.png", "rain-1.png", "rain-2.png", "rainstreak-1.png")
+    root = tree(
+        tmp_path / "a",
+        "norain-1.png",
+        "norain-2.png",
+        "rain-1.png",
+        "rain-2.png",
+        "rainstreak-1.png",
+    )
     pairs = PairedFolders(root, f"{root}/.")
-    assert pairs.names == ["rain-1", "rain-2"] and [c.stem for c, _ in pairs.paths] == ["norain-1", "norain-2"]
-    assert PairedFolders(*[tree(tmp_path / "b", "1_clean.png", "1_rain.png")] * 2).names == ["1_rain"]
+    assert pairs.names == ["rain-1", "rain-2"] and [c.stem for c, _ in pairs.paths] == [
+        "norain-1",
+        "norain-2",
+    ]
+    assert PairedFolders(*[tree(tmp_path / "b", "1_clean.png", "1_rain.png")] * 2).names == [
+        "1_rain"
+    ]
     with pytest.raises(UserError, match="tell the two apart"):
         PairedFolders(*[tree(tmp_path / "c", "1.png", "2.png")] * 2)
     with pytest.raises(UserError, match="rain-3.png has no partner"):
@@ -239,21 +472,32 @@ def test_clean_and_degraded_in_one_folder(tmp_path):
 
 @pytest.fixture
 def pairs(tmp_path):
-    root = tree(tmp_path / "set", "gt/1.png", "gt/2.png", "hazy/1_1.png", "hazy/1_10.png", "hazy/2_1.png")
+    root = tree(
+        tmp_path / "set", "gt/1.png", "gt/2.png", "hazy/1_1.png", "hazy/1_10.png", "hazy/2_1.png"
+    )
     return BenchmarkPairs("sots_outdoor", root, size=16)
 
 
-@pytest.mark.parametrize("names, chosen", [
-    (["1_1.png", "1_10.png", "2_1.png"], ["1_1", "1_10", "2_1"]),
-    (["1_1_out.png", "1_10_out.png", "2_1_out.png"], ["1_1_out", "1_10_out", "2_1_out"]),
-    (["1_1-dehaze.jpg", "1_10-dehaze.png", "2.png"], ["1_1-dehaze", "1_10-dehaze", "2"]),      # 2: one degraded version
-    (["1_1.png", "1_1_path.png", "1_10.png", "2-x.png"], ["1_1", "1_10", "2-x"])])
+@pytest.mark.parametrize(
+    "names, chosen",
+    [
+        (["1_1.png", "1_10.png", "2_1.png"], ["1_1", "1_10", "2_1"]),
+        (["1_1_out.png", "1_10_out.png", "2_1_out.png"], ["1_1_out", "1_10_out", "2_1_out"]),
+        # 2: one degraded version
+        (["1_1-dehaze.jpg", "1_10-dehaze.png", "2.png"], ["1_1-dehaze", "1_10-dehaze", "2"]),
+        (["1_1.png", "1_1_path.png", "1_10.png", "2-x.png"], ["1_1", "1_10", "2-x"]),
+    ],
+)
 def test_saved_outputs_are_found_by_name(tmp_path, pairs, names, chosen):
     folder = tree(tmp_path / "out", *names)
     for k, name in enumerate(names):
         Image.new("RGB", (24, 20), (k * 40,) * 3).save(folder / name, quality=100)
     row = output_row(folder, None, pairs, 16)
-    assert row.label == "out" and row.method == "out" and output_row(folder, "MPRNet", pairs, 16).label == "MPRNet"
+    assert (
+        row.label == "out"
+        and row.method == "out"
+        and output_row(folder, "MPRNet", pairs, 16).label == "MPRNet"
+    )
     for name, stem in zip(pairs.names, chosen):
         expected = 40 * [n.rsplit(".", 1)[0] for n in names].index(stem) / 255
         restored = row.restore(pairs[pairs.names.index(name)].degraded, name)
@@ -268,11 +512,21 @@ def test_the_hash_of_outputs_is_of_their_content(tmp_path, pairs):
     assert output_row(folder, None, pairs, 16).weights != before
 
 
-@pytest.mark.parametrize("names, words, size", [
-    (["1_1.png", "1_10.png"], ["2_1"], (20, 24)), (["1_1.png", "1_10.png", "1.png"], ["2_1"], (20, 24)),
-    (["1_1_a.png", "1_1_b.png", "1_10.png", "2_1.png"], ["1_1_a.png", "1_1_b.png", "could both"], (20, 24)),
-    (["1_1.png", "1_1.jpg", "1_10.png", "2_1.png"], ["several images named 1_1"], (20, 24)),
-    (["1_1.png", "1_10.png", "2_1.png"], ["1_1.png", "24 x 19", "24 x 20"], (19, 24)), ([], ["no images"], None)])
+@pytest.mark.parametrize(
+    "names, words, size",
+    [
+        (["1_1.png", "1_10.png"], ["2_1"], (20, 24)),
+        (["1_1.png", "1_10.png", "1.png"], ["2_1"], (20, 24)),
+        (
+            ["1_1_a.png", "1_1_b.png", "1_10.png", "2_1.png"],
+            ["1_1_a.png", "1_1_b.png", "could both"],
+            (20, 24),
+        ),
+        (["1_1.png", "1_1.jpg", "1_10.png", "2_1.png"], ["several images named 1_1"], (20, 24)),
+        (["1_1.png", "1_10.png", "2_1.png"], ["1_1.png", "24 x 19", "24 x 20"], (19, 24)),
+        ([], ["no images"], None),
+    ],
+)
 def test_missing_or_wrong_outputs(tmp_path, pairs, names, words, size):
     (tmp_path / "out").mkdir()
     folder = tree(tmp_path / "out", *names, size=size)

@@ -1,5 +1,5 @@
-"""Bridges: coefficients, scalings and single steps of the official codes, and what holds for all classes. The official
-index + 1 is t where its first state is noisy."""
+"""Bridges: coefficients, scalings and single steps of the official codes, and what holds for all
+classes. The official index + 1 is t where its first state is noisy."""
 
 import numpy as np
 import pytest
@@ -45,15 +45,29 @@ def is_step(table, laws, mean, std=0.0, atol=2e-6, std_atol=1e-6):
 
 # Coefficients and scalings
 
-@pytest.mark.parametrize("name,bridge,offset", [
-    ("goub", GOUB(), 0), ("goub_lambda2", GOUB(lam=2 / 255), 0), ("irsde_sigma10", OU(), 0),
-    ("irsde_sigma30", OU(lam=30 / 255), 0), ("irsde_sigma50", OU(lam=50 / 255), 0), ("bbdm_linear", BBDM(), 1),
-    ("rdbm_first_lamb10_255", Residual(), 1), ("rdbm_head_lamb1e-4", Residual(lam=1e-4), 1),
-    ("i2sb_betamax0.3", I2SB(), 1), ("i2sb_betamax1.0", I2SB(beta_max=1.0), 1), ("ddbm_ve", DDBMVE(), 0),
-    ("dbim_ve", DDBMVE(), 0), ("dbim_vp", DDBMVP(), 0), ("ddbm_vp", DDBMVP(), 0)])
+
+@pytest.mark.parametrize(
+    "name,bridge,offset",
+    [
+        ("goub", GOUB(), 0),
+        ("goub_lambda2", GOUB(lam=2 / 255), 0),
+        ("irsde_sigma10", OU(), 0),
+        ("irsde_sigma30", OU(lam=30 / 255), 0),
+        ("irsde_sigma50", OU(lam=50 / 255), 0),
+        ("bbdm_linear", BBDM(), 1),
+        ("rdbm_first_lamb10_255", Residual(), 1),
+        ("rdbm_head_lamb1e-4", Residual(lam=1e-4), 1),
+        ("i2sb_betamax0.3", I2SB(), 1),
+        ("i2sb_betamax1.0", I2SB(beta_max=1.0), 1),
+        ("ddbm_ve", DDBMVE(), 0),
+        ("dbim_ve", DDBMVE(), 0),
+        ("dbim_vp", DDBMVP(), 0),
+        ("ddbm_vp", DDBMVP(), 0),
+    ],
+)
 def test_coefficients(name, bridge, offset):
-    """Most official codes are in float32, so that their tables are exact to 2.5e-7; DDBM's VP loses digits near T even in
-    its float64 column, which DBIM's table of the same bridge does not."""
+    """Most official codes are in float32, so that their tables are exact to 2.5e-7; DDBM's VP loses
+    digits near T even in its float64 column, which DBIM's table of the same bridge does not."""
     rows = load(name)["coefficients"]
     assert len(rows) >= 10
     for row in rows:
@@ -66,7 +80,8 @@ def test_coefficients(name, bridge, offset):
 
 
 def test_unidb_coefficients():
-    """gamma_inv 0.1 is not published, but shows the terminal cost; the published std has none of it."""
+    """gamma_inv 0.1 is not published, but shows the terminal cost; the published std has none of
+    it."""
     for row in load("unidb")["coefficients"]:
         bridge = UniDB(gamma=1 / row["gamma_inv"])
         assert_close(bridge.marginal(row["t"]), [row["a"], row["b"], row["c"]], 2.5e-7, 0)
@@ -81,12 +96,19 @@ def test_rates_are_the_published_ones():
         assert_close(np.diff(alpha_bar_theta(100))[row["t"]], row["theta"], 1e-6)
 
 
-@pytest.mark.parametrize("name,bridge,atol", [("ddbm_vp", DDBMVP(), 1e-7), ("ddbm_ve", DDBMVE(), 1e-9)])
+@pytest.mark.parametrize(
+    "name,bridge,atol", [("ddbm_vp", DDBMVP(), 1e-7), ("ddbm_ve", DDBMVE(), 1e-9)]
+)
 def test_ddbm_scalings(name, bridge, atol):
     for row in load(name)["coefficients"]:
         form = readout("edm", bridge, at(row["t"]))
         assert form.end == 0
-        assert_close([form.state, form.output, form.scale], [row["c_skip"], row["c_out"], row["c_in"]], atol, 1e-6)
+        assert_close(
+            [form.state, form.output, form.scale],
+            [row["c_skip"], row["c_out"], row["c_in"]],
+            atol,
+            1e-6,
+        )
     table = load("ddbm_ve")
     x, _, _, eps = inputs(table)
     for row in table["preconditioning"]["rows"]:
@@ -103,24 +125,46 @@ def test_i2sbs_label():
     assert_close(form.state * x + form.output * tensor(table["target"]["label_at_t500"]), x0, 1e-6)
 
 
-@pytest.mark.parametrize("bridge,start", [
-    (BBDM(), (0, 1, 0)), (BBDM(start="marginal"), (0, 1, 0.0447)), (I2SB(), (0, 1, 0)), (GOUB(), (0, 1, 0)),
-    (UniDB(), (0, 1, 0)), (UniDB(exact=True), (0, 1, 3.162e-4)), (OU(), (0, 1, 0.0392)), (OU(start="y"), (0, 1, 0)),
-    (DDBMVE(), (0, 1, 0)), (DDBMVP(), (0, 1, 0)), (Residual(), (0, 1, 0)), (Brownian(T=3), (0, 1, 0))])
+@pytest.mark.parametrize(
+    "bridge,start",
+    [
+        (BBDM(), (0, 1, 0)),
+        (BBDM(start="marginal"), (0, 1, 0.0447)),
+        (I2SB(), (0, 1, 0)),
+        (GOUB(), (0, 1, 0)),
+        (UniDB(), (0, 1, 0)),
+        (UniDB(exact=True), (0, 1, 3.162e-4)),
+        (OU(), (0, 1, 0.0392)),
+        (OU(start="y"), (0, 1, 0)),
+        (DDBMVE(), (0, 1, 0)),
+        (DDBMVP(), (0, 1, 0)),
+        (Residual(), (0, 1, 0)),
+        (Brownian(T=3), (0, 1, 0)),
+    ],
+)
 def test_starts(bridge, start):
     assert_close(bridge.begin(), start, 2e-5, 0)
 
 
 # Single steps
 
-@pytest.mark.parametrize("name,bridge,atol", [
-    ("goub_lambda2", GOUB(lam=2 / 255), 2e-6), ("irsde_sigma50", OU(lam=50 / 255), 2e-5), ("unidb", None, 5e-6)])
+
+@pytest.mark.parametrize(
+    "name,bridge,atol",
+    [
+        ("goub_lambda2", GOUB(lam=2 / 255), 2e-6),
+        ("irsde_sigma50", OU(lam=50 / 255), 2e-5),
+        ("unidb", None, 5e-6),
+    ],
+)
 def test_posterior_steps(name, bridge, atol):
     table = load(name)
     rows = [row for row in table["reverse_steps"] if row.get("posterior_mean")]
     assert len(rows) >= 6
     for row in rows:
-        laws = RULES["posterior"].laws(bridge or UniDB(gamma=1 / row["gamma_inv"]), row["t"], row["t_next"], 1.0)
+        laws = RULES["posterior"].laws(
+            bridge or UniDB(gamma=1 / row["gamma_inv"]), row["t"], row["t_next"], 1.0
+        )
         is_step(table, laws, row["posterior_mean"], row["posterior_std"], atol)
 
 
@@ -134,7 +178,8 @@ def test_dbim_eta_steps(name, bridge):
 
 @pytest.mark.parametrize("name,bridge", [("ddbm_vp", DDBMVP()), ("ddbm_ve", DDBMVE())])
 def test_ddbm_drifts(name, bridge):
-    """dx/dt of the reverse SDE, its g^2, and dx/dt of the probability-flow ODE; ours from numerical derivatives."""
+    """dx/dt of the reverse SDE, its g^2, and dx/dt of the probability-flow ODE; ours from numerical
+    derivatives."""
     table = load(name)
     x, x0, y, _ = inputs(table)
     for row in table["reverse_drifts"]:
@@ -144,9 +189,16 @@ def test_ddbm_drifts(name, bridge):
         assert_close(velocity(bridge, at(row["t"]), x, x0, y)[0], row["drift_pf_ode"], 1e-4)
 
 
-@pytest.mark.parametrize("name,bridge,last", [
-    ("goub", GOUB(), 99), ("goub_lambda2", GOUB(lam=2 / 255), 99), ("irsde_sigma10", OU(), 100),
-    ("irsde_sigma30", OU(lam=30 / 255), 100), ("irsde_sigma50", OU(lam=50 / 255), 100)])
+@pytest.mark.parametrize(
+    "name,bridge,last",
+    [
+        ("goub", GOUB(), 99),
+        ("goub_lambda2", GOUB(lam=2 / 255), 99),
+        ("irsde_sigma10", OU(), 100),
+        ("irsde_sigma30", OU(lam=30 / 255), 100),
+        ("irsde_sigma50", OU(lam=50 / 255), 100),
+    ],
+)
 def test_official_euler_steps(name, bridge, last):
     """A step of 1 along our reverse SDE; off GOUB's pinned end, where the official score is 0."""
     table = load(name)
@@ -161,7 +213,9 @@ def test_official_euler_steps(name, bridge, last):
             assert_close(x - velocity(bridge, at(row["t"]), x, x0, y)[0], row["euler_ode"], 2e-5)
 
 
-@pytest.mark.parametrize("name,lam", [("rdbm_first_lamb10_255", 10 / 255), ("rdbm_head_lamb1e-4", 1e-4)])
+@pytest.mark.parametrize(
+    "name,lam", [("rdbm_first_lamb10_255", 10 / 255), ("rdbm_head_lamb1e-4", 1e-4)]
+)
 def test_rdbm_implicit_steps(name, lam):
     """At the pinned end the official code sets the mean of the next marginal."""
     table = load(name)
@@ -175,7 +229,9 @@ def test_bbdm_steps():
     """Its eta scales the fresh noise alone: 0 is the posterior's mean, not DDIM."""
     table = load("bbdm_linear")
     for row in table["reverse_steps"]:
-        laws = RULES["mean"].laws(BBDM(), row["t"] + 1, 0 if row["t_next"] is None else row["t_next"] + 1, 1.0)
+        laws = RULES["mean"].laws(
+            BBDM(), row["t"] + 1, 0 if row["t_next"] is None else row["t_next"] + 1, 1.0
+        )
         x, x0, y, _ = inputs(table)
         mean = step(x, x0, y, *laws)
         assert_close(mean, row["mean"])
@@ -185,12 +241,17 @@ def test_bbdm_steps():
 
 @pytest.mark.parametrize("name,beta_max", [("i2sb_betamax0.3", 0.3), ("i2sb_betamax1.0", 1.0)])
 def test_i2sb_steps(name, beta_max):
-    """y drops out of its posterior, as in any h-transform; not out of that of its own marginals, whose sums count
-    beta_t twice, unless those are mended."""
+    """y drops out of its posterior, as in any h-transform; not out of that of its own marginals,
+    whose sums count beta_t twice, unless those are mended."""
     table = load(name)
     for row in table["reverse_steps"]:
         t, s = row["t"] + 1, row["t_next"] + 1
-        is_step(table, I2SB(beta_max=beta_max).posterior(t, s), row["posterior_mean"], row["analytic_std"])
+        is_step(
+            table,
+            I2SB(beta_max=beta_max).posterior(t, s),
+            row["posterior_mean"],
+            row["analytic_std"],
+        )
     exact = I2SB(beta_max=beta_max, official=False)
     for t, s in ((900, 300), (500, 499), (30, 0)):
         mine, generic = exact.posterior(t, s), Bridge.posterior(exact, t, s)
@@ -200,13 +261,38 @@ def test_i2sb_steps(name, beta_max):
 
 # Invariants of all classes
 
-KINDS = {"brownian": Brownian, "ou": OU, "goub": GOUB, "unidb": UniDB, "unidb_exact": lambda T: UniDB(T=T, exact=True),
-         "residual": Residual, "bbdm": BBDM, "i2sb": I2SB, "i2sb_exact": lambda T: I2SB(T=T, official=False),
-         "ddbm_ve": DDBMVE, "ddbm_vp": DDBMVP, "oubridge": OUBridge, "oubridge_mean": lambda T: OUBridge(T=T, mean=0.4),
-         "resshift": ResShift, "rddm": RDDM, "diffuir": DiffUIR, "nadb": NADB}
-PINNED = {"brownian", "goub", "unidb", "residual", "i2sb_exact", "ddbm_ve", "ddbm_vp", "oubridge", "oubridge_mean",
-          "nadb"}
-LEAKY = {"diffuir", "ddbm_vp", "oubridge_mean"}   # a + b < 1 between the ends
+KINDS = {
+    "brownian": Brownian,
+    "ou": OU,
+    "goub": GOUB,
+    "unidb": UniDB,
+    "unidb_exact": lambda T: UniDB(T=T, exact=True),
+    "residual": Residual,
+    "bbdm": BBDM,
+    "i2sb": I2SB,
+    "i2sb_exact": lambda T: I2SB(T=T, official=False),
+    "ddbm_ve": DDBMVE,
+    "ddbm_vp": DDBMVP,
+    "oubridge": OUBridge,
+    "oubridge_mean": lambda T: OUBridge(T=T, mean=0.4),
+    "resshift": ResShift,
+    "rddm": RDDM,
+    "diffuir": DiffUIR,
+    "nadb": NADB,
+}
+PINNED = {
+    "brownian",
+    "goub",
+    "unidb",
+    "residual",
+    "i2sb_exact",
+    "ddbm_ve",
+    "ddbm_vp",
+    "oubridge",
+    "oubridge_mean",
+    "nadb",
+}
+LEAKY = {"diffuir", "ddbm_vp", "oubridge_mean"}  # a + b < 1 between the ends
 SIMILAR = ("brownian", "nadb", "oubridge", "oubridge_mean")
 lengths = (2, 7, 100, 1000)
 
@@ -219,7 +305,8 @@ def made(kind, T):
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.sampled_from(sorted(KINDS)), st.sampled_from(lengths), st.floats(0, 1), st.floats(0, 1))
 def test_levels_grow_and_weights_are_shares(kind, T, u, v):
-    """The published UniDB has GOUB's std but not its mean, so that its level falls just before T."""
+    """The published UniDB has GOUB's std but not its mean, so that its level falls just before
+    T."""
     bridge = made(kind, T)
     early, late = (bridge.marginal(w * bridge.T) for w in sorted((u, v)))
     if kind != "unidb":
@@ -263,10 +350,17 @@ def test_times_between_the_published_ones_interpolate(kind):
     assert_close(batch.noise[1], bridge.marginal(float(t[1])).noise, 0, 1e-14)
 
 
-@pytest.mark.parametrize("make,words", [
-    (lambda: Bridge(T=0), "T=0"), (lambda: Brownian(T=-3.0), "T=-3.0 must be positive"),
-    (lambda: GOUB(T=10.5), "whole number"), (lambda: I2SB(start="end"), "start='end'"),
-    (lambda: GOUB(start="published"), "choose one of marginal, y."), (lambda: Residual(pi="half"), "pi='half'")])
+@pytest.mark.parametrize(
+    "make,words",
+    [
+        (lambda: Bridge(T=0), "T=0"),
+        (lambda: Brownian(T=-3.0), "T=-3.0 must be positive"),
+        (lambda: GOUB(T=10.5), "whole number"),
+        (lambda: I2SB(start="end"), "start='end'"),
+        (lambda: GOUB(start="published"), "choose one of marginal, y."),
+        (lambda: Residual(pi="half"), "pi='half'"),
+    ],
+)
 def test_bad_options(make, words):
     with pytest.raises(UserError, match=words):
         make()

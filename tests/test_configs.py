@@ -20,18 +20,30 @@ from irbridge.priors import VP, vp_alphas_cumprod
 from irbridge.samplers import RULES, Sampler, rule
 from irbridge.validate import check_values
 
-GROUPS = {p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain")
-          for p in (ROOT / "configs").iterdir() if p.is_dir() and p.name != "base"}   # base: what tasks share
+GROUPS = {
+    p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain")
+    # base: what tasks share
+    for p in (ROOT / "configs").iterdir()
+    if p.is_dir() and p.name != "base"
+}
 LATENT = "sd15", "sd21", "sd3", "controlnet", "controlnet_latent", "t2i", "lora", "sd3_controlnet"
-CHOICES = [(group, choice) for group, choices in sorted(GROUPS.items()) for choice in choices
-           if group != "task" and choice not in LATENT]   # tasks and latent choices have tests of their own
-NEEDS = {"task=paired": ["data.clean=a", "data.degraded=b"],   # what has no default
-         **dict.fromkeys(("experiment=ship", "experiment=ship_features"), ["data.folder=a"])}
+CHOICES = [
+    (group, choice)
+    for group, choices in sorted(GROUPS.items())
+    for choice in choices
+    # tasks and latent choices have tests of their own
+    if group != "task" and choice not in LATENT
+]
+NEEDS = {
+    "task=paired": ["data.clean=a", "data.degraded=b"],  # what has no default
+    **dict.fromkeys(("experiment=ship", "experiment=ship_features"), ["data.folder=a"]),
+}
 IMAGE = np.random.default_rng(0).random((48, 64, 3), dtype=np.float32)
 
 
 def settled(cfg):
-    """As a command would see it, but for ``run``, which may name choices that only Hydra's own start knows."""
+    """As a command would see it, but for ``run``, which may name choices that only Hydra's own
+    start knows."""
     run = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "run")])
     check_values(plain(run))
     return plain(run)
@@ -39,7 +51,11 @@ def settled(cfg):
 
 @cache
 def composed(*overrides):
-    return settled(configured("train", "name=t", *overrides, *(word for o in overrides for word in NEEDS.get(o, []))))
+    return settled(
+        configured(
+            "train", "name=t", *overrides, *(word for o in overrides for word in NEEDS.get(o, []))
+        )
+    )
 
 
 @cache
@@ -72,22 +88,50 @@ def latent(tmp_path, monkeypatch):
 
 
 def test_every_group_is_offered_by_the_train_command():
-    assert GROUPS.keys() == {"adapter", "backbone", "bridge", "contender", "debug", "experiment", "logger", "loss",
-                             "method", "sampler", "task", "timesteps", "trainer"}
+    assert GROUPS.keys() == {
+        "adapter",
+        "backbone",
+        "bridge",
+        "contender",
+        "debug",
+        "experiment",
+        "logger",
+        "loss",
+        "method",
+        "sampler",
+        "task",
+        "timesteps",
+        "trainer",
+    }
 
 
 @pytest.mark.filterwarnings("ignore:.*has no text encoder")
-@pytest.mark.parametrize("backbone, adapter", [*((b, None) for b in ("sd15", "sd21", "sd3")), ("sd3", "lora"),
-                                               *(("sd15", a) for a in GROUPS["adapter"] if a in LATENT)])
+@pytest.mark.parametrize(
+    "backbone, adapter",
+    [
+        *((b, None) for b in ("sd15", "sd21", "sd3")),
+        ("sd3", "lora"),
+        *(("sd15", a) for a in GROUPS["adapter"] if a in LATENT),
+    ],
+)
 def test_latent_choices_compose_and_build(backbone, adapter, latent):
-    """Each backbone with its own adapter, and every adapter, on the pipeline of a backbone that it fits."""
+    """Each backbone with its own adapter, and every adapter, on the pipeline of a backbone that it
+    fits."""
     pytest.importorskip("peft")
     backbone = "sd3" if adapter == "sd3_controlnet" else backbone
     config = composed(f"backbone={backbone}", *([f"adapter={adapter}"] if adapter else []))
-    assert config["endpoint"] == "y" and config["loss"]["weight"] == "eps" and config["trainer"]["lr"] == 5e-5
+    assert (
+        config["endpoint"] == "y"
+        and config["loss"]["weight"] == "eps"
+        and config["trainer"]["lr"] == 5e-5
+    )
     assert config["bridge"]["lam"] == 0.00784 and not config["baseline"]
     model = build_model(config, latent(backbone))
-    assert isinstance(model, IRBridge) and model.restore(IMAGE[:33, :47], steps=2).shape == (33, 47, 3)
+    assert isinstance(model, IRBridge) and model.restore(IMAGE[:33, :47], steps=2).shape == (
+        33,
+        47,
+        3,
+    )
 
 
 def test_adapters_name_the_ones_that_fit(network, latent):
@@ -103,21 +147,32 @@ def test_adapters_name_the_ones_that_fit(network, latent):
 def test_every_choice_composes_and_builds(group, choice, network):
     config = tiny(composed(f"{group}={choice}"))
     model = build_model(config, network)
-    assert type(model).__name__ == {"irbridge": "IRBridge", "bridge": "BridgeNetwork",
-                                    "regression": "Regression"}[config["method"]]
+    assert (
+        type(model).__name__
+        == {"irbridge": "IRBridge", "bridge": "BridgeNetwork", "regression": "Regression"}[
+            config["method"]
+        ]
+    )
     if config["method"] == "irbridge":
         t = np.linspace(0, model.bridge.T, 7)
         tau = model.timesteps(model.bridge, model.backbone.prior, t)
         assert tau.shape == (7,) and ((tau >= 0) & (tau <= 999)).all()
-        assert len(model.adapter.zero.convs) == 5 and model.stride == (16 if model.adapter.trunk else 2)
+        assert len(model.adapter.zero.convs) == 5 and model.stride == (
+            16 if model.adapter.trunk else 2
+        )
 
 
 # Bridges and samplers
 
+
 def refusal(bridge, sampler):
     """What the sentence of a combination that does not exist must say, or None."""
     modulated = getattr(bridge, "pi", None) == "residual"
-    return ["residual-modulated", "bridge.pi=one"] if modulated and sampler["rule"] in ("odes3", "heun") else None
+    return (
+        ["residual-modulated", "bridge.pi=one"]
+        if modulated and sampler["rule"] in ("odes3", "heun")
+        else None
+    )
 
 
 @pytest.mark.parametrize("method", ["irbridge", "bridge"])
@@ -134,13 +189,17 @@ def test_every_sampler_walks_every_bridge(method, choice, network):
         if wanted := refusal(bridge, sampler):
             with pytest.raises(UserError) as refused:
                 build_model(tiny(config, **sampler), network)
-            assert all(word in str(refused.value) for word in [f"sampler.rule={sampler['rule']}", *wanted])
+            assert all(
+                word in str(refused.value) for word in [f"sampler.rule={sampler['rule']}", *wanted]
+            )
             continue
         model.sampler = own.changed(**sampler).check(bridge)
         states = []
         for state in model.path(torch.from_numpy(IMAGE).permute(2, 0, 1)[None] * 2 - 1, seeds=[0]):
             states.append(state)
-        assert len(states) == 4 and all(s.x.isfinite().all() and s.x0.isfinite().all() for s in states), name
+        assert len(states) == 4 and all(
+            s.x.isfinite().all() and s.x0.isfinite().all() for s in states
+        ), name
         assert states[0].t > states[-1].t and states[-1].x0.shape == (1, 3, 48, 64)
     restored = build_model(tiny(config, nfe=3), network).restore(IMAGE[:39, :55])
     assert restored.shape == (39, 55, 3) and np.isfinite(restored).all()
@@ -154,7 +213,9 @@ def test_no_more_calls_than_steps(method, choice, network):
     most = int(bridge.T) if bridge.steps else 2000
     assert build_model(tiny(config, rule="posterior", nfe=most), network).sampler.nfe == most
     if bridge.steps:
-        with pytest.raises(UserError, match=f"sampler.nfe={most + 1} is more than the {most} steps"):
+        with pytest.raises(
+            UserError, match=f"sampler.nfe={most + 1} is more than the {most} steps"
+        ):
             build_model(tiny(config, rule="posterior", nfe=most + 1), network)
 
 
@@ -168,12 +229,17 @@ def test_a_sampler_is_named_by_its_rule(choice):
 
 
 def test_steps_is_another_name_of_nfe():
-    assert composed("sampler.steps=7")["sampler"]["nfe"] == 7 == composed("sampler.nfe=7")["sampler"]["nfe"]
+    assert (
+        composed("sampler.steps=7")["sampler"]["nfe"]
+        == 7
+        == composed("sampler.nfe=7")["sampler"]["nfe"]
+    )
 
 
 @pytest.mark.parametrize("choice", GROUPS["bridge"])
 def test_a_bridge_is_public_and_as_published(choice):
-    """Trained from scratch, a bridge has its class's published constants but for lam, which doubles in [-1, 1]."""
+    """Trained from scratch, a bridge has its class's published constants but for lam, which doubles
+    in [-1, 1]."""
     config = bridged("bridge", choice)["bridge"]
     kind = get_class(config["_target_"])
     assert not kind.__name__.startswith("_") and issubclass(kind, Bridge) and kind is not Bridge
@@ -184,7 +250,9 @@ def test_a_bridge_is_public_and_as_published(choice):
         default = getattr(published, key)
         if key == "lam" and kind.__name__ != "Residual":
             default = 2 * (30 / 255 if kind is not OU or choice == "ou" else OU().lam)
-        assert value == (default if isinstance(default, str) else pytest.approx(default, rel=1e-3)), key
+        assert value == (
+            default if isinstance(default, str) else pytest.approx(default, rel=1e-3)
+        ), key
     assert bridge.published.nfe > 0
 
 
@@ -193,38 +261,60 @@ def test_resshift_with_four_steps_is_the_journals():
     assert config | {"T": 4, "kappa": 2.0, "min_noise": 0.2, "end": 0.99, "power": 0.3} == config
 
 
-@pytest.mark.parametrize("task, lam", [("derain", 20 / 255), ("inpaint", 60 / 255), ("sr", 60 / 255)])
+@pytest.mark.parametrize(
+    "task, lam", [("derain", 20 / 255), ("inpaint", 60 / 255), ("sr", 60 / 255)]
+)
 def test_irsde_has_its_published_noise(task, lam):
-    assert composed("method=bridge", "bridge=irsde", f"task={task}")["bridge"]["lam"] == pytest.approx(lam, rel=1e-3)
+    assert composed("method=bridge", "bridge=irsde", f"task={task}")["bridge"][
+        "lam"
+    ] == pytest.approx(lam, rel=1e-3)
 
 
 # Experiments
 
-CONTENDERS = {"irbridge": ("irbridge", "Brownian"), "irbridge_y": ("irbridge", "GOUB"), "goub": ("bridge", "GOUB"),
-              "goub_residual": ("bridge", "GOUB"), "irsde": ("bridge", "OU"), "rdbm": ("bridge", "Residual"),
-              "rdbm_one": ("bridge", "Residual"), "rdbm_zero": ("bridge", "Residual"),
-              "rdbm_released": ("bridge", "Residual"), "regression": ("regression", "")}
+CONTENDERS = {
+    "irbridge": ("irbridge", "Brownian"),
+    "irbridge_y": ("irbridge", "GOUB"),
+    "goub": ("bridge", "GOUB"),
+    "goub_residual": ("bridge", "GOUB"),
+    "irsde": ("bridge", "OU"),
+    "rdbm": ("bridge", "Residual"),
+    "rdbm_one": ("bridge", "Residual"),
+    "rdbm_zero": ("bridge", "Residual"),
+    "rdbm_released": ("bridge", "Residual"),
+    "regression": ("regression", ""),
+}
 
 
 @pytest.mark.parametrize("contender", GROUPS["contender"])
 def test_every_contender_of_the_efficiency_experiment(contender, network):
-    config, (method, bridge) = tiny(composed("experiment=efficiency", f"contender={contender}")), CONTENDERS[contender]
+    config, (method, bridge) = (
+        tiny(composed("experiment=efficiency", f"contender={contender}")),
+        CONTENDERS[contender],
+    )
     model = build_model(config, network)
     assert config["method"] == method and (not bridge or type(model.bridge).__name__ == bridge)
     assert not config["baseline"] and not config["evaluate"]["all_rows"]
     assert config["run_root"] == "runs/efficiency"
     if method == "bridge":
-        assert model.target == {"goub_residual": "residual", "rdbm_zero": "x0", "rdbm_released": "x0", "goub": "noise",
-                                "irsde": "noise"}.get(contender, "product")
+        assert model.target == {
+            "goub_residual": "residual",
+            "rdbm_zero": "x0",
+            "rdbm_released": "x0",
+            "goub": "noise",
+            "irsde": "noise",
+        }.get(contender, "product")
 
 
 @pytest.mark.parametrize("experiment", ["efficiency", "rdbm"])
 def test_a_sweep_names_contenders_that_there_are(experiment):
     file = OmegaConf.load(ROOT / f"configs/experiment/{experiment}.yaml")
     assert file.hydra.mode == "MULTIRUN"
-    assert "choices.contender" in OmegaConf.to_container(file)["run"]   # a folder for each
+    assert "choices.contender" in OmegaConf.to_container(file)["run"]  # a folder for each
     swept = file.hydra.sweeper.params
-    assert len(swept.contender.split(",")) > 1 and set(swept.contender.split(",")) <= set(GROUPS["contender"])
+    assert len(swept.contender.split(",")) > 1 and set(swept.contender.split(",")) <= set(
+        GROUPS["contender"]
+    )
     assert set(str(swept.get("task", "derain")).split(",")) <= set(GROUPS["task"])
 
 
@@ -239,13 +329,23 @@ def test_every_task_builds_and_runs_in_debug(task):
     degradation = instantiate(config["task"]["degradation"])
     image = np.random.default_rng(0).random((33, 47, 3), dtype=np.float32)
     out = degradation(image, np.random.default_rng(0))
-    assert out.shape == image.shape and 0 <= out.min() <= out.max() <= 1 and np.abs(out - image).max() > 0.01
+    assert (
+        out.shape == image.shape
+        and 0 <= out.min() <= out.max() <= 1
+        and np.abs(out - image).max() > 0.01
+    )
     assert all((ROOT / config["data"][k]).is_dir() for k in ("train", "test"))
 
 
 def test_published_settings_are_one_override_each():
-    config = composed("loss=published", "endpoint=y", "adapter=control", "timesteps=task", "bridge=goub")
-    assert (config["loss"]["states"], config["loss"]["weight"], config["loss"]["norm"]) == ("prior", "eps", "l2")
+    config = composed(
+        "loss=published", "endpoint=y", "adapter=control", "timesteps=task", "bridge=goub"
+    )
+    assert (config["loss"]["states"], config["loss"]["weight"], config["loss"]["norm"]) == (
+        "prior",
+        "eps",
+        "l2",
+    )
     assert config["endpoint"] == "y" and config["adapter"]["_target_"].endswith("ControlAdapter")
     assert GOUB(lam=config["bridge"]["lam"])
 
@@ -265,15 +365,26 @@ def test_contradiction_names_the_first_difference():
     saved = {"seed": 0, "trainer": {"lr": 0.1, "steps": 5}, "task": {"name": "a"}}
     assert contradiction(saved, saved) is None
     assert contradiction(saved, saved | {"trainer": {"lr": 0.1, "steps": 9}}) is None
-    assert contradiction(saved, saved | {"trainer": {"lr": 0.2, "steps": 5}}) == "trainer.lr was 0.1 and is now 0.2"
+    assert (
+        contradiction(saved, saved | {"trainer": {"lr": 0.2, "steps": 5}})
+        == "trainer.lr was 0.1 and is now 0.2"
+    )
     assert contradiction(saved, saved | {"new": 1}) == "new was None and is now 1"
 
 
 def test_the_files_of_a_mix_may_move():
     def mixed(folder, pairs="rain.tar", weight=0.4):
         clean = [f"{folder}/photos.tar", "data/samples/train"]
-        return {"ship": {"photographs": clean}, "data": {"folder": folder, "mix": [
-            {"pairs": f"{folder}/{pairs}", "weight": weight}, {"clean": clean, "weight": 1 - weight}]}}
+        return {
+            "ship": {"photographs": clean},
+            "data": {
+                "folder": folder,
+                "mix": [
+                    {"pairs": f"{folder}/{pairs}", "weight": weight},
+                    {"clean": clean, "weight": 1 - weight},
+                ],
+            },
+        }
 
     assert contradiction(mixed("/a"), mixed("/b")) is None
     assert contradiction(mixed("/a"), mixed("/b", weight=0.5)).startswith("data.mix was")

@@ -9,8 +9,17 @@ from irbridge.errors import UserError
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data/samples/test"
 NAMES = ["Rain", "Haze", "Snow", "Raindrop", "LowLight", "Inpaint", "Blur", "Downsample", "Noise"]
-BANDS = {"Rain": (13.5, 18.5), "Haze": (12, 16), "Snow": (16.5, 19.5), "Raindrop": (19.5, 23), "LowLight": (7, 10),
-         "Inpaint": (16, 21), "Blur": (20, 25), "Downsample": (22, 27), "Noise": (20.1, 21)}
+BANDS = {
+    "Rain": (13.5, 18.5),
+    "Haze": (12, 16),
+    "Snow": (16.5, 19.5),
+    "Raindrop": (19.5, 23),
+    "LowLight": (7, 10),
+    "Inpaint": (16, 21),
+    "Blur": (20, 25),
+    "Downsample": (22, 27),
+    "Noise": (20.1, 21),
+}
 
 
 def build(name, **parameters):
@@ -48,7 +57,10 @@ def test_is_a_function_of_image_and_seed(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_psnr_is_that_of_the_imitated_set(name):
     pairs = SyntheticPairs(SAMPLES, build(name), seed=0, size=160)
-    psnr = [-10 * np.log10(np.mean((pairs[i].clean - pairs[i].degraded) ** 2)) for i in range(len(pairs))]
+    psnr = [
+        -10 * np.log10(np.mean((pairs[i].clean - pairs[i].degraded) ** 2))
+        for i in range(len(pairs))
+    ]
     low, high = BANDS[name]
     assert low < np.mean(psnr) < high
 
@@ -71,8 +83,15 @@ def test_haze_obeys_the_scattering_model():
 
 def test_haze_is_thicker_farther_up():
     haze, image = degradations.Haze(patchy=(0, 0), regions=(0, 0)), photo(200, 200)
-    rises = [np.diff([haze.transmission(image, rng(k))[rows].mean() for rows in (slice(20), slice(-20, None))])[0]
-             for k in range(40)]
+    rises = [
+        np.diff(
+            [
+                haze.transmission(image, rng(k))[rows].mean()
+                for rows in (slice(20), slice(-20, None))
+            ]
+        )[0]
+        for k in range(40)
+    ]
     assert np.mean(np.array(rises) > 0) > 0.8
 
 
@@ -81,14 +100,19 @@ def test_depth_changes_where_the_picture_does():
     for seed in range(20):
         depth = haze.depth(image, rng(seed))
         near, far = (np.abs(depth[:, k:] - depth[:, :-k]).mean(axis=0) for k in (1, 20))
-        jumps.append((near[45:50].max(), np.delete(near, np.s_[43:52]).max(), far[38], far[[8, 68]].mean()))
+        jumps.append(
+            (near[45:50].max(), np.delete(near, np.s_[43:52]).max(), far[38], far[[8, 68]].mean())
+        )
     edge, elsewhere, between_sides, within_a_side = np.mean(jumps, axis=0)
     assert edge > 10 * elsewhere and between_sides > 4 * within_a_side
 
 
 def test_a_crop_sees_a_part_of_the_scene_s_depth():
     haze, image = degradations.Haze(regions=(0, 0)), np.full((480, 480, 3), 0.5, np.float32)
-    spans = [np.mean([np.ptp(haze.depth(image[:side, :side], rng(k))) for k in range(20)]) for side in (60, 480)]
+    spans = [
+        np.mean([np.ptp(haze.depth(image[:side, :side], rng(k))) for k in range(20)])
+        for side in (60, 480)
+    ]
     assert spans[0] < spans[1] / 3
 
 
@@ -119,7 +143,9 @@ def test_only_inpaint_has_a_mask():
 def test_inpaint_draws_every_kind_that_it_is_given_and_no_other(monkeypatch):
     drawn = []
     for kind in masks.KINDS:
-        monkeypatch.setitem(masks.KINDS, kind, lambda shape, share, rng, width=None, kind=kind: drawn.append(kind))
+        monkeypatch.setitem(
+            masks.KINDS, kind, lambda shape, share, rng, width=None, kind=kind: drawn.append(kind)
+        )
     for seed in range(300):
         degradations.Inpaint().mask((9, 9), rng(seed))
     often = {kind: drawn.count(kind) for kind in masks.KINDS}
@@ -136,37 +162,57 @@ PLAIN = {"gamma": (1, 1), "cast": (0, 0), "black": (0, 0), "chroma": (1, 1), "sm
 def test_low_light_darkens_and_is_noisier_with_fewer_photons():
     grey = np.full((128, 128, 3), 0.6, np.float32)
     for photons in (200, 2000):
-        low = degradations.LowLight(**PLAIN, gain=(0.2, 0.2), read=(0, 0), photons=(photons, photons))
+        low = degradations.LowLight(
+            **PLAIN, gain=(0.2, 0.2), read=(0, 0), photons=(photons, photons)
+        )
         out = low(grey, rng())
         assert abs(out.mean() - 0.12) < 0.002
-        # Poisson: variance over mean is 1 / photons; rounding to 8 bits adds 1/12 of a squared level.
+        # Poisson: variance over mean is 1 / photons; rounding to 8 bits adds 1/12 of a squared
+        # level.
         assert abs(out.var() / (0.12 / photons + 1 / 12 / 255**2) - 1) < 0.05
         assert np.allclose(255 * out, np.round(255 * out), atol=1e-3)
 
 
 def test_low_light_changes_the_white_balance():
     grey, options = np.full((64, 64, 3), 0.5, np.float32), PLAIN | {"gain": (0.5, 0.5)}
-    plain, cast = (np.log([degradations.LowLight(**options | {"cast": (c, c)})(grey, rng(k)).mean(axis=(0, 1))
-                           for k in range(60)]) for c in (0, 0.3))
+    plain, cast = (
+        np.log(
+            [
+                degradations.LowLight(**options | {"cast": (c, c)})(grey, rng(k)).mean(axis=(0, 1))
+                for k in range(60)
+            ]
+        )
+        for c in (0, 0.3)
+    )
     assert np.ptp(plain, axis=1).max() < 0.02
     cast -= cast.mean(axis=1, keepdims=True)
     assert 0.2 < (cast[:, 0] - cast[:, 1]).std() < 0.4 and abs(cast[:, 0].mean()) < 0.1
-    assert np.corrcoef(cast[:, 0], cast[:, 2])[0, 1] < -0.8   # warm or cool, rarely green
+    assert np.corrcoef(cast[:, 0], cast[:, 2])[0, 1] < -0.8  # warm or cool, rarely green
 
 
 def test_the_camera_takes_noise_out_of_the_colours_and_smooths_it():
-    grey, options = np.full((64, 64, 3), 0.5, np.float32), PLAIN | {"gain": (0.5, 0.5), "photons": (100, 100)}
+    grey, options = (
+        np.full((64, 64, 3), 0.5, np.float32),
+        PLAIN | {"gain": (0.5, 0.5), "photons": (100, 100)},
+    )
 
     def noise(**changes):
         out = degradations.LowLight(**options | changes)(grey, rng())
         return (out - out.mean(axis=2, keepdims=True)).std(), np.diff(out, axis=0).std()
-    (colour, rough), (less, _), (_, smoother) = noise(), noise(chroma=(0.3, 0.3)), noise(smooth=(0.6, 0.6))
+
+    (colour, rough), (less, _), (_, smoother) = (
+        noise(),
+        noise(chroma=(0.3, 0.3)),
+        noise(smooth=(0.6, 0.6)),
+    )
     assert 0.25 < less / colour < 0.35 and smoother < rough / 2
 
 
 def test_a_black_level_takes_dark_pixels_to_zero():
     dark = np.full((32, 32, 3), 0.05, np.float32)
-    low = degradations.LowLight(**PLAIN | {"black": (0.02, 0.02)}, gain=(0.1, 0.1), read=(0, 0), photons=(1e9, 1e9))
+    low = degradations.LowLight(
+        **PLAIN | {"black": (0.02, 0.02)}, gain=(0.1, 0.1), read=(0, 0), photons=(1e9, 1e9)
+    )
     assert low(dark, rng()).max() == 0 and low(10 * dark, rng()).min() > 0
 
 
@@ -195,9 +241,21 @@ def coherence(rain):
 
 def test_rain_falls_in_one_direction_or_in_several():
     black = np.zeros((160, 160, 3), np.float32)
-    options = {"layers": (4, 4), "length": (60, 60), "width": (1, 1), "spread": 0, "veil": (0, 0), "cover": (0.1, 0.3)}
-    one, several = ([coherence(degradations.Rain(**options, winds=(n, n))(black, rng(k))[..., 0]) for k in range(20)]
-                    for n in (1, 3))
+    options = {
+        "layers": (4, 4),
+        "length": (60, 60),
+        "width": (1, 1),
+        "spread": 0,
+        "veil": (0, 0),
+        "cover": (0.1, 0.3),
+    }
+    one, several = (
+        [
+            coherence(degradations.Rain(**options, winds=(n, n))(black, rng(k))[..., 0])
+            for k in range(20)
+        ]
+        for n in (1, 3)
+    )
     assert min(one) > 0.75 and np.mean(several) < np.mean(one) - 0.15
 
 
@@ -205,19 +263,37 @@ def psnr(clean, degraded):
     return -10 * np.log10(max(np.mean((clean - degraded) ** 2), 1e-9))
 
 
-@pytest.mark.parametrize("name, parameters", [
-    ("Rain", {"cover": (0, 0.01), "veil": (0, 0.02)}), ("Rain", {"strength": (0, 0.02), "veil": (0, 0)}),
-    ("Snow", {"cover": (0, 0.001), "veil": (0, 0.02)}),
-    ("Raindrop", {"cover": (0, 0), "radius": (3, 5)}), ("Inpaint", {"masked": (0, 0.001), "kinds": ["thin"]}),
-    ("Haze", {"beta": (0, 0.1)}),
-    ("LowLight", {"gain": (0.98, 1), "gamma": (1, 1.02), "cast": (0, 0.02), "photons": (6000, 6000)})])
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("Rain", {"cover": (0, 0.01), "veil": (0, 0.02)}),
+        ("Rain", {"strength": (0, 0.02), "veil": (0, 0)}),
+        ("Snow", {"cover": (0, 0.001), "veil": (0, 0.02)}),
+        ("Raindrop", {"cover": (0, 0), "radius": (3, 5)}),
+        ("Inpaint", {"masked": (0, 0.001), "kinds": ["thin"]}),
+        ("Haze", {"beta": (0, 0.1)}),
+        (
+            "LowLight",
+            {"gain": (0.98, 1), "gamma": (1, 1.02), "cast": (0, 0.02), "photons": (6000, 6000)},
+        ),
+    ],
+)
 def test_the_light_end_is_nearly_clean(name, parameters):
     image = SyntheticPairs(SAMPLES, build("Noise"), size=128)[3].clean
     assert np.mean([psnr(image, build(name, **parameters)(image, rng(k))) for k in range(10)]) > 30
 
 
-@pytest.mark.parametrize("name, lightest, heaviest", [
-    ("Rain", 27, 11), ("Haze", 23, 9), ("LowLight", 11, 7), ("Snow", 25, 15), ("Raindrop", 27, 17), ("Inpaint", 27, 13)])
+@pytest.mark.parametrize(
+    "name, lightest, heaviest",
+    [
+        ("Rain", 27, 11),
+        ("Haze", 23, 9),
+        ("LowLight", 11, 7),
+        ("Snow", 25, 15),
+        ("Raindrop", 27, 17),
+        ("Inpaint", 27, 13),
+    ],
+)
 def test_strengths_differ_between_images(name, lightest, heaviest):
     image = SyntheticPairs(SAMPLES, build("Noise"), size=128)[3].clean
     strengths = [psnr(image, build(name)(image, rng(k))) for k in range(60)]
@@ -226,18 +302,28 @@ def test_strengths_differ_between_images(name, lightest, heaviest):
 
 def test_density_follows_area():
     snow = degradations.Snow(veil=(0, 0), layers=(5, 5), cover=(0.04, 0.04), nearest=(1, 1))
-    means = [np.mean([snow(np.zeros((side, side, 3), np.float32), rng([side, k])).mean() for k in range(30)])
-             for side in (64, 256)]
+    means = [
+        np.mean(
+            [snow(np.zeros((side, side, 3), np.float32), rng([side, k])).mean() for k in range(30)]
+        )
+        for side in (64, 256)
+    ]
     assert abs(means[0] / means[1] - 1) < 0.15
 
 
 def test_near_flakes_are_larger_than_far_ones():
-    black, options = np.zeros((256, 256, 3), np.float32), {"layers": (1, 1), "veil": (0, 0), "speed": (0, 0)}
+    black, options = (
+        np.zeros((256, 256, 3), np.float32),
+        {"layers": (1, 1), "veil": (0, 0), "speed": (0, 0)},
+    )
 
     def correlation(radius):
         """Of pixels 4 apart."""
-        snow = degradations.Snow(**options, radius=(radius, radius), cover=(0.03, 0.03))(black, rng())[..., 0]
+        snow = degradations.Snow(**options, radius=(radius, radius), cover=(0.03, 0.03))(
+            black, rng()
+        )[..., 0]
         return np.corrcoef(snow[4:].ravel(), snow[:-4].ravel())[0, 1]
+
     assert correlation(0.6) < 0.1 and correlation(6) > 0.5
 
 
@@ -253,27 +339,42 @@ def test_blur_conserves_light_and_does_not_shift():
 
 def test_raindrops_leave_most_of_the_pane_alone():
     image = photo(128, 128)
-    same = (degradations.Raindrop(cover=(0.2, 0.2), defocus=(0, 0))(image, rng()) == image).all(axis=2).mean()
+    same = (
+        (degradations.Raindrop(cover=(0.2, 0.2), defocus=(0, 0))(image, rng()) == image)
+        .all(axis=2)
+        .mean()
+    )
     assert 0.5 < same < 0.95
 
 
 def test_the_pane_has_as_many_drops_as_cover_it():
     raindrop = degradations.Raindrop(cover=(0.3, 0.3))
-    counts, areas = zip(*[(len(radii), np.pi * (radii**2).sum()) for _, radii in
-                          (raindrop.drops(np.array([480, 720]), 12, rng(k)) for k in range(40))])
+    counts, areas = zip(
+        *[
+            (len(radii), np.pi * (radii**2).sum())
+            for _, radii in (raindrop.drops(np.array([480, 720]), 12, rng(k)) for k in range(40))
+        ]
+    )
     assert 180 < np.mean(counts) < 280 and 0.25 < np.mean(areas) / 480 / 720 < 0.35
     sizes = raindrop.drops(np.array([480, 720]), 12, rng())[1]
     assert sizes.max() > 2 * sizes.min()
     centres, sizes = raindrop.drops(np.array([480, 720]), 12, rng(1))
     gaps = np.hypot(*(centres[1:] - centres[:-1]).T) / sizes[:-1]
-    assert 0.15 < np.isclose(gaps, 1).mean() < 0.35   # at the edge of the one before
+    assert 0.15 < np.isclose(gaps, 1).mean() < 0.35  # at the edge of the one before
     assert len(degradations.Raindrop(cover=(0, 0)).drops(np.array([64, 64]), 12, rng())[1]) == 1
 
 
 def test_a_drop_shows_the_scene_upside_down():
     """Many sharp drops on a picture that is bright above: in a drop the brighter side is below."""
     image = np.repeat(np.linspace(1, 0, 200, dtype=np.float32), 200 * 3).reshape(200, 200, 3)
-    plain = {"gain": (1, 1), "sky": (0, 0), "shade": (0, 0), "rim": (0, 0), "glint": (0, 0), "defocus": (0, 0)}
+    plain = {
+        "gain": (1, 1),
+        "sky": (0, 0),
+        "shade": (0, 0),
+        "rim": (0, 0),
+        "glint": (0, 0),
+        "defocus": (0, 0),
+    }
     out = degradations.Raindrop(**plain, cover=(0.2, 0.2), radius=(12, 12))(image, rng())[..., 0]
     inside = np.abs(out - image[..., 0]) > 0.02
     steps = np.diff(out, axis=0)[inside[1:] & inside[:-1]]
@@ -282,9 +383,18 @@ def test_a_drop_shows_the_scene_upside_down():
 
 def test_drops_out_of_focus_are_soft_and_faint():
     image = np.zeros((160, 160, 3), np.float32)
-    options = {"sky": (1, 1), "rim": (0, 0), "shade": (0, 0), "glint": (0, 0), "gain": (1, 1), "cover": (0.05, 0.05),
-               "radius": (8, 8)}
-    sharp, soft = (degradations.Raindrop(**options, defocus=(d, d))(image, rng(3)) for d in (0, 1.5))
+    options = {
+        "sky": (1, 1),
+        "rim": (0, 0),
+        "shade": (0, 0),
+        "glint": (0, 0),
+        "gain": (1, 1),
+        "cover": (0.05, 0.05),
+        "radius": (8, 8),
+    }
+    sharp, soft = (
+        degradations.Raindrop(**options, defocus=(d, d))(image, rng(3)) for d in (0, 1.5)
+    )
     assert sharp.max() > 0.85 and soft.max() < 0.75
     assert np.abs(np.diff(soft, axis=0)).max() < 0.3 < np.abs(np.diff(sharp, axis=0)).max()
     assert (soft > 0.02).mean() > 1.5 * (sharp > 0.02).mean()
@@ -292,30 +402,71 @@ def test_drops_out_of_focus_are_soft_and_faint():
 
 def test_downsample_removes_what_the_small_image_cannot_hold():
     x = np.arange(64)
-    stripes = [np.tile(0.5 + 0.4 * np.sin(2 * np.pi * x / period), (64, 1))[..., None].repeat(3, 2).astype(np.float32)
-               for period in (4, 32)]
+    stripes = [
+        np.tile(0.5 + 0.4 * np.sin(2 * np.pi * x / period), (64, 1))[..., None]
+        .repeat(3, 2)
+        .astype(np.float32)
+        for period in (4, 32)
+    ]
     fine, coarse = (degradations.Downsample(4)(s, rng()) for s in stripes)
     assert fine[8:-8, 8:-8].std() < 0.05 and np.abs(coarse - stripes[1])[8:-8, 8:-8].max() < 0.05
 
 
-@pytest.mark.parametrize("name, parameters", [
-    ("Noise", {"std": -1}), ("Noise", {"std": "much"}), ("Noise", {"std": [2, 1]}), ("Rain", {"cover": 0.2}),
-    ("Rain", {"cover": [0.3, 0.1]}), ("Haze", {"beta": [1, 2, 3]}), ("Haze", {"beta": [float("nan"), 1]}),
-    ("Snow", {"radius": None}), ("Inpaint", {"kinds": ["holes"]}), ("Inpaint", {"kinds": []}), ("Inpaint", {"kinds": 1}),
-    ("Inpaint", {"kinds": "brush"})])
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("Noise", {"std": -1}),
+        ("Noise", {"std": "much"}),
+        ("Noise", {"std": [2, 1]}),
+        ("Rain", {"cover": 0.2}),
+        ("Rain", {"cover": [0.3, 0.1]}),
+        ("Haze", {"beta": [1, 2, 3]}),
+        ("Haze", {"beta": [float("nan"), 1]}),
+        ("Snow", {"radius": None}),
+        ("Inpaint", {"kinds": ["holes"]}),
+        ("Inpaint", {"kinds": []}),
+        ("Inpaint", {"kinds": 1}),
+        ("Inpaint", {"kinds": "brush"}),
+    ],
+)
 def test_refuses_bad_parameters(name, parameters):
     with pytest.raises(UserError, match=f"{name} got {next(iter(parameters))}="):
         build(name, **parameters)
 
 
-RELEASED = {   # as the configs of the first adapters have them
-    "Rain": {"layers": [2.0, 5.0], "cover": [0.04, 0.24], "length": [12.0, 60.0], "width": [0.5, 1.1],
-             "strength": [0.4, 0.95], "angle": 30.0, "spread": 8.0},
+RELEASED = {  # as the configs of the first adapters have them
+    "Rain": {
+        "layers": [2.0, 5.0],
+        "cover": [0.04, 0.24],
+        "length": [12.0, 60.0],
+        "width": [0.5, 1.1],
+        "strength": [0.4, 0.95],
+        "angle": 30.0,
+        "spread": 8.0,
+    },
     "Haze": {"beta": [0.5, 1.5], "airlight": [0.7, 1.0], "tint": 0.03},
-    "Snow": {"layers": [4.0, 7.0], "cover": [0.005, 0.06], "radius": [0.6, 5.0], "speed": [0.0, 2.5], "veil": [0.0, 0.2]},
-    "Raindrop": {"cover": [0.1, 0.55], "radius": [5.0, 22.0], "shrink": [3.0, 6.0], "gain": [0.9, 1.4]},
-    "LowLight": {"gamma": [1.0, 1.6], "gain": [0.08, 0.3], "photons": [200.0, 2000.0], "read": [0.5, 2.0]},
-    "Inpaint": {"masked": [0.1, 0.4], "width": [3.0, 24.0], "fill": 0.5}, "Noise": {"std": 25.0}}
+    "Snow": {
+        "layers": [4.0, 7.0],
+        "cover": [0.005, 0.06],
+        "radius": [0.6, 5.0],
+        "speed": [0.0, 2.5],
+        "veil": [0.0, 0.2],
+    },
+    "Raindrop": {
+        "cover": [0.1, 0.55],
+        "radius": [5.0, 22.0],
+        "shrink": [3.0, 6.0],
+        "gain": [0.9, 1.4],
+    },
+    "LowLight": {
+        "gamma": [1.0, 1.6],
+        "gain": [0.08, 0.3],
+        "photons": [200.0, 2000.0],
+        "read": [0.5, 2.0],
+    },
+    "Inpaint": {"masked": [0.1, 0.4], "width": [3.0, 24.0], "fill": 0.5},
+    "Noise": {"std": 25.0},
+}
 
 
 @pytest.mark.parametrize("name", RELEASED)

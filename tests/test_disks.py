@@ -1,4 +1,5 @@
-"""Full, read-only and damaged disks, failing pictures, clocks that jump: one sentence, and nothing computed is lost."""
+"""Full, read-only and damaged disks, failing pictures, clocks that jump: one sentence, and nothing
+computed is lost."""
 
 import errno
 import itertools
@@ -26,8 +27,15 @@ def disk(tmp_path):
     """A file system of 4 MiB; skips where none can be mounted."""
     at = tmp_path / "disk"
     at.mkdir()
-    made = shutil.which("mount") and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(at)],
-                                                    capture_output=True, check=False).returncode == 0
+    made = (
+        shutil.which("mount")
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(at)],
+            capture_output=True,
+            check=False,
+        ).returncode
+        == 0
+    )
     if not made:
         pytest.skip("mounting needs root")
     yield at
@@ -43,8 +51,15 @@ def fill(disk):
             assert error.errno == errno.ENOSPC
 
 
-@pytest.mark.parametrize("at, file", [("log", "metrics.jsonl"), ("sample", "samples/2.png"), ("save", "model.safetensors"),
-                                      ("log", "checkpoint of step 2")])
+@pytest.mark.parametrize(
+    "at, file",
+    [
+        ("log", "metrics.jsonl"),
+        ("sample", "samples/2.png"),
+        ("save", "model.safetensors"),
+        ("log", "checkpoint of step 2"),
+    ],
+)
 def test_a_disk_that_is_really_full(disk, tmp_path, stream, at, file):
     def train(run, full=""):
         def at_point(name, step):
@@ -61,8 +76,16 @@ def test_a_disk_that_is_really_full(disk, tmp_path, stream, at, file):
             at_point("save", next(saves))
             checkpoint.save_weights(run / "model.safetensors", weights)
 
-        return fit(regression(), stream, trainer_options(steps=4, save_every=1, sample_every=1), 3, run,
-                   None if "checkpoint" in file else sample, save, lambda line: at_point("log", line["step"]))
+        return fit(
+            regression(),
+            stream,
+            trainer_options(steps=4, save_every=1, sample_every=1),
+            3,
+            run,
+            None if "checkpoint" in file else sample,
+            save,
+            lambda line: at_point("log", line["step"]),
+        )
 
     run, whole = disk / "run", tmp_path / "whole"
     if file == "metrics.jsonl":
@@ -72,7 +95,9 @@ def test_a_disk_that_is_really_full(disk, tmp_path, stream, at, file):
         train(run, at)
     said = one_sentence(caught.value)
     assert re.search(rf"{file}\b.*No space left on device.*make room", said), said
-    assert Checkpoints(run).latest() and not list(run.rglob(".*.tmp")) and len(said.splitlines()) == 1
+    assert (
+        Checkpoints(run).latest() and not list(run.rglob(".*.tmp")) and len(said.splitlines()) == 1
+    )
     (disk / "filler").unlink()
     assert train(run)
     train(whole)
@@ -85,10 +110,14 @@ def test_a_read_only_disk(disk, command, small):
     assert status == 2 and f"{disk / 'run'} cannot be written" in err and "writable folder" in err
 
 
-@pytest.mark.parametrize("number, remedy", [(errno.ENOSPC, "make room"), (errno.EFBIG, "make room"), (errno.EACCES, "permissions")])
+@pytest.mark.parametrize(
+    "number, remedy",
+    [(errno.ENOSPC, "make room"), (errno.EFBIG, "make room"), (errno.EACCES, "permissions")],
+)
 def test_a_refused_write_names_the_file(tmp_path, number, remedy):
     def refused(path):
         raise OSError(number, os.strerror(number))
+
     with pytest.raises(OSError) as caught:
         write_atomically(tmp_path / "run.json", refused)
     said = one_sentence(caught.value)
@@ -101,7 +130,9 @@ def test_a_checkpoint_that_lacks_a_file(tmp_path, stream, file):
     fit(regression(), stream, trainer_options(stop=2), 0, tmp_path)
     folder = Checkpoints(tmp_path).latest()
     (folder / file).unlink()
-    with pytest.raises(UserError, match=f"{file} is missing; delete the damaged checkpoint {folder} and run"):
+    with pytest.raises(
+        UserError, match=f"{file} is missing; delete the damaged checkpoint {folder} and run"
+    ):
         fit(regression(), stream, trainer_options(), 0, tmp_path)
     shutil.rmtree(folder)
     assert fit(regression(), stream, trainer_options(), 0, tmp_path)
@@ -112,7 +143,9 @@ def test_a_checkpoint_that_lacks_a_file(tmp_path, stream, file):
 def test_a_state_of_another_step_is_refused(tmp_path, stream):
     fit(regression(), stream, trainer_options(stop=2), 0, tmp_path)
     write_json(Checkpoints(tmp_path).latest() / "state.json", {"step": 5})
-    with pytest.raises(UserError, match="state.json is not readable as the state of that step; delete"):
+    with pytest.raises(
+        UserError, match="state.json is not readable as the state of that step; delete"
+    ):
         fit(regression(), stream, trainer_options(), 0, tmp_path)
 
 
@@ -133,10 +166,12 @@ def test_what_is_no_checkpoint_is_passed_over(tmp_path, stream):
 
 # what else may fail
 
+
 @pytest.mark.parametrize("what", ["log", "sample"])
 def test_a_failing_picture_or_logger_does_not_cost_the_training(tmp_path, stream, what):
     def fails(*arguments):
         raise ValueError("a picture")
+
     hooks = {"log": {"log": fails}, "sample": {"on_sample": fails}}[what]
     with pytest.raises(ValueError, match="a picture"):
         fit(regression(), stream, trainer_options(sample_every=1), 0, tmp_path, **hooks)
@@ -151,8 +186,16 @@ def test_clocks_that_jump_change_nothing(tmp_path, stream, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: jumps.uniform(-1e9, 4e9))
         for stop in (2, 4, None):
-            fit(regression(), stream, trainer_options(stop=stop, save_every=1), 0, tmp_path,
-                log=lambda line: [os.utime(p, (0, jumps.uniform(0, 4e9))) for p in tmp_path.rglob("*")])
+            fit(
+                regression(),
+                stream,
+                trainer_options(stop=stop, save_every=1),
+                0,
+                tmp_path,
+                log=lambda line: [
+                    os.utime(p, (0, jumps.uniform(0, 4e9))) for p in tmp_path.rglob("*")
+                ],
+            )
     fit(regression(), stream, trainer_options(), 0, tmp_path / "whole")
     assert_same(tmp_path, tmp_path / "whole")
 
@@ -169,6 +212,13 @@ def test_a_gradient_scaler_goes_on(tmp_path, stream, monkeypatch):
     fit(regression(), stream, trainer_options(steps=8), 0, tmp_path / "whole")
     for stop in (2, None):
         fit(regression(), stream, trainer_options(steps=8, stop=stop), 0, tmp_path)
-    scalers = [read_json(Checkpoints(r).latest() / "state.json")["scaler"] for r in (tmp_path, tmp_path / "whole")]
-    assert scalers[0] == scalers[1] and scalers[0]["scale"] == 16 and scalers[0]["_growth_tracker"] == 2
+    scalers = [
+        read_json(Checkpoints(r).latest() / "state.json")["scaler"]
+        for r in (tmp_path, tmp_path / "whole")
+    ]
+    assert (
+        scalers[0] == scalers[1]
+        and scalers[0]["scale"] == 16
+        and scalers[0]["_growth_tracker"] == 2
+    )
     assert_same(tmp_path, tmp_path / "whole")

@@ -1,4 +1,5 @@
-"""The exact family of bridges: which limit is which published bridge, and each closed form against its own SDE."""
+"""The exact family of bridges: which limit is which published bridge, and each closed form against
+its own SDE."""
 
 import numpy as np
 import pytest
@@ -39,13 +40,28 @@ def test_slow_rate_is_brownian(mean):
     same(slow.marginal(100 * SHARES), Brownian(sigma=sigma).marginal(100 * SHARES), 1e-5)
 
 
-@pytest.mark.parametrize("bridge,family,clock", [
-    (GOUB(), OUBridge(T=1, rate=-np.log(0.005), lam=30 / 255), lambda t: cosine_theta(100)[t] / -np.log(0.005)),
-    (Residual(lam=0.2), OUBridge(T=1, rate=alpha_bar_theta(100)[-1], lam=0.2**0.5),
-     lambda t: alpha_bar_theta(100)[t] / alpha_bar_theta(100)[-1]),
-    (DDBMVP(), OUBridge(T=1, rate=0.55, lam=1.0, mean=0.0), lambda t: (0.5 * t**2 + 0.05 * t) / 0.55),
-    (DDBMVE(), Brownian(T=1, sigma=80.0), lambda t: (t / 80) ** 2),
-    (BBDM(max_var=0.5), Brownian(T=1, sigma=1.0), lambda t: 0.001 + 0.998 * (t - 1) / 999)])
+@pytest.mark.parametrize(
+    "bridge,family,clock",
+    [
+        (
+            GOUB(),
+            OUBridge(T=1, rate=-np.log(0.005), lam=30 / 255),
+            lambda t: cosine_theta(100)[t] / -np.log(0.005),
+        ),
+        (
+            Residual(lam=0.2),
+            OUBridge(T=1, rate=alpha_bar_theta(100)[-1], lam=0.2**0.5),
+            lambda t: alpha_bar_theta(100)[t] / alpha_bar_theta(100)[-1],
+        ),
+        (
+            DDBMVP(),
+            OUBridge(T=1, rate=0.55, lam=1.0, mean=0.0),
+            lambda t: (0.5 * t**2 + 0.05 * t) / 0.55,
+        ),
+        (DDBMVE(), Brownian(T=1, sigma=80.0), lambda t: (t / 80) ** 2),
+        (BBDM(max_var=0.5), Brownian(T=1, sigma=1.0), lambda t: 0.001 + 0.998 * (t - 1) / 999),
+    ],
+)
 def test_published_bridges_are_the_family_in_a_time_of_their_own(bridge, family, clock):
     t = (bridge.T * SHARES.numpy()).round().clip(1) if bridge.steps else bridge.T * SHARES.numpy()
     same(bridge.marginal(t), family.marginal(clock(t.astype(int) if bridge.steps else t)), 1e-11)
@@ -53,9 +69,11 @@ def test_published_bridges_are_the_family_in_a_time_of_their_own(bridge, family,
 
 def test_vp_bridge_in_numbers():
     """Derived in float64 from the mean-0 family, apart from this code."""
-    for t, *expected in ((0.1, 0.980070454248653, 0.017296789635711917, 0.14000619906546258),
-                         (0.5, 0.7104578161562627, 0.2604215437209488, 0.4625337928682386),
-                         (0.9, 0.17325343278696756, 0.8048788828417502, 0.40155224281246626)):
+    for t, *expected in (
+        (0.1, 0.980070454248653, 0.017296789635711917, 0.14000619906546258),
+        (0.5, 0.7104578161562627, 0.2604215437209488, 0.4625337928682386),
+        (0.9, 0.17325343278696756, 0.8048788828417502, 0.40155224281246626),
+    ):
         assert_close(DDBMVP().marginal(t), expected, 1e-14, 0)
 
 
@@ -73,8 +91,12 @@ def test_exact_i2sb_is_brownian_in_the_time_of_its_betas(beta_max):
 def test_unidb_nears_goub_and_its_own_std():
     same(UniDB(gamma=1e30).marginal(100 * SHARES), GOUB().marginal(100 * SHARES), 1e-9)
     same(UniDB(gamma=1e30, exact=True).marginal(100 * SHARES), GOUB().marginal(100 * SHARES), 1e-9)
-    for t, exact in ((50, 0.10971258341213011), (90, 0.10991105985683913), (99, 0.05099842563909454),
-                     (100, 0.00031622662362166366)):   # derived in float64, at gamma = 1e7
+    for t, exact in (
+        (50, 0.10971258341213011),
+        (90, 0.10991105985683913),
+        (99, 0.05099842563909454),
+        (100, 0.00031622662362166366),
+    ):  # derived in float64, at gamma = 1e7
         assert_close(UniDB(exact=True).marginal(t).noise, exact, 1e-12, 1e-9)
 
 
@@ -82,23 +104,33 @@ def test_without_noise_a_slow_bridge_is_flow_matching():
     """lam -> 0, rate -> 0: the straight line from x0 to y."""
     same(OUBridge(T=1, rate=1e-5, lam=0.0).marginal(SHARES), marginal(1 - SHARES, SHARES, 0), 1e-9)
     bridge, (x0, y) = Residual(pi="zero"), torch.tensor([[0.3], [-0.8]])
-    assert_close(draw(bridge.marginal(40.0), x0, y, bridge.scale(x0, y) * torch.ones(1)),
-                 draw(bridge.marginal(40.0), x0, y, torch.zeros(1)), 0, 0)
+    assert_close(
+        draw(bridge.marginal(40.0), x0, y, bridge.scale(x0, y) * torch.ones(1)),
+        draw(bridge.marginal(40.0), x0, y, torch.zeros(1)),
+        0,
+        0,
+    )
 
 
 # Each bridge's own SDE
 
+
 def rates(table):
-    return lambda t: np.diff(table)[int(t)], lambda t: table[-1] - np.interp(t, np.arange(len(table)), table)
+    return lambda t: np.diff(table)[
+        int(t)
+    ], lambda t: table[-1] - np.interp(t, np.arange(len(table)), table)
 
 
 def ornstein_uhlenbeck(rate, left, variance, hold, mean=1.0):
-    """dx = rate (mean y - x) dt + g dw, g^2 = 2 variance rate, with the drift that leads the expected end to y: hold is
-    1 / gamma, 0 for a pin, inf for none. As (p, q, g^2) of dx = (p y - q x) dt + g dw."""
+    """dx = rate (mean y - x) dt + g dw, g^2 = 2 variance rate, with the drift that leads the
+    expected end to y: hold is 1 / gamma, 0 for a pin, inf for none. As (p, q, g^2) of dx = (p y - q
+    x) dt + g dw."""
+
     def sde(t):
         r, e = rate(t), np.exp(-left(t))
         pull = 2 * variance * r * e / (hold + variance * (1 - e**2))
         return r * mean + pull * (1 - mean * (1 - e)), r + pull * e, 2 * variance * r
+
     return sde
 
 
@@ -107,7 +139,7 @@ def brownian(rate, left):
 
 
 def vp(t):
-    alpha, rho2 = (lambda u: np.exp(-u**2 / 2 - 0.05 * u)), (lambda u: np.expm1(u**2 + 0.1 * u))
+    alpha, rho2 = (lambda u: np.exp(-(u**2) / 2 - 0.05 * u)), (lambda u: np.expm1(u**2 + 0.1 * u))
     g2 = 0.1 + 2 * t
     pull = g2 / (alpha(t) ** 2 * (rho2(1) - rho2(t)))
     return pull * alpha(t) / alpha(1), g2 / 2 + pull, g2
@@ -117,19 +149,37 @@ BETAS = np.concatenate([[0.0], np.cumsum(np.linspace(0.01, (0.3 / 40) ** 0.5, 40
 BETAS = np.concatenate([BETAS, BETAS[-1] + np.cumsum(np.diff(BETAS)[::-1])])
 
 
-@pytest.mark.parametrize("bridge,sde,until", [
-    (Brownian(T=20, sigma=0.7), brownian(lambda t: 0.49 / 20, lambda t: 0.49 * (20 - t) / 20), 0.9),
-    (DDBMVE(T=5.0), brownian(lambda t: 2 * t, lambda t: 25 - t**2), 0.9), (DDBMVP(), vp, 0.9),
-    (I2SB(T=40, official=False), brownian(*rates(BETAS)), 0.9),
-    (OU(lam=0.4), ornstein_uhlenbeck(*rates(cosine_theta(100)), 0.16, np.inf), 1),
-    (GOUB(lam=0.4), ornstein_uhlenbeck(*rates(cosine_theta(100)), 0.16, 0), 0.9),
-    (Residual(lam=0.5), ornstein_uhlenbeck(*rates(alpha_bar_theta(100)), 0.5, 0), 0.9),
-    (UniDB(lam=0.4, gamma=10.0, exact=True), ornstein_uhlenbeck(*rates(cosine_theta(100)), 0.16, 0.1), 1),
-    (OUBridge(T=1, rate=3.0, lam=0.4, mean=0.3),
-     ornstein_uhlenbeck(lambda t: 3.0, lambda t: 3 * (1 - t), 0.16, 0, 0.3), 0.9)], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "bridge,sde,until",
+    [
+        (
+            Brownian(T=20, sigma=0.7),
+            brownian(lambda t: 0.49 / 20, lambda t: 0.49 * (20 - t) / 20),
+            0.9,
+        ),
+        (DDBMVE(T=5.0), brownian(lambda t: 2 * t, lambda t: 25 - t**2), 0.9),
+        (DDBMVP(), vp, 0.9),
+        (I2SB(T=40, official=False), brownian(*rates(BETAS)), 0.9),
+        (OU(lam=0.4), ornstein_uhlenbeck(*rates(cosine_theta(100)), 0.16, np.inf), 1),
+        (GOUB(lam=0.4), ornstein_uhlenbeck(*rates(cosine_theta(100)), 0.16, 0), 0.9),
+        (Residual(lam=0.5), ornstein_uhlenbeck(*rates(alpha_bar_theta(100)), 0.5, 0), 0.9),
+        (
+            UniDB(lam=0.4, gamma=10.0, exact=True),
+            ornstein_uhlenbeck(*rates(cosine_theta(100)), 0.16, 0.1),
+            1,
+        ),
+        (
+            OUBridge(T=1, rate=3.0, lam=0.4, mean=0.3),
+            ornstein_uhlenbeck(lambda t: 3.0, lambda t: 3 * (1 - t), 0.16, 0, 0.3),
+            0.9,
+        ),
+    ],
+    ids=lambda v: type(v).__name__,
+)
 def test_marginal_is_that_of_the_sde(bridge, sde, until):
-    """The moments of a linear SDE, a' = -q a, b' = p - q b, (c^2)' = g^2 - 2 q c^2, by the midpoint rule: the drift is
-    written out here, the marginal is a closed form there."""
+    """The moments of a linear SDE, a' = -q a, b' = p - q b, (c^2)' = g^2 - 2 q c^2, by the midpoint
+    rule: the drift is written out here, the marginal is a closed form there."""
+
     def change(moments, t):
         p, q, g2 = sde(t)
         return np.array([0.0, p, g2]) - np.array([q, q, 2 * q]) * moments

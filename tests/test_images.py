@@ -20,15 +20,21 @@ def test_reads_every_mode_as_rgb(tmp_path):
     deep = np.arange(63, dtype=np.uint16).reshape(9, 7) * 1000
     alpha = Image.fromarray(np.dstack([rgb, np.full((9, 7), 0, np.uint8)]))
     palette = Image.fromarray(rgb).quantize(256)
-    cases = {"rgb.png": (Image.fromarray(rgb), rgb / 255), "grey.png": (grey, np.dstack([rgb[..., 0]] * 3) / 255),
-             "deep.png": (Image.fromarray(deep), np.dstack([deep] * 3) / 65535),
-             "alpha.png": (alpha, np.ones((9, 7, 3))), "bit.png": (grey.convert("1"), None),
-             "palette.png": (palette, np.asarray(palette.convert("RGB")) / 255),
-             "cmyk.tif": (Image.new("CMYK", (7, 9), (0, 255, 255, 0)), np.full((9, 7, 3), [1, 0, 0]))}
+    cases = {
+        "rgb.png": (Image.fromarray(rgb), rgb / 255),
+        "grey.png": (grey, np.dstack([rgb[..., 0]] * 3) / 255),
+        "deep.png": (Image.fromarray(deep), np.dstack([deep] * 3) / 65535),
+        "alpha.png": (alpha, np.ones((9, 7, 3))),
+        "bit.png": (grey.convert("1"), None),
+        "palette.png": (palette, np.asarray(palette.convert("RGB")) / 255),
+        "cmyk.tif": (Image.new("CMYK", (7, 9), (0, 255, 255, 0)), np.full((9, 7, 3), [1, 0, 0])),
+    }
     for name, (image, expected) in cases.items():
         image.save(tmp_path / name)
         out = read_image(tmp_path / name)
-        assert out.shape == (9, 7, 3) and out.dtype == np.float32 and 0 <= out.min() <= out.max() <= 1
+        assert (
+            out.shape == (9, 7, 3) and out.dtype == np.float32 and 0 <= out.min() <= out.max() <= 1
+        )
         if expected is not None:
             assert np.abs(out - expected).max() < 1e-6, name
 
@@ -53,8 +59,13 @@ def test_refuses_what_is_not_an_image(tmp_path):
     whole = stream.getvalue()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 255
-    files = {"text.png": b"not a picture", "empty.png": b"", "cut.png": whole[: len(whole) // 2],
-             "flipped.png": bytes(flipped), "bomb.png": bomb(whole)}
+    files = {
+        "text.png": b"not a picture",
+        "empty.png": b"",
+        "cut.png": whole[: len(whole) // 2],
+        "flipped.png": bytes(flipped),
+        "bomb.png": bomb(whole),
+    }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "folder.png").mkdir()
@@ -81,5 +92,9 @@ def test_writes_rounded_png_whole_or_not_at_all(tmp_path):
 def test_tensor_conversion_is_inverse_and_clips():
     image = pixels(5, 4) / np.float32(255)
     tensor = to_tensor(image)
-    assert tensor.shape == (3, 5, 4) and tensor.min() >= -1 and tensor[1, 4, 2] == 2 * image[4, 2, 1] - 1
+    assert (
+        tensor.shape == (3, 5, 4)
+        and tensor.min() >= -1
+        and tensor[1, 4, 2] == 2 * image[4, 2, 1] - 1
+    )
     assert np.allclose(to_image(tensor), image, atol=1e-6) and to_image(tensor * 9).max() == 1

@@ -1,5 +1,6 @@
-"""ResShift, RDDM, DiffUIR and NADB against the tables of the official codes: coefficients, starts, single steps. Their
-indices count from 0 for the first noisy state, so that t is the index + 1, but for NADB."""
+"""ResShift, RDDM, DiffUIR and NADB against the tables of the official codes: coefficients, starts,
+single steps. Their indices count from 0 for the first noisy state, so that t is the index + 1, but
+for NADB."""
 
 import numpy as np
 import pytest
@@ -29,9 +30,16 @@ def is_step(laws, table, mean, std, atol=1e-6):
     assert_close(spread, np.full(4, std), atol)
 
 
-@pytest.mark.parametrize("name,bridge,count,atol", [
-    ("resshift_15step", ResShift(), 15, 1e-7), ("resshift_4step", ResShift(T=4, min_noise=0.2), 4, 1e-12),
-    ("rddm", RDDM(sum_scale=1.0), 13, 5e-8), ("diffuir", DiffUIR(), 13, 1.5e-6), ("nadb", NADB(), 13, 1e-9)])
+@pytest.mark.parametrize(
+    "name,bridge,count,atol",
+    [
+        ("resshift_15step", ResShift(), 15, 1e-7),
+        ("resshift_4step", ResShift(T=4, min_noise=0.2), 4, 1e-12),
+        ("rddm", RDDM(sum_scale=1.0), 13, 5e-8),
+        ("diffuir", DiffUIR(), 13, 1.5e-6),
+        ("nadb", NADB(), 13, 1e-9),
+    ],
+)
 def test_coefficients(name, bridge, count, atol):
     rows, offset = load(name)["coefficients"], name != "nadb"
     assert len(rows) == count
@@ -39,14 +47,18 @@ def test_coefficients(name, bridge, count, atol):
         assert_close(bridge.marginal(row["t"] + offset), [row["a"], row["b"], row["c"]], atol, 0)
         if "c_sum_scale_0p01" in row:
             assert_close(RDDM().marginal(row["t"] + 1).noise, row["c_sum_scale_0p01"], atol)
-        if "dbar" in row:   # DiffUIR's weights need not add up to 1
+        if "dbar" in row:  # DiffUIR's weights need not add up to 1
             _, b, _ = bridge.marginal(row["t"] + 1)
             assert_close(b, row["abar"] - row["dbar"], atol, 0)
 
 
 def test_starts():
     """All start at the law of x_T with y for x0, but DiffUIR; no pinned end, but NADB's."""
-    for name, bridge in (("resshift_15step", ResShift()), ("rddm", RDDM(sum_scale=1.0)), ("diffuir", DiffUIR())):
+    for name, bridge in (
+        ("resshift_15step", ResShift()),
+        ("rddm", RDDM(sum_scale=1.0)),
+        ("diffuir", DiffUIR()),
+    ):
         table = load(name)
         _, _, y, eps = inputs(table)
         start = table["rollout"].get("start")
@@ -65,8 +77,10 @@ def test_diffuirs_start_is_not_where_its_training_ends():
     assert DiffUIR(start="y").begin() == marginal(0, 1, 0)
 
 
-@pytest.mark.parametrize("name,bridge", [("resshift_15step", ResShift()),
-                                         ("resshift_4step", ResShift(T=4, min_noise=0.2))])
+@pytest.mark.parametrize(
+    "name,bridge",
+    [("resshift_15step", ResShift()), ("resshift_4step", ResShift(T=4, min_noise=0.2))],
+)
 def test_resshift_posterior(name, bridge):
     table = load(name)
     for row in table["coefficients"]:
@@ -77,7 +91,12 @@ def test_resshift_posterior(name, bridge):
         assert_close(then.degraded - ratio * now.degraded, 0, 1e-12)
         assert_close(then.noise**2 - keep**2, row["post_var"], 1e-7)
     for row in table.get("reverse_steps", []):
-        is_step(RULES["posterior"].laws(bridge, row["t"] + 1, row["t_next"] + 1, 1.0), table, row["mean"], row["std"])
+        is_step(
+            RULES["posterior"].laws(bridge, row["t"] + 1, row["t_next"] + 1, 1.0),
+            table,
+            row["mean"],
+            row["std"],
+        )
 
 
 def test_rddm_steps():
@@ -85,7 +104,9 @@ def test_rddm_steps():
     table = load("rddm")
     for row in table["reverse_steps"]:
         rule = "eta" if row["eta"] else "implicit"
-        laws = RULES[rule].laws(RDDM(sum_scale=1.0), row["t"] + 1, row["t_next"] + 1, row["eta"] ** 0.5)
+        laws = RULES[rule].laws(
+            RDDM(sum_scale=1.0), row["t"] + 1, row["t_next"] + 1, row["eta"] ** 0.5
+        )
         is_step(laws, table, row["mean"], row["std"])
 
 
@@ -106,21 +127,28 @@ def test_diffuir_steps():
 
 
 def test_nadb_steps():
-    """Two stages by where the step ends; alpha = 1 / 2 puts the border at 1 / 3. At the pinned end x is y, not the
-    table's arbitrary state."""
+    """Two stages by where the step ends; alpha = 1 / 2 puts the border at 1 / 3. At the pinned end
+    x is y, not the table's arbitrary state."""
     table = load("nadb")
     x, _, y, _ = inputs(table)
     for row in table["reverse_steps"]:
         mean, std = (row[k] if k in row else row[f"{k}_d_smallest"] for k in ("mean", "std"))
         off = (row["t_next"] / 1000) ** 0.4 * (x - y) if row["t"] == 1000 else 0.0
-        is_step(RULES["posterior"].laws(NADB(), row["t"], row["t_next"], 1.0), table, tensor(mean) - off, std, 1e-9)
+        is_step(
+            RULES["posterior"].laws(NADB(), row["t"], row["t_next"], 1.0),
+            table,
+            tensor(mean) - off,
+            std,
+            1e-9,
+        )
     for s, share in ((0.33, 0.33), (0.34, 0.34**0.5)):
         now, _, keep = RULES["posterior"].laws(NADB(T=1, alpha=0.5, k=0.1), 0.9, s, 1.0)
         assert_close(keep / now.noise, share / 0.9 ** (1 if s < 1 / 3 else 0.5), 1e-12)
 
 
 def test_nadb_never_needs_more_noise_than_it_has():
-    """Its border is where the kept std of the upper stage stays below the std of the target: both stages are proper."""
+    """Its border is where the kept std of the upper stage stays below the std of the target: both
+    stages are proper."""
     bridge = NADB()
     for t in (1000, 900, 600, 400, 376):
         for s in range(1, t, 7):
@@ -129,10 +157,12 @@ def test_nadb_never_needs_more_noise_than_it_has():
             assert_close(keep, share * now.noise, 1e-12)
 
 
-@pytest.mark.parametrize("bridge,t,s", [(b, share * b.T, 0.4 * share * b.T) for b in SHIFTED for share in (0.3, 0.9)])
+@pytest.mark.parametrize(
+    "bridge,t,s", [(b, share * b.T, 0.4 * share * b.T) for b in SHIFTED for share in (0.3, 0.9)]
+)
 def test_shifting_posterior_is_that_of_the_random_walk(bridge, t, s):
-    """c^2 grows by independent increments, whatever the means do: the law of x_s given x_t, x0, y keeps c_s^2 / c_t and
-    leaves c_s^2 (1 - c_s^2 / c_t^2)."""
+    """c^2 grows by independent increments, whatever the means do: the law of x_s given x_t, x0, y
+    keeps c_s^2 / c_t and leaves c_s^2 (1 - c_s^2 / c_t^2)."""
     now, then, keep = bridge.posterior(t, s)
     cs, ct = then.noise**2, now.noise**2
     assert_close(keep, cs / now.noise, 1e-12)
@@ -145,13 +175,19 @@ def test_shifting_posteriors_compose(bridge):
     t, s, u = bridge.T, 0.6 * bridge.T, 0.2 * bridge.T
     (first, fresh1), (second, fresh2), (both, fresh) = (
         (float(keep / now.noise), float(then.noise**2 - keep**2))
-        for now, then, keep in (bridge.posterior(t, s), bridge.posterior(s, u), bridge.posterior(t, u)))
+        for now, then, keep in (
+            bridge.posterior(t, s),
+            bridge.posterior(s, u),
+            bridge.posterior(t, u),
+        )
+    )
     assert first * second == pytest.approx(both, rel=1e-9)
     assert fresh2 + second**2 * fresh1 == pytest.approx(fresh, rel=1e-9)
 
 
 def test_nadbs_label():
-    """What its network is trained on, (x_t - x0) / t^alpha, is what our readout turns back into x0."""
+    """What its network is trained on, (x_t - x0) / t^alpha, is what our readout turns back into
+    x0."""
     table = load("nadb")
     _, x0, _, _ = inputs(table)
     for row in table["targets"]:

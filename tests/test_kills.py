@@ -1,4 +1,5 @@
-"""Killed at any change of a file, a run loses at most what was in progress, and never a finished file."""
+"""Killed at any change of a file, a run loses at most what was in progress, and never a finished
+file."""
 
 import itertools
 import json
@@ -23,12 +24,13 @@ from irbridge.evaluation import evaluate
 from irbridge.metrics import Protocol
 from irbridge.training import fit
 
-CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}   # audit events of files
+# audit events of files
+CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
 def killed_at(count, work, under):
-    """Run ``work`` in a child that is killed just before its count-th change of a file below a folder, or in the middle
-    of writing tensors; whether it was."""
+    """Run ``work`` in a child that is killed just before its count-th change of a file below a
+    folder, or in the middle of writing tensors; whether it was."""
     if not (child := os.fork()):
         try:
             changes, folder, save_file = itertools.count(1), str(under), checkpoint.save_file
@@ -43,7 +45,11 @@ def killed_at(count, work, under):
                 save_file(tensors, path)
 
             checkpoint.save_file = halting
-            sys.addaudithook(lambda event, args: die_in_time() if event in CHANGES and folder in str(args[0]) else None)
+            sys.addaudithook(
+                lambda event, args: (
+                    die_in_time() if event in CHANGES and folder in str(args[0]) else None
+                )
+            )
             work()
             os._exit(0)
         finally:
@@ -54,7 +60,8 @@ def killed_at(count, work, under):
 
 
 def every_kill(work, under):
-    """Kill ``work`` at its first change, at its second, ..., each time in the folder as it was; yields after each."""
+    """Kill ``work`` at its first change, at its second, ..., each time in the folder as it was;
+    yields after each."""
     start = under.with_name("start")
     shutil.copytree(under, start)
     for count in itertools.count(1):
@@ -84,7 +91,9 @@ def test_a_checkpoint_is_the_old_or_the_new_one(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run")
     checkpoints.save(1, old, ema, optimizer)
     seen = set()
-    for count in every_kill(lambda: checkpoints.save(2, new, ema, optimizer), checkpoints.folder.parent):
+    for count in every_kill(
+        lambda: checkpoints.save(2, new, ema, optimizer), checkpoints.folder.parent
+    ):
         step = checkpoints.restore(module, ema, optimizer)["step"]
         assert torch.equal(module.weight, {1: old, 2: new}[step].weight)
         seen.add(step)
@@ -95,29 +104,46 @@ def test_a_checkpoint_is_the_old_or_the_new_one(tmp_path):
 
 
 def test_training_killed_at_seeded_changes_is_uninterrupted(tmp_path, images):
-    """In an interpreter of its own: where a network's cost was counted, torch refuses a backward pass in a fork."""
-    done = subprocess.run([sys.executable, __file__, tmp_path, images], capture_output=True, text=True, check=False)
+    """In an interpreter of its own: where a network's cost was counted, torch refuses a backward
+    pass in a fork."""
+    done = subprocess.run(
+        [sys.executable, __file__, tmp_path, images], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def killed_training(folder, images):
-    """Every round gets a little further before it is killed: in saving, logging, sampling, or while it starts."""
+    """Every round gets a little further before it is killed: in saving, logging, sampling, or while
+    it starts."""
     stream = CropStream(ImageSource(images), 16, 0, Noise())
 
     def train(run):
-        fit(regression(), stream, trainer_options(steps=6, save_every=2, sample_every=3), 3, run,
+        fit(
+            regression(),
+            stream,
+            trainer_options(steps=6, save_every=2, sample_every=3),
+            3,
+            run,
             lambda model, step: write_json(run / f"samples/{step}.png", {}),
-            lambda weights: checkpoint.save_weights(run / "model.safetensors", weights))
+            lambda weights: checkpoint.save_weights(run / "model.safetensors", weights),
+        )
 
     run, draw, kills = folder / "run", random.Random(0), 0
     run.mkdir()
     while killed_at(draw.randint(20, 90), lambda: train(run), run):
         kills += 1
-        assert len(lines := (run / "metrics.jsonl").read_text().splitlines()) <= 6 and all(map(json.loads, lines))
+        assert len(lines := (run / "metrics.jsonl").read_text().splitlines()) <= 6 and all(
+            map(json.loads, lines)
+        )
     assert kills >= 3
     train(folder / "whole")
     assert_same(run, folder / "whole")
-    assert torch.equal(*(load_file(r / "model.safetensors")["unet.conv_out.weight"] for r in (run, folder / "whole")))
+    assert torch.equal(
+        *(
+            load_file(r / "model.safetensors")["unet.conv_out.weight"]
+            for r in (run, folder / "whole")
+        )
+    )
 
 
 class Pairs:
@@ -126,6 +152,7 @@ class Pairs:
 
     def __getitem__(self, index):
         import numpy as np
+
         image = np.random.default_rng(index).random((16, 16, 3), dtype=np.float32)
         return Pair(self.names[index], image, image)
 
@@ -135,8 +162,16 @@ def test_evaluation_loses_at_most_the_image_in_progress(tmp_path):
     folder.mkdir()
 
     def score():
-        return list(evaluate(lambda image, name: (calls.append(name), image)[1], Pairs(), Protocol(), folder,
-                             {"task": "t", "row": "r", "seed": 0}, save_images=True))
+        return list(
+            evaluate(
+                lambda image, name: (calls.append(name), image)[1],
+                Pairs(),
+                Protocol(),
+                folder,
+                {"task": "t", "row": "r", "seed": 0},
+                save_images=True,
+            )
+        )
 
     for _ in every_kill(score, folder):
         lines = folder / "records.jsonl"
@@ -145,7 +180,9 @@ def test_evaluation_loses_at_most_the_image_in_progress(tmp_path):
             handle.write('{"name": "ha')
         calls.clear()
         assert [r["name"] for r in score()] == Pairs().names and len(calls) <= 3 - kept
-        assert [json.loads(line)["name"] for line in lines.read_text().splitlines()] == Pairs().names
+        assert [
+            json.loads(line)["name"] for line in lines.read_text().splitlines()
+        ] == Pairs().names
 
 
 if __name__ == "__main__":

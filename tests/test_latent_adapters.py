@@ -1,5 +1,5 @@
-"""Adapters of latent backbones against diffusers' and peft's classes called by hand; identity at initialisation,
-gradients, what is stored, shapes of all kinds."""
+"""Adapters of latent backbones against diffusers' and peft's classes called by hand; identity at
+initialisation, gradients, what is stored, shapes of all kinds."""
 
 import sys
 import warnings
@@ -24,11 +24,20 @@ from irbridge.model import IRBridge
 from irbridge.priors import VP, vp_alphas_cumprod
 from irbridge.timesteps import critical
 
-MAKE = {"controlnet": ControlNet, "controlnet_latent": partial(ControlNet, hint="latent"), "t2i": T2I,
-        "lora": partial(LoRA, rank=2), "sd3_controlnet": SD3ControlNet}
-UNET_CASES = [(kind, name) for kind in ("sd15", "sd21") for name in ("controlnet", "controlnet_latent", "t2i", "lora")]
+MAKE = {
+    "controlnet": ControlNet,
+    "controlnet_latent": partial(ControlNet, hint="latent"),
+    "t2i": T2I,
+    "lora": partial(LoRA, rank=2),
+    "sd3_controlnet": SD3ControlNet,
+}
+UNET_CASES = [
+    (kind, name)
+    for kind in ("sd15", "sd21")
+    for name in ("controlnet", "controlnet_latent", "t2i", "lora")
+]
 CASES = [*UNET_CASES, ("sd3", "sd3_controlnet"), ("sd3", "lora")]
-CLASSES = [case for case in CASES if case[0] != "sd21"]   # each class on each kind of network once
+CLASSES = [case for case in CASES if case[0] != "sd21"]  # each class on each kind of network once
 NOISE_LOSS = {"states": "prior", "weight": "eps", "norm": "l2"}
 
 
@@ -38,8 +47,8 @@ def noise(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory):
-    """``frozen("sd15", ...)``: a saved and loaded pipeline, its prompt's embedding made other than zero, as to_k and
-    to_v would not learn from zeros."""
+    """``frozen("sd15", ...)``: a saved and loaded pipeline, its prompt's embedding made other than
+    zero, as to_k and to_v would not learn from zeros."""
     loaded = {}
 
     def make(kind="sd15", dtype="float32", levels=4, **changes):
@@ -53,6 +62,7 @@ def frozen(tmp_path_factory):
             for seed, value in enumerate(loaded[key].contexts.buffers()):
                 value.copy_(noise(*value.shape, seed=seed + 10))
         return deepcopy(loaded[key])
+
     pytest.importorskip("peft")
     return make
 
@@ -98,7 +108,12 @@ def batch(backbone, side=2):
     side *= backbone.stride
     clean, degraded = (noise(2, 3, side, side, seed=k).clamp(-1, 1) for k in (3, 4))
     state = side // backbone.factor
-    return clean, degraded, noise(2, backbone.channels, state, state, seed=5), torch.tensor([0.3, 0.6])
+    return (
+        clean,
+        degraded,
+        noise(2, backbone.channels, state, state, seed=5),
+        torch.tensor([0.3, 0.6]),
+    )
 
 
 def total(losses):
@@ -116,7 +131,8 @@ def test_identity_at_initialisation_and_only_there(frozen, kind, name):
     changed = answer(backbone, awake(adapter), z, y)
     assert (changed - plain).abs().max() > 1e-3
     assert (answer(backbone, adapter, z, -y) - changed).abs().max() > 1e-4
-    assert torch.equal(backbone.denoise(z, middle(backbone)), plain)   # the frozen network alone is what it was
+    # the frozen network alone is what it was
+    assert torch.equal(backbone.denoise(z, middle(backbone)), plain)
 
 
 @pytest.mark.parametrize("kind, name", CASES)
@@ -127,15 +143,26 @@ def test_gradients_reach_every_adapter_tensor_and_no_frozen_one(frozen, kind, na
     optimizer = torch.optim.SGD(adapter.parameters(), 0.1)
     total(bridge(backbone, adapter).loss(*batch(backbone, 4))).backward()
     without = [n for n, p in adapter.named_parameters() if p.grad is None or not p.grad.any()]
-    # Attention does not change when all keys shift; a residual layer's shift may vanish in a normalisation behind it;
-    # of the last block of an SD3 ControlNet the part that goes on with the prompt leads nowhere; and without a text
-    # encoder all keys of the prompt are alike, so that no query or key changes anything.
-    last, dead = "net.transformer_blocks.1.", ("norm1_context", "attn.to_add_out", "ff_context", "attn.add_q_proj")
+    # Attention does not change when all keys shift; a residual layer's shift may vanish in a
+    # normalisation behind it; of the last block of an SD3 ControlNet the part that goes on with the
+    # prompt leads nowhere; and without a text encoder all keys of the prompt are alike, so that no
+    # query or key changes anything.
+    last, dead = (
+        "net.transformer_blocks.1.",
+        ("norm1_context", "attn.to_add_out", "ff_context", "attn.add_q_proj"),
+    )
     prompt = "attn2.to_q", "attn2.to_k", "attn2/to_q", "attn2/to_k", "norm2.weight"
-    dead = [n for n in without if n.startswith(last) and any(d in n for d in dead) or any(d in n for d in prompt)]
+    dead = [
+        n
+        for n in without
+        if n.startswith(last) and any(d in n for d in dead) or any(d in n for d in prompt)
+    ]
     assert not [n for n in without if not n.endswith("bias") and n not in dead], without
     own = {id(p) for p in adapter.parameters()}
-    assert all(p.requires_grad == (id(p) in own) and (p.grad is None or id(p) in own) for p in backbone.parameters())
+    assert all(
+        p.requires_grad == (id(p) in own) and (p.grad is None or id(p) in own)
+        for p in backbone.parameters()
+    )
     optimizer.step()
     after = backbone.state_dict()
     assert before and all(torch.equal(after[k], v) for k, v in before.items())
@@ -155,7 +182,9 @@ def test_one_step_lowers_the_loss_of_a_fixed_batch(frozen, kind, name):
 @pytest.mark.parametrize("kind, name", CLASSES)
 def test_a_photograph_of_odd_sides_is_restored(frozen, kind, name):
     backbone = frozen(kind)
-    restored = bridge(backbone, awake(build(name, backbone))).restore(noise(1, 3, 37, 51).clamp(-1, 1))
+    restored = bridge(backbone, awake(build(name, backbone))).restore(
+        noise(1, 3, 37, 51).clamp(-1, 1)
+    )
     assert restored.shape == (1, 3, 37, 51) and restored.isfinite().all()
 
 
@@ -164,9 +193,13 @@ def test_only_trained_float32_tensors_are_stored_under_stable_names(frozen, kind
     backbone = frozen(kind, "bfloat16")
     first, second = (build(name, b) for b in (backbone, backbone))
     state = first.state_dict()
-    assert set(state) == {n for n, p in first.named_parameters() if p.requires_grad} == set(second.state_dict())
+    assert (
+        set(state)
+        == {n for n, p in first.named_parameters() if p.requires_grad}
+        == set(second.state_dict())
+    )
     assert {v.dtype for v in state.values()} == {torch.float32}
-    if name != "lora":   # whose own layers sit in the network
+    if name != "lora":  # whose own layers sit in the network
         pointers = {p.data_ptr() for p in backbone.parameters()}
         assert not pointers & {v.data_ptr() for v in state.values()}
 
@@ -177,11 +210,14 @@ def test_a_frozen_network_in_bfloat16_takes_float32_adapters(frozen, kind, name)
     y, z = odd(exact)
     answers = [answer(b, awake(build(name, b)), z, y) for b in (exact, rough)]
     assert answers[1].dtype == torch.float32 and rough.network.dtype == torch.bfloat16
-    error, change = (answers[1] - answers[0]).norm(), (answers[0] - exact.denoise(z, middle(exact))).norm()
+    error, change = (
+        (answers[1] - answers[0]).norm(),
+        (answers[0] - exact.denoise(z, middle(exact))).norm(),
+    )
     assert error < 0.1 * answers[0].norm() and error < 0.5 * change
     for backbone in (exact, rough):
         adapter = awake(build(name, backbone))
-        with torch.autocast("cpu", torch.bfloat16):   # as training with precision=bf16 calls it
+        with torch.autocast("cpu", torch.bfloat16):  # as training with precision=bf16 calls it
             loss = total(bridge(backbone, adapter).loss(*batch(backbone)))
         loss.backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in adapter.parameters())
@@ -191,7 +227,11 @@ def call(backbone, z, **options):
     """The frozen network, called by hand."""
     inputs, time = backbone.prior.network_input(z, middle(backbone).expand(len(z)))
     context = backbone.contexts[0].expanded(len(z))
-    return backbone.network(inputs, timestep=time.float(), **context, **options).sample, (inputs, time.float(), context)
+    return backbone.network(inputs, timestep=time.float(), **context, **options).sample, (
+        inputs,
+        time.float(),
+        context,
+    )
 
 
 def through(backbone, adapter, z, y):
@@ -212,19 +252,29 @@ def test_controlnet_is_the_diffusers_class_with_the_image_as_hint(frozen, kind):
     backbone = frozen(kind)
     y, z = odd(backbone)
     adapter = awake(build("controlnet", backbone))
-    oracle = ControlNetModel.from_unet(backbone.network)   # its own hint network shrinks by 8, as this VAE does
+    # its own hint network shrinks by 8, as this VAE does
+    oracle = ControlNetModel.from_unet(backbone.network)
     parts = {"net.": "", "hint.": "controlnet_cond_embedding."}
-    trained = {parts[k[: k.index(".") + 1]] + k.split(".", 1)[1]: v for k, v in adapter.state_dict().items()}
+    trained = {
+        parts[k[: k.index(".") + 1]] + k.split(".", 1)[1]: v
+        for k, v in adapter.state_dict().items()
+    }
     oracle.load_state_dict(trained)
     plain, (inputs, time, context) = call(backbone, z)
-    down, mid = oracle(inputs, time, context["encoder_hidden_states"], (y + 1) / 2, return_dict=False)
-    expected, _ = call(backbone, z, down_block_additional_residuals=down, mid_block_additional_residual=mid)
+    down, mid = oracle(
+        inputs, time, context["encoder_hidden_states"], (y + 1) / 2, return_dict=False
+    )
+    expected, _ = call(
+        backbone, z, down_block_additional_residuals=down, mid_block_additional_residual=mid
+    )
     same(through(backbone, adapter, z, y), expected, plain)
 
 
 def widened(convolution, extra):
     """A convolution over twice the channels: its own, and those that ``extra`` sees."""
-    wide = nn.Conv2d(2 * extra.in_channels, extra.out_channels, extra.kernel_size, extra.stride, extra.padding)
+    wide = nn.Conv2d(
+        2 * extra.in_channels, extra.out_channels, extra.kernel_size, extra.stride, extra.padding
+    )
     wide.weight.data = torch.cat([convolution.weight, extra.weight], 1)
     wide.bias.data = convolution.bias + extra.bias
     return wide
@@ -239,12 +289,22 @@ def test_the_latent_hint_is_extra_channels_of_the_first_convolution(frozen):
     awake(adapter)
     oracle = ControlNetModel.from_unet(backbone.network)
     trained = {k[4:]: v for k, v in adapter.state_dict().items() if k.startswith("net.")}
-    assert all(k.startswith("controlnet_cond") for k in oracle.load_state_dict(trained, strict=False).missing_keys)
+    assert all(
+        k.startswith("controlnet_cond")
+        for k in oracle.load_state_dict(trained, strict=False).missing_keys
+    )
     oracle.conv_in = widened(oracle.conv_in, adapter.hint)
     plain, (inputs, time, context) = call(backbone, z)
-    down, mid = oracle(torch.cat([inputs, backbone.encode(y)], 1), time, context["encoder_hidden_states"],
-                       torch.zeros_like(y), return_dict=False)   # through zero weights
-    expected, _ = call(backbone, z, down_block_additional_residuals=down, mid_block_additional_residual=mid)
+    down, mid = oracle(
+        torch.cat([inputs, backbone.encode(y)], 1),
+        time,
+        context["encoder_hidden_states"],
+        torch.zeros_like(y),
+        return_dict=False,
+    )  # through zero weights
+    expected, _ = call(
+        backbone, z, down_block_additional_residuals=down, mid_block_additional_residual=mid
+    )
     same(through(backbone, adapter, z, y), expected, plain)
 
 
@@ -255,13 +315,19 @@ def test_t2i_is_the_diffusers_class_behind_zero_convolutions(frozen):
     adapter = awake(build("t2i", backbone, channels=[4, 8, 12], layers=1))
     oracle = T2IAdapter(channels=[4, 8, 12], num_res_blocks=1, downscale_factor=8)
     oracle.load_state_dict(adapter.net.state_dict())
-    features = [torch.einsum("oi,bihw->bohw", c.weight[..., 0, 0], f) + c.bias[:, None, None]
-                for c, f in zip(adapter.zero.convs, oracle((y + 1) / 2), strict=True)]
+    features = [
+        torch.einsum("oi,bihw->bohw", c.weight[..., 0, 0], f) + c.bias[:, None, None]
+        for c, f in zip(adapter.zero.convs, oracle((y + 1) / 2), strict=True)
+    ]
     plain, (inputs, time, context) = call(backbone, z)
     expected, _ = call(backbone, z, down_intrablock_additional_residuals=features)
     condition = adapter.condition(y, backbone.encode(y))
-    for _ in range(2):   # the UNet empties the list that it is given
-        same(call(backbone, z, **adapter.residuals(condition, inputs, time, **context))[0], expected, plain)
+    for _ in range(2):  # the UNet empties the list that it is given
+        same(
+            call(backbone, z, **adapter.residuals(condition, inputs, time, **context))[0],
+            expected,
+            plain,
+        )
 
 
 @pytest.mark.parametrize("kind, alpha", [("sd15", None), ("sd21", 6.0), ("sd3", 3.0)])
@@ -275,7 +341,9 @@ def test_lora_is_merged_weights_and_extra_input_channels(frozen, kind, alpha):
     paths = [n for n in layers if n.endswith((".to_q", ".to_k", ".to_v", ".to_out.0"))]
     assert sorted(p.replace(".", "/") for p in paths) == sorted(adapter.low_rank)
     for path, pair in adapter.low_rank.items():
-        layers[path.replace("/", ".")].weight += (alpha or 2) / 2 * pair["B"].weight @ pair["A"].weight
+        layers[path.replace("/", ".")].weight += (
+            (alpha or 2) / 2 * pair["B"].weight @ pair["A"].weight
+        )
     owner, name = (merged.pos_embed, "proj") if kind == "sd3" else (merged, "conv_in")
     setattr(owner, name, widened(getattr(owner, name), adapter.input))
     expected = merged(torch.cat([inputs, backbone.encode(y)], 1), timestep=time, **context).sample
@@ -289,16 +357,25 @@ def test_sd3_controlnet_is_the_diffusers_class_on_the_latent(frozen, layers):
     y, z = odd(backbone)
     before = dict(backbone.network.config)
     adapter = awake(build("sd3_controlnet", backbone, layers=layers))
-    assert dict(backbone.network.config) == before and len(adapter.net.transformer_blocks) == (layers or 2)
+    assert dict(backbone.network.config) == before and len(adapter.net.transformer_blocks) == (
+        layers or 2
+    )
     oracle = SD3ControlNetModel.from_transformer(deepcopy(backbone.network), layers or 2, 0)
-    assert oracle.load_state_dict(adapter.net.state_dict(), strict=False).missing_keys == ["pos_embed.pos_embed"]
+    assert oracle.load_state_dict(adapter.net.state_dict(), strict=False).missing_keys == [
+        "pos_embed.pos_embed"
+    ]
     plain, (inputs, time, context) = call(backbone, z)
-    samples, = oracle(inputs, backbone.encode(y), timestep=time, return_dict=False, **context)
+    (samples,) = oracle(inputs, backbone.encode(y), timestep=time, return_dict=False, **context)
     expected, _ = call(backbone, z, block_controlnet_hidden_states=samples)
     same(through(backbone, adapter, z, y), expected, plain)
 
 
-CROSS, PLAIN, UP, CROSS_UP = "CrossAttnDownBlock2D", "DownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"
+CROSS, PLAIN, UP, CROSS_UP = (
+    "CrossAttnDownBlock2D",
+    "DownBlock2D",
+    "UpBlock2D",
+    "CrossAttnUpBlock2D",
+)
 
 
 def ordered(down, up, **changes):
@@ -306,13 +383,22 @@ def ordered(down, up, **changes):
 
 
 # The UNet's options and the levels of the VAE.
-SHAPES = {"one level, VAE 2": (ordered([CROSS], [CROSS_UP], channels=(8,)), 2),
-          "plain first, VAE 4": (ordered([PLAIN, CROSS], [CROSS_UP, UP]), 3),
-          "three, plain between": (ordered([CROSS, PLAIN, CROSS], [CROSS_UP, UP, CROSS_UP], channels=(8, 4, 16)), 4),
-          "four, VAE 16": ({"channels": (4, 8, 8, 16), "layers_per_block": 2}, 5),
-          "no attention in the middle": ({"mid_block_type": "UNetMidBlock2D"}, 4),
-          "rounding down": (ordered([PLAIN, CROSS, PLAIN], [UP, CROSS_UP, UP], channels=(8, 8, 16),
-                                    downsample_padding=0), 3)}
+SHAPES = {
+    "one level, VAE 2": (ordered([CROSS], [CROSS_UP], channels=(8,)), 2),
+    "plain first, VAE 4": (ordered([PLAIN, CROSS], [CROSS_UP, UP]), 3),
+    "three, plain between": (
+        ordered([CROSS, PLAIN, CROSS], [CROSS_UP, UP, CROSS_UP], channels=(8, 4, 16)),
+        4,
+    ),
+    "four, VAE 16": ({"channels": (4, 8, 8, 16), "layers_per_block": 2}, 5),
+    "no attention in the middle": ({"mid_block_type": "UNetMidBlock2D"}, 4),
+    "rounding down": (
+        ordered(
+            [PLAIN, CROSS, PLAIN], [UP, CROSS_UP, UP], channels=(8, 8, 16), downsample_padding=0
+        ),
+        3,
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ["controlnet", "controlnet_latent", "t2i", "lora"])
@@ -332,12 +418,15 @@ def test_unets_of_other_widths_orders_and_vaes(frozen, shape, name):
 
 @torch.no_grad()
 def test_t2i_residuals_have_the_sizes_of_the_blocks_outputs(frozen):
-    """diffusers adds in front of the downsampler in blocks with cross-attention and behind it in the others; there in
-    place, where a side of 1 would be spread without a word."""
+    """diffusers adds in front of the downsampler in blocks with cross-attention and behind it in
+    the others; there in place, where a side of 1 would be spread without a word."""
     changes, levels = SHAPES["rounding down"]
     backbone, sizes = frozen(levels=levels, **changes), []
-    for block, at in zip(backbone.network.down_blocks, (-1, -2, -1), strict=True):   # of the block's skips
-        block.register_forward_hook(lambda block, args, output, at=at: sizes.append(output[1][at].shape))
+    # of the block's skips
+    for block, at in zip(backbone.network.down_blocks, (-1, -2, -1), strict=True):
+        block.register_forward_hook(
+            lambda block, args, output, at=at: sizes.append(output[1][at].shape)
+        )
     y, z = odd(backbone)
     call(backbone, z)
     assert [f.shape for f in build("t2i", backbone).condition(y, z).features] == sizes
@@ -363,7 +452,9 @@ def test_averages_and_copies_of_a_lora_leave_the_network_alone(frozen):
     model = bridge(backbone, awake(build("lora", backbone)))
     expected = answer(backbone, model.adapter, z, y)
     average = AveragedModel(model.adapter)
-    assert sum(p.numel() for p in average.parameters()) == sum(p.numel() for p in model.adapter.parameters())
+    assert sum(p.numel() for p in average.parameters()) == sum(
+        p.numel() for p in model.adapter.parameters()
+    )
     assert not any(isinstance(m, type(backbone.network)) for m in average.modules())
     twin = deepcopy(model)
     with torch.no_grad():
@@ -372,7 +463,8 @@ def test_averages_and_copies_of_a_lora_leave_the_network_alone(frozen):
     assert torch.equal(answer(backbone, model.adapter, z, y), expected)
     changed = answer(twin.backbone, twin.adapter, z, y)
     assert (changed - expected).abs().max() > 1e-3
-    model.adapter.load_state_dict(average.module.state_dict())   # in place, so that it reaches the network
+    # in place, so that it reaches the network
+    model.adapter.load_state_dict(average.module.state_dict())
     assert torch.equal(answer(backbone, model.adapter, z, y), changed)
 
 
@@ -406,10 +498,15 @@ def test_guidance_asks_the_adapter_for_both_prompts(frozen):
     torch.testing.assert_close(through(backbone, adapter, z, y), empty + 3 * (asked - empty))
 
 
-@pytest.mark.parametrize("kind, name, words", [
-    ("sd3", "controlnet", "sd3_controlnet or lora"), ("sd3", "t2i", "sd3_controlnet or lora"),
-    ("sd15", "sd3_controlnet", "controlnet, controlnet_latent, t2i or lora"),
-    *[("pixels", name, "static or control") for name in MAKE]])
+@pytest.mark.parametrize(
+    "kind, name, words",
+    [
+        ("sd3", "controlnet", "sd3_controlnet or lora"),
+        ("sd3", "t2i", "sd3_controlnet or lora"),
+        ("sd15", "sd3_controlnet", "controlnet, controlnet_latent, t2i or lora"),
+        *[("pixels", name, "static or control") for name in MAKE],
+    ],
+)
 def test_adapters_that_do_not_fit_name_those_that_do(frozen, kind, name, words):
     pixels = kind == "pixels"
     backbone = PixelBackbone(small_unet(), VP(vp_alphas_cumprod({}))) if pixels else frozen(kind)
@@ -417,15 +514,37 @@ def test_adapters_that_do_not_fit_name_those_that_do(frozen, kind, name, words):
         build(name, backbone)
 
 
-@pytest.mark.parametrize("kind, name, changes, options, words", [
-    ("sd15", "controlnet", {}, {"hint": "text"}, "choose image or latent"),
-    ("sd15", "controlnet", {"layers_per_block": (1, 2)}, {}, "cannot be copied into a ControlNet.*choose adapter=lora"),
-    ("sd15", "t2i", {}, {"channels": [4]}, r"adapter.channels=\[4\] must have 2 widths"),
-    ("sd15", "t2i", {"down_block_types": ("CrossAttnDownBlock2D", "AttnDownBlock2D")}, {}, "AttnDownBlock2D"),
-    ("sd15", "lora", {}, {"targets": ["nothing"]}, r"adapter.targets=\['nothing'\] fits no layer"),
-    ("sd3", "lora", {}, {"rank": 0}, "adapter.rank=0"),
-    ("sd3", "sd3_controlnet", {"num_layers": 5}, {"layers": 3}, "must be 1 to 2"),
-    ("sd3", "sd3_controlnet", {"num_layers": 1}, {}, "of one block")])
+@pytest.mark.parametrize(
+    "kind, name, changes, options, words",
+    [
+        ("sd15", "controlnet", {}, {"hint": "text"}, "choose image or latent"),
+        (
+            "sd15",
+            "controlnet",
+            {"layers_per_block": (1, 2)},
+            {},
+            "cannot be copied into a ControlNet.*choose adapter=lora",
+        ),
+        ("sd15", "t2i", {}, {"channels": [4]}, r"adapter.channels=\[4\] must have 2 widths"),
+        (
+            "sd15",
+            "t2i",
+            {"down_block_types": ("CrossAttnDownBlock2D", "AttnDownBlock2D")},
+            {},
+            "AttnDownBlock2D",
+        ),
+        (
+            "sd15",
+            "lora",
+            {},
+            {"targets": ["nothing"]},
+            r"adapter.targets=\['nothing'\] fits no layer",
+        ),
+        ("sd3", "lora", {}, {"rank": 0}, "adapter.rank=0"),
+        ("sd3", "sd3_controlnet", {"num_layers": 5}, {"layers": 3}, "must be 1 to 2"),
+        ("sd3", "sd3_controlnet", {"num_layers": 1}, {}, "of one block"),
+    ],
+)
 def test_options_that_cannot_be_are_refused(frozen, kind, name, changes, options, words):
     with pytest.raises(UserError, match=words):
         build(name, frozen(kind, **changes), **options)
@@ -442,5 +561,9 @@ def test_without_peft_the_extra_is_named(frozen, monkeypatch):
 def test_configs_build_them(frozen, kind, name):
     config = OmegaConf.to_container(OmegaConf.load(ROOT / f"configs/adapter/{name}.yaml"))
     adapter = instantiate(config, frozen(kind))
-    assert not adapter.anchored and adapter.stride and getattr(adapter, "image", None) == {
-        "controlnet": True, "controlnet_latent": False}.get(name)
+    assert (
+        not adapter.anchored
+        and adapter.stride
+        and getattr(adapter, "image", None)
+        == {"controlnet": True, "controlnet_latent": False}.get(name)
+    )

@@ -39,7 +39,9 @@ class Counted:
 
 
 def photographs(count=3, seed=0, side=16):
-    return torch.rand(count, 3, side, 2 * side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return (
+        torch.rand(count, 3, side, 2 * side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -50,11 +52,16 @@ def test_cached_equals_computed(tmp_path, vae, dtype):
     cache, wanted = LatentCache(tmp_path / "cache", counted), backbone.encode(images)
     for _ in range(2):
         found = cache(images.clone().requires_grad_())
-        assert torch.equal(found, wanted) and found.dtype == torch.float32 and not found.requires_grad
+        assert (
+            torch.equal(found, wanted) and found.dtype == torch.float32 and not found.requires_grad
+        )
     assert counted.images == 3
     mixed = torch.cat([photographs(1, seed=5), images[1:2], photographs(1, seed=6)])
     assert torch.equal(cache(mixed), backbone.encode(mixed)) and counted.images == 5
-    assert torch.equal(LatentCache(tmp_path / "cache", counted)(images[:1]), wanted[:1]) and counted.images == 5
+    assert (
+        torch.equal(LatentCache(tmp_path / "cache", counted)(images[:1]), wanted[:1])
+        and counted.images == 5
+    )
 
 
 def test_files_are_where_their_key_says(tmp_path, backbone):
@@ -68,8 +75,9 @@ def test_files_are_where_their_key_says(tmp_path, backbone):
 def test_the_least_difference_is_another_image(tmp_path, backbone):
     cache, images = LatentCache(tmp_path, backbone), photographs(1)
     close = images.clone()
-    close[0, 0, 0, 0] = torch.nextafter(close[0, 0, 0, 0], torch.tensor(2.0))   # far below the 8-bit grid
-    turned = images.reshape(1, 3, 32, 16)   # the same bytes
+    # far below the 8-bit grid
+    close[0, 0, 0, 0] = torch.nextafter(close[0, 0, 0, 0], torch.tensor(2.0))
+    turned = images.reshape(1, 3, 32, 16)  # the same bytes
     assert len({*cache._keys(images), *cache._keys(close), *cache._keys(turned)}) == 3
 
 
@@ -89,9 +97,16 @@ def test_another_vae_has_other_files(tmp_path, folder, backbone, change):
     assert LatentCache(tmp_path, other)._vae != cache._vae
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: b"", lambda data: data[:-7], lambda data: b"no safetensors at all",
-    lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]], ids=["empty", "short", "other", "bit"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:-7],
+        lambda data: b"no safetensors at all",
+        lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+    ],
+    ids=["empty", "short", "other", "bit"],
+)
 def test_a_damaged_file_is_computed_and_written_again(tmp_path, backbone, damage):
     counted, images = Counted(backbone), photographs(2)
     cache = LatentCache(tmp_path, counted)
@@ -111,7 +126,9 @@ def test_a_full_disk_costs_only_time(tmp_path, backbone, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(latent_cache, "save_file", full)
-    with pytest.warns(UserWarning, match="No space left on device.*make room there, or set IRBRIDGE_CACHE"):
+    with pytest.warns(
+        UserWarning, match="No space left on device.*make room there, or set IRBRIDGE_CACHE"
+    ):
         assert torch.equal(cache(images), wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -141,15 +158,20 @@ def test_processes_share_a_folder(tmp_path, folder, backbone):
 
 def test_pixels_have_nothing_to_encode(tmp_path):
     from irbridge.backbones import load_backbone
+
     with pytest.raises(UserError, match="data.cache_latents=true needs a backbone with a VAE"):
         LatentCache(tmp_path, load_backbone())
 
 
-@pytest.mark.parametrize("variables, wanted", [
-    ({"IRBRIDGE_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a/latents"),
-    ({"XDG_CACHE_HOME": "/b"}, "/b/irbridge/latents"),
-    ({"IRBRIDGE_CACHE": "", "XDG_CACHE_HOME": ""}, "~/.cache/irbridge/latents"),
-    ({"IRBRIDGE_CACHE": "~/own"}, "~/own/latents")])
+@pytest.mark.parametrize(
+    "variables, wanted",
+    [
+        ({"IRBRIDGE_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a/latents"),
+        ({"XDG_CACHE_HOME": "/b"}, "/b/irbridge/latents"),
+        ({"IRBRIDGE_CACHE": "", "XDG_CACHE_HOME": ""}, "~/.cache/irbridge/latents"),
+        ({"IRBRIDGE_CACHE": "~/own"}, "~/own/latents"),
+    ],
+)
 def test_where_the_cache_is(monkeypatch, backbone, variables, wanted):
     for name in ("IRBRIDGE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)

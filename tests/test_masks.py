@@ -41,21 +41,27 @@ def test_never_hides_all_of_an_image(kind):
 
 
 def test_strokes_are_as_wide_as_they_say():
-    width = {kind: np.mean([np.median(runs(KINDS[kind]((256, 256), 0.15, rng(k)))) for k in range(10)])
-             for kind in ("scratches", "thin", "brush", "thick")}
+    width = {
+        kind: np.mean([np.median(runs(KINDS[kind]((256, 256), 0.15, rng(k)))) for k in range(10)])
+        for kind in ("scratches", "thin", "brush", "thick")
+    }
     assert width["scratches"] < width["thin"] < width["brush"] < width["thick"]
     assert width["scratches"] < 5 and 4 < width["thin"] < 10 and width["thick"] > 30
 
 
 def test_brush_takes_a_width():
-    narrow, wide = (np.median(runs(KINDS["brush"]((256, 256), 0.2, rng(), (w, w)))) for w in (4, 24))
+    narrow, wide = (
+        np.median(runs(KINDS["brush"]((256, 256), 0.2, rng(), (w, w)))) for w in (4, 24)
+    )
     assert narrow < 8 and wide > 16
 
 
 def test_half_masks_either_side_or_top_or_bottom():
     masks = [KINDS["half"]((64, 80), 0.1, rng(k)) for k in range(40)]
     assert all(0.25 < mask.mean() < 0.65 for mask in masks)
-    assert all(sum(mask[corner] for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1))) == 2 for mask in masks)
+    assert all(
+        sum(mask[corner] for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1))) == 2 for mask in masks
+    )
     assert len({tuple(mask[[0, 0, -1, -1], [0, -1, 0, -1]]) for mask in masks}) == 4
 
 
@@ -83,5 +89,6 @@ def test_lattice_keeps_one_pixel_of_each_cell():
 
 def test_blob_is_one_piece():
     from scipy.ndimage import label
+
     for k in range(20):
         assert label(KINDS["blob"]((96, 96), 0.25, rng(k)))[1] == 1

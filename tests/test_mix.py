@@ -52,9 +52,20 @@ def packed(path, names, values=(200, 50), size=(20, 24)):
 
 
 def config(mix=None, degradation=NOISE, masked=False, validation=None, **data):
-    return {"seed": 0, "task": {"name": "t", "degradation": degradation, "masked": masked},
-            "data": {"mix": mix, "validation": validation, "benchmark": None, "root": None, "resize": None,
-                     "test_clean": None, "hold_out": 10, **data}}
+    return {
+        "seed": 0,
+        "task": {"name": "t", "degradation": degradation, "masked": masked},
+        "data": {
+            "mix": mix,
+            "validation": validation,
+            "benchmark": None,
+            "root": None,
+            "resize": None,
+            "test_clean": None,
+            "hold_out": 10,
+            **data,
+        },
+    }
 
 
 def test_a_tar_and_its_folder_hold_the_same_pairs(tmp_path):
@@ -63,7 +74,9 @@ def test_a_tar_and_its_folder_hold_the_same_pairs(tmp_path):
         assert len(pairs) == 2 and sorted(pairs.names) == ["a", "b"]
         pair = pairs[0]
         assert np.allclose(pair.clean, 200 / 255) and np.allclose(pair.degraded, 50 / 255)
-    assert PackedPairs(tar, size=8)[1].clean.shape == (8, 8, 3) and PackedPairs(tar, resize=40)[0].clean.shape == (40, 48, 3)
+    assert PackedPairs(tar, size=8)[1].clean.shape == (8, 8, 3) and PackedPairs(tar, resize=40)[
+        0
+    ].clean.shape == (40, 48, 3)
 
 
 def test_what_holds_no_pairs_is_refused(tmp_path):
@@ -80,22 +93,32 @@ def test_what_holds_no_pairs_is_refused(tmp_path):
         handle.add(tmp_path / "odd", arcname="s")
     with pytest.raises(UserError, match="odd.tar: clean a .*differ in size"):
         PackedPairs(tar)[0]
-    for path in (tar, tmp_path / "odd"):   # by the headers, before a training
+    for path in (tar, tmp_path / "odd"):  # by the headers, before a training
         with pytest.raises(UserError, match="clean/a.png and .*degraded/a.png differ in size"):
             training_sources(config([{"pairs": str(path), "weight": 1.0}], None))
     with tarfile.open(tmp_path / "two.tar", "w") as handle:
         for root in ("s", "t"):
             handle.add(tmp_path / "odd", arcname=root)
-    with pytest.raises(UserError, match="two.tar holds two pairs named a, s/clean/a.png and t/clean/a.png"):
+    with pytest.raises(
+        UserError, match="two.tar holds two pairs named a, s/clean/a.png and t/clean/a.png"
+    ):
         PackedPairs(tmp_path / "two.tar")
 
 
 def test_a_mix_draws_each_source_with_its_share(tmp_path):
     dark, light = (flat(tmp_path / str(v), ["a.png", "b.png"], v) for v in (10, 240))
-    mixed = MixedStream([CropStream(ImageSource(dark), 16, 1), CropStream(ImageSource(light), 16, 2)], [0.25, 0.75], 0)
+    mixed = MixedStream(
+        [CropStream(ImageSource(dark), 16, 1), CropStream(ImageSource(light), 16, 2)],
+        [0.25, 0.75],
+        0,
+    )
     shares = np.mean([to_image(mixed[k]["clean"]).mean() > 0.5 for k in range(800)])
     assert abs(shares - 0.75) < 0.05
-    again = MixedStream([CropStream(ImageSource(dark), 16, 1), CropStream(ImageSource(light), 16, 2)], [0.25, 0.75], 0)
+    again = MixedStream(
+        [CropStream(ImageSource(dark), 16, 1), CropStream(ImageSource(light), 16, 2)],
+        [0.25, 0.75],
+        0,
+    )
     assert all(torch.equal(mixed[k]["degraded"], again[k]["degraded"]) for k in (7, 3, 700))
 
 
@@ -112,10 +135,19 @@ def test_the_choice_of_a_source_says_nothing_about_the_image(tmp_path):
 
 
 def test_workers_change_nothing(tmp_path):
-    stream = MixedStream([CropStream(ImageSource(save_images(tmp_path / "a")), 16, 1, Noise()),
-                          CropStream(PackedPairs(packed(tmp_path / "p.tar", ["a.png"])), 16, 2)], [0.5, 0.5], 0)
+    stream = MixedStream(
+        [
+            CropStream(ImageSource(save_images(tmp_path / "a")), 16, 1, Noise()),
+            CropStream(PackedPairs(packed(tmp_path / "p.tar", ["a.png"])), 16, 2),
+        ],
+        [0.5, 0.5],
+        0,
+    )
     stream.preload()
-    batches = [[next(it) for _ in range(3)] for it in (iter(stream_loader(stream, 0, 4, workers)) for workers in (0, 2))]
+    batches = [
+        [next(it) for _ in range(3)]
+        for it in (iter(stream_loader(stream, 0, 4, workers)) for workers in (0, 2))
+    ]
     for a, b in zip(*batches):
         assert torch.equal(a["clean"], b["clean"]) and torch.equal(a["degraded"], b["degraded"])
 
@@ -123,7 +155,11 @@ def test_workers_change_nothing(tmp_path):
 def test_decoded_images_take_no_more_than_their_room(tmp_path):
     source = ImageSource(save_images(tmp_path / "a", 4, (32, 32)))
     reads = []
-    source.__class__ = type("Counted", (ImageSource,), {"__getitem__": lambda s, i: reads.append(i) or ImageSource.__getitem__(s, i)})
+    source.__class__ = type(
+        "Counted",
+        (ImageSource,),
+        {"__getitem__": lambda s, i: reads.append(i) or ImageSource.__getitem__(s, i)},
+    )
     stream = CropStream(source, 16, 0, room=Room(2 * 32 * 32 * 3))
     stream.preload()
     assert len(stream.kept) == 2 and all(v.dtype == np.uint8 for v in stream.kept.values())
@@ -140,9 +176,11 @@ def test_processes_and_workers_share_the_room(monkeypatch):
     rooms = Room(), Room()
     assert rooms[0].take(4000) and not rooms[0].take(1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert rooms[1].take(500)                                     # before the workers start, which see it together
+    # before the workers start, which see it together
+    assert rooms[1].take(500)
     monkeypatch.setattr(data, "get_worker_info", lambda: SimpleNamespace(num_workers=3))
-    assert [rooms[1].take(250) for _ in range(3)] == [True, True, False]   # of 1500, for each of three
+    # of 1500, for each of three
+    assert [rooms[1].take(250) for _ in range(3)] == [True, True, False]
 
 
 def test_some_draws_are_lighter_and_some_are_clean(tmp_path):
@@ -157,7 +195,11 @@ def test_some_draws_are_lighter_and_some_are_clean(tmp_path):
 
 
 def test_holes_come_with_their_mask(tmp_path):
-    settings = config([{"clean": str(save_images(tmp_path / "a", 4, (40, 40))), "weight": 1.0, "same": 0.3}], HOLES, True)
+    settings = config(
+        [{"clean": str(save_images(tmp_path / "a", 4, (40, 40))), "weight": 1.0, "same": 0.3}],
+        HOLES,
+        True,
+    )
     stream = training_stream(settings, 32)
     shares = []
     for k in range(30):
@@ -178,7 +220,14 @@ def test_quarter_turns_only_where_asked(tmp_path):
     def kinds(turn):
         stream = CropStream(ImageSource(tmp_path / "a"), 16, 0, turn=turn)
         crops = [stream[k]["clean"][0] for k in range(40)]
-        return {(bool((c[1:] > c[:-1]).all()), bool((c[1:] < c[:-1]).all()), bool((c[:, 1:] > c[:, :-1]).all())) for c in crops}
+        return {
+            (
+                bool((c[1:] > c[:-1]).all()),
+                bool((c[1:] < c[:-1]).all()),
+                bool((c[:, 1:] > c[:, :-1]).all()),
+            )
+            for c in crops
+        }
 
     assert len(kinds(False)) == 1 and len(kinds(True)) == 4
 
@@ -189,61 +238,131 @@ def test_no_scene_is_on_both_sides_of_the_split(every):
     scenes = [name.rsplit("_", 1)[0] for name in names]
     train, held = split_scenes(scenes, every)
     assert sorted(train + held) == list(range(60)) and held
-    assert not {names[i].rsplit("_", 1)[0] for i in train} & {names[i].rsplit("_", 1)[0] for i in held}
+    assert not {names[i].rsplit("_", 1)[0] for i in train} & {
+        names[i].rsplit("_", 1)[0] for i in held
+    }
     assert split_scenes(scenes, None) == (list(range(60)), [])
 
 
 @pytest.mark.parametrize("named", ["clean", "pairs", "benchmark", "task"])
 def test_versions_of_one_clean_image_are_one_scene(tmp_path, named):
-    root, halves = tmp_path / "OTS", ("clear", "haze") if named == "benchmark" else ("clean", "degraded")
+    root, halves = (
+        tmp_path / "OTS",
+        ("clear", "haze") if named == "benchmark" else ("clean", "degraded"),
+    )
     clean = flat(root / halves[0], [f"{s:02}.png" for s in range(6)], 200)
-    hazy = flat(root / halves[1], [f"{s:02}_{haze}.png" for s in range(6) for haze in ("0.8_0.2", "1.0_0.1")], 100)
+    hazy = flat(
+        root / halves[1],
+        [f"{s:02}_{haze}.png" for s in range(6) for haze in ("0.8_0.2", "1.0_0.1")],
+        100,
+    )
     folders = {"clean": str(clean), "degraded": str(hazy)}
-    entry = {"clean": folders, "pairs": {"pairs": str(root)}, "benchmark": {"benchmark": "reside_ots", "root": str(root)}}.get(named)
-    settings = config(entry and [entry | {"weight": 1.0}], None, validation=2, **({} if entry else folders | {"test_clean": "x"}))
-    trained, held = (set(names) for names in (training_stream(settings, 16).source.names, validation_pairs(settings, 16).names))
+    entry = {
+        "clean": folders,
+        "pairs": {"pairs": str(root)},
+        "benchmark": {"benchmark": "reside_ots", "root": str(root)},
+    }.get(named)
+    settings = config(
+        entry and [entry | {"weight": 1.0}],
+        None,
+        validation=2,
+        **({} if entry else folders | {"test_clean": "x"}),
+    )
+    trained, held = (
+        set(names)
+        for names in (
+            training_stream(settings, 16).source.names,
+            validation_pairs(settings, 16).names,
+        )
+    )
     assert not {n[:2] for n in trained} & {n[:2] for n in held} and len(trained) == len(held) == 6
 
 
 def test_a_pattern_of_scenes_must_fit(tmp_path):
-    entry = {"pairs": str(packed(tmp_path / "p.tar", ["a_1.png", "a_2.png", "b_1.png"])), "weight": 1.0}
-    for scene, fault in (("(a", r"mix\[0\].scene=\(a is no regular expression"), ("a_", "is no regular expression with a group"),
-                         ("(room_[0-9]+)_", r"matches no name of p.tar, such as a_1; give")):
+    entry = {
+        "pairs": str(packed(tmp_path / "p.tar", ["a_1.png", "a_2.png", "b_1.png"])),
+        "weight": 1.0,
+    }
+    for scene, fault in (
+        ("(a", r"mix\[0\].scene=\(a is no regular expression"),
+        ("a_", "is no regular expression with a group"),
+        ("(room_[0-9]+)_", r"matches no name of p.tar, such as a_1; give"),
+    ):
         with pytest.raises(UserError, match=fault):
             training_stream(config([entry | {"scene": scene}], None, validation=2), 16)
-    for scene in ("(a)_", "(a)?.*"):   # where the group found nothing, the image's own scene counts
-        assert training_sources(config([entry | {"scene": scene}], None))[0].scenes() == ["a", "a", "b_1"]
+    for scene in ("(a)_", "(a)?.*"):  # where the group found nothing, the image's own scene counts
+        assert training_sources(config([entry | {"scene": scene}], None))[0].scenes() == [
+            "a",
+            "a",
+            "b_1",
+        ]
 
 
 def test_training_validation_and_test_share_no_image(tmp_path):
-    photos, tests = save_images(tmp_path / "photos", 12, (24, 24)), save_images(tmp_path / "tests", 3, (24, 24), seed=0)
-    (tests / "2.png").rename(tests / "7.png")   # 0, 1, 7 are test images, also among the photographs
+    photos, tests = (
+        save_images(tmp_path / "photos", 12, (24, 24)),
+        save_images(tmp_path / "tests", 3, (24, 24), seed=0),
+    )
+    # 0, 1, 7 are test images, also among the photographs
+    (tests / "2.png").rename(tests / "7.png")
     pairs = packed(tmp_path / "rain.tar", [f"s{s}_{k}.png" for s in range(6) for k in range(2)])
-    mix = [{"clean": [str(photos)], "weight": 0.5}, {"pairs": str(pairs), "weight": 0.5, "scene": r"(s\d)_"}]
+    mix = [
+        {"clean": [str(photos)], "weight": 0.5},
+        {"pairs": str(pairs), "weight": 0.5, "scene": r"(s\d)_"},
+    ]
     settings = config(mix, validation=4, exclude=str(tests), test=str(tests))
-    stream, chosen, tested = training_stream(settings, 16), validation_pairs(settings, 16), held_back(settings, 16)
+    stream, chosen, tested = (
+        training_stream(settings, 16),
+        validation_pairs(settings, 16),
+        held_back(settings, 16),
+    )
     trained = {name for part in stream.streams for name in part.source.names}
     assert not trained & set(chosen.names) and not set(tested.names) & (trained | set(chosen.names))
-    assert not {n[:2] for n in trained if n[0] == "s"} & {n[:2] for n in chosen.names if n[0] == "s"}
-    assert len(trained) + len(chosen) == 9 + 12 and isinstance(chosen[0], Pair) and chosen[0].clean.shape == (16, 16, 3)
-    assert all(np.array_equal(a.degraded, b.degraded) for a, b in zip([chosen[0], chosen[3]], [validation_pairs(settings, 16)[i]
-                                                                                             for i in (0, 3)]))
+    assert not {n[:2] for n in trained if n[0] == "s"} & {
+        n[:2] for n in chosen.names if n[0] == "s"
+    }
+    assert (
+        len(trained) + len(chosen) == 9 + 12
+        and isinstance(chosen[0], Pair)
+        and chosen[0].clean.shape == (16, 16, 3)
+    )
+    assert all(
+        np.array_equal(a.degraded, b.degraded)
+        for a, b in zip([chosen[0], chosen[3]], [validation_pairs(settings, 16)[i] for i in (0, 3)])
+    )
 
 
 def test_an_image_of_two_sources_is_held_back_in_both(tmp_path):
     photos, more = save_images(tmp_path / "photos", 12), save_images(tmp_path / "more", 9, seed=1)
     pairs = packed(tmp_path / "rain.tar", [f"{k:02}.png" for k in range(10)])
     (tmp_path / "link").symlink_to(photos)
-    mix = [{"clean": str(tmp_path / "link"), "weight": 0.2}, {"clean": [str(photos), str(more)], "weight": 0.3},
-           {"pairs": str(pairs), "weight": 0.3}, {"clean": str(pairs), "weight": 0.2}]
+    mix = [
+        {"clean": str(tmp_path / "link"), "weight": 0.2},
+        {"clean": [str(photos), str(more)], "weight": 0.3},
+        {"pairs": str(pairs), "weight": 0.3},
+        {"clean": str(pairs), "weight": 0.2},
+    ]
     settings = config(mix, validation=4)
     stream, chosen = training_stream(settings, 16), validation_pairs(settings, 16)
     trained = {file for part in stream.streams for files in part.source.files for file in files}
-    held = {file for images in chosen.source.sources
-            for files in (images if isinstance(images, Subset) else images.source).files for file in files}
-    everything = {f for source in training_sources(settings) for files in source.images.files for f in files}
-    assert not trained & held and trained | held == everything and min(len(p.source) for p in stream.streams) > 1
-    assert len(set(chosen.names)) == len(chosen) and [chosen[i].name for i in range(len(chosen))] == chosen.names
+    held = {
+        file
+        for images in chosen.source.sources
+        for files in (images if isinstance(images, Subset) else images.source).files
+        for file in files
+    }
+    everything = {
+        f for source in training_sources(settings) for files in source.images.files for f in files
+    }
+    assert (
+        not trained & held
+        and trained | held == everything
+        and min(len(p.source) for p in stream.streams) > 1
+    )
+    assert (
+        len(set(chosen.names)) == len(chosen)
+        and [chosen[i].name for i in range(len(chosen))] == chosen.names
+    )
     assert {name.split("_")[0] for name in chosen.names} >= {"link", "photos, more"}
 
 
@@ -263,27 +382,47 @@ def test_one_source_holds_back_validation_images_too(tmp_path):
         training_stream(config(train=str(save_images(tmp_path / "one", 1)), validation=2), 16)
 
 
-@pytest.mark.parametrize("mix, fault", [
-    ("rain.tar", r"must be a list of sources"),
-    ([{"clean": "C", "weight": 0.5}, {"clean": "C", "weight": 0.4}], r"add up to 0.9; make them shares that add up to 1"),
-    ([{"clean": "C", "weight": 0}], r"mix\[0\].weight=0 must be"),
-    ([{"clean": "C"}], r"mix\[0\].weight=None must be"),
-    ([{"weight": 1.0}], r"mix\[0\] names no images"),
-    ([{"clean": "C", "pairs": "P", "weight": 1.0}], r"mix\[0\] names pairs and clean"),
-    ([{"clean": "C", "wieght": 1.0}], r"mix\[0\].wieght is unknown"),
-    ([{"clean": "C", "weight": 1.0, "lighter": 0.7, "same": 0.5}], r"add up to at most 1"),
-    ([{"pairs": "absent.tar", "weight": 1.0}], r"absent.tar does not exist"),
-    ([{"benchmark": "rain100h", "weight": 1.0}], r"names benchmark; give"),
-    ([], "must be a list of sources"), ({}, "must be a list of sources"),
-    ([{"clean": 5, "weight": 1.0}], r"mix\[0\].clean=5 must be text, or a list"),
-    ([{"clean": [5], "weight": 1.0}], r"mix\[0\].clean=\[5\] must be text, or a list"),
-    ([{"pairs": ["C"], "weight": 1.0}], r"mix\[0\].pairs=\[.*must be text\.$"),
-    ([{"clean": "C", "weight": 1.0, "name": 5}], r"mix\[0\].name=5 must be text\.$"),
-    ([{"clean": "C", "weight": 1.0, "scene": 5}], r"mix\[0\].scene=5 is no regular expression"),
-    ([{"clean": "C", "weight": 1.0, "turn": "false"}], r"mix\[0\].turn='false' must be true or false"),
-    ([{"clean": "C", "weight": 1.0, "degradation": "rain"}], r"mix\[0\].degradation=rain must name a class"),
-    ([{"clean": "C", "weight": 1.0, "degradation": {"a": 1}}], r"mix\[0\].degradation={'a': 1} must name a class"),
-    ([{"pairs": "C", "weight": 1.0, "degradation": NOISE}], r"mix\[0\].degradation is for clean= alone, but this source has pairs;")])
+@pytest.mark.parametrize(
+    "mix, fault",
+    [
+        ("rain.tar", r"must be a list of sources"),
+        (
+            [{"clean": "C", "weight": 0.5}, {"clean": "C", "weight": 0.4}],
+            r"add up to 0.9; make them shares that add up to 1",
+        ),
+        ([{"clean": "C", "weight": 0}], r"mix\[0\].weight=0 must be"),
+        ([{"clean": "C"}], r"mix\[0\].weight=None must be"),
+        ([{"weight": 1.0}], r"mix\[0\] names no images"),
+        ([{"clean": "C", "pairs": "P", "weight": 1.0}], r"mix\[0\] names pairs and clean"),
+        ([{"clean": "C", "wieght": 1.0}], r"mix\[0\].wieght is unknown"),
+        ([{"clean": "C", "weight": 1.0, "lighter": 0.7, "same": 0.5}], r"add up to at most 1"),
+        ([{"pairs": "absent.tar", "weight": 1.0}], r"absent.tar does not exist"),
+        ([{"benchmark": "rain100h", "weight": 1.0}], r"names benchmark; give"),
+        ([], "must be a list of sources"),
+        ({}, "must be a list of sources"),
+        ([{"clean": 5, "weight": 1.0}], r"mix\[0\].clean=5 must be text, or a list"),
+        ([{"clean": [5], "weight": 1.0}], r"mix\[0\].clean=\[5\] must be text, or a list"),
+        ([{"pairs": ["C"], "weight": 1.0}], r"mix\[0\].pairs=\[.*must be text\.$"),
+        ([{"clean": "C", "weight": 1.0, "name": 5}], r"mix\[0\].name=5 must be text\.$"),
+        ([{"clean": "C", "weight": 1.0, "scene": 5}], r"mix\[0\].scene=5 is no regular expression"),
+        (
+            [{"clean": "C", "weight": 1.0, "turn": "false"}],
+            r"mix\[0\].turn='false' must be true or false",
+        ),
+        (
+            [{"clean": "C", "weight": 1.0, "degradation": "rain"}],
+            r"mix\[0\].degradation=rain must name a class",
+        ),
+        (
+            [{"clean": "C", "weight": 1.0, "degradation": {"a": 1}}],
+            r"mix\[0\].degradation={'a': 1} must name a class",
+        ),
+        (
+            [{"pairs": "C", "weight": 1.0, "degradation": NOISE}],
+            r"mix\[0\].degradation is for clean= alone, but this source has pairs;",
+        ),
+    ],
+)
 def test_mistakes_in_a_mix_are_told(tmp_path, mix, fault):
     folder = str(save_images(tmp_path / "C"))
     mix = json.loads(json.dumps(mix).replace('"C"', json.dumps(folder)))
@@ -300,12 +439,20 @@ def test_a_task_with_holes_takes_no_pairs_and_a_paired_one_no_clean_images(tmp_p
 
 
 def test_cards_name_every_source_and_no_path():
-    settings = config([{"pairs": "/home/me/derain.tar", "name": "Rain800", "weight": 0.4, "lighter": 0.3},
-                       {"clean": ["/home/me/a.tar", "data/samples/train"], "weight": 0.6, "same": 0.05}], folder="/home/me")
+    settings = config(
+        [
+            {"pairs": "/home/me/derain.tar", "name": "Rain800", "weight": 0.4, "lighter": 0.3},
+            {"clean": ["/home/me/a.tar", "data/samples/train"], "weight": 0.6, "same": 0.05},
+        ],
+        folder="/home/me",
+    )
     settings |= {"run": "/home/me/run"}
     text = cards.data_in_words(settings)
-    assert text == ("40% Rain800 (pairs, 30% mixed back towards the clean image); 60% a.tar, train (degraded on the fly by "
-                    "`irbridge.degradations.Noise`, 5% left clean)")
+    assert (
+        text
+        == "40% Rain800 (pairs, 30% mixed back towards the clean image); 60% a.tar, train (degraded"
+        " on the fly by `irbridge.degradations.Noise`, 5% left clean)"
+    )
     assert "/home/me" not in json.dumps(cards.private(settings))
 
 
@@ -314,31 +461,46 @@ def test_crops_made_on_the_device_are_the_same(tmp_path, turn, lighter):
     root = tmp_path / "pairs"
     save_images(root / "clean", 3, (40, 44))
     save_images(root / "degraded", 3, (40, 44), seed=1)
-    save_images(tmp_path / "small", 2, (12, 40))   # smaller than the crop
-    streams = [CropStream(PackedPairs(root), 16, 1, lighter=lighter, same=lighter / 2, turn=turn),
-               CropStream(ImageSource(tmp_path / "small"), 16, 2, turn=turn)]
+    save_images(tmp_path / "small", 2, (12, 40))  # smaller than the crop
+    streams = [
+        CropStream(PackedPairs(root), 16, 1, lighter=lighter, same=lighter / 2, turn=turn),
+        CropStream(ImageSource(tmp_path / "small"), 16, 2, turn=turn),
+    ]
     stream = MixedStream(streams, [0.6, 0.4], 0)
     wanted = iter(stream_loader(stream, 8, 4, rank=1, world=2))
     got = device_batches(stream, 8, 4, torch.device("cpu"), rank=1, world=2)
     for _ in range(6):
         a, b = next(wanted), next(got)
         assert a.keys() == b.keys() and torch.equal(a["draw"], b["draw"])
-        assert torch.allclose(a["clean"], b["clean"], atol=1e-6) and torch.allclose(a["degraded"], b["degraded"], atol=1e-6)
+        assert torch.allclose(a["clean"], b["clean"], atol=1e-6) and torch.allclose(
+            a["degraded"], b["degraded"], atol=1e-6
+        )
     assert all(v.dtype == torch.uint8 for part in streams for v in part.moved.values())
 
 
 def test_an_image_is_decoded_once_and_kept_either_on_the_device_or_here(tmp_path, monkeypatch):
     size = 32 * 32 * 3
-    stream = CropStream(ImageSource(save_images(tmp_path / "a", 4, (32, 32))), 16, 0, room=Room(size))
+    stream = CropStream(
+        ImageSource(save_images(tmp_path / "a", 4, (32, 32))), 16, 0, room=Room(size)
+    )
     reads, decoded = [], stream._decoded
     stream._decoded = lambda i: reads.append(i) or decoded(i)
-    monkeypatch.setattr(data.psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * size / data.CACHE_SHARE))
+    monkeypatch.setattr(
+        data.psutil,
+        "virtual_memory",
+        lambda: SimpleNamespace(available=2 * size / data.CACHE_SHARE),
+    )
     batches = device_batches(stream, 0, 16, torch.device("cpu"))
     next(batches)
-    assert len(stream.moved) == 2 and len(stream.kept) == 1 and not stream.moved.keys() & stream.kept.keys()
+    assert (
+        len(stream.moved) == 2
+        and len(stream.kept) == 1
+        and not stream.moved.keys() & stream.kept.keys()
+    )
     reads.clear()
     next(batches)
-    assert set(reads) == set(range(4)) - stream.moved.keys() - stream.kept.keys()   # what has room nowhere
+    # what has room nowhere
+    assert set(reads) == set(range(4)) - stream.moved.keys() - stream.kept.keys()
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (800, 1000))
     card = Room(device=torch.device("cuda", 0))
     assert card.take(200) and not card.take(1)

@@ -1,4 +1,5 @@
-"""The model on an analytic backbone whose answer is known, and what every user of ``restore`` counts on."""
+"""The model on an analytic backbone whose answer is known, and what every user of ``restore``
+counts on."""
 
 import numpy as np
 import pytest
@@ -20,14 +21,21 @@ from irbridge.samplers import RULES
 from irbridge.timesteps import Timesteps, critical
 from irbridge.trunk import Trunk
 
-BRIDGES = {"brownian": Brownian(sigma=0.5), "ou": OU(), "goub": GOUB(), "residual": Residual(),
-           "residual, plain": Residual(pi="one")}
+BRIDGES = {
+    "brownian": Brownian(sigma=0.5),
+    "ou": OU(),
+    "goub": GOUB(),
+    "residual": Residual(),
+    "residual, plain": Residual(pi="one"),
+}
 PUBLISHED = Timesteps(offset={100: 300, 0: 0})
-SERVED = [(b, r) for b in BRIDGES for r in RULES if b != "residual" or RULES[r].calls == 1]   # no ODE to solve there
+# no ODE to solve there
+SERVED = [(b, r) for b in BRIDGES for r in RULES if b != "residual" or RULES[r].calls == 1]
 
 
 class Analytic(Backbone):
-    """The exact denoiser of x0 ~ N(mean, variance), or a known x0 with variance 0, in the place of a network."""
+    """The exact denoiser of x0 ~ N(mean, variance), or a known x0 with variance 0, in the place of
+    a network."""
 
     channels, stride = 3, 8
 
@@ -61,15 +69,23 @@ class Blind(Adapter):
 
 
 def toy(mean, variance=0.0, bridge=BRIDGES["goub"], timesteps=None, anchor=None, **sampler):
-    return IRBridge(Analytic(mean, variance), Blind(anchor), bridge, timesteps or critical(),
-                    "y" if anchor is None else "anchor", sampler)
+    return IRBridge(
+        Analytic(mean, variance),
+        Blind(anchor),
+        bridge,
+        timesteps or critical(),
+        "y" if anchor is None else "anchor",
+        sampler,
+    )
 
 
 def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def real(backbone, adapter=StaticAdapter, bridge=BRIDGES["goub"], endpoint="anchor", seed=0, **options):
+def real(
+    backbone, adapter=StaticAdapter, bridge=BRIDGES["goub"], endpoint="anchor", seed=0, **options
+):
     """An IRBridge on the tiny backbone whose adapter is not the identity."""
     torch.manual_seed(seed)
     adapter = adapter(backbone, [16, 16], anchor=True)
@@ -86,15 +102,18 @@ def test_path_reaches_a_known_image(bridge, rule):
     model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
     states = list(model.path(y, steps=20, rule=rule, boot=0.01))
     distance = [float((s.x - x0).square().mean().sqrt()) for s in states]
-    assert torch.allclose(states[-1].x0, x0, atol=1e-5) and torch.allclose(model.restore(y, steps=20), x0, atol=1e-5)
+    assert torch.allclose(states[-1].x0, x0, atol=1e-5) and torch.allclose(
+        model.restore(y, steps=20), x0, atol=1e-5
+    )
     assert all(torch.isfinite(s.x).all() for s in states)
-    if rule != "drift":   # which never lets go of the noise that it once had
+    if rule != "drift":  # which never lets go of the noise that it once had
         assert distance[-1] < 0.5 * distance[0]
 
 
 @pytest.mark.parametrize("rule", ["reverse", "posterior", "implicit", "eta"])
 def test_path_samples_the_right_law(rule):
-    """With the exact denoiser of N(0.3, 0.5^2) the last estimate has about that law, whatever y says."""
+    """With the exact denoiser of N(0.3, 0.5^2) the last estimate has about that law, whatever y
+    says."""
     y = torch.full((4, 3, 64, 64), -0.4)
     *_, last = toy(0.3, 0.25, bridge=GOUB(lam=0.5), steps=80, rule=rule).path(y)
     assert abs(float(last.x0.mean()) - 0.3) < 0.03, last.x0.mean()
@@ -114,14 +133,16 @@ def test_first_state_is_the_end_and_times_are_even():
     y, anchor = noise(1, 3, 8, 8), noise(1, 3, 8, 8, seed=1)
     states = list(toy(torch.zeros(1, 3, 8, 8), anchor=anchor).path(y, steps=5))
     assert [s.t for s in states] == pytest.approx([100, 80, 60, 40, 20])
-    assert torch.allclose(states[0].x, anchor, atol=1e-6)      # GOUB is pinned
+    assert torch.allclose(states[0].x, anchor, atol=1e-6)  # GOUB is pinned
 
 
 @pytest.mark.parametrize("adapter", [StaticAdapter, ControlAdapter])
 def test_noise_of_an_image_does_not_depend_on_its_batch(backbone, adapter):
     model, y = real(backbone, adapter), noise(3, 3, 16, 16).clamp(-1, 1)
     together = model.restore(y, seed=7, steps=3, rule="posterior")
-    alone = torch.cat([model.restore(y[i:i + 1], seed=7 + i, steps=3, rule="posterior") for i in range(3)])
+    alone = torch.cat(
+        [model.restore(y[i : i + 1], seed=7 + i, steps=3, rule="posterior") for i in range(3)]
+    )
     assert torch.allclose(together, alone, atol=1e-5)
 
 
@@ -141,8 +162,13 @@ def test_any_size(backbone, height, width):
     trunk = Trunk([4, 4, 8, 8])
     for restorer in (model, Regression(trunk)):
         out = restorer.restore(image)
-        assert out.shape == image.shape and out.dtype == np.float32 and 0 <= out.min() <= out.max() <= 1
-    # The trunk is the identity at its start, so what is cropped away again must be exactly the padding.
+        assert (
+            out.shape == image.shape
+            and out.dtype == np.float32
+            and 0 <= out.min() <= out.max() <= 1
+        )
+    # The trunk is the identity at its start, so what is cropped away again must be exactly the
+    # padding.
     assert np.abs(out - image).max() < 1e-6
 
 
@@ -169,38 +195,54 @@ def test_calls_of_the_network_are_the_steps(steps):
 @pytest.mark.parametrize("bridge, rule", SERVED)
 @pytest.mark.parametrize("steps", [1, 3])
 def test_every_bridge_with_every_rule_is_finite(backbone, bridge, rule, steps):
-    model = real(backbone, bridge=BRIDGES[bridge], sampler={"steps": steps, "rule": rule, "eta": 0.5, "boot": 0.01})
+    model = real(
+        backbone,
+        bridge=BRIDGES[bridge],
+        sampler={"steps": steps, "rule": rule, "eta": 0.5, "boot": 0.01},
+    )
     out = model.restore(noise(1, 3, 16, 16).clamp(-1, 1))
     assert out.shape == (1, 3, 16, 16) and out.isfinite().all()
 
 
 def test_baselines(backbone):
     model, y = real(backbone), noise(1, 3, 16, 16).clamp(-1, 1)
-    assert torch.equal(model.restore(y, path=model.coarse), model.adapter.condition(y).anchor.clamp(-1, 1))
+    assert torch.equal(
+        model.restore(y, path=model.coarse), model.adapter.condition(y).anchor.clamp(-1, 1)
+    )
     x0 = noise(1, 3, 8, 8).clamp(-1, 1)
     for start, rule in [(s, r) for s in ("noise", "end") for r in ("ddim", "dpmpp")]:
-        assert torch.allclose(toy(x0).restore(y[..., :8, :8], rule=rule, start=start), x0, atol=1e-5)
+        assert torch.allclose(
+            toy(x0).restore(y[..., :8, :8], rule=rule, start=start), x0, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("rule", ["ddim", "dpmpp"])
 def test_baselines_on_the_prior_start_where_they_say(rule):
-    """"end": the end noised to the bridge's first timestep, where the published loop starts too; "noise": the prior's
-    last timestep and pure noise, whatever the end is. Both walk the prior: x is the state that the network sees."""
+    """ "end": the end noised to the bridge's first timestep, where the published loop starts too;
+    "noise": the prior's last timestep and pure noise, whatever the end is. Both walk the prior: x
+    is the state that the network sees."""
     y, n = torch.full((1, 3, 64, 64), -0.7), Noise([0])(torch.empty(1, 3, 64, 64))
     model = toy(torch.zeros(1, 3, 64, 64), timesteps=PUBLISHED)
     prior = model.backbone.prior
-    states = {start: list(model.path(y, start=start, rule=rule, steps=4)) for start in ("end", "noise")}
+    states = {
+        start: list(model.path(y, start=start, rule=rule, steps=4)) for start in ("end", "noise")
+    }
     first = float(PUBLISHED(model.bridge, prior, 100.0))
     for start, tau, mean in [("end", first, -0.7), ("noise", prior.highest, 0.0)]:
         m = prior.marginal(tau)
         assert [s.t for s in states[start]] == pytest.approx([tau * k / 4 for k in (4, 3, 2, 1)])
-        assert torch.allclose(states[start][0].z, m.clean.float() * mean + m.noise.float() * n, atol=1e-6)
+        assert torch.allclose(
+            states[start][0].z, m.clean.float() * mean + m.noise.float() * n, atol=1e-6
+        )
         assert all(torch.equal(s.x, s.z) for s in states[start])
 
 
 def test_ddim_is_the_published_loop_at_critical_timesteps(monkeypatch):
-    """There the forward transition draws nothing after the start: DDIM on the prior from that start and timesteps."""
-    monkeypatch.setattr("irbridge.model.Noise", lambda seeds: lambda like: noise(*like.shape, seed=7))
+    """There the forward transition draws nothing after the start: DDIM on the prior from that start
+    and timesteps."""
+    monkeypatch.setattr(
+        "irbridge.model.Noise", lambda seeds: lambda like: noise(*like.shape, seed=7)
+    )
     y, x0 = noise(1, 3, 8, 8), 0.5 * noise(1, 3, 8, 8, seed=1).clamp(-1, 1)
     model = toy(x0, variance=0.04, bridge=BRIDGES["goub"])
     loop = list(model.path(y, steps=5, rule="reverse"))
@@ -213,8 +255,12 @@ def test_ddim_is_the_published_loop_at_critical_timesteps(monkeypatch):
 def test_sampler_options_are_fields_of_a_sampler():
     model, y = toy(torch.zeros(1, 3, 8, 8), steps=4, rule="posterior"), noise(1, 3, 8, 8)
     assert (model.sampler.nfe, model.sampler.rule) == (4, "posterior")
-    for options, calls in [({}, 4), ({"nfe": 2}, 2), ({"steps": 3, "rule": "dbim2", "eta": None}, 3),
-                           ({"times": (100, 30, 10, 2, 1, 0)}, 5)]:
+    for options, calls in [
+        ({}, 4),
+        ({"nfe": 2}, 2),
+        ({"steps": 3, "rule": "dbim2", "eta": None}, 3),
+        ({"times": (100, 30, 10, 2, 1, 0)}, 5),
+    ]:
         assert len(list(model.path(y, **options))) == calls
     with pytest.raises(UserError, match="'step' is no sampler option; use rule, nfe"):
         model.restore(y, step=3)
@@ -224,7 +270,9 @@ def test_sampler_options_are_fields_of_a_sampler():
 
 def test_wrong_endpoints(backbone):
     with pytest.raises(UserError, match="anchor"):
-        model = IRBridge(backbone, StaticAdapter(backbone, [8, 8], anchor=False), GOUB(), critical(), "anchor")
+        model = IRBridge(
+            backbone, StaticAdapter(backbone, [8, 8], anchor=False), GOUB(), critical(), "anchor"
+        )
         model.restore(noise(1, 3, 16, 16))
     with pytest.raises(UserError, match="choose y or anchor"):
         real(backbone, endpoint="z")
@@ -249,8 +297,10 @@ def test_loss_options(backbone, states, weight, norm):
 def test_published_loss_is_that_of_the_noise():
     """states=prior, weight=eps, norm=l2 is the plain eps loss of the network's own output."""
     clean, degraded, xi, uniform = batch()
-    model = real(PixelBackbone(small_unet(), VP(vp_alphas_cumprod({}))),
-                 loss={"states": "prior", "weight": "eps", "norm": "l2"})
+    model = real(
+        PixelBackbone(small_unet(), VP(vp_alphas_cumprod({}))),
+        loss={"states": "prior", "weight": "eps", "norm": "l2"},
+    )
     tau, prior = uniform.double() * model.backbone.prior.highest, model.backbone.prior
     m = prior.marginal(tau)
     z = broadcast(m.clean, clean) * clean + broadcast(m.noise, clean) * xi
@@ -261,7 +311,9 @@ def test_published_loss_is_that_of_the_noise():
     assert torch.allclose(model.loss(clean, degraded, xi, uniform)["prior"], expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("option, value", [("states", "between"), ("weight", "snr"), ("norm", "l3")])
+@pytest.mark.parametrize(
+    "option, value", [("states", "between"), ("weight", "snr"), ("norm", "l3")]
+)
 def test_unknown_loss_options(backbone, option, value):
     with pytest.raises(UserError, match=f"{value}.*choose"):
         real(backbone, loss={option: value}).loss(*batch())
@@ -269,14 +321,19 @@ def test_unknown_loss_options(backbone, option, value):
 
 def test_anchor_weight_scales_the_anchor_loss_alone(backbone):
     one, ten = (real(backbone, loss={"anchor": w}).loss(*batch()) for w in (1.0, 10.0))
-    assert torch.allclose(10 * one["anchor"], ten["anchor"]) and torch.equal(one["prior"], ten["prior"])
+    assert torch.allclose(10 * one["anchor"], ten["anchor"]) and torch.equal(
+        one["prior"], ten["prior"]
+    )
 
 
 def test_loss_weights_convert_the_error_of_x0():
     m = marginal(0.6, 0.0, 0.8)
     z, x0, guess = 1.3, 0.2, 0.5
-    errors = {"x0": guess - x0, "eps": (z - 0.6 * guess) / 0.8 - (z - 0.6 * x0) / 0.8,
-              "v": (0.6 * z - guess) / 0.8 - (0.6 * z - x0) / 0.8}
+    errors = {
+        "x0": guess - x0,
+        "eps": (z - 0.6 * guess) / 0.8 - (z - 0.6 * x0) / 0.8,
+        "v": (0.6 * z - guess) / 0.8 - (0.6 * z - x0) / 0.8,
+    }
     for kind, error in errors.items():
         assert float(loss_weight(m, kind)) * abs(guess - x0) == pytest.approx(abs(error))
 
@@ -284,7 +341,9 @@ def test_loss_weights_convert_the_error_of_x0():
 @pytest.mark.parametrize("uniform, call", [(0.0, 0), (0.3, 1), (0.6, 2), (0.99, 3)])
 @pytest.mark.parametrize("adapter", [StaticAdapter, ControlAdapter])
 def test_visited_states_are_those_of_the_path(backbone, adapter, uniform, call):
-    model = real(backbone, adapter, sampler={"steps": 4, "rule": "posterior"}, loss={"states": "visited"})
+    model = real(
+        backbone, adapter, sampler={"steps": 4, "rule": "posterior"}, loss={"states": "visited"}
+    )
     seen, denoise = [], backbone.denoise
     backbone.denoise = lambda z, *rest: (seen.append(z.clone()), denoise(z, *rest))[1]
     clean, degraded, xi, _ = batch()
@@ -299,14 +358,16 @@ def test_visited_states_are_those_of_the_path(backbone, adapter, uniform, call):
 
 @pytest.mark.parametrize("bridge", ["ou", "goub", "brownian", "residual, plain"])
 def test_bridge_states_have_the_law_that_the_network_knows(bridge):
-    """With y = x0 every state of bridge and prior is x0 and the noise of its level, at each drawn timestep."""
+    """With y = x0 every state of bridge and prior is x0 and the noise of its level, at each drawn
+    timestep."""
     x0, n = torch.full((64, 3, 32, 32), 0.5), 64
     model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
     model.loss_options["states"] = "bridge"
     uniform = torch.arange(n) / n
     z, tau = model.STATES["bridge"](model, x0, Condition(x0, None, None), noise(*x0.shape), uniform)
     m = model.backbone.prior.marginal(tau)
-    assert float(tau.max() - tau.min()) > 100 and (tau[: n // 4] == tau[0]).all()     # a quarter at the degraded end
+    # a quarter at the degraded end
+    assert float(tau.max() - tau.min()) > 100 and (tau[: n // 4] == tau[0]).all()
     assert torch.allclose(z.mean((1, 2, 3)), 0.5 * m.clean.float(), atol=0.1)
     assert torch.allclose(z.std((1, 2, 3)), m.noise.float(), rtol=0.05)
 
@@ -315,11 +376,21 @@ def test_regression_is_y_at_its_start_and_learns_l1():
     model = Regression(Trunk([8, 8]))
     clean, degraded, *rest = batch()
     assert torch.allclose(model.restore(degraded), degraded)
-    assert torch.allclose(model.loss(clean, degraded, *rest)["regression"], (degraded - clean).abs().flatten(1).mean(1))
+    assert torch.allclose(
+        model.loss(clean, degraded, *rest)["regression"],
+        (degraded - clean).abs().flatten(1).mean(1),
+    )
 
 
 def test_configured_parts_make_a_model(backbone):
     cfg = configured("train", "name=t", "adapter.channels=[8,8]")
-    model = IRBridge(backbone, instantiate(cfg.adapter, backbone), instantiate(cfg.bridge), instantiate(cfg.timesteps),
-                     cfg.endpoint, dict(cfg.sampler), dict(cfg.loss))
+    model = IRBridge(
+        backbone,
+        instantiate(cfg.adapter, backbone),
+        instantiate(cfg.bridge),
+        instantiate(cfg.timesteps),
+        cfg.endpoint,
+        dict(cfg.sampler),
+        dict(cfg.loss),
+    )
     assert model.restore(noise(1, 3, 16, 16)).isfinite().all()

@@ -1,5 +1,6 @@
-"""The light network against another implementation of the same paper, and what the project relies on: no statistics of
-the whole image, identity at the start, holes filled and nothing else touched."""
+"""The light network against another implementation of the same paper, and what the project relies
+on: no statistics of the whole image, identity at the start, holes filled and nothing else touched.
+"""
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ from irbridge.nafnet import Block, NAFNet, PixelNorm, local_mean
 from irbridge.trunk import NAFTrunk, Trunk, bridge_network, make_trunk
 
 SIZES = {"width": 8, "encoder": [1, 2], "middle": 2, "decoder": [2, 1]}
-NAMES = {"widen": "conv1", "depthwise": "conv2", "project": "conv3", "attention": "sca.1", "expand": "conv4", "contract": "conv5"}
+NAMES = {
+    "widen": "conv1",
+    "depthwise": "conv2",
+    "project": "conv3",
+    "attention": "sca.1",
+    "expand": "conv4",
+    "contract": "conv5",
+}
 
 
 def noise(*shape, seed=0):
@@ -30,9 +38,14 @@ def renamed(network):
     state = {}
     for name, value in network.state_dict().items():
         part, *rest = name.split(".")
-        group = {"encoder": "encoders", "decoder": "decoders", "middle": "middle_blks", "down": "downs"}.get(part, part)
+        group = {
+            "encoder": "encoders",
+            "decoder": "decoders",
+            "middle": "middle_blks",
+            "down": "downs",
+        }.get(part, part)
         levels = len(network.encoder)
-        if part in ("decoder", "up"):   # theirs run from the coarsest to the finest
+        if part in ("decoder", "up"):  # theirs run from the coarsest to the finest
             rest[0] = str(levels - 1 - int(rest[0]))
         if part == "up":
             state[f"ups.{rest[0]}.0.weight"] = value
@@ -48,7 +61,9 @@ def renamed(network):
 def test_is_the_published_network():
     arch = pytest.importorskip("spandrel.architectures.NAFNet")
     ours = awake(NAFNet(**SIZES, attention=True))
-    theirs = arch.NAFNet(img_channel=3, width=8, enc_blk_nums=[1, 2], middle_blk_num=2, dec_blk_nums=[1, 2]).eval()
+    theirs = arch.NAFNet(
+        img_channel=3, width=8, enc_blk_nums=[1, 2], middle_blk_num=2, dec_blk_nums=[1, 2]
+    ).eval()
     theirs.load_state_dict(renamed(ours))
     image = noise(2, 3, 24, 32)
     assert torch.allclose(image + ours(image).sample, theirs(image), atol=1e-4)
@@ -65,10 +80,14 @@ def test_pixel_norm_sees_one_pixel():
     norm = awake(PixelNorm(6))
     x = noise(2, 6, 5, 7)
     mean, var = x.mean(1, keepdim=True), x.var(1, correction=0, keepdim=True)
-    wanted = (x - mean) / (var + norm.eps).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+    wanted = (x - mean) / (var + norm.eps).sqrt() * norm.weight[:, None, None] + norm.bias[
+        :, None, None
+    ]
     assert torch.allclose(norm(x), wanted, atol=1e-5)
     x[0, :, 0, 0] = 100
-    assert torch.allclose(norm(x)[1], wanted[1], atol=1e-5) and torch.allclose(norm(x)[0, :, 1:], wanted[0, :, 1:], atol=1e-5)
+    assert torch.allclose(norm(x)[1], wanted[1], atol=1e-5) and torch.allclose(
+        norm(x)[0, :, 1:], wanted[0, :, 1:], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("size", [(9, 13), (5, 40), (3, 3)])
@@ -81,20 +100,25 @@ def test_local_mean_is_the_mean_of_the_window(size, window):
         return
     for row, column in [(0, 0), (size[0] - 1, size[1] - 1), (size[0] // 2, size[1] // 2)]:
         down, across = (min(window, s) // 2 for s in size)
-        part = x[..., max(0, row - down) : row + down + 1, max(0, column - across) : column + across + 1]
+        part = x[
+            ..., max(0, row - down) : row + down + 1, max(0, column - across) : column + across + 1
+        ]
         assert torch.allclose(got[..., row, column], part.mean((2, 3)), atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", [False, True])
 @torch.no_grad()
 def test_a_tile_gives_what_the_whole_image_gives(attention, monkeypatch):
-    """Away from its border by the network's reach; GroupNorm's statistics of the whole image would fail here."""
+    """Away from its border by the network's reach; GroupNorm's statistics of the whole image would
+    fail here."""
     monkeypatch.setattr(nafnet, "WINDOW", 16)
     network = awake(NAFNet(**SIZES, attention=attention))
     image = noise(1, 3, 320, 160)
     whole, part = network(image), network(image[..., 80:240, :])
     inner = slice(64, 96)
-    assert torch.allclose(whole.sample[..., 80:240, :][..., inner, 64:96], part.sample[..., inner, 64:96], atol=1e-5)
+    assert torch.allclose(
+        whole.sample[..., 80:240, :][..., inner, 64:96], part.sample[..., inner, 64:96], atol=1e-5
+    )
     moved = image.clone()
     moved[..., :16, :] += 3
     assert torch.equal(network(moved).sample[..., 200:, :], whole.sample[..., 200:, :]) or attention
@@ -116,7 +140,9 @@ def test_time_reaches_every_block_and_is_nothing_at_the_start():
     early, late = (network(x, torch.full((2,), t)).sample for t in (5.0, 800.0))
     assert (early - late).abs().max() > 1e-3
     mixed = network(x, torch.tensor([5.0, 800.0])).sample
-    assert torch.allclose(mixed[0], early[0], atol=1e-5) and torch.allclose(mixed[1], late[1], atol=1e-5)
+    assert torch.allclose(mixed[0], early[0], atol=1e-5) and torch.allclose(
+        mixed[1], late[1], atol=1e-5
+    )
     late.sum().backward()
     assert all(p.grad is not None for p in network.parameters())
 
@@ -125,11 +151,16 @@ def test_output_is_computed_in_float32():
     network, x = awake(NAFNet(**SIZES)), noise(1, 3, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
         half = network(x).sample
-    assert half.dtype == torch.float32 and (half - network(x).sample).abs().max() < 0.05 * half.abs().max() + 0.05
-    assert len(half.unique()) > 2000   # bfloat16 would have few values
+    assert (
+        half.dtype == torch.float32
+        and (half - network(x).sample).abs().max() < 0.05 * half.abs().max() + 0.05
+    )
+    assert len(half.unique()) > 2000  # bfloat16 would have few values
 
 
-@pytest.mark.parametrize("kind", [{"trunk": "nafnet", **SIZES}, {"trunk": "unet", "channels": [8, 8, 16], "layers": 1}])
+@pytest.mark.parametrize(
+    "kind", [{"trunk": "nafnet", **SIZES}, {"trunk": "unet", "channels": [8, 8, 16], "layers": 1}]
+)
 @torch.no_grad()
 def test_trunks_give_features_at_each_stride(kind):
     trunk = awake(make_trunk(**kind))
@@ -140,14 +171,18 @@ def test_trunks_give_features_at_each_stride(kind):
     assert make_trunk(**kind, predicts=False)(noise(1, 3, 32, 48))[0] is None
 
 
-@pytest.mark.parametrize("kind", [{"trunk": "nafnet", **SIZES}, {"trunk": "unet", "channels": [8, 8], "layers": 1}])
+@pytest.mark.parametrize(
+    "kind", [{"trunk": "nafnet", **SIZES}, {"trunk": "unet", "channels": [8, 8], "layers": 1}]
+)
 @torch.no_grad()
 def test_known_pixels_pass_bit_for_bit_and_the_mask_is_seen(kind):
     trunk, image = awake(make_trunk(masked=True, **kind)), noise(1, 3, 32, 32)
     hole = torch.full((1, 1, 32, 32), -1.0)
     hole[..., 8:20, 4:24] = 1
     out = trunk(torch.cat([image, hole], dim=1))[0]
-    assert torch.equal(out[..., :8, :], image[..., :8, :]) and torch.equal(out[..., 24:], image[..., 24:])
+    assert torch.equal(out[..., :8, :], image[..., :8, :]) and torch.equal(
+        out[..., 24:], image[..., 24:]
+    )
     assert (out != image)[..., 8:20, 4:24].all()
     larger = hole.clone()
     larger[..., 22:30, 4:24] = 1
@@ -156,10 +191,14 @@ def test_known_pixels_pass_bit_for_bit_and_the_mask_is_seen(kind):
 
 
 def test_defaults_and_mistakes():
-    assert isinstance(make_trunk(channels=[8, 8]), Trunk) and isinstance(make_trunk("nafnet"), NAFTrunk)
+    assert isinstance(make_trunk(channels=[8, 8]), Trunk) and isinstance(
+        make_trunk("nafnet"), NAFTrunk
+    )
     assert bridge_network("nafnet", **SIZES).intro.in_channels == 6
     assert bridge_network(channels=[8], masked=True).config.in_channels == 7
-    with pytest.raises(UserError, match="adapter.trunk='vit' is unknown; choose one of nafnet, unet"):
+    with pytest.raises(
+        UserError, match="adapter.trunk='vit' is unknown; choose one of nafnet, unet"
+    ):
         make_trunk("vit", channels=[8])
     with pytest.raises(UserError, match="equally many levels"):
         make_trunk("nafnet", **SIZES | {"decoder": [1]})

@@ -1,4 +1,5 @@
-"""Photographs keep depth, greyness, alpha, profile and EXIF; truth: what Pillow, torchvision and tifffile read."""
+"""Photographs keep depth, greyness, alpha, profile and EXIF; truth: what Pillow, torchvision and
+tifffile read."""
 
 import io
 import struct
@@ -24,7 +25,9 @@ def noise(*shape, dtype=np.uint8):
 
 
 def png_read(data):
-    tensor = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    tensor = decode_image(
+        torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED
+    )
     return tensor.permute(1, 2, 0).numpy()
 
 
@@ -40,7 +43,10 @@ def round_trip(path, tmp_path):
 def test_unchanged_pixels_come_out_as_pillow_reads_them(mode, suffix, tmp_path):
     image = Image.fromarray(noise(13, 17, 4)).convert(mode)
     try:
-        image.save(tmp_path / f"in{suffix}", **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+        image.save(
+            tmp_path / f"in{suffix}",
+            **({"lossless": True, "exact": True} if suffix == ".webp" else {}),
+        )
     except OSError:
         pytest.skip("the format has no such mode")
     with Image.open(tmp_path / f"in{suffix}") as opened:
@@ -57,7 +63,7 @@ def test_png16_is_read_back_by_two_libraries(channels):
     values = noise(11, 7, channels, dtype=np.uint16)
     data = png16(values, SRGB, b"Exif\0\0II*\0\x08\0\0\0\0\0")
     np.testing.assert_array_equal(png_read(data), values)
-    with Image.open(io.BytesIO(data)) as image:   # Pillow keeps the high byte of colour
+    with Image.open(io.BytesIO(data)) as image:  # Pillow keeps the high byte of colour
         image.load()
         assert image.info["icc_profile"] == SRGB and image.size == (7, 11)
         if channels == 3:
@@ -72,8 +78,11 @@ def test_png_of_16_bits_keeps_every_bit(channels, tmp_path):
     photo, out = round_trip(tmp_path / "in.png", tmp_path)
     assert photo.bits == 16 and photo.grey == (channels < 3) and photo.pixels.dtype == np.float32
     np.testing.assert_array_equal(photo.pixels[..., 0], values[..., 0].astype(np.float32) / 65535)
-    np.testing.assert_array_equal(png_read(out.read_bytes())[..., -1], values[..., -1])   # alpha to the bit
-    assert np.abs(png_read(out.read_bytes()).astype(int) - values).max() <= (1 if channels < 3 else 0)
+    # alpha to the bit
+    np.testing.assert_array_equal(png_read(out.read_bytes())[..., -1], values[..., -1])
+    assert np.abs(png_read(out.read_bytes()).astype(int) - values).max() <= (
+        1 if channels < 3 else 0
+    )
 
 
 def test_transparent_colour_of_16_bits_becomes_alpha(tmp_path):
@@ -87,7 +96,9 @@ def test_transparent_colour_of_16_bits_becomes_alpha(tmp_path):
     assert alpha[2, 3] == 0 and (alpha == 65535).sum() == alpha.size - 1
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"planarconfig": "separate"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"planarconfig": "separate"}]
+)
 def test_tiff_of_16_bits_keeps_every_bit(options, tmp_path):
     values = noise(9, 12, 3, dtype=np.uint16)
     stored = values.transpose(2, 0, 1).copy() if "planarconfig" in options else values
@@ -110,7 +121,9 @@ def test_tiff_with_alpha_and_grey_of_white_zero(tmp_path):
 def test_deep_tiff_beyond_tifffile_is_read_at_8_bits(tmp_path, monkeypatch):
     values = noise(9, 12, 3, dtype=np.uint16)
     tifffile.imwrite(tmp_path / "in.tif", values, photometric="rgb")
-    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda page: (_ for _ in ()).throw(ValueError("imagecodecs")))
+    monkeypatch.setattr(
+        tifffile.TiffPage, "asarray", lambda page: (_ for _ in ()).throw(ValueError("imagecodecs"))
+    )
     photo = read_photo(tmp_path / "in.tif")
     assert photo.bits == 8
     np.testing.assert_allclose(photo.pixels, values / 65535, atol=1 / 250)
@@ -126,7 +139,9 @@ def test_upright_as_pillow_turns_it(orientation, kind, tmp_path):
     if kind == "png16":
         path.write_bytes(png16(values, exif=exif.tobytes()))
     elif kind == "tif16":
-        tifffile.imwrite(path, values, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+        tifffile.imwrite(
+            path, values, photometric="rgb", extratags=[(274, "H", 1, orientation, True)]
+        )
     else:
         image.save(path, exif=exif, quality=100, subsampling=0)
     image.info["exif"] = exif.tobytes()
@@ -149,9 +164,13 @@ def test_profile_and_exif_are_kept(suffix, tmp_path):
     _, out = round_trip(tmp_path / f"in.{suffix}", tmp_path)
     with Image.open(out) as written:
         kept = written.getexif()
-        assert written.info["icc_profile"] == SRGB and kept[0x010F] == "Maker" and kept.get(0x0112, 1) == 1
+        assert (
+            written.info["icc_profile"] == SRGB
+            and kept[0x010F] == "Maker"
+            and kept.get(0x0112, 1) == 1
+        )
         assert suffix == "tif" or float(kept.get_ifd(0x8769)[0x829A]) == pytest.approx(0.01)
-        assert 0x0111 not in kept   # where a TIFF's strips were
+        assert 0x0111 not in kept  # where a TIFF's strips were
 
 
 def test_cmyk_becomes_rgb_without_its_profile(tmp_path):
@@ -170,13 +189,28 @@ def test_broken_exif_does_not_cost_the_picture(tmp_path):
 
 def bomb():
     head = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + head
-            + struct.pack(">I", zlib.crc32(b"IHDR" + head)) + b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + b"IHDR"
+        + head
+        + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+        + b"\0\0\0\0IDAT"
+        + struct.pack(">I", zlib.crc32(b"IDAT"))
+    )
 
 
-@pytest.mark.parametrize("data, word", [  # the last two are cut short
-    (b"not an image", "unknown format"), (b"", "unknown format"), (bomb(), "pixels"), (b"GIF89a" + bytes(30), "format"),
-    (png16(noise(60, 60, 3, dtype=np.uint16))[:9000], ""), (png16(noise(60, 60, 1, dtype=np.uint16))[:3000], "")])
+@pytest.mark.parametrize(
+    "data, word",
+    [  # the last two are cut short
+        (b"not an image", "unknown format"),
+        (b"", "unknown format"),
+        (bomb(), "pixels"),
+        (b"GIF89a" + bytes(30), "format"),
+        (png16(noise(60, 60, 3, dtype=np.uint16))[:9000], ""),
+        (png16(noise(60, 60, 1, dtype=np.uint16))[:3000], ""),
+    ],
+)
 def test_unreadable_files_are_named_in_one_sentence(data, word, tmp_path):
     (tmp_path / "bad.png").write_bytes(data)
     with pytest.raises(UserError, match="bad.png") as caught:

@@ -18,7 +18,17 @@ from irbridge.data import with_mask
 from irbridge.errors import UserError
 from irbridge.images import read_image
 from irbridge.nafnet import NAFNet
-from irbridge.precision import FirstConv2d, FullConv2d, chosen, deviation, faster, picture, remembered, trial, working
+from irbridge.precision import (
+    FirstConv2d,
+    FullConv2d,
+    chosen,
+    deviation,
+    faster,
+    picture,
+    remembered,
+    trial,
+    working,
+)
 from irbridge.restorer import Regression
 from irbridge.restoring import shipped
 from irbridge.trunk import Trunk
@@ -35,31 +45,38 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def derain():
     model = from_pretrained(ROOT / "data/adapters/derain")
-    model.sampler = model.sampler.changed(nfe=3)   # whatever its own default is
-    nn.init.constant_(model.adapter.zero.convs[0].bias, 1e-4)   # and whether its features are nothing
+    model.sampler = model.sampler.changed(nfe=3)  # whatever its own default is
+    # and whether its features are nothing
+    nn.init.constant_(model.adapter.zero.convs[0].bias, 1e-4)
     return model
 
 
 def small_model():
     torch.manual_seed(0)
     model = Regression(Trunk([8, 16])).eval()
-    nn.init.normal_(model.network.unet.conv_out.weight, std=0.05)   # it starts at 0
+    nn.init.normal_(model.network.unet.conv_out.weight, std=0.05)  # it starts at 0
     return model
 
 
 def answers(monkeypatch, bf16=True, off=0.1):
     """What a trial would find."""
-    monkeypatch.setattr(precision, "_measured", lambda model, options: {"bf16": bf16, "deviation": off})
+    monkeypatch.setattr(
+        precision, "_measured", lambda model, options: {"bf16": bf16, "deviation": off}
+    )
 
 
 @pytest.mark.parametrize("task", shipped())
 def test_what_auto_chooses_is_not_visible(task, monkeypatch):
-    """Bar: 1.5 of 255 at every pixel of photographs, dark ones too, where the trial finds bfloat16 faster."""
+    """Bar: 1.5 of 255 at every pixel of photographs, dark ones too, where the trial finds bfloat16
+    faster."""
     monkeypatch.setattr(precision, "faster", lambda functions: len([f() for f in functions]) - 1)
     model = from_pretrained(shipped()[task], precision="auto")
     images = [read_image(p)[40:168, 40:168] for p in PHOTOS[:3]]
     images += [images[0] * 0.2]
-    images = [with_mask(image, np.indices(image.shape[:2]).sum(0) % 40 < 8 if model.masked else None) for image in images]
+    images = [
+        with_mask(image, np.indices(image.shape[:2]).sum(0) % 40 < 8 if model.masked else None)
+        for image in images
+    ]
     assert model.precision == "float32" or deviation(model, images) <= 1.5
 
 
@@ -74,14 +91,32 @@ def test_deviation_is_that_of_bfloat16(derain):
 
 
 def test_only_networks_are_in_half_precision(derain, monkeypatch):
-    """Noise, states and the sampler's steps stay float32; the networks see autocast, and nothing else does."""
-    seen, frozen, adapter, step = [], derain.backbone.predict, derain.adapter.condition, process.step
-    monkeypatch.setattr(derain.backbone, "predict", lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or frozen(*a))
-    monkeypatch.setattr(derain.adapter, "condition", lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or adapter(*a))
-    monkeypatch.setattr(irbridge.model, "step", lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or step(*a))
+    """Noise, states and the sampler's steps stay float32; the networks see autocast, and nothing
+    else does."""
+    seen, frozen, adapter, step = (
+        [],
+        derain.backbone.predict,
+        derain.adapter.condition,
+        process.step,
+    )
+    monkeypatch.setattr(
+        derain.backbone,
+        "predict",
+        lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or frozen(*a),
+    )
+    monkeypatch.setattr(
+        derain.adapter,
+        "condition",
+        lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or adapter(*a),
+    )
+    monkeypatch.setattr(
+        irbridge.model, "step", lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or step(*a)
+    )
     monkeypatch.setattr(derain, "precision", "bf16")
     for state in derain.path(torch.rand(1, 3, 16, 16)):
-        assert {v.dtype for v in state[1:]} == {torch.float32} and not torch.is_autocast_enabled("cpu")
+        assert {v.dtype for v in state[1:]} == {torch.float32} and not torch.is_autocast_enabled(
+            "cpu"
+        )
     assert seen == [True] + [False, True] * 3
 
 
@@ -91,13 +126,17 @@ def test_float32_leaves_a_trainings_autocast_alone():
         assert layer(torch.rand(1, 3, 2, 2)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("network", [Trunk([8, 16]).unet, PixelBackbone(small_unet(), None).network])
+@pytest.mark.parametrize(
+    "network", [Trunk([8, 16]).unet, PixelBackbone(small_unet(), None).network]
+)
 def test_the_first_and_last_convolution_see_all_bits(network):
     first, last = network.conv_in, network.conv_out
     image, features = torch.rand(1, 3, 16, 16), torch.rand(1, 8, 16, 16)
     full = first(image), last(features)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(first(image), full[0].bfloat16()) and torch.equal(last(features), full[1])
+        assert torch.equal(first(image), full[0].bfloat16()) and torch.equal(
+            last(features), full[1]
+        )
         assert network(image, 0).sample.dtype == torch.float32
     assert (type(first), type(last)) == (FirstConv2d, FullConv2d)
 
@@ -106,7 +145,9 @@ def test_a_nafnet_sees_all_bits():
     network, image = NAFNet(width=8, encoder=[1], decoder=[1], middle=1), torch.rand(1, 3, 16, 16)
     full = network.intro(image)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(network.intro(image), full) and network(image).sample.dtype == torch.float32
+        assert (
+            torch.equal(network.intro(image), full) and network(image).sample.dtype == torch.float32
+        )
 
 
 def spend(seconds):
@@ -139,13 +180,16 @@ def test_a_trial_is_remembered_by_its_key(cache):
 
     assert trial(run, {"what": 1}) and sorted(set(runs)) == [False, True]
     before = len(runs)
-    assert trial(run, {"what": 1}) and len(runs) == before           # from the disk
+    assert trial(run, {"what": 1}) and len(runs) == before  # from the disk
     assert trial(run, {"what": 2}) and len(runs) == 2 * before
-    assert trial(run) and trial(run) and len(runs) == 4 * before     # without a key never
+    assert trial(run) and trial(run) and len(runs) == 4 * before  # without a key never
     assert not trial(lambda half: spend(0.01 * half), {"what": 3})
     written = [json.loads(p.read_text()) for p in cache.glob("*.json")]
     assert {entry["key"]["what"] for entry in written} == {1, 2, 3}
-    assert all(entry["key"]["threads"] == torch.get_num_threads() and entry["key"]["cpu"] for entry in written)
+    assert all(
+        entry["key"]["threads"] == torch.get_num_threads() and entry["key"]["cpu"]
+        for entry in written
+    )
 
 
 def test_what_is_remembered_is_this_machines(cache, monkeypatch):
@@ -159,8 +203,11 @@ def test_what_is_remembered_is_this_machines(cache, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(f"irbridge.precision.{name}", value)
             assert remembered({"a": 1}, measure)["value"] > 0
-    path, = (p for p in cache.glob("*.json") if json.loads(p.read_text())["result"] == {"value": 0})
-    path.write_text("{")                                             # damaged: measured and written again
+    (path,) = (
+        p for p in cache.glob("*.json") if json.loads(p.read_text())["result"] == {"value": 0}
+    )
+    # damaged: measured and written again
+    path.write_text("{")
     assert remembered({"a": 1}, measure) == remembered({"a": 1}, measure) == {"value": 3}
 
 
@@ -171,9 +218,16 @@ def test_where_nothing_can_be_written_it_is_measured_every_time(tmp_path, monkey
     assert [remembered({}, lambda: {"value": next(values)})["value"] for _ in range(2)] == [0, 1]
 
 
-@pytest.mark.parametrize("found, limit, wanted", [
-    ({}, None, "bf16"), ({"bf16": False}, None, "float32"), ({"off": 1.01}, None, "float32"),
-    ({}, 1.4, "bf16"), ({}, 1.6, "float32")])
+@pytest.mark.parametrize(
+    "found, limit, wanted",
+    [
+        ({}, None, "bf16"),
+        ({"bf16": False}, None, "float32"),
+        ({"off": 1.01}, None, "float32"),
+        ({}, 1.4, "bf16"),
+        ({}, 1.6, "float32"),
+    ],
+)
 def test_auto_is_bf16_where_it_is_faster_and_as_good(found, limit, wanted, monkeypatch):
     answers(monkeypatch, **found)
     assert chosen("auto", small_model(), {}, limit) == wanted
@@ -183,7 +237,7 @@ def test_the_trial_runs_the_networks_themselves():
     model, seen = small_model(), []
     model.network.register_forward_hook(lambda *call: seen.append(torch.is_autocast_enabled("cpu")))
     assert chosen("auto", model, {"weights": "x"}) in ("float32", "bf16")
-    assert set(seen) == {False, True} and seen.count(True) >= 2      # minima of several
+    assert set(seen) == {False, True} and seen.count(True) >= 2  # minima of several
     count = len(seen)
     chosen("auto", model, {"weights": "x"})
     assert len(seen) == count
@@ -193,7 +247,11 @@ def test_the_trial_runs_the_networks_themselves():
 
 def test_another_frozen_network_is_tried_anew(monkeypatch):
     tried, model = [], small_model()
-    monkeypatch.setattr(precision, "_measured", lambda model, options: tried.append(1) or {"bf16": True, "deviation": 0.1})
+    monkeypatch.setattr(
+        precision,
+        "_measured",
+        lambda model, options: tried.append(1) or {"bf16": True, "deviation": 0.1},
+    )
     model.backbone = PixelBackbone(small_unet(), None)
     for dtype in (torch.float32, torch.float32, torch.bfloat16):
         model.backbone.dtype = dtype
@@ -218,14 +276,17 @@ def test_the_folders_own_measurement_counts(tmp_path, monkeypatch):
         (tmp_path / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
         (tmp_path / "config.json").write_text(json.dumps(config | {"bf16_error": error}))
         assert from_pretrained(tmp_path, precision="auto", nfe=0).precision == wanted
-        assert from_pretrained(tmp_path, nfe=0).precision == "float32"   # scores are float32
+        assert from_pretrained(tmp_path, nfe=0).precision == "float32"  # scores are float32
 
 
 def test_the_picture_is_like_a_photograph():
     image = picture(128)
-    assert image.shape == (128, 128, 3) and image.dtype == np.float32 and (image == picture(128)).all()
+    assert (
+        image.shape == (128, 128, 3) and image.dtype == np.float32 and (image == picture(128)).all()
+    )
     assert not (image == picture(128, seed=1)).all() and 0 <= image.min() and image.max() <= 1
-    assert (image < 0.1).mean() > 0.1 and (image > 0.9).mean() > 0.1          # dark and bright
+    assert (image < 0.1).mean() > 0.1 and (image > 0.9).mean() > 0.1  # dark and bright
     steps = np.abs(np.diff(image, axis=1))
-    assert (steps > 0.3).any() and np.median(steps[:, :50]) < 0.03            # edges, and smooth parts
+    # edges, and smooth parts
+    assert (steps > 0.3).any() and np.median(steps[:, :50]) < 0.03
     assert set(np.unique(picture(32, masked=True)[..., 3])) == {0, 1}

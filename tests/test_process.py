@@ -1,4 +1,5 @@
-"""The step between two marginals: against the official codes, against diffusers, and its identities."""
+"""The step between two marginals: against the official codes, against diffusers, and its
+identities."""
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ fast = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 
 def moved(now, then, keep, fresh=True):
-    """Coefficients of the stepped state on (x0, y, own noise, fresh noise); step is linear in them."""
+    """Coefficients of the stepped state on (x0, y, own noise, fresh noise); step is linear in
+    them."""
     x0, y, own, new = torch.eye(4, dtype=torch.float64).unsqueeze(1)
     state = now.clean * x0 + now.degraded * y + now.noise * own
     return step(state, x0, y, now, then, keep, new if fresh else None)[0]
@@ -26,8 +28,11 @@ def moved(now, then, keep, fresh=True):
 
 # Golden tables: single steps
 
-GOLDEN_BRIDGES = [("goub", GOUB(), 2e-6), ("irsde_sigma10", OU(), 2e-5),
-                  ("irsde_sigma30", OU(lam=30 / 255), 2e-5)]
+GOLDEN_BRIDGES = [
+    ("goub", GOUB(), 2e-6),
+    ("irsde_sigma10", OU(), 2e-5),
+    ("irsde_sigma30", OU(lam=30 / 255), 2e-5),
+]
 
 
 @pytest.mark.parametrize("name,bridge,atol", GOLDEN_BRIDGES)
@@ -47,7 +52,8 @@ def test_posterior_step(name, bridge, atol):
 
 
 def test_resshift_posterior():
-    """ResShift is Markov given x0 (its shift is part of the kernel), so its k is c'^2 / c and y drops out."""
+    """ResShift is Markov given x0 (its shift is part of the kernel), so its k is c'^2 / c and y
+    drops out."""
     rows = load("resshift_4step")["coefficients"]
     marginals = [CLEAN] + [marginal(row["a"], row["b"], row["c"]) for row in rows]
     for row, then, now in zip(rows, marginals[:-1], marginals[1:]):
@@ -68,7 +74,10 @@ def test_non_adjacent_posteriors_residual_modulation_and_eta():
     assert_close(pi, modulated["pi"], 1e-12)
     for row in modulated["x_t"]:
         assert_close(draw(bridge.marginal(row["t"]), x0, y, pi * eps), row["x"], 1e-6)
-    for rows, scale in (("goub_posterior_nonadjacent", torch.ones_like(x)), ("posterior", pi.abs())):
+    for rows, scale in (
+        ("goub_posterior_nonadjacent", torch.ones_like(x)),
+        ("posterior", pi.abs()),
+    ):
         for row in table.get(rows, modulated.get(rows)):
             now, then = bridge.marginal(row["t"]), bridge.marginal(row["s"])
             keep = posterior_keep(now, then)
@@ -88,6 +97,7 @@ def test_non_adjacent_posteriors_residual_modulation_and_eta():
 
 # diffusers' samplers are steps between VP marginals
 
+
 def random_states(seed):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(3, 2, 3, 4, 4, generator=generator, dtype=torch.float64)
@@ -97,12 +107,20 @@ def random_states(seed):
 @pytest.mark.parametrize("eta", (0.0, 0.5, 1.0))
 def test_ddim_is_diffusers(eta, prediction):
     from diffusers import DDIMScheduler
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
-                              clip_sample=False, set_alpha_to_one=False, steps_offset=1,
-                              prediction_type=prediction)
+
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
     scheduler.set_timesteps(20)
     scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.double()
-    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()   # its own products, without its rounding
+    # its own products, without its rounding
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     prior = VP(scheduler.alphas_cumprod.numpy(), prediction)
     for t in scheduler.timesteps.tolist():
         z, output, noise = random_states(t)
@@ -116,14 +134,20 @@ def test_ddim_is_diffusers(eta, prediction):
 
 def test_ddpm_is_diffusers():
     from diffusers import DDPMScheduler
+
     scheduler = DDPMScheduler(clip_sample=False, variance_type="fixed_small")
     scheduler.set_timesteps(50)
-    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()   # its own products, without its rounding
+    # its own products, without its rounding
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     prior = VP(scheduler.alphas_cumprod.numpy())
     for t in scheduler.timesteps.tolist():
         z, output, _ = random_states(t)
-        expected = scheduler.step(output, t, z, generator=torch.Generator().manual_seed(t)).prev_sample
-        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
+        expected = scheduler.step(
+            output, t, z, generator=torch.Generator().manual_seed(t)
+        ).prev_sample
+        noise = torch.randn(
+            z.shape, generator=torch.Generator().manual_seed(t), dtype=torch.float64
+        )
         now, then = prior.marginal(t), prior.marginal(t - 20) if t >= 20 else CLEAN
         x0 = prior.clean(z, output, torch.tensor(t))
         got = step(z, x0, torch.zeros_like(z), now, then, posterior_keep(now, then), noise)
@@ -132,6 +156,7 @@ def test_ddpm_is_diffusers():
 
 # Identities
 
+
 def times(T):
     return st.lists(st.floats(0, T), min_size=3, max_size=3).map(sorted)
 
@@ -139,8 +164,8 @@ def times(T):
 @fast
 @given(st.sampled_from(list(BRIDGES)), times(100), st.floats(0, 1))
 def test_keep_is_within_bounds_and_keeps_the_marginal(name, t, eta):
-    """0 <= k <= c', and the stepped state has the coefficients of ``then``, for every preserving rule; drift alone may
-    keep more noise than ``then`` has, and only its mean is right."""
+    """0 <= k <= c', and the stepped state has the coefficients of ``then``, for every preserving
+    rule; drift alone may keep more noise than ``then`` has, and only its mean is right."""
     for rule, how in RULES.items():
         now, then, keep = how.laws(BRIDGES[name], t[1], t[0], eta)
         assert keep >= 0 and (rule == "drift" or keep <= then.noise * (1 + 1e-12))
@@ -174,8 +199,12 @@ def test_chapman_kolmogorov(name, t):
 def test_eta_joins_implicit_and_posterior(name, t):
     now, then, none = RULES["eta"].laws(BRIDGES[name], t[1], t[0], 0.0)
     assert_close(none, implicit_keep(now, then), 1e-12)
-    for eta in (1.0, 1 - 1e-15):   # 1 is a branch of its own
-        assert_close(RULES["eta"].laws(BRIDGES[name], t[1], t[0], eta)[2] ** 2, posterior_keep(now, then) ** 2, 1e-12)
+    for eta in (1.0, 1 - 1e-15):  # 1 is a branch of its own
+        assert_close(
+            RULES["eta"].laws(BRIDGES[name], t[1], t[0], eta)[2] ** 2,
+            posterior_keep(now, then) ** 2,
+            1e-12,
+        )
 
 
 @fast
@@ -193,7 +222,8 @@ def test_goub_and_irsde_share_their_posterior(t):
 
 
 def test_pinned_end_draws_the_next_marginal():
-    """At c = 0 the state is ignored and the fresh noise is all of it ("booting noise"), for every rule."""
+    """At c = 0 the state is ignored and the fresh noise is all of it ("booting noise"), for every
+    rule."""
     for bridge in (Brownian(), GOUB(), Residual()):
         for how in RULES.values():
             now, then, keep = how.laws(bridge, bridge.T, 60, 0.5)
@@ -208,6 +238,13 @@ def test_batched_times_equal_single_ones_and_dtype_is_the_states():
     assert batch.dtype == torch.float32
     for i, (t, s) in enumerate([(90, 80), (40, 30)]):
         now_i, then_i = OU().marginal(t), OU().marginal(s)
-        single = step(x[i:i + 1], x0[i:i + 1], y[i:i + 1], now_i, then_i, posterior_keep(now_i, then_i),
-                      noise[i:i + 1])
-        assert torch.equal(single, batch[i:i + 1])
+        single = step(
+            x[i : i + 1],
+            x0[i : i + 1],
+            y[i : i + 1],
+            now_i,
+            then_i,
+            posterior_keep(now_i, then_i),
+            noise[i : i + 1],
+        )
+        assert torch.equal(single, batch[i : i + 1])

@@ -1,4 +1,5 @@
-"""FID against the closed form of two Gaussians; what is missing is one sentence; nothing is fetched."""
+"""FID against the closed form of two Gaussians; what is missing is one sentence; nothing is
+fetched."""
 
 import hashlib
 import json
@@ -20,10 +21,14 @@ from irbridge.set_metrics import fid, fid_table, iqa_table, judge
 
 @pytest.fixture(scope="module")
 def inception():
-    """torch-fidelity's network with random weights: what it computes is compared, not what the values mean."""
+    """torch-fidelity's network with random weights: what it computes is compared, not what the
+    values mean."""
     module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
-    with torch.random.fork_rng(), mock.patch.object(module, "load_state_dict_from_url", return_value={}), \
-            mock.patch.object(nn.Module, "load_state_dict"):
+    with (
+        torch.random.fork_rng(),
+        mock.patch.object(module, "load_state_dict_from_url", return_value={}),
+        mock.patch.object(nn.Module, "load_state_dict"),
+    ):
         torch.manual_seed(0)
         return module.FeatureExtractorInceptionV3("random", ["64"])
 
@@ -41,36 +46,60 @@ def folders(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(5):
         for folder, scale in (("clean", 1.0), ("ours", 0.6)):
-            write_image(tmp_path / "results" / folder / f"{i}.png", scale * rng.random((24 + 3 * i, 32, 3)))
-    record = {"task": "derain", "row": "ours|x", "protocol": "rgb", "psnr": 20.0, "ssim": 0.5, "lpips": None}
+            write_image(
+                tmp_path / "results" / folder / f"{i}.png", scale * rng.random((24 + 3 * i, 32, 3))
+            )
+    record = {
+        "task": "derain",
+        "row": "ours|x",
+        "protocol": "rgb",
+        "psnr": 20.0,
+        "ssim": 0.5,
+        "lpips": None,
+    }
     (tmp_path / "results" / "ours" / "records.jsonl").write_text(
-        "".join(json.dumps(record | {"name": str(i)}) + "\n" for i in range(5)))
+        "".join(json.dumps(record | {"name": str(i)}) + "\n" for i in range(5))
+    )
     return tmp_path / "results"
 
 
 def features(network, folder):
-    images = (torch.from_numpy(to_bytes(read_image(p))).permute(2, 0, 1)[None] for p in sorted(folder.glob("*.png")))
+    images = (
+        torch.from_numpy(to_bytes(read_image(p))).permute(2, 0, 1)[None]
+        for p in sorted(folder.glob("*.png"))
+    )
     with torch.inference_mode():
         return np.concatenate([network(image)[0].numpy() for image in images]).astype(np.float64)
 
 
 def test_fid_is_the_distance_of_two_gaussians(inception, weights, folders, monkeypatch):
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)); of S = A^T A and B^T B the last trace is A B^T's nuclear norm."""
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)); of S = A^T A and B^T B the last trace is A B^T's
+    nuclear norm."""
     monkeypatch.setattr(socket.socket, "connect", None)
     a, b = (features(inception, folders / name) for name in ("ours", "clean"))
-    means, centred = [x.mean(0) for x in (a, b)], [(x - x.mean(0)) / 2 for x in (a, b)]   # n - 1 is 4
-    expected = (((means[0] - means[1]) ** 2).sum() + sum((c**2).sum() for c in centred)
-                - 2 * np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum())
+    # n - 1 is 4
+    means, centred = [x.mean(0) for x in (a, b)], [(x - x.mean(0)) / 2 for x in (a, b)]
+    expected = (
+        ((means[0] - means[1]) ** 2).sum()
+        + sum((c**2).sum() for c in centred)
+        - 2 * np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    )
     assert expected > 1e-3
-    assert fid(folders / "ours", folders / "clean", weights, 64) == pytest.approx(expected, rel=1e-3)
-    assert fid(folders / "clean", folders / "clean", weights, 64) == pytest.approx(0, abs=1e-4 * expected)
+    assert fid(folders / "ours", folders / "clean", weights, 64) == pytest.approx(
+        expected, rel=1e-3
+    )
+    assert fid(folders / "clean", folders / "clean", weights, 64) == pytest.approx(
+        0, abs=1e-4 * expected
+    )
 
 
 def test_the_table_of_fid_names_weights_and_leaves_out_other_images(weights, folders, monkeypatch):
     monkeypatch.setattr("irbridge.set_metrics.fid", lambda restored, clean, path: 12.3456)
     text = fid_table(folders, weights)
     assert "| derain | ours\\|x | 12.35 | 5 |" in text
-    assert hashlib.sha256(weights.read_bytes()).hexdigest()[:8] in text and "not the published" in text
+    assert (
+        hashlib.sha256(weights.read_bytes()).hexdigest()[:8] in text and "not the published" in text
+    )
     (folders / "clean" / "0.png").unlink()
     with pytest.raises(UserError, match="save_images=true"):
         fid_table(folders, weights)
@@ -106,8 +135,11 @@ class Bomb:
 def test_weights_that_are_a_program_are_not_run(folders, tmp_path):
     pytest.importorskip("torch_fidelity")
     path, ran = tmp_path / "bad.pth", tmp_path / "ran"
-    for write in (lambda: torch.save(Bomb(ran), path), lambda: path.write_bytes(pickle.dumps(Bomb(ran), 2)),
-                  lambda: path.write_bytes(b"\x00text")):
+    for write in (
+        lambda: torch.save(Bomb(ran), path),
+        lambda: path.write_bytes(pickle.dumps(Bomb(ran), 2)),
+        lambda: path.write_bytes(b"\x00text"),
+    ):
         write()
         with pytest.raises(UserError, match="not a file of plain PyTorch weights"):
             fid(folders / "ours", folders / "clean", path)
@@ -119,9 +151,12 @@ def fake_pyiqa(create):
 
 
 def test_scores_without_a_reference_get_the_images(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyiqa", fake_pyiqa(lambda name, device: lambda batch: batch[0, 2].mean()))
+    monkeypatch.setitem(
+        sys.modules, "pyiqa", fake_pyiqa(lambda name, device: lambda batch: batch[0, 2].mean())
+    )
     images, score = [np.full((4, 5, 3), 0.1 * i) * [0, 0, 1] for i in (1, 20)], judge(["mean"])
-    assert [score(i) for i in images] == [pytest.approx({"mean": v}) for v in (0.1, 1.0)]   # the third channel, clipped
+    # the third channel, clipped
+    assert [score(i) for i in images] == [pytest.approx({"mean": v}) for v in (0.1, 1.0)]
     for wrong in ("fid", "nope"):
         with pytest.raises(UserError, match=f"{wrong}.*use one of mean[.]"):
             judge([wrong])
@@ -139,7 +174,7 @@ def test_missing_weights_of_a_metric_are_no_download(monkeypatch):
     with pytest.raises(UserError, match=r"weights of mean are not here .*niqe.mat.*pyiqa, or run"):
         judge(["mean"])
     monkeypatch.setitem(sys.modules, "pyiqa", fake_pyiqa(broken))
-    with pytest.raises(ZeroDivisionError):   # another fault is not called missing weights
+    with pytest.raises(ZeroDivisionError):  # another fault is not called missing weights
         judge(["mean"])
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(UserError, match=r'pip install -e ".\[iqa\]"'):
@@ -150,10 +185,13 @@ def test_pyiqa_itself():
     pytest.importorskip("pyiqa")
     noise = np.random.default_rng(0).random((96, 96, 3))
     flat = np.full((96, 96, 3), 0.5) + 0.01 * noise
-    score = judge(["piqe"])   # needs no weights; lower is better
+    score = judge(["piqe"])  # needs no weights; lower is better
     assert all(0 <= score(image)["piqe"] <= 100 for image in (noise, flat))
 
 
 def test_the_table_of_metrics(folders, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyiqa", fake_pyiqa(lambda name, device: lambda batch: batch.shape[2]))
-    assert "| derain | ours\\|x | 30.0000 | 5 |" in iqa_table(folders, ["mean"])   # heights 24 to 36
+    monkeypatch.setitem(
+        sys.modules, "pyiqa", fake_pyiqa(lambda name, device: lambda batch: batch.shape[2])
+    )
+    # heights 24 to 36
+    assert "| derain | ours\\|x | 30.0000 | 5 |" in iqa_table(folders, ["mean"])

@@ -1,4 +1,5 @@
-"""The recipe of the shipped adapters: it composes for every task, runs, goes on, and its second half starts from its first."""
+"""The recipe of the shipped adapters: it composes for every task, runs, goes on, and its second
+half starts from its first."""
 
 import json
 import tarfile
@@ -35,7 +36,14 @@ def folder(tmp_path_factory):
 
 
 def recipe(task, folder, *words, experiment="ship"):
-    cfg = configured("train", f"task={task}", f"experiment={experiment}", f"data.folder={folder}", "name=x", *words)
+    cfg = configured(
+        "train",
+        f"task={task}",
+        f"experiment={experiment}",
+        f"data.folder={folder}",
+        "name=x",
+        *words,
+    )
     return OmegaConf.to_container(cfg, resolve=True)
 
 
@@ -43,12 +51,18 @@ def recipe(task, folder, *words, experiment="ship"):
 def test_every_task_has_its_mix(task, folder):
     config = recipe(task, folder)
     sources = training_sources(config)
-    assert abs(sum(s.weight for s in sources) - 1) < 1e-9 and all(s.same > 0 or s.lighter > 0 or task == "inpaint" for s in sources)
+    assert abs(sum(s.weight for s in sources) - 1) < 1e-9 and all(
+        s.same > 0 or s.lighter > 0 or task == "inpaint" for s in sources
+    )
     assert (len(sources) == 2) == (task in ("derain", "lowlight", "dehaze"))
-    assert config["loss"]["anchor_first"] == 1 and config["sampler"]["nfe"] == 0 and config["data"]["validation"] == 16
+    assert (
+        config["loss"]["anchor_first"] == 1
+        and config["sampler"]["nfe"] == 0
+        and config["data"]["validation"] == 16
+    )
     draw = training_stream(config, 32)[0]
     assert draw["clean"].shape == (3, 32, 32) and len(validation_pairs(config, 32)) >= len(sources)
-    assert len(sources[-1].images) == 331 + 12   # the project's own photographs and the two tars
+    assert len(sources[-1].images) == 331 + 12  # the project's own photographs and the two tars
 
 
 def test_every_task_is_in_the_recipe():
@@ -58,35 +72,73 @@ def test_every_task_is_in_the_recipe():
 
 @pytest.mark.parametrize("experiment", ["ship", "ship_features"])
 def test_the_gpus_trainer_goes_with_the_recipe(experiment, folder):
-    cpu, gpu = (recipe("derain", folder, "start=x", *words, experiment=experiment)["trainer"] for words in ([], ["trainer=ship_gpu"]))
-    assert gpu["batch_size"] > cpu["batch_size"] and gpu["steps"] > cpu["steps"] >= 12500 and cpu["crop"] % 16 == 0
+    cpu, gpu = (
+        recipe("derain", folder, "start=x", *words, experiment=experiment)["trainer"]
+        for words in ([], ["trainer=ship_gpu"])
+    )
+    assert (
+        gpu["batch_size"] > cpu["batch_size"]
+        and gpu["steps"] > cpu["steps"] >= 12500
+        and cpu["crop"] % 16 == 0
+    )
     assert cpu.keys() == gpu.keys() and cpu["save_seconds"] <= 300
 
 
 def test_a_task_with_holes_runs(folder, small, command, tmp_path):
     tiny = [w for w in small if not w.startswith(("data.", "sampler."))]
-    status, out, err = command("train", "experiment=ship", *tiny, "task=inpaint", f"data.folder={folder}", "trainer.steps=2",
-                               "trainer.batch_size=2", "trainer.crop=16", "trainer.validate_every=2", "evaluate.limit=1")
+    status, out, err = command(
+        "train",
+        "experiment=ship",
+        *tiny,
+        "task=inpaint",
+        f"data.folder={folder}",
+        "trainer.steps=2",
+        "trainer.batch_size=2",
+        "trainer.crop=16",
+        "trainer.validate_every=2",
+        "evaluate.limit=1",
+    )
     assert status == 0 and "IRBridge" in out and "Anchor g(y) alone" in out, err
     assert (tmp_path / "runs/inpaint-ship/samples/step-000002.png").is_file()
-    status, out, err = command("benchmark", *tiny, "task=inpaint", "benchmark.steps=1", "benchmark.warmup=1", "benchmark.size=32",
-                               "trainer.batch_size=2", "trainer.crop=16")
+    status, out, err = command(
+        "benchmark",
+        *tiny,
+        "task=inpaint",
+        "benchmark.steps=1",
+        "benchmark.warmup=1",
+        "benchmark.size=32",
+        "trainer.batch_size=2",
+        "trainer.crop=16",
+    )
     assert status == 0 and "images/s" in out, err
 
 
 def test_the_recipe_runs_and_its_features_start_from_its_trunk(folder, small, command, tmp_path):
     tiny = [w for w in small if not w.startswith(("data.", "sampler."))]
-    words = [*tiny, "task=derain", f"data.folder={folder}", "trainer.steps=4", "trainer.batch_size=2", "trainer.crop=16",
-             "trainer.validate_every=2", "evaluate.limit=1"]
+    words = [
+        *tiny,
+        "task=derain",
+        f"data.folder={folder}",
+        "trainer.steps=4",
+        "trainer.batch_size=2",
+        "trainer.crop=16",
+        "trainer.validate_every=2",
+        "evaluate.limit=1",
+    ]
     status, out, err = command("train", "experiment=ship", *words)
     assert status == 0 and "Anchor g(y) alone" in out, err
     run = tmp_path / "runs/derain-ship"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "validation" in line] == [2, 4] and all("prior" not in line for line in lines)
+    assert [line["step"] for line in lines if "validation" in line] == [2, 4] and all(
+        "prior" not in line for line in lines
+    )
     trunk = load_weights(run / "model.safetensors")
     assert not any(v.any() for k, v in trunk.items() if k.startswith("zero."))
-    assert "digest" not in json.loads((run / "config.json").read_text())["backbone"]   # it goes with any prior
-    status, out, err = command("train", "experiment=ship_features", f"start={run}", *words, "trainer.lr=1e-2")
+    # it goes with any prior
+    assert "digest" not in json.loads((run / "config.json").read_text())["backbone"]
+    status, out, err = command(
+        "train", "experiment=ship_features", f"start={run}", *words, "trainer.lr=1e-2"
+    )
     assert status == 0, err
     second = tmp_path / "runs/derain-ship-features"
     features = load_weights(second / "model.safetensors")
@@ -94,7 +146,10 @@ def test_the_recipe_runs_and_its_features_start_from_its_trunk(folder, small, co
     moved = max((features[k] - v).abs().max() for k, v in trunk.items() if k.startswith("trunk."))
     assert 0 < moved < 0.05
     model = from_pretrained(second)
-    assert model.sampler.nfe == 3 and "digest" in json.loads((second / "config.json").read_text())["backbone"]
+    assert (
+        model.sampler.nfe == 3
+        and "digest" in json.loads((second / "config.json").read_text())["backbone"]
+    )
     y = torch.zeros(1, 3, 32, 32)
     assert len(list(model.path(y))) == 3 and len(list(from_pretrained(run).path(y))) == 1
 

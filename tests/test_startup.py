@@ -1,4 +1,5 @@
-"""What a restoring command imports and reads before its first network call, each in a process of its own."""
+"""What a restoring command imports and reads before its first network call, each in a process of
+its own."""
 
 import json
 import os
@@ -14,14 +15,29 @@ from PIL import Image
 from irbridge import hub
 from irbridge.checkpoint import read_json, write_json
 
-HEAVY = ("torchvision", "lpips", "transformers", "peft", "scipy", "matplotlib", "accelerate", "skimage", "sympy", "wandb",
-         "torch._dynamo")
+HEAVY = (
+    "torchvision",
+    "lpips",
+    "transformers",
+    "peft",
+    "scipy",
+    "matplotlib",
+    "accelerate",
+    "skimage",
+    "sympy",
+    "wandb",
+    "torch._dynamo",
+)
 FIRST_CALL = """
 import json, subprocess, sys
 from irbridge import cli
 git = []
 run = subprocess.Popen.__init__
-subprocess.Popen.__init__ = lambda self, words, *a, **k: git.append(words[0]) or run(self, words, *a, **k)
+def noted(self, words, *a, **k):
+    git.append(words[0])
+    return run(self, words, *a, **k)
+
+subprocess.Popen.__init__ = noted
 
 def seen(*call):
     print("MODULES " + json.dumps([sorted(sys.modules), git]), flush=True)
@@ -36,8 +52,14 @@ cli.main()
 
 def ran(code, *words, **environment):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "IRBRIDGE_DEBUG": "1"} | environment
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, env=environment, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -50,18 +72,27 @@ def photo(tmp_path):
 
 @pytest.mark.parametrize("words", [["precision=float32"], ["precision=auto"], ["steps=0"]])
 def test_nothing_heavy_is_imported_before_the_first_call(photo, tmp_path, words):
-    out = ran(FIRST_CALL, "task=derain", f"input={photo}", *words, IRBRIDGE_CACHE=str(tmp_path / "cache"))
+    out = ran(
+        FIRST_CALL, "task=derain", f"input={photo}", *words, IRBRIDGE_CACHE=str(tmp_path / "cache")
+    )
     modules, commands = json.loads(out.split("MODULES ")[1].splitlines()[0])
-    assert not {name for name in modules if name in HEAVY or name.split(".")[0] in HEAVY} and "git" not in commands
+    assert (
+        not {name for name in modules if name in HEAVY or name.split(".")[0] in HEAVY}
+        and "git" not in commands
+    )
     assert "torch" in modules and "diffusers" not in modules
 
 
 def test_irbridge_alone_imports_next_to_nothing():
-    assert ran("import sys, irbridge; print('torch' in sys.modules, 'numpy' in sys.modules)").split() == ["False"] * 2
+    assert (
+        ran("import sys, irbridge; print('torch' in sys.modules, 'numpy' in sys.modules)").split()
+        == ["False"] * 2
+    )
 
 
 def test_the_lean_network_is_the_ordinary_one():
-    """Same output, bit by bit, same config; and all of diffusers is there afterwards, with its optional packages."""
+    """Same output, bit by bit, same config; and all of diffusers is there afterwards, with its
+    optional packages."""
     out = ran("""
 import logging, sys, torch
 from irbridge.backbones import load_backbone
@@ -74,7 +105,8 @@ x = torch.rand(1, 3, 32, 32)
 assert torch.equal(net(x, 10).sample, ordinary(x, 10).sample)
 known = {k: v for k, v in ordinary.config.items() if not k.startswith("_")}
 assert {k: net.config[k] for k in known} == known
-assert diffusers.utils.is_transformers_available() == (importlib.util.find_spec("transformers") is not None)
+there = importlib.util.find_spec("transformers") is not None
+assert diffusers.utils.is_transformers_available() == there
 assert diffusers.utils.is_peft_available() == (importlib.util.find_spec("peft") is not None)
 assert len(logging.getLogger("diffusers").handlers) == 1
 assert load_backbone().network.config.in_channels == 3
@@ -86,7 +118,9 @@ print("done")
     assert out.split() == ["done"]
 
 
-@pytest.mark.parametrize("fault", ["lean.BARE = {'diffusers.models.unets.unet_2d'}", "import diffusers"])
+@pytest.mark.parametrize(
+    "fault", ["lean.BARE = {'diffusers.models.unets.unet_2d'}", "import diffusers"]
+)
 def test_any_failure_falls_back_to_the_ordinary_import(fault):
     out = ran(f"""
 from irbridge import lean
@@ -101,7 +135,8 @@ print(found is diffusers.UNet2DModel, type(sys.meta_path[0]).__name__ == "_Finde
 
 @pytest.fixture
 def of_a_prior(tmp_path):
-    """An adapter as one that was trained with the embedded prior: it calls it, and knows its hash."""
+    """An adapter as one that was trained with the embedded prior: it calls it, and knows its
+    hash."""
     folder = tmp_path / "adapter"
     shutil.copytree(ROOT / "data/adapters/derain", folder)
     config = read_json(folder / "config.json")
@@ -157,8 +192,10 @@ for options in ({{}}, {{"nfe": 0}}):
 
 
 def test_what_is_imported_is_not_looked_through_again(photo):
-    """The garbage collector rests during imports and leaves alone what they made, which made the exit slow."""
-    out = ran("""
+    """The garbage collector rests during imports and leaves alone what they made, which made the
+    exit slow."""
+    out = ran(
+        """
 import gc, sys
 from irbridge import cli
 sys.argv = ["irbridge", "restore", "task=derain", "steps=0", "precision=float32", *sys.argv[1:]]
@@ -168,5 +205,7 @@ load = cli.import_module
 cli.import_module = lambda name: (passes.clear(), load(name), passes and sys.exit("collected"))[1]
 cli.main()
 print("FROZEN", gc.get_freeze_count() > 50_000, gc.isenabled())
-""", f"input={photo}")
+""",
+        f"input={photo}",
+    )
     assert out.splitlines()[-1] == "FROZEN True True"

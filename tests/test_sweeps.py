@@ -22,11 +22,24 @@ from irbridge.errors import UserError
 
 def test_a_stop_of_the_whole_group_saves(tmp_path, small):
     """As a terminal and a cluster do it: the workers of the loader get the signal as well."""
-    words = [*small, *QUICK, "name=r", "trainer.steps=100000", "trainer.save_every=100000", "trainer.workers=2",
-             "trainer.save_seconds=1e9", "trainer.schedule=constant"]
+    words = [
+        *small,
+        *QUICK,
+        "name=r",
+        "trainer.steps=100000",
+        "trainer.save_every=100000",
+        "trainer.workers=2",
+        "trainer.save_seconds=1e9",
+        "trainer.schedule=constant",
+    ]
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = subprocess.Popen([sys.executable, str(ROOT / "scripts/train.py"), *words, f"run_root={tmp_path}"],
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts/train.py"), *words, f"run_root={tmp_path}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         run = tmp_path / "derain-r"
         before = Checkpoints(run).latest()
         start = int(before.name[5:]) if before else 0
@@ -50,7 +63,12 @@ def test_two_commands_on_one_run(command, small, tmp_path):
     run = tmp_path / "runs/derain-r"
     with locked(run):
         status, out, err = command("train", *words)
-        assert status == 2 and out == "" and f"{run} is in use by another process" in err and len(err.splitlines()) == 1
+        assert (
+            status == 2
+            and out == ""
+            and f"{run} is in use by another process" in err
+            and len(err.splitlines()) == 1
+        )
         assert [p.name for p in run.iterdir()] == [".lock"]
     status, _, err = command("train", *words)
     assert status == 0 and not (run / ".lock").exists(), err
@@ -58,6 +76,7 @@ def test_two_commands_on_one_run(command, small, tmp_path):
 
 def test_a_lock_dies_with_its_process_though_children_live_on(tmp_path):
     """As the workers of a loader do for a few seconds."""
+
     def hold():
         with locked(tmp_path):
             if not os.fork():
@@ -83,7 +102,11 @@ def test_a_lock_dies_with_its_process_though_children_live_on(tmp_path):
 def test_every_process_of_a_refused_command_leaves(tmp_path, monkeypatch):
     state = type("State", (), {"is_main_process": False, "num_processes": 2, "process_index": 1})
     monkeypatch.setattr(runs, "PartialState", lambda **_: state)
-    monkeypatch.setattr(evaluation, "broadcast_object_list", lambda objects: objects.__setitem__(0, UserError("in use")))
+    monkeypatch.setattr(
+        evaluation,
+        "broadcast_object_list",
+        lambda objects: objects.__setitem__(0, UserError("in use")),
+    )
     with pytest.raises(UserError, match="in use"), runs.alone(tmp_path / "run", cpu=True):
         raise AssertionError("went on")
     assert not (tmp_path / "run").exists()
@@ -96,9 +119,14 @@ def sweep_words(small, *words):
 def test_a_stop_signal_ends_the_sweep(command, small, tmp_path, monkeypatch):
     def stops(config, run):
         return lambda line: os.kill(os.getpid(), signal.SIGTERM)
+
     monkeypatch.setattr(runs, "mirror", stops)
     status, out, err = command("train", *sweep_words(small, "seed=0,1"))
-    assert status == 0 and "Stopped and saved" in out and out.endswith("and the same command goes on.\n"), err
+    assert (
+        status == 0
+        and "Stopped and saved" in out
+        and out.endswith("and the same command goes on.\n")
+    ), err
     assert [p.name for p in (tmp_path / "runs").iterdir() if p.is_dir()] == ["derain-r0"]
 
 
@@ -107,24 +135,52 @@ def test_a_failing_job_of_a_sweep(command, small, tmp_path):
     (tmp_path / "runs/derain-r0").write_text("")
     status, _, err = command("train", *sweep_words(small, "seed=0,1"))
     told = [line for line in err.splitlines() if line.startswith("Error: ")]
-    assert status == 2 and len(told) == 1 and told[0].startswith("Error: Job 0 (") and "seed=0" in told[0]
-    assert "derain-r0 is a file" in told[0] and load_weights(tmp_path / "runs/derain-r1/model.safetensors")
+    assert (
+        status == 2
+        and len(told) == 1
+        and told[0].startswith("Error: Job 0 (")
+        and "seed=0" in told[0]
+    )
+    assert "derain-r0 is a file" in told[0] and load_weights(
+        tmp_path / "runs/derain-r1/model.safetensors"
+    )
 
 
 def test_a_failing_job_in_a_worker_process(small, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "derain-r0").write_text("")
-    words = sweep_words(small, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"run_root={tmp_path}")
-    done = subprocess.run([sys.executable, str(ROOT / "scripts/train.py"), *words], capture_output=True, text=True,
-                          check=False, cwd=Path(tmp_path))
+    words = sweep_words(
+        small,
+        "seed=0,1",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        f"run_root={tmp_path}",
+    )
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/train.py"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(tmp_path),
+    )
     told = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
-    assert done.returncode == 2 and len(told) == 1 and "Job 0 (" in told[0] and "derain-r0 is a file" in told[0]
+    assert (
+        done.returncode == 2
+        and len(told) == 1
+        and "Job 0 (" in told[0]
+        and "derain-r0 is a file" in told[0]
+    )
     assert load_weights(tmp_path / "derain-r1/model.safetensors")
 
 
-@pytest.mark.parametrize("script, module, words", [
-    ("benchmark", "timing", []), ("compare_samplers", "comparison", ["run=data/adapters/derain"]),
-    ("export_adapter", "cards", ["run=data/adapters/derain", "output=out"])])
+@pytest.mark.parametrize(
+    "script, module, words",
+    [
+        ("benchmark", "timing", []),
+        ("compare_samplers", "comparison", ["run=data/adapters/derain"]),
+        ("export_adapter", "cards", ["run=data/adapters/derain", "output=out"]),
+    ],
+)
 def test_commands_that_compute_take_threads(command, monkeypatch, script, module, words):
     def taken(requested):
         raise UserError(f"so many: {requested}")
@@ -145,7 +201,9 @@ def test_what_a_job_leaves_behind_is_collected_in_the_next(monkeypatch):
         cycle.itself = cycle
         left.append(weakref.ref(cycle))
 
-    monkeypatch.setattr("irbridge.config.run_cli", lambda task, config: [task(None) for _ in range(3)])
+    monkeypatch.setattr(
+        "irbridge.config.run_cli", lambda task, config: [task(None) for _ in range(3)]
+    )
     monkeypatch.setattr(cli, "import_module", lambda name: SimpleNamespace(train_run=job))
     monkeypatch.setattr(sys, "argv", [])
     gc.unfreeze()

@@ -43,18 +43,29 @@ PRIOR = VP(vp_alphas_cumprod({}), "epsilon")
 def pixel_model(adapter=StaticAdapter, **options):
     backbone = PixelBackbone(small_unet(), PRIOR)
     anchored = options.get("anchor", True)
-    return IRBridge(backbone, adapter(backbone, [8, 16], **options), GOUB(), critical(100),
-                    "anchor" if anchored else "y", {"steps": 3})
+    return IRBridge(
+        backbone,
+        adapter(backbone, [8, 16], **options),
+        GOUB(),
+        critical(100),
+        "anchor" if anchored else "y",
+        {"steps": 3},
+    )
 
 
 def latent_model(kind, folder):
     backbone = load(kind, SAVE[kind](folder))
-    adapter = {"sd15": ControlNet, "sd3": SD3ControlNet, "adm": partial(ControlAdapter, channels=[8, 16])}[kind](backbone)
+    adapter = {
+        "sd15": ControlNet,
+        "sd3": SD3ControlNet,
+        "adm": partial(ControlAdapter, channels=[8, 16]),
+    }[kind](backbone)
     return IRBridge(backbone, adapter, GOUB(), critical(100), "y", {"steps": 2})
 
 
 def convolutions(module, side):
-    """GFLOPs of the convolutions and linear layers that ran in a real forward pass, from their shapes."""
+    """GFLOPs of the convolutions and linear layers that ran in a real forward pass, from their
+    shapes."""
     total, handles = [0], []
 
     def count(layer, args, output):
@@ -65,7 +76,10 @@ def convolutions(module, side):
         if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
             handles.append(layer.register_forward_hook(count))
     with torch.no_grad():
-        module(torch.zeros(1, 3, side, side), *([torch.zeros(1)] if not isinstance(module, Trunk) else []))
+        module(
+            torch.zeros(1, 3, side, side),
+            *([torch.zeros(1)] if not isinstance(module, Trunk) else []),
+        )
     for handle in handles:
         handle.remove()
     return total[0] / 1e9
@@ -73,28 +87,42 @@ def convolutions(module, side):
 
 def test_cost_is_that_of_the_layers():
     model = pixel_model()
-    torch.nn.init.constant_(model.adapter.zero.convs[0].bias, 0.1)   # features that are nothing are not computed
-    found = cost(model, 31)   # rounded up to the stride
+    # features that are nothing are not computed
+    torch.nn.init.constant_(model.adapter.zero.convs[0].bias, 0.1)
+    found = cost(model, 31)  # rounded up to the stride
     assert found["size"] == 32
     assert found["network"] == pytest.approx(convolutions(model.backbone.network, 32), rel=1e-6)
-    zero = sum(c.weight.numel() * 2 * (32 // s) ** 2 for c, (_, s) in zip(model.adapter.zero.convs, model.adapter.layout))
-    assert found["condition"] == pytest.approx(convolutions(model.adapter.trunk, 32) + zero / 1e9, rel=1e-6)
+    zero = sum(
+        c.weight.numel() * 2 * (32 // s) ** 2
+        for c, (_, s) in zip(model.adapter.zero.convs, model.adapter.layout)
+    )
+    assert found["condition"] == pytest.approx(
+        convolutions(model.adapter.trunk, 32) + zero / 1e9, rel=1e-6
+    )
     assert found["residuals"] == found["encode"] == found["decode"] == found["vae"] == 0
     assert found["trainable"] == sum(p.numel() for p in model.adapter.parameters())
     assert found["frozen"] == sum(p.numel() for p in model.backbone.network.parameters())
-    assert cost(model, 64)["network"] == pytest.approx(4 * found["network"], rel=1e-2)   # the embedding of time is small
+    # the embedding of time is small
+    assert cost(model, 64)["network"] == pytest.approx(4 * found["network"], rel=1e-2)
 
 
 def test_cost_leaves_the_model_as_it_was():
     model = pixel_model(ControlAdapter, anchor=False).train()
-    before, modes = {k: v.clone() for k, v in model.state_dict().items()}, [m.training for m in model.modules()]
+    before, modes = (
+        {k: v.clone() for k, v in model.state_dict().items()},
+        [m.training for m in model.modules()],
+    )
     y = torch.rand(1, 3, 16, 16)
     restored = model.restore(y)
     found = cost(model, 512)
     assert found["residuals"] > 0 == found["condition"]
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert modes == [m.training for m in model.modules()] and torch.equal(model.restore(y), restored)
-    assert not {"condition", "residuals"} & vars(model.adapter).keys() and "forward" not in vars(model.backbone.network)
+    assert modes == [m.training for m in model.modules()] and torch.equal(
+        model.restore(y), restored
+    )
+    assert not {"condition", "residuals"} & vars(model.adapter).keys() and "forward" not in vars(
+        model.backbone.network
+    )
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd3"])
@@ -105,32 +133,54 @@ def test_cost_of_latents(tmp_path, kind):
         assert found[key] > 0
     assert found["decode"] > found["encode"] and (found["condition"] > 0) == (kind == "sd15")
     assert found["vae"] == sum(p.numel() for p in model.backbone.vae.parameters())
-    assert describe_cost(model, 64) == (
-        f"{type(model.adapter).__name__}: {found['trainable'] / 1e6:.1f} M trainable parameters, "
-        f"{found['frozen'] / 1e6:.1f} M frozen; a step costs {found['condition'] + found['residuals']:.3g} GFLOPs in the "
-        f"adapter, {found['network']:.3g} in the frozen network (64 px)")
+    assert (
+        describe_cost(model, 64)
+        == f"{type(model.adapter).__name__}: {found['trainable'] / 1e6:.1f} M trainable parameters,"
+        f" {found['frozen'] / 1e6:.1f} M frozen; a step costs"
+        f" {found['condition'] + found['residuals']:.3g} GFLOPs in the adapter,"
+        f" {found['network']:.3g} in the frozen network (64 px)"
+    )
 
 
 @pytest.mark.slow
 def test_the_published_size():
-    """Stable Diffusion v1-5 and its ControlNet, without weights: their known numbers of parameters."""
+    """Stable Diffusion v1-5 and its ControlNet, without weights: their known numbers of
+    parameters."""
     n = 4
     with torch.device("meta"):
         unet = UNet2DConditionModel(cross_attention_dim=768)
-        vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * n,
-                            up_block_types=("UpDecoderBlock2D",) * n, layers_per_block=2, latent_channels=4)
-        backbone = LatentBackbone(unet, vae, PRIOR, [{"encoder_hidden_states": torch.zeros(1, 77, 768)}])
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * n,
+            up_block_types=("UpDecoderBlock2D",) * n,
+            layers_per_block=2,
+            latent_channels=4,
+        )
+        backbone = LatentBackbone(
+            unet, vae, PRIOR, [{"encoder_hidden_states": torch.zeros(1, 77, 768)}]
+        )
         adapter = ControlNet(backbone)
-    model = IRBridge(backbone.to_empty(device="cpu"), adapter.to_empty(device="cpu"), GOUB(), critical(100), "y")
+    model = IRBridge(
+        backbone.to_empty(device="cpu"), adapter.to_empty(device="cpu"), GOUB(), critical(100), "y"
+    )
     found = cost(model, 512)
-    assert (found["trainable"], found["frozen"], found["vae"]) == (361_279_120, 859_520_964, 83_653_863)
+    assert (found["trainable"], found["frozen"], found["vae"]) == (
+        361_279_120,
+        859_520_964,
+        83_653_863,
+    )
 
 
-@pytest.mark.parametrize("model", [Regression(Trunk([8, 16])), BridgeNetwork(Brownian(), bridge_network(channels=[8, 16]))])
+@pytest.mark.parametrize(
+    "model",
+    [Regression(Trunk([8, 16])), BridgeNetwork(Brownian(), bridge_network(channels=[8, 16]))],
+)
 def test_cost_without_a_frozen_network(model):
     found = cost(model, 32)
     assert found["frozen"] == found["network"] == found["residuals"] == 0 < found["condition"]
-    assert "frozen" not in describe_cost(model, 32) and f"{found['condition']:.3g} GFLOPs (32 px)" in describe_cost(model, 32)
+    assert "frozen" not in describe_cost(
+        model, 32
+    ) and f"{found['condition']:.3g} GFLOPs (32 px)" in describe_cost(model, 32)
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd3", "adm"])
@@ -138,7 +188,11 @@ def test_attention_is_the_fused_one(tmp_path, monkeypatch, kind):
     """Of the frozen network, of its ControlNet and of the VAE."""
     model, seen = latent_model(kind, tmp_path), []
     fused = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: seen.append(1) or fused(*a, **k))
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *a, **k: seen.append(1) or fused(*a, **k),
+    )
     ran = []
     for module in model.modules():
         if hasattr(module, "to_q"):
@@ -169,7 +223,9 @@ def test_the_clock_counts_each_moment_once():
     lap = clock.lap()
     times.append(time.perf_counter())
     assert times[2] - times[1] <= sum(lap.values()) <= times[3] - times[0]
-    assert lap["network"] >= 0.05 and lap["adapter"] >= 0.04 and lap["rest"] >= 0.02 and "vae" in lap
+    assert (
+        lap["network"] >= 0.05 and lap["adapter"] >= 0.04 and lap["rest"] >= 0.02 and "vae" in lap
+    )
     assert clock.lap().keys() == {"rest"}
 
 
@@ -178,14 +234,19 @@ def test_every_network_is_watched(tmp_path):
     model.latents = LatentCache(tmp_path / "cache", model.backbone)
     clock = Clock(CPU)
     entered = []
-    clock.__class__ = type("Counting", (Clock,), {"__call__": lambda self, part: entered.append(part) or Clock.__call__(self, part)})
+    clock.__class__ = type(
+        "Counting",
+        (Clock,),
+        {"__call__": lambda self, part: entered.append(part) or Clock.__call__(self, part)},
+    )
     with watched(model, clock):
         model.restore(torch.rand(1, 3, 16, 16))
         assert entered == ["vae", "adapter"] + ["adapter", "network"] * 2 + ["vae"]
         entered.clear()
         images = torch.rand(2, 2, 3, 16, 16)
         model.loss(*images, torch.randn(2, 4, 2, 2), torch.rand(2))
-    assert entered == ["vae", "vae", "adapter", "vae", "vae", "adapter", "network"]   # through the cache, which encodes
+    # through the cache, which encodes
+    assert entered == ["vae", "vae", "adapter", "vae", "vae", "adapter", "network"]
     assert isinstance(model.latents, LatentCache)
 
 
@@ -193,8 +254,12 @@ def test_every_network_is_watched(tmp_path):
 def test_training_is_timed_as_it_runs(accumulate, monkeypatch):
     model = pixel_model()
     forward = model.backbone.network.forward
-    monkeypatch.setattr(model.backbone.network, "forward", lambda *args: spend(0.05) or forward(*args))
-    laps = time_training(model, trainer_options(batch_size=2, accumulate=accumulate), steps=2, warmup=1)
+    monkeypatch.setattr(
+        model.backbone.network, "forward", lambda *args: spend(0.05) or forward(*args)
+    )
+    laps = time_training(
+        model, trainer_options(batch_size=2, accumulate=accumulate), steps=2, warmup=1
+    )
     assert len(laps) == 2
     for lap in laps:
         assert set(lap) == set(PARTS) - {"vae"} and lap["network"] >= 0.05 * accumulate
@@ -209,16 +274,24 @@ def test_regression_trains_under_the_clock():
 def test_restoring_is_timed_as_it_runs(monkeypatch):
     model = pixel_model()
     forward = model.backbone.network.forward
-    monkeypatch.setattr(model.backbone.network, "forward", lambda *args: spend(0.02) or forward(*args))
+    monkeypatch.setattr(
+        model.backbone.network, "forward", lambda *args: spend(0.02) or forward(*args)
+    )
     laps = time_restoring(model, 16, 2, times=2)
-    assert len(laps) == 2 and all(lap["network"] >= 0.06 and lap["adapter"] > 0 < lap["rest"] for lap in laps)
+    assert len(laps) == 2 and all(
+        lap["network"] >= 0.06 and lap["adapter"] > 0 < lap["rest"] for lap in laps
+    )
 
 
 def test_summary():
     laps = [{"network": 0.2, "rest": 0.02}, {"network": 0.4, "adapter": 0.4, "rest": 0.02}]
     found = summary(laps, 4, 3 * 2**20, {})
-    assert found["seconds"]["network"] == pytest.approx(0.3) and found["total"] == pytest.approx(0.52)
-    assert found["share"]["adapter"] == pytest.approx(0.2 / 0.52) and sum(found["share"].values()) == pytest.approx(1)
+    assert found["seconds"]["network"] == pytest.approx(0.3) and found["total"] == pytest.approx(
+        0.52
+    )
+    assert found["share"]["adapter"] == pytest.approx(0.2 / 0.52) and sum(
+        found["share"].values()
+    ) == pytest.approx(1)
     assert found["images_per_second"] == pytest.approx(4 / 0.52) and found["peak_mib"] == 3
     assert found["rest_of_networks"] == pytest.approx(0.02 / 0.5)
 
@@ -226,25 +299,42 @@ def test_summary():
 def test_the_peak_sees_what_is_held():
     reset_peak(CPU)
     before = peak_memory(CPU)
-    held = torch.frombuffer(mmap.mmap(-1, 256 * 2**20), dtype=torch.uint8).fill_(1)   # not from what was freed before
+    # not from what was freed before
+    held = torch.frombuffer(mmap.mmap(-1, 256 * 2**20), dtype=torch.uint8).fill_(1)
     assert peak_memory(CPU) - before > 250 * 2**20 and held[0] == 1
 
 
 def test_the_command(command, small, tmp_path):
-    words = [*small, "task=derain", "trainer.crop=16", "trainer.batch_size=2", "benchmark.steps=1", "benchmark.warmup=1",
-             "benchmark.size=16", f"output={tmp_path / 'numbers.json'}"]
+    words = [
+        *small,
+        "task=derain",
+        "trainer.crop=16",
+        "trainer.batch_size=2",
+        "benchmark.steps=1",
+        "benchmark.warmup=1",
+        "benchmark.size=16",
+        f"output={tmp_path / 'numbers.json'}",
+    ]
     status, out, err = command("benchmark", *words)
     assert status == 0, err
     rows = [line for line in out.splitlines() if line.startswith("|")]
-    assert out.startswith("StaticAdapter: ") and "training 2 x 16 px, s" in rows[0] and "restoring 1 x 16 px, s" in rows[0]
+    assert (
+        out.startswith("StaticAdapter: ")
+        and "training 2 x 16 px, s" in rows[0]
+        and "restoring 1 x 16 px, s" in rows[0]
+    )
     assert {len(row.split("|")) for row in rows} == {7}
     written = json.loads((tmp_path / "numbers.json").read_text())
     for side in ("training", "restoring"):
         seconds = written[side]["seconds"]
         assert set(seconds) == set(PARTS) and seconds["network"] > 0 and seconds["adapter"] > 0
-        assert written[side]["total"] == pytest.approx(sum(seconds.values())) and written[side]["peak_mib"] > 0
+        assert (
+            written[side]["total"] == pytest.approx(sum(seconds.values()))
+            and written[side]["peak_mib"] > 0
+        )
     assert written["config"]["trainer"]["crop"] == 16
     train, restore = (written[side]["gflops"] for side in ("training", "restoring"))
-    assert restore["network"] == pytest.approx(2 / 2 * train["network"])   # an image, two calls; two images, one call
-    assert restore["adapter"] == pytest.approx(1 / 2 * train["adapter"])   # it runs once an image
+    # an image, two calls; two images, one call
+    assert restore["network"] == pytest.approx(2 / 2 * train["network"])
+    assert restore["adapter"] == pytest.approx(1 / 2 * train["adapter"])  # it runs once an image
     assert list(tmp_path.glob("runs/*")) == []

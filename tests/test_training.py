@@ -1,4 +1,5 @@
-"""Training that may stop at any moment: resuming is exact, and what can fail says so and harms nothing."""
+"""Training that may stop at any moment: resuming is exact, and what can fail says so and harms
+nothing."""
 
 import errno
 import json
@@ -34,8 +35,15 @@ from irbridge.trunk import Trunk
 def bridge_model(states="visited"):
     torch.manual_seed(0)
     backbone = PixelBackbone(small_unet(), VP(vp_alphas_cumprod({}), "v_prediction"))
-    return IRBridge(backbone, StaticAdapter(backbone, [8, 8]), GOUB(), critical(100), "anchor",
-                    {"steps": 2}, {"states": states, "anchor_first": 0.6})
+    return IRBridge(
+        backbone,
+        StaticAdapter(backbone, [8, 8]),
+        GOUB(),
+        critical(100),
+        "anchor",
+        {"steps": 2},
+        {"states": states, "anchor_first": 0.6},
+    )
 
 
 def regression():
@@ -51,14 +59,20 @@ def stream(images):
 def state_of(run):
     """Every tensor of the newest checkpoint, and its step."""
     folder = Checkpoints(run).latest()
-    tensors = {f"{p.name}/{k}": v for p in folder.glob("*.safetensors") for k, v in load_file(p).items()}
+    tensors = {
+        f"{p.name}/{k}": v for p in folder.glob("*.safetensors") for k, v in load_file(p).items()
+    }
     return tensors, json.loads((folder / "state.json").read_text())["step"]
 
 
 def assert_same(run, other):
     (a, at), (b, at_other) = state_of(run), state_of(other)
     assert at == at_other and a.keys() == b.keys()
-    assert {name.split("/")[0] for name in a} == {"model.safetensors", "ema.safetensors", "optimizer.safetensors"}
+    assert {name.split("/")[0] for name in a} == {
+        "model.safetensors",
+        "ema.safetensors",
+        "optimizer.safetensors",
+    }
     assert [k for k in a if not torch.equal(a[k], b[k])] == []
 
 
@@ -72,10 +86,12 @@ def test_17_and_23_steps_are_40(tmp_path, stream, make, workers):
     assert fit(make(), stream, trainer_options(steps=40), 3, whole)
     assert not fit(make(), stream, trainer_options(steps=40, stop=17, workers=workers[0]), 3, parts)
     assert state_of(parts)[1] == 17
-    torch.manual_seed(77)      # what ran before must not matter
+    torch.manual_seed(77)  # what ran before must not matter
     assert fit(make(), stream, trainer_options(steps=40, workers=workers[1]), 3, parts)
     assert_same(whole, parts)
-    assert [(m["step"], m["loss"], m["lr"]) for m in lines(whole)] == [(m["step"], m["loss"], m["lr"]) for m in lines(parts)]
+    assert [(m["step"], m["loss"], m["lr"]) for m in lines(whole)] == [
+        (m["step"], m["loss"], m["lr"]) for m in lines(parts)
+    ]
     assert [m["step"] for m in lines(parts)] == list(range(1, 41))
     assert len(list((parts / "checkpoints").iterdir())) == 1
 
@@ -97,8 +113,14 @@ def test_the_trained_module_ends_with_its_average(tmp_path, stream):
 
 def test_the_average_is_exponential_and_starts_fast(tmp_path, stream):
     model, weights = regression(), []
-    fit(model, stream, trainer_options(steps=6, ema_decay=0.3), 0, tmp_path,
-        log=lambda m: weights.append(model.trainable().unet.conv_out.weight.clone()))
+    fit(
+        model,
+        stream,
+        trainer_options(steps=6, ema_decay=0.3),
+        0,
+        tmp_path,
+        log=lambda m: weights.append(model.trainable().unet.conv_out.weight.clone()),
+    )
     average, *rest = weights
     for n, weight in enumerate(rest, start=1):
         decay = min(0.3, (1 + n) / (10 + n))
@@ -115,11 +137,20 @@ def test_training_learns(tmp_path, stream):
 @pytest.mark.parametrize("make", [regression, lambda: bridge_model("prior")])
 def test_accumulation_changes_nothing(tmp_path, stream, make):
     for k in (1, 2, 4):
-        fit(make(), stream, trainer_options(steps=3, batch_size=4, accumulate=k), 0, tmp_path / str(k))
+        fit(
+            make(),
+            stream,
+            trainer_options(steps=3, batch_size=4, accumulate=k),
+            0,
+            tmp_path / str(k),
+        )
     one, *others = (state_of(tmp_path / str(k))[0] for k in (1, 2, 4))
     for other in others:
-        # Adam divides by the gradient's size, so a weight whose gradient is rounding alone may go anywhere within lr.
-        moved = torch.cat([(one[k] - other[k]).abs().flatten() for k in one if k.startswith("model")])
+        # Adam divides by the gradient's size, so a weight whose gradient is rounding alone may go
+        # anywhere within lr.
+        moved = torch.cat(
+            [(one[k] - other[k]).abs().flatten() for k in one if k.startswith("model")]
+        )
         assert moved.quantile(0.99) < 1e-4 and moved.max() < 3e-3
         seconds = [k for k in one if k.endswith("exp_avg")]
         assert all(torch.allclose(one[k], other[k], rtol=1e-3, atol=1e-6) for k in seconds)
@@ -133,8 +164,14 @@ def test_batch_must_divide(tmp_path, stream):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves(tmp_path, stream, number):
     before = signal.getsignal(number)
-    assert not fit(regression(), stream, trainer_options(steps=12), 0, tmp_path,
-                   log=lambda m: os.kill(os.getpid(), number) if m["step"] == 4 else None)
+    assert not fit(
+        regression(),
+        stream,
+        trainer_options(steps=12),
+        0,
+        tmp_path,
+        log=lambda m: os.kill(os.getpid(), number) if m["step"] == 4 else None,
+    )
     assert state_of(tmp_path)[1] == 4 and signal.getsignal(number) == before
     assert fit(regression(), stream, trainer_options(steps=12), 0, tmp_path)
     fit(regression(), stream, trainer_options(steps=12), 0, tmp_path / "whole")
@@ -153,8 +190,20 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path, images):
         fit(regression(), bad, trainer_options(save_every=2), 0, tmp_path)
     tensors, step = state_of(tmp_path)
     assert step == 4 and all(v.isfinite().all() for v in tensors.values())
-    fit(regression(), CropStream(ImageSource(images), 16, 0, Noise()), trainer_options(save_every=2), 0, tmp_path)
-    fit(regression(), CropStream(ImageSource(images), 16, 0, Noise()), trainer_options(), 0, tmp_path / "whole")
+    fit(
+        regression(),
+        CropStream(ImageSource(images), 16, 0, Noise()),
+        trainer_options(save_every=2),
+        0,
+        tmp_path,
+    )
+    fit(
+        regression(),
+        CropStream(ImageSource(images), 16, 0, Noise()),
+        trainer_options(),
+        0,
+        tmp_path / "whole",
+    )
     assert_same(tmp_path, tmp_path / "whole")
 
 
@@ -184,12 +233,15 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, stream, monkeypatch, fil
 
 
 def test_a_write_that_the_system_cuts_short(tmp_path, stream):
-    """The real thing: the system refuses bytes while safetensors, which has errors of its own, is writing."""
+    """The real thing: the system refuses bytes while safetensors, which has errors of its own, is
+    writing."""
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
     try:
-        with pytest.raises(RuntimeError, match="could not be written.*previous checkpoint is intact"):
+        with pytest.raises(
+            RuntimeError, match="could not be written.*previous checkpoint is intact"
+        ):
             fit(regression(), stream, trainer_options(steps=1), 0, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -213,7 +265,9 @@ def test_leftovers_of_a_kill_are_no_checkpoint(tmp_path, stream):
     assert fit(regression(), stream, trainer_options(), 0, tmp_path)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"]
+)
 def test_a_corrupt_checkpoint_is_named(tmp_path, stream, file):
     fit(regression(), stream, trainer_options(stop=2), 0, tmp_path)
     path = Checkpoints(tmp_path).latest() / file
@@ -237,9 +291,15 @@ def test_load_weights_names_missing_files(tmp_path):
 def test_samples_and_saves_see_the_average(tmp_path, stream):
     seen, saved = [], []
     model = regression()
-    fit(model, stream, trainer_options(steps=4, sample_every=2, save_every=2), 0, tmp_path,
+    fit(
+        model,
+        stream,
+        trainer_options(steps=4, sample_every=2, save_every=2),
+        0,
+        tmp_path,
         lambda current, step: seen.append((step, current.trainable().unet.conv_out.weight.clone())),
-        lambda weights: saved.append(weights["unet.conv_out.weight"].clone()))
+        lambda weights: saved.append(weights["unet.conv_out.weight"].clone()),
+    )
     assert [s for s, _ in seen] == [2, 4] and len(saved) == 2
     assert all(torch.equal(a, b) for (_, a), b in zip(seen, saved))
 
@@ -256,9 +316,16 @@ def test_averaged_puts_the_weights_back_after_an_error():
 
 def test_learning_rate():
     rates = [learning_rate(s, 1.0, 100, 10, "cosine") for s in range(101)]
-    assert rates[0] == pytest.approx(0.1, abs=0.01) and max(rates) < 1 and rates[100] == pytest.approx(0.01)
+    assert (
+        rates[0] == pytest.approx(0.1, abs=0.01)
+        and max(rates) < 1
+        and rates[100] == pytest.approx(0.01)
+    )
     assert all(a > b for a, b in pairwise(rates[10:]))
-    assert learning_rate(50, 0.5, 100, 10, "constant") == 0.5 and learning_rate(0, 1.0, 1, 0, "constant") == 1.0
+    assert (
+        learning_rate(50, 0.5, 100, 10, "constant") == 0.5
+        and learning_rate(0, 1.0, 1, 0, "constant") == 1.0
+    )
     with pytest.raises(UserError, match="cosine or constant"):
         learning_rate(0, 1.0, 10, 1, "step")
 
@@ -271,16 +338,31 @@ def test_noise_of_a_step_is_a_function_of_seed_and_step():
 
 
 def test_kill_and_term_of_the_command(tmp_path, small, command):
-    """One command killed with SIGKILL, the same again ended with SIGTERM, the same again: as if never stopped."""
-    words = [*small, "method=regression", "name=r", "evaluate.enabled=false", "trainer.steps=60",
-             "trainer.batch_size=2", "trainer.crop=16", "trainer.log_every=1", "trainer.save_every=5",
-             "trainer.sample_every=1000", "trainer.precision=no"]
+    """One command killed with SIGKILL, the same again ended with SIGTERM, the same again: as if
+    never stopped."""
+    words = [
+        *small,
+        "method=regression",
+        "name=r",
+        "evaluate.enabled=false",
+        "trainer.steps=60",
+        "trainer.batch_size=2",
+        "trainer.crop=16",
+        "trainer.log_every=1",
+        "trainer.save_every=5",
+        "trainer.sample_every=1000",
+        "trainer.precision=no",
+    ]
     run = tmp_path / "killed/derain-r"
 
     def start():
-        return subprocess.Popen([sys.executable, str(ROOT / "scripts/train.py"), *words, f"run_root={run.parent}"],
-                                env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts/train.py"), *words, f"run_root={run.parent}"],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def wait_for(process, step):
         deadline = time.monotonic() + 300
