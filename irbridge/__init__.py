@@ -7,11 +7,11 @@ __all__ = ["IRBridge", "read_image", "write_image"]
 def __getattr__(name: str):
     # Late, so that `import irbridge` does not wait for torch and diffusers.
     if name == "IRBridge":
-        from irbridge.model import IRBridge
+        from irbridge.models.irbridge import IRBridge
 
         return IRBridge
     if name in ("read_image", "write_image"):
-        from irbridge import images
+        from irbridge.images import io
 
-        return getattr(images, name)
+        return getattr(io, name)
     raise AttributeError(f"module 'irbridge' has no attribute {name!r}")

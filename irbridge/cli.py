@@ -10,15 +10,19 @@ from irbridge.errors import UserError
 
 # Name, config and function of each command under Hydra.
 HYDRA = {
-    "restore": ("restore", "irbridge.restoring", "restore_run"),
-    "train": ("train", "irbridge.runs", "train_run"),
-    "evaluate": ("evaluate", "irbridge.scoring", "evaluate_run"),
-    "compare": ("compare", "irbridge.comparison", "compare_run"),
-    "benchmark": ("benchmark", "irbridge.timing", "benchmark_run"),
-    "export": ("export", "irbridge.cards", "export_run"),
+    "restore": ("restore", "irbridge.commands.restore", "restore_run"),
+    "train": ("train", "irbridge.commands.train", "train_run"),
+    "evaluate": ("evaluate", "irbridge.commands.evaluate", "evaluate_run"),
+    "compare": ("compare", "irbridge.commands.compare", "compare_run"),
+    "benchmark": ("benchmark", "irbridge.commands.profile", "benchmark_run"),
+    "export": ("export", "irbridge.commands.export", "export_run"),
 }
 # modules with main(words)
-PLAIN = {"table": "irbridge.tables_command", "data": "irbridge.preparing", "demo": "irbridge.demo"}
+PLAIN = {
+    "table": "irbridge.commands.table",
+    "data": "irbridge.commands.data",
+    "demo": "irbridge.commands.demo",
+}
 HELP = """irbridge restores photographs with diffusion bridges on a frozen diffusion model.
 
   irbridge restore task=derain input=photo.jpg      restore photographs: file, folder or "glob"
@@ -76,7 +80,7 @@ def _under_hydra(name: str, words: list[str]) -> None:
 
     gc.disable()
     try:
-        from irbridge.config import run_cli  # late: it imports torch
+        from irbridge.experiments.config import run_cli  # late: it imports torch
 
         run_cli(task, config)
     finally:
@@ -86,7 +90,8 @@ def _under_hydra(name: str, words: list[str]) -> None:
 def restore_words(words: list[str]) -> list[str]:
     """The restore command's words for Hydra: flags become keys; ``task``, which Hydra takes for a
     group of configs, becomes ``shipped``; and names of files are quoted, as Hydra would parse
-    brackets and commas in them."""
+    brackets and commas in them.
+    """
     return [
         FLAGS.get(word) or re.sub(r"(?s)^(input|output|run|task|suffix|mask)=(.*)$", _quoted, word)
         for word in words
@@ -100,7 +105,7 @@ def evaluate_words(words: list[str]) -> list[str]:
 
 def _quoted(match: re.Match) -> str:
     key, value = match[1].replace("task", "shipped"), match[2]
-    if value == "null" or value[:1] in ("'", '"') and value[-1:] == value[:1]:
+    if value == "null" or (value[:1] in ("'", '"') and value[-1:] == value[:1]):
         return f"{key}={value}"
     # Hydra: a quote is escaped by a backslash, and so are the backslashes before one and at the
     # end.

@@ -1,11 +1,12 @@
 """Where the time and memory of training and restoring go: ``python scripts/benchmark.py task=derain
-backbone=sd15``."""
+backbone=sd15``.
+"""
 
-from irbridge.config import run_cli
+from irbridge.experiments.config import run_cli
 
 
 def main(cfg):
-    from irbridge.timing import benchmark_run
+    from irbridge.commands.profile import benchmark_run
 
     benchmark_run(cfg)
 

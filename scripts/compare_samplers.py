@@ -1,5 +1,6 @@
 """Bridges, step rules and call counts of one adapter: ``python scripts/compare_samplers.py
-run=data/adapters/derain``."""
+run=data/adapters/derain``.
+"""
 
 import sys
 

@@ -1,5 +1,6 @@
 """The web page: ``python scripts/demo.py port=7860 task=derain``; the words are those of ``irbridge
-demo``."""
+demo``.
+"""
 
 import sys
 

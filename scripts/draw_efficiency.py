@@ -1,11 +1,13 @@
 """Table and plot of ``experiment=efficiency``: ``python scripts/draw_efficiency.py runs/efficiency
-[plot.png]``."""
+[plot.png]``.
+"""
 
 import sys
 from pathlib import Path
 
-from irbridge.comparison import budget_plot, budget_table, budgets
 from irbridge.errors import UserError
+from irbridge.reports.plots import budget_plot
+from irbridge.reports.sampler_table import budget_table, budgets
 
 if __name__ == "__main__":
     try:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from irbridge import degradations
-from irbridge.data import SyntheticPairs
-from irbridge.images import to_bytes
+from irbridge.data import degradations
+from irbridge.data.pairs import SyntheticPairs
+from irbridge.images.arrays import to_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = {
@@ -52,7 +52,8 @@ def psnr(clean: np.ndarray, degraded: np.ndarray) -> float:
 
 def row(clean: np.ndarray, degradation, seed: int) -> np.ndarray:
     """The clean image, and from many draws a light, a middling and a heavy one; one draw where they
-    hardly differ."""
+    hardly differ.
+    """
     draws = [degradation(clean, np.random.default_rng([seed, k])) for k in range(DRAWS)]
     draws.sort(key=lambda degraded: psnr(clean, degraded), reverse=True)
     alike = psnr(clean, draws[0]) - psnr(clean, draws[-1]) < 0.5

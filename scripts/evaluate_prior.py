@@ -1,18 +1,20 @@
 """The prior's worth: PSNR of one denoising call, ``python scripts/evaluate_prior.py
-images=data/samples/test``."""
+images=data/samples/test``.
+"""
 
-from irbridge.config import run_cli
+from irbridge.experiments.config import run_cli
 
 
 def main(cfg):
     import numpy as np
     from tqdm import tqdm
 
-    from irbridge.backbones import load_backbone
-    from irbridge.build import find
-    from irbridge.data import ImageSource
-    from irbridge.evaluation import machine
-    from irbridge.metrics import Protocol, psnr
+    from irbridge.assets import find
+    from irbridge.backbones.pixel import load_backbone
+    from irbridge.data.image_source import ImageSource
+    from irbridge.environment import machine
+    from irbridge.evaluation.metrics import psnr
+    from irbridge.evaluation.protocol import Protocol
 
     backbone, images = load_backbone(cfg.backbone.pretrained), ImageSource(find(cfg.images))
     print(
@@ -38,19 +40,20 @@ def main(cfg):
 
 def unit_noise(image, seed, name):
     """Unit normal noise (1, 3, H, W) for an image (H, W, 3), seeded by (seed, name)."""
-    from irbridge.images import to_tensor
-    from irbridge.restorer import Noise, image_seed
+    from irbridge.gaussian.noise import Noise, image_seed
+    from irbridge.images.arrays import to_tensor
 
     return Noise([image_seed(seed, name)])(to_tensor(image)[None])
 
 
 def one_call(backbone, clean, noise, sigma):
     """One call of the prior on ``clean``, (H, W, 3) in [0, 1], with Gaussian noise of std
-    ``sigma``, not clipped."""
+    ``sigma``, not clipped.
+    """
     import torch
 
-    from irbridge.images import pad, to_image, to_tensor
-    from irbridge.process import draw
+    from irbridge.gaussian.marginal import draw
+    from irbridge.images.arrays import pad, to_image, to_tensor
 
     x0, tau = to_tensor(clean)[None], backbone.prior.timestep(2 * sigma)
     with torch.no_grad():
@@ -60,7 +63,8 @@ def one_call(backbone, clean, noise, sigma):
 
 def non_local_means(clean, noise, sigma):
     """scikit-image's non-local means (fast mode, patch 5, distance 6, h = 0.6 sigma) on the same
-    noise."""
+    noise.
+    """
     from skimage.restoration import denoise_nl_means
 
     noisy = clean + sigma * noise[0].permute(1, 2, 0).numpy()

@@ -1,5 +1,6 @@
 """Tables, pictures and plots from scored runs: ``python scripts/make_tables.py runs/derain
-format=latex output=t.tex``; every option is in irbridge/tables_command.py."""
+format=latex output=t.tex``; every option is in irbridge/tables_command.py.
+"""
 
 import sys
 

@@ -6,20 +6,22 @@ Writes an ordinary diffusers folder to ``<run>/prior``, which ``backbone.pretrai
 
 from pathlib import Path
 
-from irbridge.config import run_cli
 from irbridge.errors import UserError
+from irbridge.experiments.config import run_cli
 
 
 def main(cfg):
-    from irbridge.build import find
-    from irbridge.checkpoint import Checkpoints
-    from irbridge.config import plain, set_threads
-    from irbridge.data import CropStream, photographs_of
-    from irbridge.images import write_image
-    from irbridge.pretraining import Pretrainer
-    from irbridge.runs import claim, mirror
-    from irbridge.training import fit
-    from irbridge.viz import grid
+    from irbridge.assets import find
+    from irbridge.data.crops import CropStream
+    from irbridge.data.pairs import photographs_of
+    from irbridge.environment import set_threads
+    from irbridge.experiments.config import plain
+    from irbridge.experiments.run_folder import claim, mirror
+    from irbridge.images.grid import grid
+    from irbridge.images.io import write_image
+    from irbridge.models.pretrainer import Pretrainer
+    from irbridge.training.checkpoint import Checkpoints
+    from irbridge.training.trainer import fit
 
     config = plain(cfg)
     run = Path(config["run"])
@@ -61,12 +63,13 @@ def main(cfg):
 
 def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int):
     """A fresh UNet2DModel of the given config, or the one saved in the folder ``start``, with its
-    prior."""
+    prior.
+    """
     import torch
     from diffusers import UNet2DModel
 
-    from irbridge.backbones import PixelBackbone, load_backbone
-    from irbridge.priors import prior_from_config
+    from irbridge.backbones.pixel import PixelBackbone, load_backbone
+    from irbridge.priors.from_diffusers import prior_from_config
 
     if start:
         return load_backbone(start)

@@ -1,5 +1,6 @@
 """Restore photographs: ``python scripts/restore.py task=derain input=photo.jpg``;
-configs/restore.yaml has the keys."""
+configs/restore.yaml has the keys.
+"""
 
 import sys
 

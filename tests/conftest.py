@@ -111,7 +111,7 @@ def backbone_folder(tmp_path_factory):
 
 @pytest.fixture
 def backbone(backbone_folder):
-    from irbridge.backbones import load_backbone
+    from irbridge.backbones.pixel import load_backbone
 
     return load_backbone(str(backbone_folder))
 
@@ -123,8 +123,9 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def stream(images):
-    from irbridge.data import CropStream, ImageSource
-    from irbridge.degradations import Noise
+    from irbridge.data.crops import CropStream
+    from irbridge.data.degradations import Noise
+    from irbridge.data.image_source import ImageSource
 
     return CropStream(ImageSource(images), 16, 0, Noise())
 

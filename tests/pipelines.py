@@ -160,8 +160,8 @@ SAVE = {"sd15": save_sd15, "sd21": save_sd21, "sd3": save_sd3, "adm": save_adm}
 
 def load(kind, folder, **options):
     """The backbone of such a folder, through the project's own path."""
-    from irbridge.backbones import load_backbone
-    from irbridge.latent import load_latent
+    from irbridge.backbones.latent import load_latent
+    from irbridge.backbones.pixel import load_backbone
 
     return (load_backbone if kind == "adm" else load_latent)(str(folder), **options)
 

@@ -5,9 +5,9 @@ import json
 import torch
 from safetensors.torch import load_file
 
-from irbridge.checkpoint import Checkpoints
-from irbridge.restorer import Regression
-from irbridge.trunk import Trunk
+from irbridge.adapters.trunk import Trunk
+from irbridge.models.regression import Regression
+from irbridge.training.checkpoint import Checkpoints
 
 QUICK = [
     "method=regression",

@@ -1,0 +1,1 @@
+"""What sees the degraded image, the only part that is trained."""

@@ -1,0 +1,184 @@
+"""The light networks that train: the trunk of every pixel adapter, which is also the regression
+baseline, and the networks of bridges trained from scratch. One definition, so that comparisons are
+fair.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from irbridge.adapters.nafnet import NAFNet
+from irbridge.backbones.half_precision import keep_ends
+from irbridge.backbones.lean import unet_class
+from irbridge.errors import UserError
+
+KINDS = "nafnet", "unet"
+# of an adapter's config
+FIELDS = "trunk", "width", "encoder", "middle", "decoder", "attention", "channels", "layers"
+
+
+def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3) -> nn.Module:
+    """A diffusers ``UNet2DModel`` without attention, of the given width per level and depth, whose
+    output is 0 at initialisation.
+    """
+    n, groups = len(channels), next(g for g in (8, 4, 2, 1) if all(c % g == 0 for c in channels))
+    network = unet_class()(
+        in_channels=inputs,
+        out_channels=outputs,
+        layers_per_block=layers,
+        block_out_channels=tuple(channels),
+        down_block_types=("DownBlock2D",) * n,
+        up_block_types=("UpBlock2D",) * n,
+        norm_num_groups=groups,
+        add_attention=False,
+    )
+    nn.init.zeros_(network.conv_out.weight)
+    nn.init.zeros_(network.conv_out.bias)
+    keep_ends(network.conv_in, network.conv_out)
+    return network
+
+
+def bridge_network(trunk: str = "unet", masked: bool = False, **sizes) -> nn.Module:
+    """The network of a bridge from scratch, on (x_t, y) and a time; the arguments are those of
+    :func:`make_trunk`.
+    """
+    if trunk == "nafnet":
+        return NAFNet(6 + masked, 3, **_nafnet(sizes), timed=True)
+    _known(trunk)
+    return unet(sizes["channels"], sizes.get("layers", 1), inputs=6 + masked)
+
+
+def stride_of(network: nn.Module) -> int:
+    """What image sides must divide by."""
+    return (
+        network.stride
+        if hasattr(network, "stride")
+        else 2 ** (len(network.config.block_out_channels) - 1)
+    )
+
+
+def make_trunk(
+    trunk: str = "unet",
+    predicts: bool = True,
+    image_channels: int = 3,
+    masked: bool = False,
+    **sizes,
+) -> nn.Module:
+    """A :class:`NAFTrunk` or a :class:`Trunk`.
+
+    Args: trunk: "nafnet" or "unet". sizes: ``width encoder middle decoder attention`` of the
+        former, ``channels layers``
+            of the latter; the others' are not looked at.
+        predicts: it gives an image, not features alone.
+        masked: its input has one channel more, the mask: 1 where the image is to be filled, else
+            -1.
+    """
+    if trunk == "nafnet":
+        return NAFTrunk(predicts, image_channels, masked, **_nafnet(sizes))
+    _known(trunk)
+    return Trunk(sizes["channels"], sizes.get("layers", 1), predicts, image_channels, masked)
+
+
+def _known(kind: str) -> None:
+    if kind not in KINDS:
+        raise UserError(f"adapter.trunk={kind!r} is unknown; choose one of {', '.join(KINDS)}.")
+
+
+def _nafnet(sizes: dict) -> dict:
+    chosen = {
+        key: sizes[key]
+        for key in ("width", "encoder", "middle", "decoder", "attention")
+        if key in sizes
+    }
+    if len(chosen.get("encoder", ())) != len(chosen.get("decoder", ())):
+        raise UserError(
+            f"adapter.encoder={list(chosen['encoder'])} and"
+            f" adapter.decoder={list(chosen['decoder'])} must have equally many levels."
+        )
+    return chosen
+
+
+class Trunk(nn.Module):
+    """A light :func:`unet` on y alone, its time input held at 0: features per stride and, if
+    ``predicts``, the image y + correction, y at initialisation.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        layers: int = 1,
+        predicts: bool = True,
+        image_channels: int = 3,
+        masked: bool = False,
+    ):
+        super().__init__()
+        self.unet = unet(channels, layers, image_channels + masked, image_channels)
+        self.predicts, self.stride, self.masked = predicts, stride_of(self.unet), masked
+        self.reach = None  # its normalisation sees the whole image
+        if not predicts:
+            self.unet.conv_norm_out = self.unet.conv_act = self.unet.conv_out = nn.Identity()
+
+    @property
+    def features_layout(self) -> dict[int, int]:
+        """Stride -> channels of the features."""
+        channels = self.unet.config.block_out_channels
+        finer = {2 ** (level - 1): channels[level] for level in range(2, len(channels))}
+        return {self.stride: channels[-1], **finer, 1: channels[0]}
+
+    def forward(self, y: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Y (B, C, H, W) in [-1, 1], sides divisible by ``stride`` -> (image or None, stride ->
+        features).
+        """
+        outputs: list[Tensor] = []
+        blocks = [self.unet.mid_block, *self.unet.up_blocks]
+        handles = [
+            b.register_forward_hook(lambda block, args, out: outputs.append(out)) for b in blocks
+        ]
+        try:
+            correction = self.unet(y, 0).sample
+        finally:
+            for handle in handles:
+                handle.remove()
+        features = {y.shape[-1] // o.shape[-1]: o for o in outputs}
+        return (filled(correction.float(), y, self.masked) if self.predicts else None), features
+
+
+class NAFTrunk(nn.Module):
+    """A light :class:`~irbridge.adapters.nafnet.NAFNet` on y alone: features per stride and, if
+    ``predicts``, the image y + correction, y at initialisation. ``sizes``: those of NAFNet.
+    """
+
+    def __init__(
+        self, predicts: bool = True, image_channels: int = 3, masked: bool = False, **sizes
+    ):
+        super().__init__()
+        self.net = NAFNet(image_channels + masked, image_channels, **sizes)
+        self.predicts, self.stride, self.masked, self.reach = (
+            predicts,
+            self.net.stride,
+            masked,
+            self.net.reach,
+        )
+        if not predicts:
+            self.net.ending = nn.Identity()
+
+    @property
+    def features_layout(self) -> dict[int, int]:
+        """Stride -> channels of the features."""
+        levels = range(len(self.net.encoder), -1, -1)
+        return {2**level: self.net.width * 2**level for level in levels}
+
+    def forward(self, y: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """As :class:`Trunk`'s."""
+        correction, features = self.net(y)
+        return (filled(correction, y, self.masked) if self.predicts else None), features
+
+
+def filled(correction: Tensor, y: Tensor, masked: bool) -> Tensor:
+    """Y + correction, where y's last channel is a mask in its holes alone: known pixels stay bit
+    for bit.
+    """
+    if not masked:
+        return y + correction
+    return torch.where(y[:, -1:] > 0, y[:, :-1] + correction, y[:, :-1])

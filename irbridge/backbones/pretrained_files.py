@@ -1,0 +1,203 @@
+"""Where pretrained weights come from: a folder, or the Hugging Face hub and its cache; one sentence
+where they do not.
+"""
+
+import errno
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from irbridge.backbones.lean import unet_class
+from irbridge.errors import UserError
+from irbridge.files import read_json
+
+# Copies in other precisions and formats, which would double or triple the download.
+VARIANTS = [
+    "*.fp16*",
+    "*.bf16*",
+    "*non_ema*",
+    "*onnx*",
+    "*flax*",
+    "*openvino*",
+    "*.msgpack",
+    "*.bin",
+    "*.ckpt",
+]
+WEIGHTS = "diffusion_pytorch_model*.safetensors"
+# Of a bare model's folder; by name, as a pipeline's may hold whole checkpoints beside its parts.
+TOP = ["config.json", "scheduler_config.json", WEIGHTS, WEIGHTS + ".index.json"]
+KINDS = "*.json", "*.safetensors", "*.txt", "*.model"
+
+
+def fetched(name: str, parts: list[str], key: str = "backbone.pretrained") -> Path:
+    """The folder of a pretrained pipeline or model: ``name`` itself, or the hub's copy of the given
+    subfolders ("" is the top), downloaded where the cache lacks them. UserError says what to
+    download and where to put it.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    patterns = ["model_index.json"]
+    for part in parts:
+        patterns += [f"{part}/{kind}" for kind in KINDS] if part else TOP
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=VARIANTS))
+    except Exception as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(_refusal(name, error, key)) from error
+
+
+def complete(name: str, folder: Path, needed: list[str], key: str = "backbone.pretrained") -> None:
+    """UserError unless the folder that ``name`` was fetched to has these files; a cache may hold a
+    part of a model.
+    """
+    missing = [file for file in needed if not (folder / file).is_file()]
+    if missing and not Path(name).is_dir():
+        raise UserError(
+            f"{key}={name!r} is not completely in the cache ({missing[0]} is missing); run once"
+            f" with a connection, or use {_elsewhere(name, key)}."
+        )
+    if missing:
+        raise UserError(
+            f"{folder / missing[0]} is missing; give the folder of a whole pipeline or model as"
+            " diffusers saves it."
+        )
+
+
+def _elsewhere(name: str, key: str) -> str:
+    wanted = " ".join(
+        f'--include "{pattern}"'
+        for pattern in (
+            "*.json",
+            "*.txt",
+            "*diffusion_pytorch_model.safetensors",
+            "text_encoder*/model.safetensors",
+        )
+    )
+    return (
+        f"`hf download {name} --local-dir DIR {wanted}` on a connected machine and {key}=DIR, or"
+        " set HF_HOME to a cache that holds it"
+    )
+
+
+def _refusal(name: str, error: Exception, key: str) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HFValidationError):
+        return (
+            f"{key}={name!r} is neither a folder here nor a name of the hub such as owner/model;"
+            " check the path, or give a name whose download HF_HOME's cache holds."
+        )
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{key}={name!r} is gated: accept its terms on https://huggingface.co/{name} and run"
+            f" `hf auth login`, or use {_elsewhere(name, key)}."
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"{key}={name!r} is neither a folder here nor a model of the hub that you may see;"
+            " check the spelling, run `hf auth login` if it is private, or give a folder."
+        )
+    return (
+        f"{key}={name!r} is neither a folder here nor in the cache, and the hub is out of reach "
+        f"({type(error).__name__}); use {_elsewhere(name, key)}."
+    )
+
+
+def load(folder: Path, classes: tuple[str, ...], dtype):
+    """The diffusers model of a folder, of the class that its config names, in eval mode, its
+    weights complete and in ``dtype``; :class:`UserError` otherwise, also for another class than
+    these. Only safetensors are read, no pickles.
+    """
+    name = read_json(folder / "config.json").get("_class_name", classes[0])
+    if name not in classes:
+        raise UserError(
+            f"{folder} holds a {name}, not a {' or '.join(classes)}; choose another backbone."
+        )
+    if not _weights(folder):
+        raise UserError(
+            f"{folder} holds no safetensors that are read{_others(folder)}; load the model where it"
+            " is complete, and save it with save_pretrained."
+        )
+    if name == "UNet2DModel" and (model := _plain_unet(folder, dtype)):
+        return model.eval()
+    import diffusers
+
+    try:
+        model, found = getattr(diffusers, name).from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if found["missing_keys"]:
+            raise ValueError(f"{found['missing_keys'][0]} is missing")
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(
+            f"The weights in {folder} cannot be loaded ({reason}); save the model again with "
+            "save_pretrained."
+        ) from error
+    return model.eval()
+
+
+def _plain_unet(folder: Path, dtype: torch.dtype):
+    """A UNet2DModel whose config and weights are as this version of diffusers writes them, in one
+    file; None of others, which diffusers converts.
+    """
+    kind, files = unet_class(), _weights(folder)
+    if len(files) != 1:
+        return None
+    try:
+        with torch.device("meta"):  # no time for weights that are overwritten
+            model = kind(
+                **{
+                    k: v
+                    for k, v in read_json(folder / "config.json").items()
+                    if not k.startswith("_")
+                }
+            )
+        model.load_state_dict({k: v.to(dtype) for k, v in load_file(files[0]).items()}, assign=True)
+        return model
+    except Exception:  # told by diffusers itself
+        return None
+
+
+def _others(folder: Path) -> str:
+    if any(folder.glob("*.fp16*")) and not any(folder.glob("*.bin")):
+        return ', only the variant "fp16" (load it with variant="fp16")'
+    return ", only pickled weights, which are not" if any(folder.glob("*.bin")) else ""
+
+
+def scheduler_config(folder: Path) -> dict:
+    """The scheduler's saved config of a pipeline, or of a bare model's folder."""
+    own = folder / "scheduler" / "scheduler_config.json"
+    return read_json(own if own.is_file() else folder / "scheduler_config.json")
+
+
+def _weights(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.glob(WEIGHTS)) if not any(p.match(v) for v in VARIANTS)]
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the weights of a folder."""
+    return digests(folder)[0]
+
+
+def digests(*folders: Path) -> list[str]:
+    """SHA-256 over the weights of the first folder, of the first two together, and so on, each read
+    once, and in pieces, as they may be larger than memory.
+    """
+    total, found = hashlib.sha256(), []
+    for folder in folders:
+        for path in _weights(folder):
+            with open(path, "rb") as file:
+                while piece := file.read(2**24):
+                    total.update(piece)
+        found.append(total.hexdigest())
+    return found

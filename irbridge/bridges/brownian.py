@@ -1,0 +1,88 @@
+"""Brownian."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irbridge.bridges.base import Bridge, Published, interpolate, running
+from irbridge.gaussian.marginal import Marginal, marginal
+from irbridge.gaussian.transition import posterior_keep
+
+
+@dataclass(frozen=True)
+class Brownian(Bridge):
+    """Brownian bridge: ``a = 1 - s, b = s, c = sigma sqrt(s (1 - s))`` with s = t / T. sigma is the
+    std that the Brownian motion would reach at T; BBDM (CVPR 2023) has sigma^2 = 2.
+    """
+
+    sigma: float = 2**0.5
+    published: ClassVar = Published("difference", "l1")
+
+    def marginal(self, t) -> Marginal:
+        s = torch.as_tensor(t, dtype=torch.float64) / self.T
+        return marginal(1 - s, s, self.sigma * (s * (1 - s)).clamp(min=0).sqrt())
+
+
+@dataclass(frozen=True)
+class BBDM(Bridge):
+    """Brownian bridge diffusion model (CVPR 2023): ``a = 1 - m, b = m, c^2 = 2 max_var m (1 - m)``
+    with m from 0.001 to 0.999 in T steps, so not pinned (c_T = 0.0447); sampling starts at y all
+    the same. Official index + 1.
+    """
+
+    T: int = 1000
+    start: str = "y"
+    max_var: float = 1.0
+    steps: ClassVar = True
+    published: ClassVar = Published("difference", "l1", nfe=200)
+
+    def marginal(self, t) -> Marginal:
+        m = interpolate(t, np.concatenate([[0.0], np.linspace(0.001, 0.999, self.T)]))
+        return marginal(1 - m, m, (2 * self.max_var * m * (1 - m)).sqrt())
+
+
+@dataclass(frozen=True)
+class I2SB(Bridge):
+    """Image-to-image Schroedinger bridge (ICML 2023): a Brownian bridge in the time of summed
+    betas, F before and G after t: ``a = G / (F + G), b = F / (F + G), c^2 = F G / (F + G)``.
+    beta_max .3 (JPEG, super-resolution), 1 (blur, inpainting). official index + 1.
+    ``official=True`` counts beta_t in F and in G, as the released checkpoints do.
+    """
+
+    T: int = 1000
+    start: str = "y"
+    beta_max: float = 0.3
+    official: bool = True
+    steps: ClassVar = True
+    published: ClassVar = Published("score", "l2", nfe=100)
+
+    def _sums(self, t) -> tuple[Tensor, Tensor]:
+        half = (
+            np.linspace(1e-4**0.5, (self.beta_max / self.T) ** 0.5, self.T)[: (self.T + 1) // 2]
+            ** 2
+        )
+        table = running(np.concatenate([half, half[: self.T // 2][::-1]]))
+        seen = np.maximum(np.asarray(t, np.float64) - 1, 0) if self.official else t
+        return interpolate(t, table), table[-1] - interpolate(seen, table)
+
+    def marginal(self, t) -> Marginal:
+        past, future = self._sums(t)
+        return marginal(
+            future / (past + future),
+            past / (past + future),
+            (past * future / (past + future)).sqrt(),
+        )
+
+    def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:
+        """That of the free Brownian motion, which needs no y: exactly the bridge's own but for the
+        official sums.
+        """
+        now, then = (marginal(1, 0, self._sums(u)[0].sqrt()) for u in (t, s))
+        return now, then, posterior_keep(now, then)
+
+    def spread(self, t) -> Tensor:
+        """The std of the free Brownian motion."""
+        return self._sums(t)[0].sqrt()

@@ -1,0 +1,49 @@
+"""Ddbm."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from irbridge.bridges.base import Bridge, Published
+from irbridge.bridges.ornstein_uhlenbeck import ou_bridge
+from irbridge.gaussian.marginal import Marginal, marginal
+
+
+@dataclass(frozen=True)
+class DDBMVE(Bridge):
+    """Variance-exploding bridge of DDBM (ICLR 2024): a Brownian bridge in the time t^2, T its
+    sigma_max.
+    """
+
+    T: float = 80.0
+    near: ClassVar = 0.002 / 80
+    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4, spacing="karras")
+
+    def marginal(self, t) -> Marginal:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        s = (t / self.T) ** 2
+        return marginal(1 - s, s, t * (1 - s).clamp(min=0).sqrt())
+
+
+@dataclass(frozen=True)
+class DDBMVP(Bridge):
+    """Variance-preserving bridge of DDBM (ICLR 2024): :func:`ou_bridge` with mean 0, lam 1 and rate
+    (beta_min + beta_d t) / 2; T = 1. a + b < 1 between the ends.
+    """
+
+    T: float = 1.0
+    beta_d: float = 2.0
+    beta_min: float = 0.1
+    near: ClassVar = 1e-4
+    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4, spacing="karras")
+
+    def marginal(self, t) -> Marginal:
+        theta, total = (
+            0.25 * self.beta_d * u**2 + 0.5 * self.beta_min * u
+            for u in (
+                torch.as_tensor(t, dtype=torch.float64),
+                torch.tensor(self.T, dtype=torch.float64),
+            )
+        )
+        return ou_bridge(theta, total, 1.0, mean=0.0)

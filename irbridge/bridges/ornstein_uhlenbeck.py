@@ -1,0 +1,162 @@
+"""Ornstein uhlenbeck."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irbridge.bridges.base import Bridge, Published, interpolate
+from irbridge.errors import UserError
+from irbridge.gaussian.marginal import Marginal, marginal
+
+
+@lru_cache
+def cosine_theta(T: int, eps: float = 0.005) -> np.ndarray:
+    """Integrated mean-reversion rate, (T + 1,), of IR-SDE and GOUB: 0 at t = 0, -ln(eps) at t = T.
+    theta is 1 - abar of a cosine schedule of T + 2 steps (IR-SDE, sde_utils.py; s = 0.008).
+    """
+    phase = (np.arange(1, T + 2) / (T + 2) + 0.008) / 1.008 * np.pi / 2
+    theta = 1 - (np.cos(phase) / np.cos(0.008 / 1.008 * np.pi / 2)) ** 2
+    total = np.cumsum(theta) - theta[0]
+    return -np.log(eps) * total / total[-1]
+
+
+@lru_cache
+def alpha_bar_theta(T: int, max_beta: float = 0.999) -> np.ndarray:
+    """Integrated rate, (T + 1,), of RDBM: the running sum of the betas of a squared-cosine
+    alpha-bar.
+    """
+    abar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.concatenate([[0.0], np.cumsum(np.minimum(1 - abar[1:] / abar[:-1], max_beta))])
+
+
+def ou_bridge(theta: Tensor, total: Tensor, variance: float, mean: float = 1.0) -> Marginal:
+    """The exact family: an Ornstein-Uhlenbeck process with mean ``mean * y`` held at x0 and at y
+    (GOUB, eq. 12, with the mean set free from the end). theta: integrated rate at t, total: at T.
+    In decaying exponentials, which cannot overflow: ``a = sinh(th_tT) / sinh(th_T)``, ``b =
+    sinh(th_t) / sinh(th_T) + mean (1 - a - the same)``, ``c^2 = 2 variance sinh(th_t) sinh(th_tT) /
+    sinh(th_T)``.
+    """
+    past, future, whole = (-torch.expm1(-2 * u) for u in (theta, total - theta, total))
+    clean, end = torch.exp(-theta) * future / whole, torch.exp(theta - total) * past / whole
+    return marginal(
+        clean,
+        mean * (1 - clean) + (1 - mean) * end,
+        (variance * past * future / whole).clamp(min=0).sqrt(),
+    )
+
+
+@dataclass(frozen=True)
+class OUBridge(Bridge):
+    """The family of :func:`ou_bridge` at a constant rate. Its limits: rate -> 0 with ``2 lam^2 rate
+    = sigma^2`` is the Brownian (VE, I2SB) bridge, mean 1 GOUB's and RDBM's law, mean 0 with lam 1
+    DDBM's VP. rate is the integral over [0, T], lam the stationary std, mean the share of y in the
+    mean.
+    """
+
+    rate: float = 5.3
+    lam: float = 30 / 255
+    mean: float = 1.0
+
+    def marginal(self, t) -> Marginal:
+        theta = self.rate * torch.as_tensor(t, dtype=torch.float64) / self.T
+        return ou_bridge(
+            theta, torch.tensor(self.rate, dtype=torch.float64), self.lam**2, self.mean
+        )
+
+
+@dataclass(frozen=True)
+class IRSDE(Bridge):
+    """Mean-reverting Ornstein-Uhlenbeck process of IR-SDE (ICML 2023, eq. 6); not pinned: c_T ~
+    lam. lam is the stationary std: 10/255 derain and deblur, 30/255 inpainting, for images in [0,
+    1].
+    """
+
+    lam: float = 10 / 255
+    eps: float = 0.005
+    steps: ClassVar = True
+    published: ClassVar = Published("noise", "likelihood", nfe=100)
+
+    def marginal(self, t) -> Marginal:
+        theta = interpolate(t, cosine_theta(self.T, self.eps))
+        return marginal(
+            torch.exp(-theta), -torch.expm1(-theta), self.lam * (-torch.expm1(-2 * theta)).sqrt()
+        )
+
+
+@dataclass(frozen=True)
+class GOUB(Bridge):
+    """Generalised Ornstein-Uhlenbeck bridge (ICML 2024, eq. 12), pinned at y: :func:`ou_bridge`
+    with mean y; lam = 30/255 for images in [0, 1] (the official option ``lambda_square`` is this
+    lam, not its square).
+    """
+
+    lam: float = 30 / 255
+    eps: float = 0.005
+    steps: ClassVar = True
+    published: ClassVar = Published("noise", "likelihood", nfe=100)
+
+    def marginal(self, t) -> Marginal:
+        table = cosine_theta(self.T, self.eps)
+        return ou_bridge(interpolate(t, table), interpolate(self.T, table), self.lam**2)
+
+
+@dataclass(frozen=True)
+class UniDB(GOUB):
+    """UniDB (ICML 2025): GOUB with a terminal cost gamma in the place of the pin, so that x_T only
+    nears y. gamma 1e7 for inpainting and super-resolution, 1e8 for deraining. The published std is
+    GOUB's, 0 at T; ``exact=True`` is that of the controlled SDE, ``s_t sqrt((1/gamma + s_tT^2) /
+    (1/gamma + s_T^2))``, s_u^2 = lam^2 (1 - exp(-2 th_u)).
+    """
+
+    gamma: float = 1e7
+    exact: bool = False
+
+    def marginal(self, t) -> Marginal:
+        table, published = cosine_theta(self.T, self.eps), super().marginal(t)
+        theta, total = interpolate(t, table), interpolate(self.T, table)
+        past, future, whole = (
+            -(self.lam**2) * torch.expm1(-2 * u) for u in (theta, total - theta, total)
+        )
+        share = (1 / self.gamma + future) / (1 / self.gamma + whole)
+        clean = torch.exp(-theta) * share
+        return marginal(clean, 1 - clean, (past * share).sqrt() if self.exact else published.noise)
+
+
+@dataclass(frozen=True)
+class RDBM(Bridge):
+    """Residual diffusion bridge, RDBM (CVPR 2026): GOUB's law with noise ``pi * c * eps``; official
+    index + 1. pi is "residual" (x0 - y, as published), "one" (as the released code runs, with lam
+    1e-4 and x0 prediction) or "zero" (no noise), the paper's ablation. lam is a variance, for
+    images in [-1, 1].
+    """
+
+    lam: float = 10 / 255
+    pi: str = "residual"
+    steps: ClassVar = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pi not in ("residual", "one", "zero"):
+            raise UserError(f"bridge.pi={self.pi!r} is unknown; choose residual, one or zero.")
+
+    @property
+    def modulated(self) -> bool:
+        return self.pi == "residual"
+
+    @property
+    def published(self) -> Published:
+        return Published("x0" if self.pi == "zero" else "product", "l1", "implicit", noise=False)
+
+    def marginal(self, t) -> Marginal:
+        table = alpha_bar_theta(self.T)
+        return ou_bridge(interpolate(t, table), interpolate(self.T, table), self.lam)
+
+    def scale(self, x0: Tensor, y: Tensor) -> Tensor | float:
+        """The residual x0 - y, with the current estimate of x0 when sampling; multiplied, never
+        divided by.
+        """
+        return {"residual": x0 - y, "one": 1.0, "zero": 0.0}[self.pi]

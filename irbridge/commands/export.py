@@ -1,0 +1,81 @@
+"""Export."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from irbridge.assets import find
+from irbridge.data.pair import spread
+from irbridge.environment import set_threads
+from irbridge.errors import UserError
+from irbridge.evaluation.records import aggregate, read_records
+from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.config import plain
+from irbridge.experiments.task_data import held_back_every, test_pairs, validation_pairs
+from irbridge.files import read_json, write_atomically, write_json
+from irbridge.images.arrays import to_bytes
+from irbridge.models.precision import deviation
+from irbridge.models.restorer import Restorer
+from irbridge.reports.model_card import _parameters, card, history, private, without_paths
+from irbridge.reports.pictures import picture
+from irbridge.reports.table import to_markdown
+from irbridge.weights import load_weights, save_weights
+
+
+def export_run(cfg: DictConfig) -> None:
+    """Write ``output/{model.safetensors,config.json,run.json,README.md,restored.jpg}`` of a
+    finished run. UserError if it has no weights or metrics, a folder of results no records, or the
+    output is a run's folder or a file.
+    """
+    options, run, output = plain(cfg), find(cfg.run), Path(cfg.output)
+    check_output(run, output)
+    set_threads(options["threads"])
+    model, settings = from_pretrained(run, frozen=options["backbone"]), read_json(run / "run.json")
+    done = history(run)
+    config = without_paths(read_json(run / "config.json")) | {
+        "bf16_error": round(half_precision(model, settings), 3)
+    }
+    tables = "\n\n".join(
+        to_markdown(aggregate(read_records(folder))) for folder in options["results"]
+    )
+    shot = Image.fromarray(
+        to_bytes(picture(model, test_pairs(settings, options["size"]), settings["seed"], 3))
+    )
+    text = card(settings, config, done, _parameters(model), tables, options)
+    save_weights(
+        output / "model.safetensors", load_weights(run / "model.safetensors"), torch.float16
+    )
+    write_json(output / "config.json", config)
+    write_json(output / "run.json", private(settings))
+    write_atomically(output / "restored.jpg", lambda p: shot.save(p, format="JPEG", quality=88))
+    write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
+    print(f"Wrote: {output}")
+
+
+def check_output(run: Path, output: Path) -> None:
+    """UserError where an export into ``output`` would overwrite the run, another one's, or a
+    file.
+    """
+    there = next(p for p in (output, *output.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise UserError(
+            f"output={output} cannot be a folder, as {there} is a file; give another output."
+        )
+    if output.resolve() == run.resolve() or any(
+        (output / name).exists() for name in ("checkpoints", "metrics.jsonl")
+    ):
+        raise UserError(
+            f"output={output} is the folder of a training, which an export would overwrite; give"
+            " another output."
+        )
+
+
+def half_precision(model: Restorer, settings: dict, size: int = 160, most: int = 24) -> float:
+    """The largest deviation of a pixel, of 255, that bfloat16 makes on validation images, or test
+    images where none are held back: the centre crops of at most ``most`` of all sources. UserError
+    if the images are not there.
+    """
+    pairs = (validation_pairs if held_back_every(settings["data"]) else test_pairs)(settings, size)
+    return deviation(model, [pair.seen for pair in spread(pairs, most)])

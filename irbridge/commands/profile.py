@@ -1,0 +1,215 @@
+"""Where the time and memory of training and restoring go."""
+
+import math
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from torch.utils.data import Dataset
+
+from irbridge.environment import device, machine, set_threads
+from irbridge.experiments.build import build_model
+from irbridge.experiments.config import plain
+from irbridge.files import write_json
+from irbridge.models.irbridge import IRBridge
+from irbridge.models.restorer import Restorer
+from irbridge.profiling.clock import NETWORKS, PARTS, Clock, peak_memory, reset_peak, watched
+from irbridge.profiling.flops import cost, in_words
+from irbridge.profiling.race import race, race_training
+from irbridge.training.trainer import fit
+
+
+class _Crops(Dataset):
+    """One pair of random crops at every draw, so that reading and degrading images is not
+    measured.
+    """
+
+    def __init__(self, crop: int, masked: bool):
+        self.pair = (
+            torch.rand(2, 3 + masked, crop, crop, generator=torch.Generator().manual_seed(0)) * 2
+            - 1
+        )
+
+    def __getitem__(self, draw: int) -> dict:
+        return {"clean": self.pair[0, :3], "degraded": self.pair[1], "draw": draw}
+
+
+class _Enough(Exception):
+    pass
+
+
+def time_training(
+    model: Restorer, options: dict, steps: int, warmup: int = 1, seed: int = 0
+) -> list[dict[str, float]]:
+    """Seconds of each part in each of ``steps`` steps of ``training.fit`` after ``warmup`` others.
+
+    options: the ``trainer`` config. Crops are random, and the anchor's own first phase is left out.
+    Nothing is saved: the loop is left by an exception.
+    """
+    never = {
+        "save_every": sys.maxsize,
+        "sample_every": sys.maxsize,
+        "log_every": sys.maxsize,
+        "save_seconds": math.inf,
+    }
+    options = options | never | {"steps": warmup + steps + 1, "stop": None, "workers": 0}
+    if isinstance(model, IRBridge):
+        model.loss_options = model.loss_options | {"anchor_first": 0.0}
+    clock, laps = Clock(device(options["device"])), []
+
+    @contextmanager
+    def watch(part):
+        with clock(part):
+            yield
+        if part == "optimizer":
+            laps.append(clock.lap())
+            if len(laps) == warmup + steps:
+                raise _Enough
+
+    with tempfile.TemporaryDirectory() as folder, watched(model, clock):
+        try:
+            fit(
+                model,
+                _Crops(options["crop"], model.masked),
+                options,
+                seed,
+                Path(folder),
+                watch=watch,
+            )
+        except _Enough:
+            pass
+    return laps[warmup:]
+
+
+def time_restoring(
+    model: Restorer, size: int, batch: int, times: int, warmup: int = 1
+) -> list[dict[str, float]]:
+    """Seconds of each part in each of ``times`` restorations of ``batch`` random images of ``size``
+    x ``size`` pixels, with all of their network calls, after ``warmup`` others.
+    """
+    at = next(model.parameters()).device
+    clock, laps = Clock(at), []
+    images = (
+        torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    ).to(at)
+    model.eval()
+    with watched(model, clock):
+        clock.lap()
+        for _ in range(warmup + times):
+            model.restore(images, mask=images[:, :1] > 0 if model.masked else None)
+            laps.append(clock.lap())
+    return laps[warmup:]
+
+
+def summary(laps: list[dict[str, float]], images: int, peak: int, gflops: dict[str, float]) -> dict:
+    """Means over laps of ``images`` images each: seconds and shares of the parts, the bridge's
+    share of the networks' time, images a second, the peak memory in MiB, GFLOPs a lap.
+    """
+    seconds = {part: sum(lap.get(part, 0.0) for lap in laps) / len(laps) for part in PARTS}
+    total, networks = sum(seconds.values()), sum(seconds[part] for part in NETWORKS)
+    return {
+        "seconds": seconds,
+        "share": {part: s / total for part, s in seconds.items()},
+        "total": total,
+        "rest_of_networks": seconds["rest"] / networks,
+        "images_per_second": images / total,
+        "images": images,
+        "peak_mib": peak / 2**20,
+        "gflops": gflops,
+        "laps": laps,
+    }
+
+
+def benchmark(config: dict) -> dict:
+    """Measure a model as a plain ``benchmark`` config says: ``training`` and ``restoring``, each a
+    :func:`summary`, ``cost`` in words and ``machine``.
+    """
+    options, trainer = config["benchmark"], config["trainer"]
+    at = device(trainer["device"])
+    model = build_model(config).to(at)
+    small, large = cost(model, trainer["crop"]), cost(model, options["size"])
+    result = {
+        "cost": in_words(type(model.trainable()).__name__, small),
+        "machine": f"{machine()}, {at.type}, {torch.get_num_threads()} thread(s)",
+        "torch": torch.__version__,
+    }
+    reset_peak(at)
+    laps = time_training(model, trainer, options["steps"], options["warmup"], config["seed"])
+    batch = trainer["batch_size"]
+    result["training"] = summary(laps, batch, peak_memory(at), _work(small, batch))
+    reset_peak(at)
+    laps = time_restoring(
+        model, options["size"], options["batch"], options["steps"], options["warmup"]
+    )
+    # whose pass is no call
+    batch, anchored = options["batch"], getattr(model, "endpoint", None) == "anchor"
+    return result | {
+        "restoring": summary(
+            laps, batch, peak_memory(at), _work(large, batch, model.passes() - anchored)
+        )
+    }
+
+
+def _work(c: dict, images: int, calls: int = 1) -> dict[str, float]:
+    once = 1 if c["frozen"] else calls
+    return {
+        "adapter": images * (once * c["condition"] + calls * c["residuals"]),
+        "network": images * calls * c["network"],
+    }
+
+
+def table(result: dict, headings: dict[str, str]) -> str:
+    """A :func:`benchmark` as Markdown; ``headings`` of "training" and "restoring"."""
+    sides = [result[side] for side in headings]
+    rows = [["", *(cell for heading in headings.values() for cell in (f"{heading}, s", "share"))]]
+    for part, label in PARTS.items():
+        if any(side["seconds"][part] for side in sides):
+            rows.append(
+                [
+                    label,
+                    *(
+                        cell
+                        for s in sides
+                        for cell in (f"{s['seconds'][part]:.4f}", f"{s['share'][part]:.1%}")
+                    ),
+                ]
+            )
+    rows.append(["all", *(cell for s in sides for cell in (f"{s['total']:.4f}", ""))])
+    for label, value in (
+        ("images/s", lambda s: f"{s['images_per_second']:.3g}"),
+        ("peak memory, MiB", lambda s: f"{s['peak_mib']:.0f}"),
+        ("GFLOPs, adapter, forward", lambda s: f"{s['gflops']['adapter']:.3g}"),
+        ("GFLOPs, frozen network, forward", lambda s: f"{s['gflops']['network']:.3g}"),
+        ("bridge and loop : networks", lambda s: f"{s['rest_of_networks']:.2%}"),
+    ):
+        rows.append([label, *(cell for s in sides for cell in (value(s), ""))])
+    rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def benchmark_run(cfg: DictConfig) -> None:
+    """The command ``scripts/benchmark.py``."""
+    config = plain(cfg)
+    if config["benchmark"]["restore"]:
+        return race(config["benchmark"], config["output"], config["threads"])
+    threads = set_threads(config["threads"])
+    if config["benchmark"]["against"]:
+        return race_training(config, list(HydraConfig.get().overrides.task), threads)
+    result, trainer, options = benchmark(config), config["trainer"], config["benchmark"]
+    print(result["cost"] + "\n" + f"{result['machine']}, torch {result['torch']}\n")
+    print(
+        table(
+            result,
+            {
+                "training": f"training {trainer['batch_size']} x {trainer['crop']} px",
+                "restoring": f"restoring {options['batch']} x {options['size']} px",
+            },
+        )
+    )
+    if cfg.output:
+        write_json(Path(cfg.output), result | {"config": config})
+        print(f"\nWrote: {cfg.output}")

@@ -1,0 +1,281 @@
+"""What the train command does with a run's folder: train or take over, score, table, picture."""
+
+import json
+import os
+import shutil
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from omegaconf import DictConfig
+
+from irbridge.assets import CONFIGS, find
+from irbridge.data.pair import spread
+from irbridge.environment import device, set_threads
+from irbridge.errors import UserError
+from irbridge.evaluation.evaluate import agreed
+from irbridge.evaluation.methods import IDENTITY, methods
+from irbridge.evaluation.metrics import psnr
+from irbridge.evaluation.protocol import Protocol
+from irbridge.evaluation.records import HELD_BACK
+from irbridge.evaluation.scoring import score_rows, weights_hash
+from irbridge.evaluation.unpaired import check_photographs, score_photographs
+from irbridge.evaluation.vae_reference import RoundTrip
+from irbridge.experiments.build import build_model, describe, save_pretrained
+from irbridge.experiments.config import plain
+from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.run_folder import as_long, claim, contradiction, finished, mirror
+from irbridge.experiments.task_data import test_pairs, training_stream, validation_pairs
+from irbridge.files import locked, read_json, remove_leftovers, write_atomically, write_json
+from irbridge.gaussian.noise import image_seed
+from irbridge.images.grid import grid
+from irbridge.images.io import write_image
+from irbridge.models.irbridge import IRBridge
+from irbridge.models.restorer import Restorer
+from irbridge.profiling.flops import describe_cost
+from irbridge.reports.pictures import picture
+from irbridge.training.checkpoint import Checkpoints
+from irbridge.training.trainer import fit
+from irbridge.weights import load_into, load_weights
+
+
+def train_run(cfg: DictConfig) -> None:
+    """Train as configured, with the regression baseline, or take over a trained adapter
+    (``reuse``); then score, print the table, draw, and name what it wrote.
+    """
+    config, run = plain(cfg), Path(cfg.run)
+    set_threads(config["threads"], Checkpoints(run).state().get("threads"))
+    # a mistake must not come up after the training
+    check_photographs(config["evaluate"], config["adapter"].get("masked", False))
+    model, regression, plainly = build_model(config), None, config | {"method": "regression"}
+    if isinstance(model, IRBridge) and model.sampler.nfe == 0 and not config["reuse"]:
+        check_anchor_learns(model)
+    references(model, config)
+    if config["reuse"]:
+        check_reuse(model, config)
+    elif config["baseline"] and isinstance(model, IRBridge):
+        regression = build_model(plainly)
+    with alone(run, cpu=config["trainer"]["device"] == "cpu") as main:
+        if main and isinstance(model, IRBridge):
+            print(describe_cost(model, config["trainer"]["crop"]))
+        prepare(model, config, run)
+        # what goes on from its own has no need of what it started from
+        if not Checkpoints(run).latest():
+            start_from(model, config)
+        if regression:
+            prepare(regression, plainly, run / "regression")
+        if config["reuse"]:
+            if main:
+                take_over(model, config, run)
+        elif not (
+            train(model, config, run, repeats=int(regression is not None))
+            and (not regression or train(regression, as_long(plainly, run), run / "regression"))
+        ):
+            if main:
+                print(f"Stopped and saved in {run}; run the same command to go on.")
+            return
+        if not main:
+            return
+        for module in filter(None, (model, regression)):
+            module.to(device(config["trainer"]["device"])).eval()
+        wrote = [
+            run,
+            *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else []),
+            *(score_photographs(model, config, run) if config["evaluate"]["real"] else []),
+        ]
+        print("Wrote: " + "  ".join(str(p) for p in wrote))
+
+
+def start_from(model: Restorer, config: dict) -> None:
+    """Give the untrained model the weights of ``start``, the folder of a finished run of the same
+    sizes, where it names one: its training goes on from there.
+    """
+    if folder := config.get("start"):
+        load_into(model.trainable(), load_weights(find(folder) / "model.safetensors"), folder)
+
+
+def check_anchor_learns(model: IRBridge) -> None:
+    """UserError unless a model that makes no call of the frozen network trains its anchor, all the
+    time.
+    """
+    if not model.learns_anchor:
+        raise UserError(
+            "sampler.nfe=0 gives the anchor alone, and a pretrained one does not train; give 1 or"
+            " more calls, or adapter.anchor=true."
+        )
+    if model.first_share < 1:
+        raise UserError(
+            "sampler.nfe=0 makes no call of the frozen network, so its features would learn"
+            " nothing; give loss.anchor_first=1 to train the anchor alone, or 1 or more calls."
+        )
+
+
+def references(model: Restorer, config: dict):
+    """(protocol, the second reference that it asks for or None) of a run; UserError if the model
+    cannot give it.
+    """
+    protocol = instantiate(config["task"]["protocol"])
+    return protocol, RoundTrip(model) if protocol.reference == "vae" else None
+
+
+@contextmanager
+def alone(run: Path, cpu: bool):
+    """Within the block the run's folder belongs to this command; yields whether this is its main
+    process, which has the lock. Where that is refused, UserError in every process of the command.
+    """
+    # A process may wait long for the first one's pictures.
+    state = PartialState(cpu=cpu, timeout=timedelta(days=7))
+    with ExitStack() as stack:
+        agreed(lambda: stack.enter_context(locked(run)), (state.process_index, state.num_processes))
+        yield state.is_main_process
+
+
+def prepare(model: Restorer, config: dict, run: Path) -> None:
+    """Make the run's folder ready for this untrained model, where its config may use it; see
+    :func:`claim`.
+    """
+    state, wanted = PartialState(), config | {"backbone": describe(config, model)["backbone"]}
+    agreed(lambda: claim(run, wanted), (state.process_index, state.num_processes))
+    if state.is_main_process:
+        remove_leftovers(run)
+
+
+def check_reuse(model: Restorer, config: dict) -> None:
+    """UserError unless ``reuse`` names a finished run of this method, adapter and backbone."""
+    folder = find(config["reuse"])
+    if not finished(folder):
+        made = next(CONFIGS.glob(f"experiment/**/{folder.name}.yaml"), None)
+        name = made and made.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
+        how = f", python scripts/train.py experiment={name}," if name else ""
+        raise UserError(
+            f"reuse={config['reuse']} holds no finished run; train it first{how} or give reuse=null"
+            " to train here."
+        )
+
+    def compared(described: dict) -> dict:
+        return {k: described.get(k) for k in ("method", "adapter")} | {
+            "backbone": {"digest": described["backbone"].get("digest")}
+        }
+
+    own = json.loads(json.dumps(describe(config, model)))
+    if difference := contradiction(compared(read_json(folder / "config.json")), compared(own)):
+        raise UserError(
+            f"reuse={config['reuse']} is of another model: {difference}; use that, or give"
+            " reuse=null to train here."
+        )
+
+
+def take_over(model: Restorer, config: dict, run: Path) -> None:
+    """Give the model the trained part of ``reuse``, and the run's folder what any finished run
+    has.
+    """
+    source = find(config["reuse"]) / "model.safetensors"
+    load_into(model.trainable(), load_weights(source), str(source.parent))
+
+    def linked(path: Path) -> None:
+        try:
+            # a ControlNet has more than a gigabyte, and a sweep takes it over many times
+            os.link(source, path)
+        except OSError:
+            shutil.copyfile(source, path)
+
+    write_atomically(run / "model.safetensors", linked)
+    write_json(run / "config.json", describe(config, model))
+
+
+def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
+    """Train into a run's folder, with sample grids, snapshots and scores of validation images; True
+    when it is complete. ``repeats``: see :func:`~irbridge.training.trainer.fit`.
+    """
+    options, described, seed = config["trainer"], describe(config, model), config["seed"]
+    pairs = test_pairs(config, 96)
+    shown = [pairs[i] for i in range(min(4, len(pairs)))]
+
+    def sample(current, step):
+        rows = [
+            [
+                p.degraded,
+                current.restore(p.degraded, image_seed(seed, p.name), mask=p.mask),
+                p.clean,
+            ]
+            for p in shown
+        ]
+        write_image(
+            run / "samples" / f"step-{step:06d}.png", grid(rows, ["degraded", "restored", "clean"])
+        )
+
+    return fit(
+        model,
+        training_stream(config, options["crop"]),
+        options,
+        seed,
+        run,
+        sample,
+        lambda weights: save_pretrained(model, run, described, weights),
+        mirror(config, run),
+        on_validate=validation(config) if options["validate_every"] else None,
+        repeats=repeats,
+        on_device=config["data"].get("on_device", False),
+    )
+
+
+def validation(config: dict, size: int = 160, most: int = 24):
+    """A function that scores a model on the run's validation pairs: the mean PSNR in dB (rgb, 8
+    bit) of at most ``most`` centre crops of ``size`` pixels, and where it has an anchor also that
+    of the anchor alone.
+    """
+    pairs, seed, protocol = validation_pairs(config, size), config["seed"], Protocol()
+    chosen = spread(pairs, most)
+
+    def mean(model: Restorer, path=None) -> float:
+        return round(
+            float(
+                np.mean(
+                    [
+                        psnr(
+                            model.restore(p.degraded, image_seed(seed, p.name), path, p.mask),
+                            p.clean,
+                            protocol,
+                        )
+                        for p in chosen
+                    ]
+                )
+            ),
+            3,
+        )
+
+    def score(model: Restorer) -> dict[str, float]:
+        scores = {"psnr": mean(model)}
+        # which without calls of the network is all there is
+        if getattr(model, "endpoint", None) == "anchor":
+            scores["psnr_anchor"] = mean(model, model.coarse) if model.calls() else scores["psnr"]
+        return scores
+
+    return score
+
+
+def score_run(
+    model: Restorer, config: dict, run: Path, regression: Restorer | None = None
+) -> list[Path]:
+    """Score all rows of a run's table on its held-back pairs, print it, draw the picture; returns
+    what it wrote.
+    """
+    options = config["evaluate"]
+    pairs, (protocol, reference) = test_pairs(config, options["size"]), references(model, config)
+    about = {
+        "task": config["task"]["name"],
+        "seed": config["seed"],
+        "size": options["size"],
+        "data": getattr(pairs, "title", HELD_BACK),
+    }
+    plainly = (
+        methods(regression, config["seed"], weights_hash(run / "regression")) if regression else []
+    )
+    rows = [IDENTITY, *plainly, *methods(model, config["seed"], weights_hash(run))]
+    rows = rows if options["all_rows"] else rows[-1:]
+    table = score_rows(rows, pairs, protocol, run / "results", about, options, reference=reference)
+    write_atomically(run / "table.md", lambda p: p.write_text(table + "\n"))
+    write_image(run / "restored.png", picture(model, pairs, config["seed"]))
+    return [run / "table.md", run / "restored.png", run / "results"]

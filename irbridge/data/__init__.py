@@ -1,0 +1,1 @@
+"""Photographs, pairs, generators of degradations, public sets."""

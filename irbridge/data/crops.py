@@ -1,0 +1,284 @@
+"""Crops."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+
+from irbridge.data.image_source import CACHE_SHARE
+from irbridge.data.pair import Degradation, Pair, degraded, with_mask
+from irbridge.errors import UserError
+from irbridge.gaussian.noise import name_rng
+from irbridge.images.arrays import to_bytes, to_tensor
+
+
+class CropStream(Dataset):
+    """Endless training crops; ``stream[draw]`` is a pure function of (seed, draw).
+
+    The draw picks the image, the position, a horizontal flip and the degradation. It is a dict of
+    ``clean`` and ``degraded``, (3, crop, crop) in [-1, 1], and ``draw``; ``degraded`` has the mask
+    as a fourth channel where the degradation makes holes. Images smaller than the crop are padded
+    by reflection.
+
+    Args: source: clean images, degraded after the crop (unchanged without a degradation); or
+        aligned pairs. fixed: the draw picks the image and the flip alone; the crop is the central
+        one and the degradation depends on
+            (seed, name), so that an image has two versions in all, whose encodings can be kept.
+        lighter: share of the draws whose degradation is mixed back towards the clean image, by a
+            uniform amount.
+        same: share of the draws that stay clean, so that a clean image passes unharmed.
+        turn: a random quarter turn as well, where up and down mean nothing to the task.
+        room: for decoded images, which the streams of a mix share.
+    """
+
+    def __init__(
+        self,
+        source,
+        crop: int,
+        seed: int,
+        degradation: Degradation | None = None,
+        fixed: bool = False,
+        lighter: float = 0.0,
+        same: float = 0.0,
+        turn: bool = False,
+        room: "Room | None" = None,
+    ):
+        self.source, self.crop, self.seed, self.degradation, self.fixed = (
+            source,
+            crop,
+            seed,
+            degradation,
+            fixed,
+        )
+        self.lighter, self.same, self.turn = lighter, same, turn
+        self.room, self.kept, self.moved = room or Room(), {}, {}
+
+    def __getitem__(self, draw: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, draw])
+        i = int(rng.integers(len(self.source)))
+        images = self._crop(self._padded(self._read(i)), rng).astype(np.float32) / 255
+        mirror = slice(None, None, -1 if rng.random() < 0.5 else None)
+        if self.fixed:  # the degradation must not see the flip
+            clean, seen = (
+                im[:, mirror]
+                for im in self._pair(images, name_rng(self.seed, self.source.names[i]))
+            )
+        else:
+            images = images[:, :, mirror]
+            clean, seen = self._pair(
+                np.rot90(images, rng.integers(4), (1, 2)) if self.turn else images, rng
+            )
+        return {"clean": to_tensor(clean), "degraded": to_tensor(seen), "draw": draw}
+
+    def on_device(self, draw: int, device: torch.device, room: "Room") -> dict[str, Tensor]:
+        """``self[draw]`` of a stream without a degradation, cropped and flipped on the device,
+        where its images are kept as uint8 while there is ``room``.
+        """
+        rng = np.random.default_rng([self.seed, draw])
+        images = self._moved(int(rng.integers(len(self.source))), device, room)
+        images = (
+            self._crop(images.permute(0, 2, 3, 1), rng).float().permute(0, 3, 1, 2) / 255 * 2 - 1
+        )
+        images = images.flip(-1) if rng.random() < 0.5 else images
+        images = images.rot90(int(rng.integers(4)), (2, 3)) if self.turn else images
+        share, same = self._share(rng)
+        clean, worse = images[0], images[0] if same else images[-1]
+        return {
+            "clean": clean,
+            "degraded": worse if share is None else clean + share * (worse - clean),
+            "draw": draw,
+        }
+
+    def _moved(self, i: int, device: torch.device, room: "Room") -> Tensor:
+        """The padded image or pair on the device, uint8 (1 or 2, 3, H, W). What is kept there is
+        not kept here as well.
+        """
+        if i in self.moved:
+            return self.moved[i]
+        images = self.kept[i] if i in self.kept else self._decoded(i)
+        there = torch.from_numpy(self._padded(images)).permute(0, 3, 1, 2).contiguous().to(device)
+        if room.take(there.nbytes):
+            self.moved[i] = there
+            self.kept.pop(i, None)
+        else:
+            self._keep(i, images)
+        return there
+
+    def _padded(self, images: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3), padded to the crop where it is smaller."""
+        missing = [max(0, self.crop - side) for side in images.shape[1:3]]
+        return (
+            np.pad(
+                images, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)], mode="reflect"
+            )
+            if any(missing)
+            else images
+        )
+
+    def _crop(self, images, rng: np.random.Generator):
+        """A random crop of (N, H, W, 3), the central one of a ``fixed`` stream."""
+        spare = [side - self.crop for side in images.shape[1:3]]
+        top, left = (s // 2 if self.fixed else int(rng.integers(s + 1)) for s in spare)
+        return images[:, top : top + self.crop, left : left + self.crop]
+
+    def _share(self, rng: np.random.Generator) -> tuple[np.float32 | None, bool]:
+        """How much of the degradation a draw keeps, None for all of it; and whether it stays
+        clean.
+        """
+        if not (self.same or self.lighter):
+            return None, False
+        chance = rng.random()
+        if chance < self.same:
+            return None, True
+        return (np.float32(rng.random()) if chance < self.same + self.lighter else None), False
+
+    def _pair(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        clean, mask = images[0], None
+        if self.degradation is None:
+            worse = images[-1]
+        else:
+            worse, mask = degraded(clean, self.degradation, rng)
+        share, same = self._share(rng)
+        if same:
+            worse, mask = clean, None if mask is None else np.zeros_like(mask)
+        elif share is not None:
+            worse = clean + share * (worse - clean)
+        return clean, with_mask(worse, mask)
+
+    def _read(self, i: int) -> np.ndarray:
+        """The clean image, or the pair, as uint8 (1 or 2, H, W, 3); decoded once while there is
+        room.
+        """
+        return self.kept[i] if i in self.kept else self._keep(i, self._decoded(i))
+
+    def _decoded(self, i: int) -> np.ndarray:
+        item = self.source[i]
+        return to_bytes(np.stack(item[1:3] if isinstance(item, Pair) else [item]))
+
+    def _keep(self, i: int, images: np.ndarray) -> np.ndarray:
+        """The images themselves, kept where there is room."""
+        if i not in self.kept and self.room.take(images.nbytes):
+            self.kept[i] = images
+        return images
+
+    def preload(self) -> None:
+        """Decode every image that there is room for, before workers start, which then share one
+        copy.
+        """
+        for i in range(len(self.source)):
+            self._read(i)
+            if i not in self.kept:
+                return
+
+
+class MixedStream(Dataset):
+    """Several streams as one: a draw takes one of them, with the odds of its weight, as a function
+    of (seed, draw).
+    """
+
+    def __init__(self, streams: list[CropStream], weights: list[float], seed: int):
+        self.streams, self.seed, self.crop = streams, seed, streams[0].crop
+        self.shares = np.cumsum(weights) / np.sum(weights)
+
+    def __getitem__(self, draw: int) -> dict[str, Tensor]:
+        return self._chosen(draw)[draw]
+
+    def on_device(self, draw: int, device: torch.device, room: "Room") -> dict[str, Tensor]:
+        """See :meth:`CropStream.on_device`."""
+        return self._chosen(draw).on_device(draw, device, room)
+
+    def _chosen(self, draw: int) -> CropStream:
+        # other numbers than the chosen stream draws
+        chance = np.random.default_rng([self.seed, draw, 1]).random()
+        return self.streams[
+            int(np.searchsorted(self.shares, chance, side="right").clip(max=len(self.streams) - 1))
+        ]
+
+    def preload(self) -> None:
+        """See :meth:`CropStream.preload`."""
+        for stream in self.streams:
+            stream.preload()
+
+
+class Room:
+    """Memory for decoded images, in bytes: by default a share of what is free when it is first
+    asked for, of a GPU where ``device`` is one, else of the machine, which the processes of a
+    command share. What a worker of a loader takes, each of the others may take as well.
+    """
+
+    def __init__(self, limit: int | None = None, device: torch.device | None = None):
+        self.limit, self.taken, self.device = limit, 0, device
+
+    def take(self, size: int) -> bool:
+        """Whether so many bytes are left; they are then taken."""
+        if self.limit is None:
+            self.limit = int(CACHE_SHARE * self._free())
+        size *= worker.num_workers if (worker := get_worker_info()) else 1
+        if self.taken + size > self.limit:
+            return False
+        self.taken += size
+        return True
+
+    def _free(self) -> float:
+        if self.device is not None and self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        # as launchers say it
+        processes = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1
+        return psutil.virtual_memory().available / int(processes)
+
+
+def stream_loader(
+    stream: CropStream | MixedStream,
+    start_draw: int,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader:
+    """Endless batches of consecutive draws from start_draw on, the same for any number of workers.
+    With ``world`` processes each takes every world-th batch, so that together they see what one
+    would.
+    """
+    batches = _Batches(start_draw + rank * batch_size, batch_size, batch_size * world)
+    # Its own generator, because a loader otherwise draws from torch's global one.
+    return DataLoader(
+        stream,
+        batch_sampler=batches,
+        num_workers=workers,
+        generator=torch.Generator(),
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def device_batches(
+    stream: CropStream | MixedStream,
+    start_draw: int,
+    batch_size: int,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[dict[str, Tensor]]:
+    """The batches of :func:`stream_loader`, made on the device. UserError where a degradation is in
+    the way, which the processor makes.
+    """
+    if any(part.degradation is not None for part in getattr(stream, "streams", [stream])):
+        raise UserError(
+            "data.on_device=true is for pairs and for clean images alone, but this task degrades"
+            " its images on the processor; leave it out, and give trainer.workers=8."
+        )
+    room = Room(device=device)
+    for draws in _Batches(start_draw + rank * batch_size, batch_size, batch_size * world):
+        yield default_collate([stream.on_device(draw, device, room) for draw in draws])
+
+
+class _Batches:
+    def __init__(self, start: int, size: int, stride: int):
+        self.start, self.size, self.stride = start, size, stride
+
+    def __iter__(self):
+        return (range(k, k + self.size) for k in count(self.start, self.stride))

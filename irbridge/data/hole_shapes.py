@@ -1,0 +1,171 @@
+"""Holes for inpainting: ``KINDS[kind](shape, share, rng)`` is bool (H, W), True where the image is
+missing.
+
+Marks are drawn until ``share`` of the image is missing, which the last ones may exceed. Their sizes
+are in pixels, save that none is wide for a small image. The kinds that are no marks, from half on,
+have a share of their own.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+ROUNDS = 1000  # of marks at most: where an image is so small that they miss it
+
+
+def draw_marks(shape, share: float, mark: Callable, rng: np.random.Generator) -> np.ndarray:
+    """Calls ``mark(pen, shape, rng)``, once per 2 ** 16 pixels and round, until the share is
+    masked.
+    """
+    canvas = Image.new("L", shape[::-1])
+    pen = ImageDraw.Draw(canvas)
+    for _ in range(ROUNDS):
+        if np.asarray(canvas).mean() >= 255 * min(share, 0.95):
+            break
+        for _ in range(1 + shape[0] * shape[1] // 2**16):
+            mark(pen, shape, rng)
+    return np.asarray(canvas) > 0
+
+
+def walk(width, steps, stride, turn, narrowest=8) -> Callable:
+    """A mark: a brush of a ``width`` in the range, at most 1/``narrowest`` of the shorter side,
+    along a random walk of less than steps[1] ``steps``, each some widths (``stride``) long and
+    turned by ``turn`` radians (std).
+    """
+
+    def mark(pen, shape, rng):
+        brush = max(1, min(rng.uniform(*width), min(shape) / narrowest))
+        count = rng.integers(*steps)
+        headings = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, turn, count))
+        moves = (
+            np.stack([np.cos(headings), np.sin(headings)], 1)
+            * brush
+            * rng.uniform(*stride, (count, 1))
+        )
+        points = rng.uniform(0, shape[::-1]) + np.cumsum(moves, 0)
+        pen.line(points.ravel().tolist(), fill=255, width=round(brush), joint="curve")
+        for x, y in (points[0], points[-1]):
+            pen.ellipse([x - brush / 2, y - brush / 2, x + brush / 2, y + brush / 2], fill=255)
+
+    return mark
+
+
+def brush(shape, share, rng, width=(3, 24)):
+    """Free-form strokes of moderate width (Yu et al., ICCV 2019)."""
+    return draw_marks(shape, share, walk(width, (2, 6), (0.5, 2), 0.8), rng)
+
+
+def thin(shape, share, rng):
+    """Narrow polylines with sharp bends, as the thin masks of LaMa (Suvorov et al., WACV 2022)."""
+    return draw_marks(shape, share, walk((2, 7), (1, 6), (3, 12), 1.0), rng)
+
+
+def thick(shape, share, rng):
+    """A few wide strokes and boxes, as the thick masks of LaMa."""
+    stroke = walk((25, 70), (2, 4), (0.5, 1.5), 0.8, narrowest=4)
+
+    def mark(pen, shape, rng):
+        (stroke if rng.random() < 0.5 else box)(pen, shape, rng)
+
+    return draw_marks(shape, share, mark, rng)
+
+
+def box(pen, shape, rng):
+    """A mark: a rectangle of 8 to 100 pixels, at most half the image, a side."""
+    sides = np.minimum(rng.uniform(8, 100, 2), np.array(shape[::-1]) / 2)
+    corner = rng.uniform(-sides / 2, np.array(shape[::-1]) - sides / 2)
+    pen.rectangle([*np.floor(corner), *np.floor(corner + sides)], fill=255)
+
+
+def boxes(shape, share, rng):
+    return draw_marks(shape, share, box, rng)
+
+
+def scratches(shape, share, rng):
+    """Long, slightly bent lines, 1 to 3 pixels wide, all roughly along one direction; a third of
+    the share.
+    """
+    along, width = rng.uniform(0, np.pi), rng.integers(1, 4)
+
+    def mark(pen, shape, rng):
+        heading = rng.normal(along, 0.2) + np.cumsum(rng.normal(0, 0.08, 12))
+        moves = np.stack([np.cos(heading), np.sin(heading)], 1) * rng.uniform(3, 30)
+        points = rng.uniform(0, shape[::-1]) + np.cumsum(moves, 0)
+        pen.line(points.ravel().tolist(), fill=255, width=int(width))
+
+    return draw_marks(shape, share / 3, mark, rng)
+
+
+def text(shape, share, rng):
+    """Lines of made-up letters, 8 to 40 pixels high; each letter is three strokes between points of
+    a grid; half the share.
+    """
+    height = min(rng.uniform(8, 40), max(min(shape) / 3, 2))
+    stroke, slant = max(1, round(height * rng.uniform(0.08, 0.22))), rng.uniform(-0.3, 0.3)
+
+    def mark(pen, shape, rng):
+        start, count = rng.uniform((-height, 0), shape[::-1]), rng.integers(2, 12)
+        for i in range(count):
+            grid = rng.integers(0, (2, 3), (4, 2)) * (0.55, 0.5) * height
+            grid[:, 0] += i * 0.85 * height + slant * grid[:, 1]
+            pen.line((start + grid).ravel().tolist(), fill=255, width=stroke)
+
+    return draw_marks(shape, share / 2, mark, rng)
+
+
+def blob(shape, share, rng):
+    """One object: a smooth outline about a place in the middle."""
+    y, x = (np.arange(side) - side * rng.uniform(0.35, 0.65) for side in shape)
+    y, x = y[:, None], x[None]
+    angle = np.arctan2(y, x)
+    waves = sum(
+        rng.uniform(-0.4, 0.4) / order * np.cos(order * angle + rng.uniform(0, 6))
+        for order in (1, 2, 3, 5)
+    )
+    reach = np.hypot(y, x) * (1 + waves)
+    return reach <= np.quantile(reach, min(share, 0.95))
+
+
+def half(shape, share, rng):
+    """One side of the image, 30 to 60 % of it."""
+    missing = np.zeros(shape, bool)
+    missing[:, : round(rng.uniform(0.3, 0.6) * shape[1])] = True
+    if rng.random() < 0.5:
+        missing = np.zeros(shape, bool)
+        missing[: round(rng.uniform(0.3, 0.6) * shape[0])] = True
+    return missing[::-1, ::-1] if rng.random() < 0.5 else missing
+
+
+def frame(shape, share, rng):
+    """All but a window in the middle, of a quarter to three quarters of each side."""
+    missing, part = np.ones(shape, bool), rng.uniform(0.25, 0.75)
+    top, left = (round(side * (1 - part) / 2) for side in shape)
+    missing[top : max(shape[0] - top, top + 1), left : max(shape[1] - left, left + 1)] = False
+    return missing
+
+
+def lines(shape, share, rng):
+    """Every second row or column."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    return np.broadcast_to(
+        ((y if rng.random() < 0.5 else x) + rng.integers(2)) % 2 == 0, shape
+    ).copy()
+
+
+def lattice(shape, share, rng):
+    """All but every second to fourth pixel of every second to fourth row: super-resolution as
+    inpainting.
+    """
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    step = rng.integers(2, 5)
+    start = rng.integers(0, step, 2)
+    return ((y + start[0]) % step > 0) | ((x + start[1]) % step > 0)
+
+
+KINDS = {
+    f.__name__: f
+    for f in (brush, thin, thick, boxes, scratches, text, blob, half, frame, lines, lattice)
+}
+# how often each is drawn, among those that are wanted
+WEIGHTS = dict(zip(KINDS, (3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1)))

@@ -1,0 +1,76 @@
+"""A clean photograph and its degraded version, in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from irbridge.data.names import and_more
+from irbridge.errors import UserError
+
+Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def with_mask(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """An image (H, W, 3) with its mask (H, W), True in a hole, as a fourth channel of 0 and 1;
+    without one as it is.
+    """
+    return image if mask is None else np.dstack([image, mask.astype(np.float32)])
+
+
+def split_mask(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The image (H, W, 3) and its mask (H, W) bool, or None, of what :func:`with_mask` gives."""
+    return seen[..., :3], seen[..., 3] > 0.5 if seen.shape[-1] > 3 else None
+
+
+def degraded(
+    clean: np.ndarray, degradation: Degradation, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(degraded image, mask of its holes or None) of a clean image."""
+    if not hasattr(degradation, "mask"):
+        return degradation(clean, rng), None
+    mask = degradation.mask(clean.shape[:2], rng)
+    return degradation.fill_in(clean, mask), mask
+
+
+class Pair(NamedTuple):
+    """One image and its degraded version, both float32 (H, W, 3) in [0, 1], and where the task has
+    holes their mask, (H, W) bool, True in a hole.
+    """
+
+    name: str
+    clean: np.ndarray
+    degraded: np.ndarray
+    mask: np.ndarray | None = None
+
+    @property
+    def seen(self) -> np.ndarray:
+        """What a method is given: the degraded image, with the mask as a fourth channel where there
+        is one.
+        """
+        return with_mask(self.degraded, self.mask)
+
+
+def spread(pairs, most: int) -> list[Pair]:
+    """At most so many of the pairs, evenly spaced, so that all sources of a mix are among them."""
+    return [
+        pairs[i] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)
+    ]
+
+
+def check_headers(pairs: list[tuple], header: Callable, fits: Callable) -> None:
+    """UserError if a header of these pairs of files cannot be opened, or two do not fit."""
+    faults = []
+    for clean, degraded in pairs:
+        try:
+            kinds = header(clean), header(degraded)
+            faults += [] if fits(*kinds) else [mismatch(clean, degraded, *kinds)]
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError(faults[0].rstrip(".") + and_more(faults) + ".")
+
+
+def mismatch(clean: Path, degraded: Path, a, b) -> str:
+    return f"{clean} and {degraded} differ in size or mode ({a} and {b}); make the pair agree."

@@ -1,0 +1,133 @@
+"""Environment."""
+
+import os
+import platform
+import subprocess
+import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import psutil
+import torch
+
+from irbridge import __version__
+from irbridge.assets import ROOT
+from irbridge.errors import UserError
+
+
+def device(name: str = "auto") -> torch.device:
+    """ "auto" is CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        fallback = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else fallback)
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"device={name!r} is not available here ({reason}); use device=auto."
+        ) from None
+
+
+def machine() -> str:
+    """The machine in a few words: the GPU, or the processor's architecture and its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return (
+        f"{platform.machine()} CPU, {os.cpu_count()} cores,"
+        f" {torch.backends.cpu.get_cpu_capability()}"
+    )
+
+
+def set_threads(requested: int | None = None, before: int | None = None) -> int:
+    """Let torch compute with so many threads, and return how many; None: ``OMP_NUM_THREADS`` where
+    it is set, else ``before``, what a training that goes on had, else as many as there are cores
+    that this process may use and that others leave free.
+    """
+    if requested is None and not os.environ.get("OMP_NUM_THREADS"):
+        requested = before or max(1, len(own_cores()) - round(busy_cores()))
+    if requested is not None:
+        torch.set_num_threads(requested)
+    return torch.get_num_threads()
+
+
+def own_cores() -> set[int]:
+    """The numbers of the cores that this process may use."""
+    return (
+        os.sched_getaffinity(0)
+        if hasattr(os, "sched_getaffinity")
+        else set(range(os.cpu_count() or 1))
+    )
+
+
+def busy_cores(seconds: float = 0.1) -> float:
+    """How many of the cores that this process may use others keep busy, measured for so long; those
+    that gave way by ``nice`` do not count.
+    """
+    cores = own_cores()
+
+    def read() -> tuple[float, float, float]:
+        busy = 0.0
+        for times in (t for core, t in enumerate(psutil.cpu_times(percpu=True)) if core in cores):
+            idle = sum(
+                getattr(times, kind, 0.0)
+                for kind in ("idle", "iowait", "nice", "guest", "guest_nice")
+            )
+            busy += sum(times) - idle
+        return time.perf_counter(), busy, time.process_time()
+
+    before = read()
+    time.sleep(seconds)
+    elapsed, busy, own = (b - a for a, b in zip(before, read()))
+    return max(0.0, (busy - own) / elapsed)
+
+
+@cache
+def commit() -> str:
+    """The git commit of the code, "+" appended where the tree is modified; "unknown" outside a
+    checkout.
+    """
+
+    def git(*words):
+        return subprocess.check_output(
+            ["git", "-C", str(ROOT), *words], text=True, stderr=subprocess.DEVNULL
+        ).strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + (
+            "+" if git("status", "--porcelain", "-uno") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def cache_folder(name: str) -> Path:
+    """Where this user's files that can be computed again are kept: ``$IRBRIDGE_CACHE/name``, else
+    ``$XDG_CACHE_HOME/irbridge/name``, else ``~/.cache/irbridge/name``.
+    """
+    if own := os.environ.get("IRBRIDGE_CACHE"):
+        return Path(own).expanduser() / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irbridge" / name
+
+
+def machine_key() -> dict:
+    """What of the machine and its software decides how fast it computes."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "irbridge": __version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": _processor(),
+        "gpu": gpu,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _processor() -> str:
+    """The processor's model as the system calls it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

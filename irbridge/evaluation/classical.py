@@ -1,0 +1,170 @@
+"""One classical method a task, without any learning: what a network must beat to be worth its
+weights.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import ndimage
+
+from irbridge.errors import UserError
+from irbridge.images.arrays import LUMA, to_bytes
+
+# pixels; a hole's linear system grows with its area, and a far pixel says little about it
+TILE = 64
+
+
+def classical(task: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+    """(label, restore) of a task; ``restore`` takes and gives float32 (H, W, 3) in [0, 1], for
+    inpaint with the mask as a fourth channel where it is known. UserError lists the tasks.
+    """
+    if task not in CLASSICAL:
+        raise UserError(
+            f"task={task} has no classical method; the tasks that do are {', '.join(CLASSICAL)}."
+        )
+    label, method = CLASSICAL[task]
+    return (
+        f"Classical ({label})",
+        lambda image: np.clip(method(image), 0, 1).astype(np.float32)[..., :3],
+    )
+
+
+def _median(size: tuple[int, int]):
+    return lambda image: ndimage.median_filter(image, size=(*size, 1), mode="reflect")
+
+
+def noise_std(image: np.ndarray) -> float:
+    """The noise of an image in [0, 1], from the mean response to a mask that ignores linear
+    structure (Immerkaer, 1996).
+    """
+    mask = np.outer([1, -2, 1], [1, -2, 1])[..., None]
+    return float(
+        np.sqrt(np.pi / 2)
+        / 6
+        * np.abs(ndimage.convolve(image.astype(np.float64), mask, mode="reflect")).mean()
+    )
+
+
+def _means(image: np.ndarray) -> np.ndarray:
+    """Non-local means (Buades et al., CVPR 2005) of the estimated noise."""
+    from skimage.restoration import denoise_nl_means
+
+    sigma = noise_std(image)
+    return (
+        denoise_nl_means(
+            image,
+            patch_size=5,
+            patch_distance=6,
+            h=0.8 * sigma,
+            sigma=sigma,
+            fast_mode=True,
+            channel_axis=-1,
+        )
+        if sigma > 0
+        else image
+    )
+
+
+def _brighten(image: np.ndarray) -> np.ndarray:
+    """Gamma that takes the mean luma to a middle grey, then CLAHE (Zuiderveld, 1994) of the luma,
+    colour ratios kept.
+    """
+    from skimage.exposure import equalize_adapthist
+
+    mean = float(np.clip((image @ LUMA).mean(), 1e-3, 0.999))
+    bright = image ** min(1.0, np.log(0.4) / np.log(mean))
+    luma = bright @ LUMA
+    return (
+        bright
+        * (equalize_adapthist(luma.clip(0, 1), clip_limit=0.005) / np.maximum(luma, 1e-3))[
+            ..., None
+        ]
+    )
+
+
+def _dehaze(
+    image: np.ndarray, radius: int = 7, keep: float = 0.95, floor: float = 0.1
+) -> np.ndarray:
+    """Dark channel prior (He et al., CVPR 2009), its transmission refined by the guided filter (He
+    et al., ECCV 2010). ``radius`` of the patch in pixels; ``keep`` (omega): haze removed;
+    ``floor``: least transmission.
+    """
+
+    def dark(x):
+        return ndimage.minimum_filter(x.min(axis=2), 2 * radius + 1)
+
+    darkest = np.argsort(dark(image).ravel())[-max(1, image[..., 0].size // 1000) :]
+    light = np.maximum(image.reshape(-1, 3)[darkest].mean(axis=0), 0.1)
+    coarse, guide, width = 1 - keep * dark(image / light), image @ LUMA, 8 * radius + 1
+
+    def mean(x):
+        return ndimage.uniform_filter(x, width, mode="reflect")
+
+    slope = (mean(guide * coarse) - mean(guide) * mean(coarse)) / (
+        mean(guide**2) - mean(guide) ** 2 + 1e-3
+    )
+    transmission = mean(slope) * guide + mean(mean(coarse) - slope * mean(guide))
+    return (image - light) / transmission.clip(floor, 1)[..., None] + light
+
+
+def holes(image: np.ndarray, fill: float = 0.5) -> np.ndarray:
+    """(H, W) bool: the pixels that are exactly the fill colour, in float or, where no such pixel
+    is, as saved in 8 bits.
+    """
+    exact = (image == np.float32(fill)).all(axis=2)
+    return exact if exact.any() else (to_bytes(image) == to_bytes(np.float32(fill))).all(axis=2)
+
+
+def _inpaint(image: np.ndarray) -> np.ndarray:
+    """Biharmonic inpainting (Damelin and Hoang, 2018) tile by tile, each with a margin of half a
+    tile around it.
+    """
+    from skimage.restoration import inpaint_biharmonic
+
+    mask = image[..., 3] > 0.5 if image.shape[2] > 3 else holes(image)
+    image = image[..., :3]
+    result = image.copy()
+    for top in range(0, image.shape[0], TILE):
+        for left in range(0, image.shape[1], TILE):
+            inner = np.s_[top : top + TILE, left : left + TILE]
+            if not mask[inner].any():
+                continue
+            y, x = max(0, top - TILE // 2), max(0, left - TILE // 2)
+            outer = np.s_[y : top + TILE + TILE // 2, x : left + TILE + TILE // 2]
+            if mask[outer].all():  # nothing known is near: the mean of what is known anywhere
+                result[inner] = image[~mask].mean(axis=0) if not mask.all() else image[inner]
+                continue
+            filled = inpaint_biharmonic(
+                image[outer], mask[outer], channel_axis=-1, split_into_regions=True
+            )
+            result[inner] = filled[top - y : top - y + TILE, left - x : left - x + TILE]
+    return result
+
+
+def _deconvolve(image: np.ndarray, sigma: float = 1.5, steps: int = 5) -> np.ndarray:
+    """Richardson-Lucy with an isotropic Gaussian of ``sigma`` pixels, as nothing is known of the
+    true path.
+    """
+    estimate = np.maximum(image, 1e-3)
+    for _ in range(steps):
+        ratio = image / np.maximum(ndimage.gaussian_filter(estimate, (sigma, sigma, 0)), 1e-3)
+        estimate = estimate * ndimage.gaussian_filter(ratio, (sigma, sigma, 0))
+    return estimate
+
+
+def _sharpen(image: np.ndarray, sigma: float = 1.5, amount: float = 0.6) -> np.ndarray:
+    """Unsharp mask of the bicubically enlarged input."""
+    return image + amount * (image - ndimage.gaussian_filter(image, (sigma, sigma, 0)))
+
+
+CLASSICAL = {
+    "derain": ("median 1 x 11", _median((1, 11))),  # streaks are thin and nearly upright
+    "dehaze": ("dark channel prior", _dehaze),
+    "desnow": ("median 3 x 3", _median((3, 3))),
+    "raindrop": ("non-local means", _means),
+    "lowlight": ("gamma and CLAHE", _brighten),
+    "inpaint": ("biharmonic", _inpaint),
+    "deblur": ("Richardson-Lucy", _deconvolve),
+    "sr": ("bicubic and unsharp mask", _sharpen),
+    "denoise": ("non-local means", _means),
+}

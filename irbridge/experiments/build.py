@@ -1,0 +1,213 @@
+"""Models from a config, and models to and from a folder that describes itself."""
+
+from pathlib import Path
+
+import torch
+
+from irbridge import __version__
+from irbridge.adapters.trunk import FIELDS, bridge_network, make_trunk
+from irbridge.assets import find
+from irbridge.backbones.base import Backbone, alike
+from irbridge.backbones.encoding_cache import LatentCache
+from irbridge.environment import cache_folder, commit
+from irbridge.errors import UserError
+from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.names import present
+from irbridge.files import read_json, sha256, write_json
+from irbridge.models import precision
+from irbridge.models.bridge_network import BridgeNetwork
+from irbridge.models.irbridge import IRBridge
+from irbridge.models.regression import Regression
+from irbridge.models.restorer import Restorer
+from irbridge.weights import load_into, load_weights, save_weights
+
+MODEL_KEYS = (
+    "method",
+    "endpoint",
+    "backbone",
+    "adapter",
+    "bridge",
+    "timesteps",
+    "sampler",
+    "loss",
+    "task",
+)
+METHODS = ("irbridge", "bridge", "regression")
+RECORDED = "digest", "signature"  # what a folder says of the backbone besides how to load it
+# what loads a backbone whose config, of an older run, does not say
+PIXELS = "irbridge.backbones.pixel.load_backbone"
+
+
+def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = False) -> Restorer:
+    """A model from the plain config of a run (the keys ``MODEL_KEYS``), untrained; ``backbone``
+    where it is there already. lazy: a frozen network of pixels is loaded, and its hash compared,
+    where it is first called. UserError if the method is unknown or a part cannot be built.
+    """
+    config = present(config)
+    method, adapter = config["method"], config["adapter"]
+    if method not in METHODS:
+        raise UserError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}.")
+    # initial weights are a function of the config's seed alone
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.get("seed", 0))
+        if method != "irbridge" and not (adapter.get("channels") and "layers" in adapter):
+            raise UserError(
+                f"method={method} takes the width of adapter=static or adapter=control, and "
+                f"{adapter['_target_']} has none; choose one of these, or baseline=false."
+            )
+        sizes = {key: adapter[key] for key in (*FIELDS, "masked") if key in adapter}
+        if method == "regression":
+            return Regression(make_trunk(**sizes))
+        if method == "bridge":
+            return BridgeNetwork(
+                instantiate(config["bridge"]),
+                bridge_network(**sizes),
+                **config["objective"],
+                sampler=config["sampler"],
+                masked=adapter.get("masked", False),
+            )
+        backbone = _frozen(config["backbone"], backbone, lazy)
+        model = IRBridge(
+            backbone,
+            instantiate(adapter, backbone),
+            instantiate(config["bridge"]),
+            instantiate(config["timesteps"]),
+            config["endpoint"],
+            config["task"]["sampler"]
+            | {k: v for k, v in config["sampler"].items() if v is not None},
+            config["loss"],
+        )
+        if config.get("data", {}).get("cache_latents"):
+            model.latents = LatentCache(None, backbone)
+        return model
+
+
+def _frozen(config: dict, backbone: Backbone | None, lazy: bool) -> Backbone:
+    """The given backbone, or the config's; UserError where it is not the one that is recorded
+    there.
+    """
+    if backbone is None:
+        wanted = {"_target_": PIXELS} | {k: v for k, v in config.items() if k not in RECORDED}
+        backbone = instantiate(
+            wanted | ({"lazy": True} if lazy and wanted["_target_"] == PIXELS else {})
+        )
+    digest, signature = (config.get(key) for key in RECORDED)
+
+    def check() -> None:
+        if digest and digest != backbone.digest:
+            raise UserError(
+                f"The backbone {backbone.name} has other weights than the ones the adapter was"
+                f" trained on (SHA-256 {backbone.digest[:12]}, not {digest[:12]}); give"
+                " backbone.pretrained=FOLDER."
+            )
+
+    backbone.when_loaded(check)
+    if not alike(signature, backbone.signature()):
+        raise UserError(
+            f"The prompt's embedding of {backbone.name} is not the one that the adapter was trained"
+            f" with; give the pipeline with its text encoder, or delete {cache_folder('prompts')}"
+            " if that was exchanged."
+        )
+    return backbone
+
+
+def describe(config: dict, model: Restorer) -> dict:
+    """What a folder must say for the model to be built again: its part of the config, the
+    backbone's hash, the code.
+    """
+    kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config}
+    kept |= {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
+    if isinstance(model, IRBridge):
+        folders = {
+            k: str(Path(v).resolve())
+            for k in ("pretrained", "vae")
+            if (v := kept["backbone"].get(k)) and Path(v).is_dir()
+        }
+        # An anchor trained alone has learnt nothing of the prior, and goes with any.
+        digest = (
+            {}
+            if model.learns_anchor and model.first_share == 1
+            else {"digest": model.backbone.digest}
+        )
+        kept["backbone"] = kept["backbone"] | folders | digest
+        if model.adapter.pretrained:
+            anchor = model.adapter.pretrained[0]
+            kept["adapter"] = kept["adapter"] | {
+                "anchor": anchor.name,
+                "anchor_digest": anchor.digest,
+            }
+        if signature := model.backbone.signature():
+            kept["backbone"]["signature"] = signature
+    return kept
+
+
+def save_pretrained(
+    model: Restorer, folder: str | Path, config: dict, weights: dict | None = None
+) -> None:
+    """Write ``config.json`` and ``model.safetensors`` (the trained part alone; ``weights`` instead
+    of its own).
+    """
+    save_weights(Path(folder) / "model.safetensors", weights or model.trainable().state_dict())
+    write_json(Path(folder) / "config.json", config)
+
+
+def from_pretrained(
+    folder: str | Path,
+    device="cpu",
+    backbone: Backbone | None = None,
+    frozen: dict | None = None,
+    precision: str = "float32",
+    **sampler,
+) -> Restorer:
+    """A trained model from a run's folder (or any that ``save_pretrained`` wrote;
+    data/adapters/derain is found from anywhere), ready to restore.
+
+    Args: frozen: keys of the backbone that differ from the training's where they are not None, such
+        as ``pretrained``,
+            where its weights are now; and ``anchor``, where a pretrained anchor is now.
+        precision: that it restores in: "float32", "bf16" or "auto", see
+            :func:`irbridge.models.precision.chosen`.
+        sampler: fields that it will be asked with, as those of ``restore``, where they are known: a
+            model that gives its anchor alone (nfe=0) leaves the frozen network on the disk, until
+            it is called after all.
+
+    UserError if the folder or a file of it is missing or corrupt, or the backbone is not the one it
+    was trained on.
+    """
+    folder = find(str(folder))
+    path = folder / "config.json"
+    config = present(read_json(path))
+    missing = [
+        k
+        for k in (*MODEL_KEYS, *["objective"] * (config.get("method") == "bridge"))
+        if k not in config
+    ]
+    if missing:
+        raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
+    changes = {k: v for k, v in (frozen or {}).items() if v is not None}
+    moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
+    config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
+    model = build_model(config, backbone, lazy=True)
+    weights = load_weights(folder / "model.safetensors")
+    try:
+        load_into(model.trainable(), weights, str(folder))
+    except UserError:
+        if isinstance(model, IRBridge):
+            _ = model.backbone.network  # if it is another one, that is why
+        raise
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    if isinstance(model, IRBridge) and model.calls(**sampler):
+        _ = model.backbone.network  # a wrong one must show here
+    model.precision = precision_of(model, folder, precision, **sampler)
+    return model
+
+
+def precision_of(model: Restorer, folder: Path, requested: str, **sampler) -> str:
+    """The precision, see :func:`irbridge.models.precision.chosen`, for the model of a folder to restore in
+    with these fields of its sampler.
+    """
+    path, about = folder / "config.json", {}
+    if requested == "auto":
+        about = {"weights": sha256(folder / "model.safetensors"), "config": sha256(path)}
+        about |= {"digest": model.backbone.digest} if isinstance(model, IRBridge) else {}
+    return precision.chosen(requested, model, about, read_json(path).get("bf16_error"), **sampler)

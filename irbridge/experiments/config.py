@@ -1,0 +1,183 @@
+"""From a Hydra config to objects; checks of what the user wrote; one clear sentence for every
+mistake.
+"""
+
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from irbridge.assets import CONFIGS
+from irbridge.errors import UserError
+from irbridge.experiments.instantiate import _innermost
+from irbridge.experiments.validate import check_values
+from irbridge.training.signals import stops
+
+WORDS = {"adapter.anchor"}  # keys of another type that a word may replace: spandrel:FILE
+# keys with a value in the YAML files that may be null
+NULLABLE = {"evaluate.size", "size", "data.exclude", "data.validation"}
+
+
+def run_cli(task, config_name: str) -> None:
+    """Run ``task(cfg)`` under Hydra; mistakes end with one sentence and status 2, faults with
+    status 1. The traceback is shown with IRBRIDGE_DEBUG=1. A sweep goes on after a job that fails,
+    and ends at a stop signal.
+    """
+    # so that Hydra raises here instead of printing its own traceback
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    raised: list[Exception] = []
+    # a file name that the terminal cannot show must not stop a command
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    stops.clear()
+    process, debug = os.getpid(), os.environ.get("IRBRIDGE_DEBUG") == "1"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
+    def main(cfg: DictConfig):
+        try:
+            check_types(cfg, config_name)
+            check_values(plain(cfg))
+            task(cfg)
+        except Exception as error:  # kept from Hydra, which would print a line of its own
+            raised.append(error if debug else _told(error))
+            # in a launcher's worker: Hydra takes it to the command's own process
+            if os.getpid() != process:
+                raise raised[-1] from None
+        if stops and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise KeyboardInterrupt
+
+    interrupted = False
+    try:
+        main()
+    except KeyboardInterrupt:
+        interrupted = True
+    except Exception as error:
+        fault = isinstance(error, RuntimeError)  # of a worker; else Hydra could not compose
+        raised.append(
+            error if debug else (RuntimeError if fault else UserError)(one_sentence(error))
+        )
+    if raised and debug:
+        raise raised[0]
+    for error in raised:
+        print(f"Error: {error}", file=sys.stderr)
+    if interrupted:
+        print("Interrupted; what was finished is saved, and the same command goes on.")
+    if raised or interrupted:
+        sys.exit(min((2 if isinstance(error, UserError) else 1 for error in raised), default=0))
+
+
+def _told(error: Exception) -> Exception:
+    """The error of a job as a UserError where it is a mistake, else as a RuntimeError; its text is
+    one sentence, which in a sweep names the job.
+    """
+    config, text = HydraConfig.get(), one_sentence(error)
+    if config.mode == RunMode.MULTIRUN:
+        text = f"Job {config.job.num} ({' '.join(config.overrides.task)}): {text}"
+    return (UserError if isinstance(error, (UserError, OmegaConfBaseException)) else RuntimeError)(
+        text
+    )
+
+
+def one_sentence(error: Exception) -> str:
+    """An exception as one line: its own text, and for Hydra's errors also the innermost cause and
+    the choices.
+    """
+    cause = _innermost(error)
+    error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
+    if isinstance(error, OSError) and error.filename:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room there" if full else "check the path and its permissions"
+        return (
+            f"{error.filename} could not be read or written ({error.strerror}); {remedy}, and the"
+            " same command goes on from what was finished."
+        )
+    lines = [line.strip() for line in str(error).replace("\t", " ").splitlines() if line.strip()]
+    if lines and lines[0].startswith("Caught "):  # a worker process hands its traceback on as text
+        lines = [lines[-1].split(": ", 1)[-1]]
+    kept = [
+        line
+        for line in lines
+        if not line.startswith(("full_key:", "object_type=", "set env", "Set the env"))
+    ]
+    text = (" ".join(kept) or type(error).__name__).split(" Config search path:")[0]
+    hint = "To append to your config use"
+    if hint in text:
+        text = text.split(hint)[0].strip() + " Check the spelling, or see the keys with --cfg job."
+    plainly = isinstance(error, (UserError, RuntimeError)) or type(error).__module__.startswith(
+        "hydra"
+    )
+    return text if plainly else f"{type(error).__name__}: {text}"
+
+
+def check_types(cfg: DictConfig, config_name: str) -> None:
+    """Refuse values whose type differs from the one in the YAML files, the schema; UserError names
+    key and type.
+    """
+    leaves = list(_leaves(cfg))
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    if not overrides:
+        return
+    groups = [
+        o for o in overrides if (CONFIGS / o.split("=")[0].lstrip("+").split("@")[0]).is_dir()
+    ]
+    default = composed(config_name, *groups)
+    for key, value in leaves:
+        expected = OmegaConf.select(default, key)
+        if value is None and expected is not None and key not in NULLABLE:
+            raise UserError(f"{key}=null must be a value, such as {plain(expected)!r}.")
+        if expected is None or value is None:
+            continue
+        if isinstance(expected, DictConfig):
+            raise UserError(
+                f"{key}={value!r} is a group of keys; set one of"
+                f" {', '.join(f'{key}.{k}' for k in expected)}."
+            )
+        if isinstance(expected, ListConfig) != isinstance(value, ListConfig):
+            wanted = "list" if isinstance(expected, ListConfig) else type(expected).__name__
+            raise UserError(f"{key}={value!r} must be a {wanted}, such as {plain(expected)!r}.")
+        if isinstance(expected, ListConfig) or (key in WORDS and isinstance(value, str)):
+            continue
+        fits = isinstance(value, type(expected)) or (type(expected) is float and type(value) is int)
+        if not fits or (type(value) is bool) != (type(expected) is bool):
+            raise UserError(
+                f"{key}={value!r} must be of type {type(expected).__name__}, such as {expected!r}."
+            )
+
+
+def composed(config_name: str, *overrides: str, folder: Path = CONFIGS) -> DictConfig:
+    """The config that a command would get from these overrides, also within a running command;
+    ``folder``: another checkout's configs.
+    """
+    state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+            return hydra.compose(config_name, list(overrides))
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = state
+
+
+def _leaves(cfg, prefix: str = ""):
+    for key in cfg:
+        if OmegaConf.is_missing(cfg, key):
+            raise UserError(
+                f"{prefix}{key} has no value; give {prefix}{key}=... on the command line."
+            )
+        if isinstance(cfg[key], DictConfig):
+            yield from _leaves(cfg[key], f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", cfg[key]
+
+
+def plain(cfg) -> dict:
+    """A config, or a value of one, as resolved plain data."""
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg

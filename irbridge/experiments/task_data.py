@@ -1,0 +1,419 @@
+"""Training crops, validation pairs and test pairs from a run's config."""
+
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from irbridge.assets import find
+from irbridge.data.crops import CropStream, MixedStream, Room
+from irbridge.data.layouts import BenchmarkPairs, Faces, halves
+from irbridge.data.pair import Degradation
+from irbridge.data.pairs import (
+    Chain,
+    PackedPairs,
+    PairedFolders,
+    Renamed,
+    Subset,
+    SyntheticPairs,
+    distinct,
+    photographs_of,
+    split_scenes,
+)
+from irbridge.data.public_sets import known
+from irbridge.errors import UserError
+from irbridge.experiments.instantiate import instantiate
+
+# CelebA-HQ in one folder: of 30,000 faces the 20,000 that the IRBridge paper names are trained on
+HOLD_OUT = 3
+REMEDY = (
+    "give data.root=DIR of the unpacked archive, and data.test_root=DIR where the test half is"
+    " elsewhere"
+)
+# What a source of data.mix may say: where its images are, and how they are drawn.
+PLACES = "pairs", "clean", "degraded", "benchmark", "root"
+KEYS = *PLACES, "name", "weight", "degradation", "lighter", "same", "turn", "scene"
+
+
+class Source(NamedTuple):
+    """One source of training images: pairs, or clean images with a degradation."""
+
+    name: str
+    images: object  # len, names, scenes and [i]: a Pair or a clean image
+    degradation: Degradation | None
+    weight: float = 1.0
+    lighter: float = 0.0
+    same: float = 0.0
+    turn: bool = False
+    scene: str | None = None
+
+    def scenes(self) -> list[str]:
+        """The scene of each image: what the first group of ``scene`` finds in its name, else what
+        the images say.
+        """
+        if not self.scene:
+            return self.images.scenes
+        found = [
+            match and match[1]
+            for match in (re.match(self.scene, name) for name in self.images.names)
+        ]
+        if all(scene is None for scene in found):
+            raise UserError(
+                f"data.mix: scene={self.scene} matches no name of {self.name}, such as"
+                f" {self.images.names[0]}; give a pattern that matches from the name's start."
+            )
+        return [own if scene is None else scene for scene, own in zip(found, self.images.scenes)]
+
+
+def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
+    """The endless stream of training crops of a run, without the scenes that are held back for
+    validation. With ``data.cache_latents`` an image has one crop. UserError if the images are not
+    there or do not pair.
+    """
+    fixed, room, seed, found = bool(config["data"].get("cache_latents")), Room(), config["seed"], []
+    sources = training_sources(config)
+    for index, (source, (kept, _)) in enumerate(
+        zip(sources, _split(sources, held_back_every(config["data"])))
+    ):
+        if not kept:
+            raise UserError(
+                f"{source.name} has {len(source.images)} images, too few to hold some back for"
+                " validation; give more, or data.validation=null."
+            )
+        # two sources must not draw the same numbers
+        own = seed if len(sources) == 1 else (seed * 1000 + index + 1)
+        found.append(
+            CropStream(
+                Subset(source.images, kept),
+                crop,
+                own,
+                source.degradation,
+                fixed,
+                source.lighter,
+                source.same,
+                source.turn,
+                room,
+            )
+        )
+    return (
+        found[0]
+        if len(found) == 1
+        else MixedStream(found, [source.weight for source in sources], seed)
+    )
+
+
+def validation_pairs(config: dict, size: int | None):
+    """The pairs that choices are made on: the scenes of the training images that no training crop
+    shows, degraded with randomness of (seed, name), centre-cropped to ``size`` (None: whole).
+    UserError where none are held back.
+    """
+    every = held_back_every(config["data"])
+    if every is None:
+        raise UserError(
+            "This training holds back no images for validation; give data.validation=16, which"
+            " holds back every 16th scene (a public set as a source of data.mix), and train anew."
+        )
+    found, labels, sources = [], [], training_sources(config, size)
+    for source, (_, held) in zip(sources, _split(sources, every)):
+        images = Subset(source.images, held)
+        found.append(
+            images
+            if source.degradation is None
+            else SyntheticPairs(images, source.degradation, config["seed"], size)
+        )
+        labels += [source.name] * len(held)
+    pairs = found[0] if len(found) == 1 else Chain(found)
+    names = distinct(pairs.names, labels)  # scores are kept by name
+    return pairs if names == pairs.names else Renamed(pairs, names)
+
+
+def _split(sources: list[Source], every: int | None) -> list[tuple[list[int], list[int]]]:
+    """Of each source the indices to train on and those held back for validation: its own scenes'
+    share, see :func:`~irbridge.data.pairs.split_scenes`, and all scenes with a file that another source
+    holds back.
+    """
+    scenes = [source.scenes() for source in sources]
+    held = [{names[i] for i in split_scenes(names, every)[1]} for names in scenes]
+    if every and len(sources) > 1:
+        shown, before = (
+            [list(zip(names, source.images.files)) for names, source in zip(scenes, sources)],
+            None,
+        )
+        while held != before:  # what is held back of one source may reach a third through a second
+            files = {
+                file
+                for images, own in zip(shown, held)
+                for scene, of in images
+                if scene in own
+                for file in of
+            }
+            before, held = (
+                held,
+                [
+                    own | {scene for scene, of in images if not files.isdisjoint(of)}
+                    for images, own in zip(shown, held)
+                ],
+            )
+    return [
+        tuple(
+            [i for i, scene in enumerate(names) if (scene in own) == back] for back in (False, True)
+        )
+        for names, own in zip(scenes, held)
+    ]
+
+
+def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders:
+    """The held-back pairs of a task, :func:`~irbridge.images.resize.scaled` to ``data.resize`` and
+    centre-cropped to ``size`` (None: whole). Those of a public set have its ``title``.
+    """
+    data, degradation, resize = (
+        config["data"],
+        config["task"].get("degradation"),
+        _resize(config["data"]),
+    )
+    if _public(data):
+        return _half(config, "test", size, resize)
+    if degradation:
+        return SyntheticPairs(
+            find(data["test"]), instantiate(degradation), config["seed"], size, resize
+        )
+    if data["test_clean"] is not None:
+        return _folders(data, "test_", size, resize)
+    pairs = _folders(data, "", size, resize)
+    pairs.keep(lambda index: index % data["hold_out"] == 0)
+    return pairs
+
+
+def training_sources(config: dict, size: int | None = None) -> list[Source]:
+    """Where a run's training images come from: ``data.mix``, or else the one source that the other
+    keys of ``data`` name, validation images included. ``size``: pairs are centre-cropped to it.
+    """
+    data = config["data"]
+    if data.get("mix") is not None:
+        return _mix(config, size)
+    degradation, resize = config["task"].get("degradation"), _resize(data)
+    if _public(data):
+        source = _half(config, "train", size, resize)
+        if isinstance(source, Faces) and not source.masks:  # other holes at every draw
+            return [Source(source.title, source.source, source.degradation)]
+        return [Source(source.title, source, None)]
+    if degradation:
+        return [
+            Source(
+                str(data["train"]),
+                photographs_of([find(data["train"])], resize=resize),
+                instantiate(degradation),
+            )
+        ]
+    pairs = _folders(data, "", size, resize)
+    if data["test_clean"] is None:
+        pairs.keep(lambda index: index % data["hold_out"] != 0)
+    return [Source(str(data["degraded"]), pairs, None)]
+
+
+def _mix(config: dict, size: int | None) -> list[Source]:
+    """The sources of ``data.mix``, each a dict of :data:`KEYS`."""
+    entries = config["data"]["mix"]
+    if (
+        not entries
+        or not isinstance(entries, list)
+        or not all(isinstance(entry, dict) for entry in entries)
+    ):
+        raise UserError(
+            "data.mix must be a list of sources, such as data.mix=[{pairs: rain.tar, weight: 0.5},"
+            " {clean: photos, weight: 0.5}]."
+        )
+    for k, entry in enumerate(entries):
+        _check_entry(k, entry)
+    total = math.fsum(entry["weight"] for entry in entries)
+    if abs(total - 1) > 1e-3:
+        raise UserError(
+            f"The weights of data.mix add up to {total:g}; make them shares that add up to 1."
+        )
+    return [_source(config, entry, size) for entry in entries]
+
+
+def _check_entry(k: int, entry: dict) -> None:
+    """UserError unless one source of a mix says what it must, and nothing else."""
+    where = f"data.mix[{k}]"
+    if unknown := sorted(entry.keys() - set(KEYS)):
+        raise UserError(
+            f"{where}.{unknown[0]} is unknown; a source of data.mix has {', '.join(KEYS)}."
+        )
+    given = [key for key in PLACES if entry.get(key)]
+    if given not in (["pairs"], ["clean"], ["clean", "degraded"], ["benchmark", "root"]):
+        raise UserError(
+            f"{where} names {' and '.join(given) or 'no images'}; give pairs=, clean=, clean= with"
+            " degraded=, or benchmark= with root=."
+        )
+    for key in (*given, "name"):
+        values = (
+            entry[key]
+            if given == [key] == ["clean"] and isinstance(entry[key], list)
+            else [entry.get(key) or ""]
+        )
+        if not all(isinstance(value, str) for value in values):
+            raise UserError(
+                f"{where}.{key}={entry[key]} must be text"
+                + (", or a list of folders and tars." if key == "clean" else ".")
+            )
+    if type(entry.get("turn", False)) is not bool:
+        raise UserError(f"{where}.turn={entry['turn']!r} must be true or false.")
+    if (degradation := entry.get("degradation")) is not None:
+        if given != ["clean"]:
+            raise UserError(
+                f"{where}.degradation is for clean= alone, but this source has"
+                f" {' and '.join(given)}; leave it out."
+            )
+        if not isinstance(degradation, dict) or not isinstance(degradation.get("_target_"), str):
+            raise UserError(
+                f"{where}.degradation={degradation} must name a class, such as {{_target_:"
+                " irbridge.data.degradations.Rain}."
+            )
+    weight = entry.get("weight")
+    if type(weight) not in (int, float) or not 0 < weight <= 1:
+        raise UserError(f"{where}.weight={weight} must be a number above 0, at most 1.")
+    shares = [entry.get(key, 0) for key in ("lighter", "same")]
+    if any(type(s) not in (int, float) or not 0 <= s <= 1 for s in shares) or sum(shares) > 1:
+        raise UserError(
+            f"{where} has lighter={shares[0]} and same={shares[1]}; these are shares that add up to"
+            " at most 1."
+        )
+    if (scene := entry.get("scene")) is not None:
+        try:
+            fits = re.compile(scene).groups > 0
+        except (re.error, TypeError):
+            fits = False
+        if not fits:
+            raise UserError(
+                f"{where}.scene={scene} is no regular expression with a group; give one whose first"
+                " group is the scene's name, such as (room_[0-9]+)_."
+            )
+
+
+def _source(config: dict, entry: dict, size: int | None) -> Source:
+    data, resize = config["data"], _resize(config["data"])
+    own, degradation = entry.get("degradation") or config["task"].get("degradation"), None
+    if entry.get("pairs"):
+        images, name = PackedPairs(find(entry["pairs"]), size, resize), Path(entry["pairs"]).name
+        images.check()
+    elif entry.get("degraded"):
+        images, name = (
+            PairedFolders(find(entry["clean"]), find(entry["degraded"]), size, resize),
+            Path(entry["degraded"]).name,
+        )
+        images.check()
+    elif entry.get("benchmark"):
+        images = BenchmarkPairs(
+            entry["benchmark"], find(entry["root"]), "train", size, resize, remedy=REMEDY
+        )
+        images.check()
+        name = images.title
+    else:
+        paths = entry["clean"] if isinstance(entry["clean"], list) else [entry["clean"]]
+        exclude = data.get("exclude")
+        images = photographs_of(
+            [find(path) for path in paths],
+            find(exclude) if exclude else None,
+            resize,
+            "data.mix: clean",
+        )
+        if not own:
+            raise UserError(
+                f"data.mix: {paths[0]} holds clean images, and task={config['task']['name']} does"
+                " not degrade them; give the source a degradation, or pairs."
+            )
+        name, degradation = ", ".join(Path(path).name for path in paths), instantiate(own)
+    if config["task"].get("masked") and degradation is None:
+        raise UserError(
+            f"data.mix: {name} holds pairs, but task={config['task']['name']} must know its holes;"
+            " give clean images."
+        )
+    return Source(
+        entry.get("name") or name,
+        images,
+        degradation,
+        entry["weight"],
+        entry.get("lighter", 0.0),
+        entry.get("same", 0.0),
+        entry.get("turn", False),
+        entry.get("scene"),
+    )
+
+
+def held_back_every(data: dict) -> int | None:
+    """Every so many-th scene is held back; None: none, as of a public set, whose test half the
+    scores are of.
+    """
+    return None if _public(data) and not data.get("mix") else data.get("validation")
+
+
+def _resize(data: dict) -> int | None:
+    resize = data.get("resize")
+    if resize is not None and (type(resize) is not int or resize < 1):
+        raise UserError(
+            f"data.resize={resize!r} must be a whole number of pixels, such as 512, or null."
+        )
+    return resize
+
+
+def _public(data: dict) -> bool:
+    """Whether the config asks for a public set and says where it is."""
+    name, root = data.get("benchmark"), data.get("root")
+    if root and not name:
+        raise UserError(
+            f"data.root={root} does not say which set it holds; give data.benchmark=NAME as well,"
+            " one of those that `python scripts/prepare_data.py list` prints."
+        )
+    if not name:
+        return False
+    title, layout = known(name).title, known(name).layout
+    if not root and not data.get("stand_in"):
+        raise UserError(
+            f"{title} is not there: give data.root=DIR, the folder that its archive unpacks to"
+            f" ({layout}); `python scripts/prepare_data.py list` says more of it."
+        )
+    return bool(root)
+
+
+def _half(config: dict, half: str, size: int | None, resize: int | None) -> BenchmarkPairs | Faces:
+    """The training or the test half of the config's public set, all headers checked."""
+    data = config["data"]
+    train = data["benchmark"], find(str(data["root"]))
+    test = data.get("test_benchmark") or train[0], find(str(data.get("test_root") or data["root"]))
+    name, root = train if half == "train" else test
+    # each folder is then one half, by any name
+    alone = train[0] != test[0] or train[1].resolve() != test[1].resolve()
+    where = {"size": size, "resize": resize, "alone": alone, "remedy": REMEDY}
+    if known(name).clean_only:
+        degradation = config["task"].get("degradation")
+        if not degradation:
+            raise UserError(
+                f"{known(name).title} has clean images alone; choose a task that degrades,"
+                " task=inpaint."
+            )
+        whole = not alone and root.is_dir() and "train" not in halves(name, root)
+        pairs = Faces(
+            name,
+            root,
+            instantiate(degradation),
+            data.get("masks"),
+            None if whole else half,
+            config["seed"],
+            **where,
+        )
+        if whole:
+            pairs.keep(lambda index: (index % HOLD_OUT == 0) == (half == "test"))
+    else:
+        pairs = BenchmarkPairs(name, root, half, **where)
+    pairs.check()
+    return pairs
+
+
+def _folders(data: dict, prefix: str, size: int | None, resize: int | None) -> PairedFolders:
+    for key in (clean := prefix + "clean", degraded := prefix + "degraded"):
+        if not data.get(key):
+            raise UserError(f"data.{key} is not set; give the folder, data.{key}=DIR.")
+    pairs = PairedFolders(data[clean], data[degraded], size, resize)
+    pairs.check()
+    return pairs

@@ -1,0 +1,55 @@
+"""The algebra: Gaussian marginals and the single step between any two of them.
+
+A process is a function ``t -> Marginal``: a restoration bridge has a clean and a degraded end, a
+generative prior has ``degraded = 0``. One :func:`step` is at once the sampler of either and the
+transition equation between them (IRBridge, eq. 7). Coefficients are float64 on the CPU and are cast
+where they meet a state.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Marginal(NamedTuple):
+    """The law ``N(clean * x0 + degraded * y, noise**2)`` of a state; each field float64, of shape
+    () or (B,).
+    """
+
+    clean: Tensor
+    degraded: Tensor
+    noise: Tensor
+
+    @property
+    def level(self) -> Tensor:
+        """Noise-to-signal ratio noise / clean, infinite where nothing clean is left (both fields
+        0).
+        """
+        return torch.where(self.clean > 0, self.noise / self.clean, torch.inf)
+
+
+def marginal(clean, degraded, noise) -> Marginal:
+    """A :class:`Marginal` from numbers or tensors, all cast to float64 and to one shape."""
+    fields = [torch.as_tensor(f, dtype=torch.float64) for f in (clean, degraded, noise)]
+    return Marginal(*torch.broadcast_tensors(*fields))
+
+
+def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
+    """A float64 coefficient of shape () or (B,) in the dtype of a state (B, ...), ready to multiply
+    it.
+    """
+    coefficient = coefficient.to(like.dtype)
+    # on the CPU: a scalar goes with a state on any device, without waiting for it
+    if not coefficient.dim():
+        return coefficient
+    return coefficient.to(like.device).reshape(coefficient.shape + (1,) * (like.dim() - 1))
+
+
+def draw(m: Marginal, x0: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+    """A state of the marginal: ``clean * x0 + degraded * y + noise_std * noise``; all shapes (B,
+    ...).
+    """
+    return (
+        broadcast(m.clean, x0) * x0 + broadcast(m.degraded, x0) * y + broadcast(m.noise, x0) * noise
+    )

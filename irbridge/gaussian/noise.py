@@ -1,0 +1,39 @@
+"""Noise."""
+
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def name_rng(seed: int, name: str) -> np.random.Generator:
+    """Randomness of (seed, name) alone, the same wherever the image is in a set."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode(errors="surrogateescape"))])
+
+
+class Noise:
+    """Unit normal noise that is a function of (image seed, draw), whatever the batch: one generator
+    per image.
+    """
+
+    def __init__(self, seeds: list[int]):
+        self.generators = [torch.Generator().manual_seed(s) for s in seeds]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        drawn = [torch.randn(1, *like.shape[1:], generator=g) for g in self.generators]
+        return (drawn[0] if len(drawn) == 1 else torch.cat(drawn)).to(like.device)
+
+
+def image_seed(seed: int, name: str) -> int:
+    """The seed of one image's noise: a function of the run's seed and the image's name."""
+    # the bytes of any file name
+    return zlib.crc32(f"{seed}/{name}".encode(errors="surrogateescape"))
+
+
+def step_noise(seed: int, step: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit normal noise (B, C, H, W) and uniforms (B,) of one step: a function of (seed, step)
+    alone.
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+    return torch.randn(shape, generator=generator), torch.rand(shape[0], generator=generator)

@@ -1,0 +1,1 @@
+"""Reading, writing, cutting and padding of images."""

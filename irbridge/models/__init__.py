@@ -1,0 +1,1 @@
+"""What restores: IRBridge, bridges from scratch, plain regression."""

@@ -1,0 +1,217 @@
+"""Bridges trained from scratch: one network on (x_t, y) for every published target and loss."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from irbridge.adapters.base import mask_of
+from irbridge.adapters.trunk import stride_of
+from irbridge.bridges.base import Bridge
+from irbridge.errors import UserError
+from irbridge.gaussian.marginal import broadcast, draw
+from irbridge.gaussian.noise import Noise
+from irbridge.gaussian.transition import step
+from irbridge.images.tiles import WHOLE, Tiles
+from irbridge.models.restorer import Restorer, State, drive, keep_known
+from irbridge.samplers.base import Sampler
+from irbridge.samplers.loop import velocity, walk
+
+SIGMA_DATA = 0.5  # DDBM's and EDM's, of images in [-1, 1]
+
+
+class Readout(NamedTuple):
+    """x0 = x * state + y * end + network output * output; the network is fed x * scale. float64, ()
+    or (B,).
+    """
+
+    state: Tensor
+    end: Tensor
+    output: Tensor
+    scale: Tensor
+
+
+def readout(target: str, bridge: Bridge, t: Tensor) -> Readout:
+    """How x0 follows from what a network predicts at t; :class:`UserError` lists the targets."""
+    a, b, c = bridge.marginal(t)
+    one, zero = torch.ones_like(a), torch.zeros_like(a)
+    if target in ("noise", "product"):
+        return Readout(1 / a, -b / a, -c / a, one)
+    if target == "edm":
+        total = (a**2 + b**2) * SIGMA_DATA**2 + c**2
+        out = SIGMA_DATA * ((b * SIGMA_DATA) ** 2 + c**2).sqrt() / total.sqrt()
+        return Readout(a * SIGMA_DATA**2 / total, zero, out, total.rsqrt())
+    rows = {
+        "x0": (zero, zero, one),
+        "residual": (zero, one, one),
+        "difference": (one, zero, -one),
+        "score": (one, zero, -bridge.spread(t)),
+        "velocity": (one, zero, -b),
+    }
+    if target not in rows:
+        raise UserError(
+            f"objective.target={target!r} is unknown; choose one of {', '.join(TARGETS)}."
+        )
+    return Readout(*rows[target], one)
+
+
+TARGETS = {
+    "noise": "eps (GOUB, IR-SDE, UniDB)",
+    "product": "pi * eps, the residual times the noise (RDBM)",
+    "x0": "the clean image (ResShift, RDBM's released code)",
+    "residual": "x0 - y (RDDM, DiffUIR, with the sign turned)",
+    "difference": "x_t - x0 (BBDM)",
+    "score": "(x_t - x0) / std (I2SB)",
+    "velocity": "(x_t - x0) / b (NADB)",
+    "edm": "DDBM's preconditioned residual (Karras et al. 2022 for bridges, sigma_data 0.5)",
+}
+LOSSES = {
+    "l1": "absolute error of the target",
+    "l2": "squared error of the target",
+    "likelihood": (
+        "L1 between the Euler step of the reverse SDE and the posterior mean a step of T / 100 on"
+        " (GOUB, IR-SDE)"
+    ),
+}
+
+
+class BridgeNetwork(Restorer):
+    """A bridge with a network of its own, the alternative that a frozen prior must earn its keep
+    against.
+
+    Args: bridge: ``t -> Marginal``. network: on (x_t, y) and a time, 1000 t / T (250 ln t for
+        target edm), see
+            ``trunk.bridge_network``; y has its mask where the task has one.
+        target, loss: see ``TARGETS`` and ``LOSSES``; None is the bridge's published one.
+        sampler: fields of ``samplers.Sampler``; the published rule where it names none.
+
+    A network of noise knows nothing of x0 where nothing clean is left: with targets noise and
+    product a pinned bridge's end is skipped, in training and sampling, and the first call is at
+    0.99 T, x = y (IRBridge, Sec. 3.3; GOUB, RDBM).
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        network: nn.Module,
+        target: str | None = None,
+        loss: str | None = None,
+        sampler: dict | None = None,
+        masked: bool = False,
+    ):
+        super().__init__()
+        published = bridge.published
+        self.bridge, self.target, self.loss_name = (
+            bridge,
+            target or published.target,
+            loss or published.loss,
+        )
+        own = Sampler(
+            published.rule, min(published.nfe, int(bridge.T)) if bridge.steps else published.nfe
+        )
+        if (sampler or {}).get("rule") in (None, published.rule):
+            own = own.changed(noise=published.noise, boot=published.boot, spacing=published.spacing)
+        self.sampler = own.changed(**(sampler or {})).check(bridge, direct=True)
+        self.network, self.stride, self.masked = network, stride_of(network), masked
+        self.reach = getattr(network, "reach", None)
+        readout(self.target, bridge, torch.tensor(0.5 * bridge.T, dtype=torch.float64))
+        if self.loss_name not in LOSSES:
+            raise UserError(
+                f"objective.loss={self.loss_name!r} is unknown; choose one of {', '.join(LOSSES)}."
+            )
+        if bridge.modulated and (self.target == "noise" or self.loss_name == "likelihood"):
+            key = "target=noise" if self.target == "noise" else "loss=likelihood"
+            raise UserError(
+                f"objective.{key} would divide by {type(bridge).__name__}'s residual-modulated"
+                " noise; use objective.target=product objective.loss=l1, or bridge.pi=one."
+            )
+        if getattr(bridge, "pi", "one") == "zero" and (
+            self.target in ("noise", "product") or self.loss_name == "likelihood"
+        ):
+            key = (
+                f"loss={self.loss_name}"
+                if self.loss_name == "likelihood"
+                else f"target={self.target}"
+            )
+            raise UserError(
+                f"objective.{key} has no noise to work on with bridge.pi=zero; use"
+                " objective.target=x0 objective.loss=l1."
+            )
+        self.skips = bridge.pinned and (
+            self.target in ("noise", "product") or self.loss_name == "likelihood"
+        )
+
+    def trainable(self) -> nn.Module:
+        return self.network
+
+    @property
+    def first(self) -> float:
+        """The latest time that the network is trained and asked at."""
+        return 0.99 * self.bridge.T if self.skips else self.bridge.T
+
+    def output(self, x: Tensor, t: Tensor, y: Tensor, form: Readout) -> Tensor:
+        """The network's own output for x_t and y (B, C, H, W) in [-1, 1] at t (B,); float32."""
+        time = 250 * t.clamp(min=1e-44).log() if self.target == "edm" else 1000 * t / self.bridge.T
+        inputs = torch.cat([broadcast(form.scale, x) * x, self.seen(y)], dim=1)
+        with self.networks():
+            return self.network(inputs, time.float().to(x.device)).sample.float()
+
+    def denoise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """The clean estimate at x_t (B, 3, H, W); y has its mask as a fourth channel where the task
+        has holes; t float64 on the CPU, () or (B,).
+        """
+        t, end = t.expand(len(x)), y[:, :3]
+        form = readout(self.target, self.bridge, t)
+        out = self.output(x, t, y, form)
+        x0 = (
+            broadcast(form.state, x) * x
+            + broadcast(form.end, x) * end
+            + broadcast(form.output, x) * out
+        )
+        return keep_known(x0, end, mask_of(y))
+
+    @torch.no_grad()
+    def path(
+        self, y: Tensor, seeds: list[int] | None = None, tiles: Tiles = WHOLE, **options
+    ) -> Iterator[State]:
+        """The sampling loop on the bridge itself. ``reverse`` is ``implicit`` here, and the prior's
+        rules, ddim and dpmpp, step on the bridge: it is its own generative process. Estimates are
+        clipped to [-1, 1].
+        """
+        noise = Noise(seeds if seeds is not None else list(range(len(y))))
+        sampler = self.sampler.changed(**options).check(self.bridge, direct=True)
+
+        tiles = tiles.reaching(self.reach)
+
+        def ask(t, x):
+            time = torch.tensor(t, dtype=torch.float64)
+            x0 = tiles(lambda x, y: self.denoise(x, time, y), x, y, stride=self.stride).clamp(-1, 1)
+            return x0, x, self.bridge.marginal(t)
+
+        yield from drive(walk(self.bridge, sampler, y[:, :3], noise, self.first), ask)
+
+    def loss(
+        self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor
+    ) -> dict[str, Tensor]:
+        """Training loss per image, (B,). clean, degraded: (B, C, H, W) in [-1, 1]. noise: unit
+        normal, alike. uniform: (B,) in [0, 1), the time from T / 1000 (T / 100 for likelihood) to
+        the latest one.
+        """
+        stride = self.bridge.T / (100 if self.loss_name == "likelihood" else 1000)
+        t = stride + uniform.cpu().double() * (self.first - stride)
+        end = degraded[:, :3]
+        x = draw(self.bridge.marginal(t), clean, end, noise * self.bridge.scale(clean, end))
+        if self.loss_name == "likelihood":
+            slope, _ = velocity(self.bridge, t, x, self.denoise(x, t, degraded), end, markov=True)
+            now, then, keep = self.bridge.posterior(t, t - stride)
+            error = x - stride * slope - step(x, clean, end, now, then, keep)
+            return {self.loss_name: error.abs().flatten(1).mean(1)}
+        form = readout(self.target, self.bridge, t)
+        wanted = (clean - broadcast(form.state, x) * x - broadcast(form.end, x) * end) / broadcast(
+            form.output, x
+        )
+        error = self.output(x, t, degraded, form) - wanted
+        return {
+            self.target: (error.abs() if self.loss_name == "l1" else error**2).flatten(1).mean(1)
+        }

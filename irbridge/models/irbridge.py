@@ -1,0 +1,374 @@
+"""IRBridge: a bridge, a frozen prior and a trained adapter."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from irbridge.adapters.base import Condition, bare
+from irbridge.backbones.base import Backbone
+from irbridge.bridges.base import Bridge
+from irbridge.errors import UserError
+from irbridge.gaussian.marginal import Marginal, draw
+from irbridge.gaussian.noise import Noise
+from irbridge.gaussian.transition import forward_keep, loss_weight, step
+from irbridge.images.tiles import WHOLE, Tiles
+from irbridge.models.restorer import Restorer, State, keep_known, send
+from irbridge.models.timestep_schedule import Timesteps
+from irbridge.samplers.base import PriorPath, Sampler, rule
+from irbridge.samplers.loop import walk
+
+
+class IRBridge(Restorer):
+    """A restoration bridge driven by a frozen generative prior through the transition equation.
+
+    The bridge lives in the backbone's states: pixels, or a VAE's latents, in which y is the latent
+    of the degraded image. ``latents``, where it is set, encodes training images instead of the
+    backbone, see ``latent_cache``.
+
+    Args:
+        backbone: the frozen denoiser. adapter: the trained condition adapter.
+        bridge: ``t -> Marginal``. timesteps: the prior's timestep for each bridge time.
+        endpoint: the bridge's degraded end: "y", as published, or "anchor", the adapter's g(y).
+        sampler: fields of ``samplers.Sampler``. loss: see :meth:`loss`.
+    """
+
+    latents = None
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: nn.Module,
+        bridge: Bridge,
+        timesteps: Timesteps,
+        endpoint: str = "anchor",
+        sampler: dict | None = None,
+        loss: dict | None = None,
+    ):
+        super().__init__()
+        if endpoint not in ("y", "anchor"):
+            raise UserError(f"bridge endpoint={endpoint!r} is unknown; choose y or anchor.")
+        self.backbone, self.adapter, self.bridge, self.timesteps = (
+            backbone,
+            adapter,
+            bridge,
+            timesteps,
+        )
+        self.endpoint, self.stride, self.masked = (
+            endpoint,
+            max(adapter.stride, backbone.stride),
+            adapter.masked,
+        )
+        # A pretrained anchor sees y as well, and how far is not known of it.
+        self.reach = (
+            None if adapter.pretrained else getattr(getattr(adapter, "trunk", None), "reach", None)
+        )
+        self.sampler = self._checked(Sampler().changed(**(sampler or {})))
+        self.loss_options = {
+            "states": "bridge",
+            "weight": "x0",
+            "norm": "l1",
+            "anchor": 1.0,
+            "anchor_first": 0.0,
+            "trunk_lr": 1.0,
+        }
+        self.loss_options |= loss or {}
+        if endpoint == "anchor" and not adapter.anchored:
+            raise UserError(
+                "endpoint=anchor needs an adapter with adapter.anchor=true; use endpoint=y or turn"
+                " it on."
+            )
+        if (states := self.loss_options["states"]) not in self.STATES:
+            raise UserError(
+                f"loss.states={states!r} is unknown; choose one of {', '.join(self.STATES)}."
+            )
+
+    def _checked(self, sampler: Sampler) -> Sampler:
+        """The sampler itself; UserError if the model cannot run it."""
+        if sampler.nfe == 0 and self.endpoint != "anchor":
+            raise UserError(
+                "sampler.nfe=0 gives the anchor alone, and this model has none; give 1 or more"
+                " calls, or endpoint=anchor."
+            )
+        return sampler.check(self.bridge)
+
+    def trainable(self) -> nn.Module:
+        return self.adapter
+
+    @property
+    def learns_anchor(self) -> bool:
+        """Whether g(y) is the adapter's own, which trains."""
+        return self.adapter.anchored and not self.adapter.pretrained
+
+    @property
+    def first_share(self) -> float:
+        return self.loss_options["anchor_first"] if self.learns_anchor else 1.0
+
+    def parameter_groups(self) -> list[dict]:
+        if self.loss_options["trunk_lr"] == 1 or not self.learns_anchor:
+            return super().parameter_groups()
+        trunk = {id(p) for p in self.adapter.trunk.parameters()}
+        parameters = list(self.adapter.parameters())
+        return [
+            {"params": [p for p in parameters if id(p) not in trunk]},
+            {
+                "params": [p for p in parameters if id(p) in trunk],
+                "share": self.loss_options["trunk_lr"],
+            },
+        ]
+
+    def end(self, condition: Condition) -> Tensor:
+        """The bridge's degraded end, a state."""
+        if self.endpoint == "y":
+            return condition.y
+        if condition.anchor is None:
+            raise UserError(
+                "endpoint=anchor needs an adapter with adapter.anchor=true; use endpoint=y or train"
+                " one."
+            )
+        return condition.anchor.detach()
+
+    def denoise(self, z: Tensor, tau: Tensor, condition: Condition) -> Tensor:
+        """The conditional clean estimate of a prior state z (B, C, H, W) at tau () or (B,);
+        float32.
+        """
+        with self.networks():
+            x0 = self.backbone.denoise(
+                z,
+                tau,
+                lambda inputs, time, **context: self.adapter.residuals(
+                    condition, inputs, time, **context
+                ),
+            )
+        return keep_known(x0, condition.y, condition.mask)
+
+    def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
+        return self.backbone.decode(state, tiles)
+
+    def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.backbone.channels, *(side // self.backbone.factor for side in image_shape[1:])
+
+    @torch.no_grad()
+    def path(
+        self,
+        y: Tensor,
+        seeds: list[int] | None = None,
+        condition: Condition | None = None,
+        start: str = "end",
+        sampler: Sampler | None = None,
+        tiles: Tiles = WHOLE,
+        **options,
+    ) -> Iterator[State]:
+        """The sampling loop (IRBridge, Sec. 3.3): forward transition, frozen network, step of the
+        bridge.
+
+        Args: y: (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``. seeds: one noise seed
+            per image; default 0, 1, ... condition: of y, where it is already known. start: of a
+            rule on the prior itself (ddim, dpmpp). "end": the bridge's first timestep and its own
+            end, noised
+                (SDEdit), as theory says the published loop starts; "noise": the prior's last level
+                and pure noise.
+            sampler: instead of the model's own. options: its fields to change, such as nfe or rule;
+                nfe=0 gives the anchor alone.
+            tiles: of each call; unless these are kept, an adapter's features are then computed
+                anew, as those of a whole image take gigabytes.
+        """
+        if not (
+            torch.is_tensor(y)
+            and y.dim() == 4
+            and not any(side % self.stride for side in y.shape[-2:])
+        ):
+            raise UserError(
+                "path takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by"
+                f" {self.stride}, not {tuple(getattr(y, 'shape', ())) or type(y).__name__}; restore"
+                " takes any image."
+            )
+        sampler, y = self._checked((sampler or self.sampler).changed(**options)), self.seen(y)
+        tiles = tiles.reaching(self.reach)
+        if sampler.nfe == 0:
+            yield from self.coarse(y, tiles)
+            return
+        noise, factor = (
+            Noise(seeds if seeds is not None else list(range(len(y)))),
+            self.backbone.factor,
+        )
+        state = self.backbone.encode(y[:, :3], tiles)
+        folded, whole = (
+            F.pixel_unshuffle(y, factor) if factor > 1 else y,
+            tiles.count(*y.shape[-2:], self.stride) == 1,
+        )
+        known = {} if condition is None else {0: condition}  # by number of the batch of tiles
+        cut = partial(tiles.of_states(factor), stride=self.stride // factor, numbered=True)
+        silent = self.adapter.silent
+
+        def look(part: Tensor, end: Tensor, number: int) -> Condition:
+            """What the adapter knows of a batch of tiles: of y, folded so that it has the sides of
+            its state.
+            """
+            if number in known:
+                return known[number]
+            if silent:
+                return bare(part)
+            with self.networks():
+                found = self.adapter.condition(
+                    F.pixel_shuffle(part, factor) if factor > 1 else part, end
+                )
+            if whole or tiles.keep:
+                known[number] = found
+            return found
+
+        end = state
+        if self.endpoint == "anchor":
+            if (whole or tiles.keep) and not silent:
+                end = cut(lambda *tile: self.end(look(*tile)), folded, state)
+            else:
+                end = self._anchor(y, tiles)
+        loop = self._walk(end, noise, sampler, start)
+        at = next(loop, None)
+        while at is not None:
+            t, x, z, tau = at
+            x0 = cut(lambda z, *tile: self.denoise(z, tau, look(*tile)), z, folded, state)
+            yield State(t, x, z, x0)
+            at = send(loop, x0)
+
+    def _anchor(self, y: Tensor, tiles: Tiles) -> Tensor:
+        def estimate(y: Tensor) -> Tensor:
+            with self.networks():
+                return self.adapter.estimate(y)
+
+        return tiles(estimate, y, stride=self.stride)
+
+    def calls(self, **options) -> int:
+        """How often ``path`` with these options calls the frozen network."""
+        return self._checked(self.sampler.changed(**options)).nfe
+
+    def passes(self, **options) -> int:
+        return self.calls(**options) + (self.endpoint == "anchor")
+
+    def _walk(self, end: Tensor, noise: Noise, sampler: Sampler, start: str = "end"):
+        """The loop without its network: yields (t, x, z, tau) and is sent x0."""
+        prior, alone = self.backbone.prior, rule(sampler.rule).on_prior
+        if start not in ("end", "noise"):
+            raise UserError(f"start={start!r} is unknown; choose end or noise.")
+        if alone:
+            first = (
+                prior.highest
+                if start == "noise"
+                else float(self.timesteps(self.bridge, prior, self.bridge.T))
+            )
+            end = torch.zeros_like(end) if start == "noise" else end
+            loop = walk(PriorPath(T=first, prior=prior), sampler, end, noise)
+        else:
+            loop = walk(self.bridge, sampler, end, noise)
+        x0, at = end, next(loop)
+        while at is not None:
+            t, x = at
+            tau = (
+                torch.tensor(t, dtype=torch.float64)
+                if alone
+                else self.timesteps(self.bridge, prior, t)
+            )
+            level = prior.marginal(tau)
+            if alone:
+                x0 = yield t, x, x, tau
+                x0 = x0.clamp(-1, 1) if self.backbone.bounded else x0
+                at = send(loop, (x0, x, level))
+                continue
+            here, scale = self.bridge.marginal(t), self.bridge.scale(x0, end)
+            z = step(x, x0, end, here, level, forward_keep(here, level), noise(end), scale)
+            x0 = yield t, x, z, tau
+            at = send(loop, (x0, self._modulate(z, x0, level, self.bridge.scale(x0, end)), level))
+
+    @torch.no_grad()
+    def coarse(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
+        """The anchor g(y) alone, without any call of the frozen network."""
+        anchor = self._anchor(self.seen(y), tiles.reaching(self.reach))
+        yield State(self.bridge.T, anchor, anchor, anchor)
+
+    def loss(
+        self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor
+    ) -> dict[str, Tensor]:
+        """Training losses per image, (B,) each; their sum is minimised.
+
+        Options (``loss:`` of the config): ``states``, where z comes from, see ``STATES``;
+        ``weight`` "eps" (published), "v" or "x0", whose error is measured; ``norm`` "l1" or "l2";
+        ``anchor``, weight of the L1 loss of g(y); ``anchor_first``, share of the training for g(y)
+        alone: an early anchor shows the network nothing; ``trunk_lr``, the trunk's part of the
+        learning rate, below 1 where it is trained already.
+
+        clean, degraded: images (B, 3, H, W) in [-1, 1]. noise: unit normal, shaped as their states.
+        uniform: (B,) in [0, 1).
+        """
+        options, prior, encode = (
+            self.loss_options,
+            self.backbone.prior,
+            self.latents or self.backbone.encode,
+        )
+        degraded, losses = self.seen(degraded), {}
+
+        def distance(anchor: Tensor) -> Tensor:
+            return options["anchor"] * (anchor - clean).abs().flatten(1).mean(1)
+
+        if self.learns_anchor and (
+            self.progress < options["anchor_first"] or options["anchor_first"] == 1
+        ):
+            return {"anchor": distance(self.adapter.estimate(degraded))}
+        condition = self.adapter.condition(degraded, encode(degraded[:, :3]))
+        if self.learns_anchor:
+            losses["anchor"] = distance(condition.anchor)
+        clean = encode(clean)
+        z, tau = self.STATES[options["states"]](self, clean, condition, noise, uniform)
+        weight = loss_weight(prior.marginal(tau), options["weight"]).expand(len(z)).to(z)
+        error = self.denoise(z, tau, condition) - clean
+        power = {"l1": 1, "l2": 2}.get(options["norm"])
+        if power is None:
+            raise UserError(f"loss.norm={options['norm']!r} is unknown; choose l1 or l2.")
+        return losses | {"prior": (error.abs() ** power).flatten(1).mean(1) * weight**power}
+
+    def _from_prior(self, clean, condition, noise, uniform):
+        """As published: tau uniform over the prior's timesteps, z from the prior's marginal."""
+        prior = self.backbone.prior
+        # where a flow has no noise at all, eps has no error to weigh
+        share = uniform.cpu().double().clamp(min=1e-6)
+        tau = prior.lowest + share * (prior.highest - prior.lowest)
+        return draw(prior.marginal(tau), clean, clean, noise), tau
+
+    @torch.no_grad()
+    def _from_bridge(self, clean, condition, noise, uniform):
+        """Z by the forward transition from the bridge's marginal: one draw in ``steps`` at T, the
+        others uniform.
+        """
+        end, first, u = self.end(condition), 1 / self.sampler.nfe, uniform.cpu().double()
+        t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
+        here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
+        level, scale = self.backbone.prior.marginal(tau), self.bridge.scale(clean, end)
+        # the sampler starts where nothing of x0 is known
+        start = (u < first).reshape(-1, 1, 1, 1).to(clean.device)
+        x = draw(here, torch.where(start, end, clean), end, noise * scale)
+        fresh = Noise([2**31 + int(v * 2**31) for v in u.tolist()])(noise)
+        return step(x, end, end, here, level, forward_keep(here, level), fresh, scale), tau
+
+    @staticmethod
+    def _modulate(z: Tensor, x0: Tensor, level: Marginal, scale: Tensor | float) -> Tensor:
+        """Z with its noise multiplied by the bridge's residual (RDBM), so that it enters the bridge
+        with its law.
+        """
+        mean = draw(level, x0, x0, torch.zeros_like(z))
+        return mean + scale * (z - mean) if torch.is_tensor(scale) else z
+
+    @torch.no_grad()
+    def _visited(self, clean, condition, noise, uniform):
+        """The state of a random step of the sampler, reached by running it that far."""
+        loop = self._walk(
+            self.end(condition), Noise([int(v * 2**31) for v in uniform.tolist()]), self.sampler
+        )
+        _, _, z, tau = next(loop)
+        for _ in range(
+            int((float(uniform[0]) if self.draw is None else self.draw) * self.sampler.nfe)
+        ):
+            _, _, z, tau = loop.send(self.denoise(z, tau, condition))
+        return z, tau
+
+    STATES = {"prior": _from_prior, "bridge": _from_bridge, "visited": _visited}

@@ -1,0 +1,71 @@
+"""The embedded prior: unconditional training of a diffusers UNet2DModel."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from irbridge.backbones.pixel import PixelBackbone
+from irbridge.gaussian.marginal import draw
+from irbridge.gaussian.noise import Noise
+from irbridge.gaussian.transition import loss_weight
+from irbridge.models.restorer import Restorer, State, drive
+from irbridge.samplers.base import PriorPath, Sampler
+from irbridge.samplers.loop import walk
+
+
+class Pretrainer(Restorer):
+    """An unconditional denoiser in training, its backbone thawed: the squared error of v at the
+    levels restoration visits. noise / clean is log-normal with ``median`` and ``spread``; a share
+    ``wide`` of the draws is instead log-uniform over the prior's whole range.
+    """
+
+    def __init__(
+        self, backbone: PixelBackbone, median: float = 0.25, spread: float = 1.1, wide: float = 0.1
+    ):
+        super().__init__()
+        self.backbone, self.median, self.spread, self.wide = backbone, median, spread, wide
+        self.stride = backbone.stride
+        backbone.network.requires_grad_(True)
+
+    def trainable(self) -> nn.Module:
+        return self.backbone.network
+
+    def levels(self, uniform: Tensor) -> Tensor:
+        """Noise levels (B,), float64, of uniforms (B,) in [0, 1)."""
+        u, prior = uniform.cpu().double().clamp(1e-6, 1 - 1e-6), self.backbone.prior
+        low, high = (
+            prior.marginal(t).level.clamp(1e-4, 1e3).log() for t in (prior.lowest, prior.highest)
+        )
+        even = low + (u / max(self.wide, 1e-9)) * (high - low)
+        normal = math.log(self.median) + self.spread * torch.special.ndtri(
+            (u - self.wide) / (1 - self.wide)
+        )
+        return torch.where(u < self.wide, even, normal).exp()
+
+    def loss(
+        self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor
+    ) -> dict[str, Tensor]:
+        tau = self.backbone.prior.timestep(self.levels(uniform))
+        level = self.backbone.prior.marginal(tau)
+        error = self.backbone.denoise(draw(level, clean, clean, noise), tau) - clean
+        return {"prior": error.square().flatten(1).mean(1) * loss_weight(level, "v").to(error) ** 2}
+
+    def path(self, y: Tensor, seeds: list[int] | None = None, steps: int = 25) -> Iterator[State]:
+        """Unconditional DDIM samples of y's shape, steps spaced evenly in the timestep."""
+        prior = self.backbone.prior
+        z = Noise(seeds or list(range(len(y))))(y)
+
+        def ask(t, z):
+            tau = torch.tensor(t, dtype=torch.float64)
+            return self.backbone.denoise(z, tau).clamp(-1, 1), z, prior.marginal(tau)
+
+        loop = walk(
+            PriorPath(T=prior.highest, prior=prior),
+            Sampler("ddim", steps),
+            z,
+            torch.zeros_like,
+            x=z,
+        )
+        yield from drive(loop, ask)

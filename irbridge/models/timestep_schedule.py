@@ -1,0 +1,108 @@
+"""Which timestep of the prior serves which time of the bridge (IRBridge, Sec. 3.2 and 5.1).
+
+A schedule is knots ``{percent of the bridge's time: timestep}`` joined by straight lines. Above
+``offset``'s lowest knot the value is added to the critical timestep; elsewhere it stands for
+itself. Timesteps are on the published scale of 0 to 999 and stretched to the prior's own range.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irbridge.bridges.base import Bridge
+from irbridge.errors import UserError
+from irbridge.priors.base import Prior
+
+
+@dataclass(frozen=True)
+class Timesteps:
+    """Piecewise linear timestep schedule.
+
+    Args: offset: knots of what is added to the critical timestep; ``{0: 0}`` alone is the critical
+        schedule. absolute: knots of the timestep itself. at_least_critical: clamp below at the
+        critical timestep, without which the x0-free forward transition does not
+            exist; False reproduces the paper's figures as printed.
+    """
+
+    offset: dict = field(default_factory=dict)
+    absolute: dict = field(default_factory=dict)
+    at_least_critical: bool = True
+
+    def __post_init__(self):
+        if not self.offset and not self.absolute:
+            raise UserError("timesteps needs knots: give timesteps.offset or timesteps.absolute.")
+        # a config's own kind of dict is slow to read at every step
+        for name in ("offset", "absolute"):
+            object.__setattr__(
+                self, name, {float(k): float(v) for k, v in getattr(self, name).items()}
+            )
+
+    def __call__(self, bridge: Bridge, prior: Prior, t) -> Tensor:
+        """Tau for each bridge time t (a number or tensor in [0, T]); float64, clamped to the
+        prior's range.
+        """
+        t = np.asarray(t, dtype=np.float64)
+        percent, last = 100 * t / bridge.T, self.last(bridge)
+        critical = prior.critical(bridge.marginal(np.minimum(t, last))).numpy()
+        unit = (prior.highest - prior.lowest) / 999
+        tau = critical + unit * _line(self.offset, percent) if self.offset else critical
+        if self.absolute:
+            own = prior.lowest + unit * _line(self.absolute, percent)
+            tau = np.where(percent >= min(self.offset), tau, own) if self.offset else own
+        if self.at_least_critical:
+            tau = np.where(t > last, tau, np.maximum(tau, critical))
+        return torch.as_tensor(np.clip(tau, prior.lowest, prior.highest))
+
+    @staticmethod
+    def last(bridge: Bridge) -> float:
+        """The latest time with a critical timestep: T, or a hundredth before it where the bridge is
+        pinned. At a pinned end no noise is left to preserve (the paper skips that step); any
+        timestep may serve it.
+        """
+        return bridge.T if bridge.marginal(bridge.T).noise > 0 else 0.99 * bridge.T
+
+
+def _line(knots: dict, percent: np.ndarray) -> np.ndarray:
+    return np.interp(percent, *zip(*sorted(knots.items())))
+
+
+def critical(offset: float = 0.0) -> Timesteps:
+    """The critical timestep plus a constant."""
+    return Timesteps(offset={0: offset})
+
+
+def linear(start: float, end: float = 1) -> Timesteps:
+    """A straight line from ``start`` at the degraded end to ``end`` one percent from the clean
+    end.
+    """
+    return Timesteps(absolute={100: start, 1: end})
+
+
+PAPER = {
+    "S1": linear(550),
+    "S2": linear(850),
+    "S3": Timesteps(absolute={100: 550, 50: 550, 1: 1}),
+    "S4": Timesteps(absolute={100: 550, 50: 850, 1: 1}),
+    "S5": Timesteps(absolute={100: 850, 50: 850, 1: 1}),
+    "S6": critical(100),
+    "S7": critical(300),
+    **dict.fromkeys(("S8", "derain", "raindrop"), Timesteps(offset={100: 300, 0: 0})),
+    "dehaze": Timesteps(offset={100: 195, 71: 27}, absolute={71: 36, 1: 1}),
+    "desnow": linear(550),
+    "lowlight": Timesteps(absolute={100: 850, 50: 800, 1: 50}),
+    "inpaint": Timesteps(absolute={100: 800, 30: 400, 1: 1}),
+}
+"""The paper's schedules: S1 to S8 of its Fig. 11 and, by task, those of its Fig. 4 (read off the
+figures)."""
+
+
+def paper(name: str) -> Timesteps:
+    """The paper's schedule of that name; :class:`UserError` lists the names."""
+    if name not in PAPER:
+        raise UserError(
+            f"timesteps.name={name!r} is not a schedule of the paper; choose one of"
+            f" {', '.join(PAPER)}."
+        )
+    return PAPER[name]

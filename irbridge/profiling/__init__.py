@@ -1,0 +1,1 @@
+"""Where the operations and the seconds go."""

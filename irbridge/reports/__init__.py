@@ -1,0 +1,1 @@
+"""Tables, pages, plots and cards from records."""

@@ -1,0 +1,271 @@
+"""How much memory a restoration takes, and so into which tiles an image is cut."""
+
+import ctypes
+import hashlib
+import json
+import math
+import sys
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from irbridge.adapters.base import bare
+from irbridge.errors import UserError
+from irbridge.images.tiles import Tiles, even
+from irbridge.models.precision import frozen_parts, remembered
+from irbridge.models.restorer import Restorer
+
+GB = 10**9
+BASE = 0.92 * GB  # of a process with its libraries, on the CPU; on CUDA a tenth of it
+# bytes a pixel of the image itself: states and estimates of a call, the photographs before and
+# after it
+PIXEL = 130
+SPARE = 1.5  # times what tensors take: what the allocator and kernels take besides
+SHARE = 0.6  # of the free memory, at most
+LIGHT = 0.1 * GB  # of weights; what heavier ones take more is added to the default budget
+COMMON = 2048**2  # pixels; up to here 3 GB are enough
+# pixels a side of the smallest tile: smaller ones cost more in overlaps than they save
+SMALLEST = 256
+# GB; few, so that tiles, and with them the bytes, seldom depend on what else runs
+DEFAULTS = 3, 2, 1
+
+
+class Footprint(NamedTuple):
+    """Bytes of tensors for each pixel of a tile: the most that a network call takes at once, the
+    most that the adapter's pass over y takes, what is kept of that for all calls, and the most that
+    a VAE takes to encode or decode.
+    """
+
+    call: float
+    look: float
+    kept: float
+    vae: float = 0.0
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of all tensors made within it that are still there."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.most, self.seen = 0, 0, weakref.WeakKeyDictionary()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip the compiler, torch would first import it, which takes seconds
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return result
+
+    def _add(self, storage) -> None:
+        if storage not in self.seen:
+            size = storage.nbytes()
+            self.seen[storage] = True
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._drop, size)
+
+    def _drop(self, size: int) -> None:
+        self.now -= size
+
+
+@torch.inference_mode()
+def measured(model: Restorer, calls: int) -> Footprint:
+    """The footprint of a model that calls its network ``calls`` times: two small sizes are run, and
+    what grows with the pixels counts.
+    """
+    sides = 4 * model.stride, 8 * model.stride
+    small, large = (_bytes(model, side, calls) for side in sides)
+    return Footprint(*((b - a) / (sides[1] ** 2 - sides[0] ** 2) for a, b in zip(small, large)))
+
+
+def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int, int]:
+    y = torch.zeros(1, 3 + model.masked, side, side, device=next(model.parameters()).device)
+    if not hasattr(model, "adapter"):
+        return _most(lambda: next(iter(model.path(y, nfe=1)))), 0, 0, 0
+    if not calls:
+        with model.networks():
+            return _most(lambda: model.adapter.estimate(model.seen(y))), 0, 0, 0
+    state, kept = model.backbone.encode(y[:, :3]), []
+    tau = torch.tensor(model.backbone.prior.lowest, dtype=torch.float64)
+
+    def look() -> None:
+        with model.networks():
+            if model.adapter.silent:
+                _ = model.adapter.estimate(model.seen(y))
+                kept.append(bare(model.seen(y)))
+            else:
+                kept.append(model.adapter.condition(model.seen(y), state))
+
+    with _Live() as live:
+        look()
+        held, most = live.now, live.most
+    vae = (
+        0
+        if model.backbone.vae is None
+        else max(
+            _most(lambda: model.backbone.encode(y[:, :3])),
+            _most(lambda: model.backbone.decode(state)),
+        )
+    )
+    call = _most(lambda: model.denoise(state, tau, kept[0]))
+    # what the trunk has freed, once for the whole image, serves only a part of the calls
+    if model.adapter.silent:
+        call = int(1.3 * call)
+    return call, most - held, held, vae
+
+
+def _most(run: Callable) -> int:
+    with _Live() as live:
+        _ = run()
+    return live.most
+
+
+def footprint(model: Restorer, **options) -> Footprint:
+    """:func:`measured`, or what it gave before of a model of these shapes. options: fields of its
+    sampler.
+    """
+    calls = model.calls(**options) if hasattr(model, "calls") else 1
+    shapes = [(name, list(value.shape)) for name, value in model.trainable().state_dict().items()]
+    about = json.dumps(
+        [type(model.trainable()).__name__, shapes, frozen_parts(model)], sort_keys=True
+    )
+    key = {
+        "footprint": hashlib.sha256(about.encode()).hexdigest(),
+        "precision": model.precision,
+        "calls": bool(calls),
+        "silent": getattr(model.trainable(), "silent", False),
+        "device": next(model.parameters()).device.type,
+    }
+    return Footprint(**remembered(key, lambda: measured(model, calls)._asdict()))
+
+
+def keep_pages() -> None:
+    """Let this process keep the memory that it frees, until it ends: glibc takes tensors of tens of
+    MB from the system anew at every layer, page by page, which takes as long as the layers of a
+    large image.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+            mallopt, (trim, mmaps) = ctypes.CDLL(None).mallopt, (-1, -4)
+            mallopt(mmaps, 0)
+            mallopt(trim, 2**31 - 1)
+
+
+def free(device: torch.device) -> int:
+    """Bytes that this process could still take or has taken: of the GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    import psutil
+
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+
+
+class Plan:
+    """How a restoration cuts images.
+
+    Args: tile: the side of a tile where the user gives it; None: by memory. memory: GB that the
+        whole process may take (on CUDA: of the GPU); None: a share of what is free, in steps of
+            1 GB, and 3 GB at most for images of up to 2048 x 2048 pixels and light weights.
+        overlap, batch: see :class:`~irbridge.images.tiles.Tiles`. Where the model's reach is known, tiles
+            and overlap are at least so large that tiles give what the whole image gives.
+    """
+
+    def __init__(
+        self,
+        model: Restorer,
+        cost: Footprint,
+        tile: int | None,
+        memory: float | None,
+        overlap: int,
+        batch: int,
+    ):
+        cut = Tiles(tile, overlap, batch).reaching(model.reach)  # a mistake shows here
+        self.model, self.cost, self.tile, self.memory = model, cost, cut.size, memory
+        self.overlap, self.still, self.batch, self.device = (
+            cut.overlap,
+            cut.still,
+            batch,
+            next(model.parameters()).device,
+        )
+        anchors = [
+            value
+            for anchor in getattr(getattr(model, "adapter", None), "pretrained", ())
+            for value in anchor.weights
+        ]
+        self.weights = sum(
+            v.numel() * v.element_size() for v in (*model.parameters(), *model.buffers(), *anchors)
+        )
+        self.base = BASE * (1 if self.device.type == "cpu" else 0.1) + self.weights
+
+    def budget(self, pixels: int) -> float:
+        """Bytes for an image of so many pixels."""
+        if self.memory is not None:
+            return self.memory * GB
+        room = SHARE * free(self.device) / GB
+        cap = next((step for step in DEFAULTS if step <= room), DEFAULTS[-1])
+        return cap * GB + PIXEL * max(0, pixels - COMMON) + max(0, self.weights - LIGHT)
+
+    def tiles(self, height: int, width: int) -> Tiles:
+        """The tiles of an image of these sides; UserError where ``memory`` is too little for the
+        smallest one.
+        """
+        stride = self.model.stride
+        height, width = height + -height % stride, width + -width % stride
+        pixels = height * width
+        left = self.budget(pixels) - self.base - PIXEL * pixels
+        if self.tile is not None:
+            size, keep = (
+                self.tile,
+                self.cost.kept * pixels + self._working(self.tile**2, True) <= left,
+            )
+        else:
+            size, keep = self._cut(height, width, left)
+        return Tiles(size, self.overlap, self.batch, still=self.still, keep=keep)
+
+    def _cut(self, height: int, width: int, left: float) -> tuple[tuple[int, int] | None, bool]:
+        """The size of the tiles, and whether what is known of them is kept."""
+        pixels, smallest = height * width, self._smallest(height, width)
+        for keep in (True, False):
+            room = left - self.cost.kept * pixels * keep
+            most = room / self._working(1, keep)
+            if most >= min(pixels, 4 * smallest) and (
+                size := even(height, width, self.model.stride, self.overlap, most)
+            ):
+                return (None if size == (height, width) else size), keep
+        most = left / self._working(1)
+        if most < smallest and self.memory is not None:
+            needed = (self.base + PIXEL * pixels + self._working(smallest)) / GB
+            raise UserError(
+                f"memory={self.memory:g} is too little for an image of {width} x {height} pixels,"
+                f" which takes {math.ceil(needed * 10) / 10:g} GB; give that, or a smaller image."
+            )
+        size = even(height, width, self.model.stride, self.overlap, max(most, smallest))
+        return size or self._side(height, width), False
+
+    def _working(self, pixels: float, keep: bool = False) -> float:
+        """Bytes of a call on tiles of so many pixels; what is not kept of them is there at their
+        call.
+        """
+        at_once = self.batch if self.device.type != "cpu" else 1
+        most = max(self.cost.call + self.cost.kept * (not keep), self.cost.look + self.cost.kept)
+        # a VAE is given one tile at a time
+        return SPARE * max(most * at_once, self.cost.vae) * pixels
+
+    def _side(self, height: int, width: int) -> tuple[int, int]:
+        side = max(SMALLEST, 2 * self.overlap + 2 * self.model.stride)
+        return min(height, side), min(width, side)
+
+    def _smallest(self, height: int, width: int) -> int:
+        """Pixels of the smallest tile."""
+        return math.prod(self._side(height, width))

@@ -1,0 +1,127 @@
+"""Checkpoint."""
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from irbridge.errors import UserError
+from irbridge.files import _sync, read_json, write_json
+from irbridge.weights import load_into, load_weights, save_weights
+
+
+class Checkpoints:
+    """The training states of one run, ``<run>/checkpoints/step-N``: weights, EMA, optimizer and
+    counters. A folder gets its final name only when it is complete; the older one is removed after
+    that.
+    """
+
+    def __init__(self, run: Path):
+        self.folder = Path(run) / "checkpoints"
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint."""
+        complete = (p for p in self.folder.glob("step-*") if p.name[5:].isdecimal())
+        return max(complete, key=lambda p: int(p.name[5:]), default=None)
+
+    def state(self) -> dict:
+        """The counters of the newest checkpoint; empty where there is none, or where it is damaged,
+        which :meth:`restore` tells.
+        """
+        with suppress(UserError):
+            return read_json(self.latest() / "state.json") if self.latest() else {}
+        return {}
+
+    def save(
+        self,
+        step: int,
+        module: nn.Module,
+        ema: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        **state,
+    ) -> None:
+        """Write the state after ``step`` steps; ``state`` is any JSON."""
+        final, temporary = self.folder / f"step-{step:08d}", self.folder / f".tmp-{os.getpid()}"
+        older = [p for p in self.folder.glob("step-*") if p != final]
+        for left in self.folder.glob(".tmp-*"):  # of killed processes
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            states = {
+                "model": module.state_dict(),
+                "ema": ema.state_dict(),
+                "optimizer": _flatten(optimizer),
+            }
+            for name, tensors in states.items():
+                save_weights(temporary / f"{name}.safetensors", tensors)
+            write_json(temporary / "state.json", {"step": step, **state})
+            _sync(temporary)
+            if final.exists():
+                os.replace(final, temporary.with_name(f"{temporary.name}-old"))
+            os.replace(temporary, final)
+            _sync(self.folder)  # before the older one goes
+        except OSError as error:
+            raise RuntimeError(
+                f"The checkpoint of step {step} could not be written to {self.folder} ({error});"
+                " make room and run the same command again: the previous checkpoint is intact."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for path in (*older, temporary.with_name(f"{temporary.name}-old")):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def restore(self, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
+        """Load the newest checkpoint in place and return its counters; ``{"step": 0}`` where there
+        is none. UserError if it is damaged, or of another model.
+        """
+        if not (folder := self.latest()):
+            return {"step": 0}
+        try:
+            weights = {
+                name: load_weights(folder / f"{name}.safetensors")
+                for name in ("model", "ema", "optimizer")
+            }
+            state = read_json(folder / "state.json")
+            if state.get("step") != int(folder.name[5:]):
+                raise UserError(
+                    f"{folder / 'state.json'} is not readable as the state of that step"
+                )
+        except UserError as error:
+            raise UserError(
+                f"{str(error).split(';')[0]}; delete the damaged checkpoint {folder} and run the"
+                " same command: the training starts anew."
+            ) from None
+        for part, name in ((module, "model"), (ema, "ema")):
+            load_into(part, weights[name], str(folder))
+        _unflatten(optimizer, weights["optimizer"])
+        return state
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    flat = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        # bitsandbytes keeps some one level deeper, and loads them from either
+        for key, value in values.items():
+            inner = value if isinstance(value, dict) else {key: value}
+            flat |= {f"{index}.{k}": torch.as_tensor(v) for k, v in inner.items()}
+    return flat
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        if not tensor.dim() and not tensor.is_floating_point():
+            tensor = tensor.item()  # a count of steps that was no tensor
+        # laid out as the weight: fused steps rely on it
+        elif tensor.shape == parameters[int(index)].shape:
+            tensor = torch.empty_like(
+                parameters[int(index)], dtype=tensor.dtype, device="cpu"
+            ).copy_(tensor)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -1,0 +1,82 @@
+"""Pace."""
+
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from irbridge.files import read_json, write_json
+from irbridge.models.restorer import Restorer
+from irbridge.training.checkpoint import Checkpoints
+from irbridge.training.precision_trial import _dry_step
+
+
+def planned_steps(run: Path, options: dict) -> float:
+    """The steps of a run: ``trainer.steps``; with ``trainer.minutes`` what its first steps came to,
+    infinite before. Other minutes than then, of a run that goes on, are filled at the pace that was
+    measured.
+    """
+    if (minutes := options.get("minutes")) is None:
+        return options["steps"]
+    path = run / "pace.json"
+    if not path.exists():
+        return math.inf
+    pace = read_json(path)
+    if pace["minutes"] == minutes:
+        return pace["steps"]
+    return max(
+        Checkpoints(run).state().get("step", 0), round(minutes * 60 / pace["seconds_per_step"])
+    )
+
+
+class Pace:
+    """The clock of ``trainer.minutes``: after ``SKIPPED`` steps, which allocate and prepare, it
+    times ``COUNTED`` others.
+    """
+
+    SKIPPED, COUNTED = 3, 12
+
+    def __init__(self, run: Path, minutes: float):
+        self.run, self.minutes, self.done, self.started, self.seconds = run, minutes, 0, 0.0, 0.0
+
+    def step(self) -> bool:
+        """To be called after each step; whether enough are timed."""
+        self.done += 1
+        if self.done == self.SKIPPED:
+            self.started = time.monotonic()
+        self.seconds = (time.monotonic() - self.started) / self.COUNTED
+        return self.done == self.SKIPPED + self.COUNTED
+
+    def settle(self, done: int, more: float, first_share: float, repeats: int) -> int:
+        """How many steps fill the minutes, kept in ``pace.json``, so that a resumed run has the
+        same end.
+
+        Args: done: steps so far. first_share: share of the training whose steps cost as the first
+            ones do. more: seconds that a step costs more after that. repeats: other trainings of as
+            many steps that share the minutes, at the first steps' cost.
+        """
+        early = self.seconds
+        seconds = (1 + repeats) * early + (1 - first_share) * more
+        steps = max(done, round(self.minutes * 60 / seconds))
+        write_json(
+            self.run / "pace.json",
+            {"steps": steps, "minutes": self.minutes, "seconds_per_step": seconds},
+        )
+        return steps
+
+
+def _more_seconds(
+    accelerator, model: Restorer, batch: list[torch.Tensor], rounds: int = 3
+) -> float:
+    """How much longer forward and backward of a batch take in the last part of the training than in
+    the first.
+    """
+    least = {}
+    for _ in range(rounds):
+        for progress in (0.0, 1.0):
+            started = time.monotonic()
+            with accelerator.autocast():
+                _dry_step(model, batch, progress)
+            least[progress] = min(least.get(progress, math.inf), time.monotonic() - started)
+    return max(0.0, least[1.0] - least[0.0])

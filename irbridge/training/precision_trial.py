@@ -1,0 +1,103 @@
+"""Precision trial."""
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
+
+from irbridge.data.crops import CropStream
+from irbridge.errors import UserError
+from irbridge.gaussian.noise import step_noise
+from irbridge.models.precision import frozen_parts, trial
+from irbridge.models.restorer import Restorer
+
+
+def best_precision(
+    model: Restorer, options: dict, stream: CropStream, before: str | None = None
+) -> str:
+    """The precision that ``trainer.precision`` asks for. "auto" is ``before``, what a training that
+    goes on had, else bf16 where a few steps of this model on its device take less time in it, else
+    float32, as always on MPS. A baseline that follows in the same process trains in the model's
+    precision.
+    """
+    requested, state = options["precision"], PartialState(cpu=options["device"] == "cpu")
+    at = state.device
+    if requested == "fp16" and at.type != "cuda":
+        raise UserError("trainer.precision=fp16 needs a CUDA device; use auto.")
+    if (
+        getattr(getattr(model, "backbone", None), "dtype", None) == torch.float16
+        and requested != "fp16"
+    ):
+        raise UserError(
+            "backbone.dtype=float16 loses small gradients; train with bfloat16 or float32, or on"
+            " CUDA with trainer.precision=fp16, which scales the loss."
+        )
+    if requested != "auto":
+        return requested
+    if AcceleratorState._shared_state:
+        return AcceleratorState().mixed_precision
+    if at.type != "cpu" and not (
+        at.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        return "no"
+    if before is None and state.is_main_process:  # two processes might find two answers
+        before = _tried_precision(model, options, stream, at)
+    return broadcast_object_list([before])[0]
+
+
+def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: torch.device) -> str:
+    """ "bf16" or "no", whichever takes less time on a device, by trial or as an earlier trial of
+    the same found.
+    """
+    model.to(at)
+    batch = _batch(model, stream, min(4, options["batch_size"]), at)
+
+    def step(half: bool) -> None:
+        with torch.autocast(at.type, torch.bfloat16, enabled=half):
+            _dry_step(model, batch, progress=1.0)  # with every part that trains
+
+    sampler = getattr(model, "sampler", None)
+    about = {
+        "training": type(model).__name__,
+        "shapes": [list(value.shape) for value in model.state_dict().values()],
+        "frozen": frozen_parts(model),
+        "loss": getattr(model, "loss_options", None),
+        "sampler": sampler and asdict(sampler),
+        "cached": getattr(model, "latents", None) is not None,
+        "device": at.type,
+        "batch": len(batch[0]),
+        **{key: options[key] for key in ("crop", "channels_last", "checkpointing")},
+    }
+    key = {
+        "training": (
+            hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+        )
+    }
+    return "bf16" if trial(step, key) else "no"
+
+
+def _batch(model: Restorer, stream: CropStream, count: int, device) -> list[torch.Tensor]:
+    """The arguments of ``model.loss`` for the stream's first crops."""
+    pairs = [stream[draw] for draw in range(count)]
+    clean, degraded = (torch.stack([pair[key] for pair in pairs]) for key in ("clean", "degraded"))
+    return [
+        v.to(device)
+        for v in (clean, degraded, *step_noise(0, 0, (count, *model.state_shape(clean.shape[1:]))))
+    ]
+
+
+def _dry_step(model: Restorer, batch: list[torch.Tensor], progress: float) -> None:
+    """Forward and backward of a batch as at ``progress`` of the training, done when this returns;
+    nothing is learnt.
+    """
+    model.progress, before = progress, model.progress
+    losses = model(*batch)
+    sum(value.float().mean() for value in losses.values()).backward()
+    model.zero_grad(set_to_none=True)
+    model.progress = before
+    if batch[0].device.type == "cuda":
+        torch.cuda.synchronize(batch[0].device)

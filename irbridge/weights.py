@@ -1,0 +1,57 @@
+"""Weights."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from irbridge.errors import UserError
+from irbridge.files import write_atomically
+
+
+def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Write tensors as safetensors, atomically, floating ones cast to ``dtype`` where it is
+    given.
+    """
+    cast = {
+        k: (
+            (v.to(dtype) if dtype and v.is_floating_point() else v)
+            .detach()
+            .cpu()
+            .contiguous()
+            .clone()
+        )
+        for k, v in tensors.items()
+    }
+    write_atomically(path, lambda p: save_file(cast, p))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; :class:`UserError` where it is missing or corrupt."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing; train first, or give the folder of a finished run."
+        ) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a readable safetensors file ({error}); copy it again or delete it."
+        ) from None
+
+
+def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Strictly load tensors into a module; :class:`UserError` names the first name or shape that
+    differs.
+    """
+    own = module.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        there, here = (tuple(t[name].shape) if name in t else "missing" for t in (tensors, own))
+        if there != here:
+            raise UserError(
+                f"{source} does not fit the configured model: {name} is {there} in the file and"
+                f" {here} in the model; use the configuration that it was trained with."
+            )
+    module.load_state_dict(tensors)

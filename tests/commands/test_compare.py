@@ -1,0 +1,236 @@
+"""Comparisons over settings: the sampler sweep of one adapter, and contenders over budgets."""
+
+import shutil
+
+import pytest
+import torch
+
+from irbridge.errors import UserError
+from irbridge.evaluation.records import read_records
+from irbridge.experiments.task_data import validation_pairs
+from irbridge.files import read_json
+from irbridge.reports.plots import budget_plot
+from irbridge.reports.sampler_table import budget_table, budgets, sampler_table
+from irbridge.weights import load_weights, save_weights
+
+TINY = ("trainer.device=cpu", "debug=default", "evaluate.limit=1", "evaluate.size=32")
+
+
+@pytest.fixture
+def adapter(command, small, tmp_path):
+    assert (
+        command(
+            "train", *small, "debug=default", "baseline=false", "evaluate.enabled=false", "name=one"
+        )[0]
+        == 0
+    )
+    return tmp_path / "runs/derain-one"
+
+
+def test_sampler_sweep(command, adapter, tmp_path):
+    words = [
+        f"run={adapter}",
+        "bridges=[brownian,residual]",
+        "samplers=[reverse,odes3,ddim]",
+        "nfe=[1,2]",
+        "limit=2",
+        "size=32",
+        f"results={tmp_path / 'compared'}",
+        "device=cpu",
+    ]
+    status, out, err = command("compare_samplers", *words)
+    assert status == 0, err
+    records = read_records(tmp_path / "compared")
+    kinds = {(r["bridge"], r["rule"], r["nfe"]) for r in records}
+    assert kinds == {
+        (b, r, n)
+        for b, r in [
+            ("brownian", "reverse"),
+            ("brownian", "odes3"),
+            ("residual", "reverse"),
+            ("no bridge", "ddim"),
+        ]
+        for n in (1, 2)
+    }
+    assert len(records) == 2 * len(kinds) and "left out: residual, odes3" in out + err
+    one_call = {
+        r["bridge"]: r["psnr"]
+        for r in records
+        if r["nfe"] == 1 and r["rule"] == "reverse" and r["name"] == "0"
+    }
+    # from a pinned end the first estimate does not see the bridge
+    assert len(set(one_call.values())) == 1
+    again = command("compare_samplers", *words)
+    assert again[0] == 0 and [r["seconds"] for r in read_records(tmp_path / "compared")] == [
+        r["seconds"] for r in records
+    ]
+    assert "| residual | reverse | time |" in again[1]
+
+
+def test_starts_are_compared_on_what_the_training_held_back(command, adapter, tmp_path):
+    """The anchor alone once; the same start as trained gives the same images; test images are not
+    looked at."""
+    trained = read_json(adapter / "run.json")["timesteps"]["start"]
+    words = [
+        f"run={adapter}",
+        "bridges=[brownian]",
+        "samplers=[reverse]",
+        "nfe=[0,1]",
+        "size=32",
+        "limit=2",
+        "split=validation",
+        f"results={tmp_path / 'compared'}",
+        "device=cpu",
+    ]
+    status, out, err = command("compare_samplers", *words, f"starts=[null,{trained},600]")
+    assert status == 0, err
+    records = read_records(tmp_path / "compared")
+    scores = {
+        (r["bridge"], r["nfe"]): [o["psnr"] for o in records if o["bridge"] == r["bridge"]]
+        for r in records
+    }
+    assert scores.keys() == {
+        ("no bridge", 0),
+        ("brownian", 1),
+        (f"brownian from {trained:g}", 1),
+        ("brownian from 600", 1),
+    }
+    assert (
+        scores["brownian", 1]
+        == scores[f"brownian from {trained:g}", 1]
+        != scores["brownian from 600", 1]
+    )
+    held = set(validation_pairs(read_json(adapter / "run.json"), 32).names)
+    assert {r["name"] for r in records} <= held and "validation images, size 32" in out
+    for wrong in (
+        "starts=[0]",
+        "starts=[5000]",
+        "bridges=[rope]",
+        "samplers=[rope]",
+        "spacings=[rope]",
+    ):
+        status, _, err = command("compare_samplers", *words, wrong)
+        assert status == 2 and wrong.partition("=")[0] in err and err.count("\n") == 1, err
+
+
+def test_other_weights_are_compared_anew(command, adapter, tmp_path):
+    """Also in the same folder: neither their scores nor those of other images are taken or told."""
+    words = [
+        "bridges=[brownian]",
+        "samplers=[reverse]",
+        "size=32",
+        "limit=1",
+        "device=cpu",
+        f"results={tmp_path / 'compared'}",
+    ]
+    first = command("compare_samplers", f"run={adapter}", "nfe=[1,2]", *words)
+    other = tmp_path / "other"
+    shutil.copytree(adapter, other)
+    weights = load_weights(other / "model.safetensors")
+    save_weights(
+        other / "model.safetensors", {k: v + 0.01 for k, v in weights.items()}, torch.float32
+    )
+    second = command("compare_samplers", f"run={other}", "nfe=[1]", *words)
+    rows = [
+        [line for line in out.splitlines() if line.startswith("| brownian")]
+        for _, out, _ in (first, second)
+    ]
+    assert first[0] == second[0] == 0 and rows[0] != rows[1] and len(rows[1][0].split("|")) == 6
+
+
+def test_sampler_sweep_needs_an_adapter(command, small, tmp_path):
+    command(
+        "train",
+        *small,
+        "method=regression",
+        "debug=default",
+        "evaluate.enabled=false",
+        "name=plain",
+    )
+    status, _, err = command("compare_samplers", f"run={tmp_path / 'runs/derain-plain'}")
+    assert status == 2 and "method=irbridge" in err
+
+
+def test_sampler_table_averages_and_marks_missing():
+    record = {
+        "task": "t",
+        "protocol": "p",
+        "size": 8,
+        "data": "d",
+        "seed": 0,
+        "machine": "m",
+        "rule": "mean",
+        "spacing": "time",
+    }
+    records = [
+        record
+        | {
+            "bridge": b,
+            "nfe": n,
+            "name": name,
+            "psnr": p,
+            "ssim": 0.5,
+            "lpips": 0.25,
+            "seconds": n,
+        }
+        for b, n, name, p in [
+            ("b", 1, "x", 20.0),
+            ("b", 1, "y", 22.0),
+            ("b", 2, "x", 30.0),
+            ("c", 2, "x", 10.0),
+        ]
+    ]
+    table = sampler_table(records)
+    assert "| b | mean | time | 21.00 / 0.500 / 0.250 | 30.00 / 0.500 / 0.250 |" in table
+    assert "| c | mean | time | — | 10.00 / 0.500 / 0.250 |" in table and "images 2" in table
+
+
+def test_efficiency_runs_to_table_and_plot(command, small, tmp_path):
+    words = [w for w in small if "sampler" not in w]
+    status, _, err = command(
+        "train",
+        "experiment=efficiency",
+        *words,
+        *TINY,
+        'hydra.sweeper.params={trainer.steps:"1,2",contender:"irbridge,rdbm,regression"}',
+    )
+    assert status == 0, err
+    rows = budgets(tmp_path / "runs")
+    assert {(r["contender"], r["images"]) for r in rows} == {
+        (c, n) for c in ("irbridge", "rdbm", "regression") for n in (2, 4)
+    }
+    assert all(r["seconds"] > 0 and r["parameters"] > 100 for r in rows)
+    table = budget_table(rows)
+    assert (
+        all(f"| {c} | 0.0" in table for c in ("irbridge", "rdbm", "regression"))
+        and "2 images | 4 images" in table
+    )
+    budget_plot(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_best_of_a_budget_is_bold_by_value():
+    row = {
+        "task": "t",
+        "seed": 0,
+        "images": 8,
+        "seconds": 1.0,
+        "parameters": 10**6,
+        "protocol": "p",
+        "size": 8,
+        "scored": 1,
+        "machine": "m",
+        "ssim": 0.5,
+    }
+    table = budget_table(
+        [
+            row | {"contender": "a", "psnr": 9.9, "lpips": 0.1},
+            row | {"contender": "b", "psnr": 10.1, "lpips": 0.2},
+        ]
+    )
+    assert "9.90 / **0.500** / **0.100**" in table and "**10.10** / **0.500** / 0.200" in table
+
+
+def test_nothing_scored(tmp_path):
+    with pytest.raises(UserError, match="no scored run"):
+        budgets(tmp_path)

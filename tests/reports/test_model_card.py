@@ -1,0 +1,278 @@
+"""A finished run becomes a folder that another machine can use, and its card says what was
+measured."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import configured
+from safetensors.torch import load_file
+
+from irbridge import read_image
+from irbridge.commands import export
+from irbridge.errors import UserError
+from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.task_data import validation_pairs
+from irbridge.reports import model_card
+
+
+def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(
+    command, small, tmp_path, images, backbone_folder
+):
+    status, _, error = command(
+        "train",
+        "name=mine",
+        "trainer=cpu",
+        "trainer.steps=2",
+        "trainer.batch_size=2",
+        "trainer.crop=16",
+        "baseline=false",
+        "evaluate.all_rows=false",
+        *small,
+    )
+    assert status == 0, error
+    run, out = tmp_path / "runs/derain-mine", tmp_path / "out"
+    words = [
+        f"run={run}",
+        f"output={out}",
+        f"results=[{run / 'results'}]",
+        "weak='Hail, & \"sleet\".'",
+        "machine=a desk",
+        "size=32",
+    ]
+    status, printed, error = command("export_adapter", *words)
+    assert status == 0 and str(out) in printed, error
+    card, said = (out / "README.md").read_text(), json.loads((out / "run.json").read_text())
+    record = json.loads(
+        (run / "results").rglob("records.jsonl").__next__().read_text().splitlines()[0]
+    )
+    for words in (
+        "2 steps of 2 crops of 16 px: 4 crops",
+        'Hail, & "sleet".',
+        "a desk",
+        "irbridge.data.degradations.Rain",
+        record["protocol"],
+        "PSNR",
+        "4 photographs",
+    ):
+        assert words in card
+    assert (
+        not said.keys() & {"run", "run_root", "name"}
+        and f"| Frozen prior | {backbone_folder.name}, SHA-256" in card
+    )
+    for name in ("README.md", "config.json", "run.json"):  # data, backbone and run are below it
+        assert str(tmp_path.parents[1]) not in (out / name).read_text()
+    assert {v.dtype for v in load_file(out / "model.safetensors").values()} == {torch.float16}
+    assert 0 <= json.loads((out / "config.json").read_text())["bf16_error"] < 255
+    image = read_image(images / "0.png")
+    frozen = {"pretrained": str(backbone_folder)}
+    ours, theirs = (from_pretrained(folder, frozen=frozen).restore(image) for folder in (out, run))
+    assert 0 < np.abs(ours - image).max() and np.allclose(ours, theirs, atol=2e-3)
+
+
+def test_a_card_tells_of_the_training_before(command, small, tmp_path):
+    """Of the run that another started from, or the name of an exported folder, which has no
+    metrics."""
+    words = [
+        "trainer=cpu",
+        "trainer.batch_size=2",
+        "trainer.crop=16",
+        "baseline=false",
+        "evaluate.enabled=false",
+        *small,
+    ]
+    assert command("train", "name=one", "trainer.steps=2", *words)[0] == 0
+    run, out = tmp_path / "runs/derain-one", tmp_path / "out"
+    assert command("export_adapter", f"run={run}", f"output={out}", "size=32")[0] == 0
+    for name, start, said in (
+        ("two", run, "2 steps of 2 crops of 16 px: 4 crops, then 3 steps"),
+        ("three", out, "the weights of out, then 3 steps"),
+    ):
+        assert command("train", f"name={name}", f"start={start}", "trainer.steps=3", *words)[0] == 0
+        assert (
+            command(
+                "export_adapter",
+                f"run={tmp_path / f'runs/derain-{name}'}",
+                f"output={tmp_path / name}",
+                "size=32",
+            )[0]
+            == 0
+        )
+        assert said in (tmp_path / name / "README.md").read_text()
+
+
+def settled(**changes):
+    """(settings, config) of a run, as far as a card tells of it."""
+    settings = {
+        "seed": 0,
+        "task": {"name": "derain"},
+        "data": {"train": "nowhere"},
+        "timesteps": {},
+    }
+    return (
+        settings,
+        {
+            "method": "irbridge",
+            "endpoint": "anchor",
+            "bridge": {"_target_": "x.Brownian"},
+            "timesteps": {},
+            "backbone": {"pretrained": None},
+            "adapter": {},
+            "sampler": {"nfe": 0},
+            "loss": {},
+            "task": {"sampler": {"nfe": 3}},
+        }
+        | changes,
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (
+            {"loss": {"anchor_first": 1.0}},
+            "| none: g(y) alone; `steps=3` asks for three, without trained features |",
+        ),
+        (
+            {"loss": {"anchor_first": 0.6}},
+            "| none: the anchor alone, which validation images prefer; `steps=3` asks for three |",
+        ),
+        ({"sampler": {"nfe": None}}, "| Calls of it | 3 |"),
+        (
+            {"adapter": {"anchor": "spandrel:n.safetensors", "anchor_digest": "0123456789abcdef"}},
+            "| Anchor g(y) | n.safetensors, pretrained, SHA-256 0123456789ab |",
+        ),
+    ],
+)
+def test_a_card_says_what_calls_the_prior_and_what_gives_the_anchor(changes, said):
+    text = model_card.card(
+        *settled(**changes),
+        model_card.Done("5 crops", 0.0, 0.0, "bf16"),
+        5,
+        "",
+        {"shipped": False, "output": "/home/me/mine", "machine": "a desk", "weak": "Hail."},
+    )
+    assert (
+        said in text
+        and "run=mine input" in text
+        and "| Training | 5 crops; in bf16; seed 0 |" in text
+    )
+
+
+def test_what_names_the_machine_is_left_out():
+    here = {
+        "a": ["/home/me/x", "data/samples/train", 3],
+        "b": {"c": "spandrel:/home/me//n.safetensors", "d": "owner/model"},
+    }
+    assert model_card.without_paths(here) == {
+        "a": ["x", "data/samples/train", 3],
+        "b": {"c": "spandrel:n.safetensors", "d": "owner/model"},
+    }
+
+
+def test_a_training_is_told_up_to_the_weights(tmp_path):
+    """A line of metrics is newer than the weights, which are written with a checkpoint."""
+    (tmp_path / "run.json").write_text(json.dumps({"trainer": {"batch_size": 2, "crop": 16}}))
+    lines = [
+        {"step": step, "cpu_seconds": step, "seconds": step, "precision": "bf16"}
+        for step in (300, 900)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert model_card.history(tmp_path) == (
+        "900 steps of 2 crops of 16 px: 1800 crops",
+        15.0,
+        15.0,
+        "bf16",
+    )
+    newest = tmp_path / "checkpoints/step-00000600"
+    newest.mkdir(parents=True)
+    (newest / "state.json").write_text(
+        json.dumps({"step": 600, "cpu_seconds": 600, "seconds": 720})
+    )
+    assert model_card.history(tmp_path) == (
+        "600 steps of 2 crops of 16 px: 1200 crops",
+        10.0,
+        12.0,
+        "bf16",
+    )
+
+
+def test_half_precision_is_tried_on_validation_images_of_all_sources(monkeypatch):
+    class Pairs(list):
+        def __getitem__(self, index):
+            return SimpleNamespace(seen=int(index))
+
+    def refused(sentence):
+        def pairs(settings, size):
+            raise UserError(sentence)
+
+        monkeypatch.setattr(export, "validation_pairs", pairs)
+
+    monkeypatch.setattr(export, "deviation", lambda model, images: images)
+    monkeypatch.setattr(export, "validation_pairs", lambda settings, size: Pairs(range(101)))
+    monkeypatch.setattr(export, "test_pairs", lambda settings, size: Pairs(range(2)))
+    holding = {"data": {"validation": 16}}
+    assert export.half_precision(None, holding, most=5) == [0, 25, 50, 75, 100]
+    refused("data.mix: clean photos does not exist.")
+    # what the run holds back is not there
+    with pytest.raises(UserError, match="photos does not exist"):
+        export.half_precision(None, holding)
+    with pytest.raises(UserError, match="holds back no images") as found:
+        validation_pairs({"data": {}}, 16)
+    refused(str(found.value))
+    assert export.half_precision(None, {"data": {}}) == [0, 1]
+
+
+def test_an_export_overwrites_no_training_and_no_file(command, tmp_path):
+    """Before anything is read: the run here has no weights."""
+    for folder, holds in (
+        ("run", "run.json"),
+        ("other", "metrics.jsonl"),
+        ("third", "checkpoints/state.json"),
+    ):
+        path = tmp_path / folder / holds
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    (tmp_path / "file").write_text("x")
+    before = {p: p.is_file() and p.read_text() for p in tmp_path.rglob("*")}
+    for output, said in (
+        ("run", "folder of a training"),
+        ("link", "folder of a training"),
+        ("other", "folder of a training"),
+        ("third", "folder of a training"),
+        ("file", "file is a file"),
+        ("file/new", "file is a file"),
+    ):
+        status, _, error = command(
+            "export_adapter", f"run={tmp_path / 'run'}", f"output={tmp_path / output}"
+        )
+        assert (
+            status == 2
+            and said in error
+            and f"output={tmp_path / output} " in error
+            and error.count("\n") == 1
+        )
+    assert before == {p: p.is_file() and p.read_text() for p in tmp_path.rglob("*")}
+
+
+def test_a_run_without_metrics_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text('{"trainer": {}}')
+    monkeypatch.setattr(export, "from_pretrained", lambda run, frozen: None)
+    with pytest.raises(UserError, match="metrics.jsonl is missing"):
+        export.export_run(
+            configured("export", f"run={tmp_path / 'run'}", f"output={tmp_path / 'out'}")
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_was_not_trained_is_refused(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, _, error = command(
+        "export_adapter", f"run={tmp_path / 'empty'}", f"output={tmp_path / 'out'}"
+    )
+    assert status == 2 and "config.json is missing" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,361 @@
+"""Records are read robustly, averaged as they say and ranked only against their like."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irbridge.commands.table import main
+from irbridge.errors import UserError
+from irbridge.evaluation.records import aggregate, read_records
+from irbridge.reports.table import to_csv, to_latex, to_markdown
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_tables.py"
+RGB, Y = "rgb, 8 bit, crop 0, reference clean", "y, 8 bit, crop 0, reference clean"
+VAE = f"{Y} and VAE round trip 1a2b"
+
+
+def record(
+    name="a", row="ours", psnr=30.0, ssim=0.9, lpips=0.1, task="derain", protocol=RGB, **more
+):
+    return {
+        "name": name,
+        "row": row,
+        "psnr": psnr,
+        "ssim": ssim,
+        "lpips": lpips,
+        "task": task,
+        "protocol": protocol,
+        "seconds": 0.5,
+    } | more
+
+
+def three():
+    """Best and second differ per column; LPIPS ranks the other way round; the third has none."""
+    return [
+        r
+        for name in "ab"
+        for r in (
+            record(name, "low_1 & co", 20.0, 0.95, 0.05),
+            record(name, "mid|50%", 25.0, 0.80, 0.20),
+            record(name, "high", 28.0, 0.90, None),
+        )
+    ]
+
+
+def cells(markdown):
+    lines = [line.replace("\\|", "/") for line in markdown.splitlines() if line.startswith("|")]
+    head, _, *body = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
+    return {line[0]: dict(zip(head[1:], line[1:], strict=True)) for line in body}
+
+
+def write(path, records, tail=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(r) + "\n" for r in records) + tail)
+    return path
+
+
+def test_means_count_and_interval():
+    psnr = [20.0, 24.0, 31.0]
+    (row,) = aggregate(
+        [
+            record(n, psnr=p, ssim=p / 100, lpips=p / 1000, seconds=p)
+            for n, p in zip("abc", psnr, strict=True)
+        ]
+    )
+    assert (row.psnr, row.ssim, row.lpips, row.seconds) == pytest.approx((25.0, 0.25, 0.025, 25.0))
+    assert row.images == {"a", "b", "c"}
+    assert 20 <= row.intervals["psnr"][0] < 25 < row.intervals["psnr"][1] <= 31
+
+
+def test_one_missing_score_leaves_no_mean_of_the_others():
+    (row,) = aggregate([record("a"), record("b", lpips=None)])
+    assert row.lpips is None and row.psnr == 30
+
+
+def test_draws_of_one_image_are_averaged_before_images():
+    (row,) = aggregate(
+        [
+            record("a", psnr=20.0, seed=0),
+            record("a", psnr=22.0, seed=1),
+            record("b", psnr=31.0, seed=0),
+        ]
+    )
+    assert row.psnr == pytest.approx(26.0) and len(row.images) == 2
+
+
+def test_a_record_read_twice_counts_once_and_a_contradiction_is_refused():
+    (row,) = aggregate([record("a"), record("a"), record("b", psnr=20.0)])
+    assert row.psnr == 25
+    with pytest.raises(UserError, match="two different scores of a"):
+        aggregate([record("a"), record("a", psnr=31.0)])
+
+
+def test_markdown_marks_best_and_second():
+    found = cells(to_markdown(aggregate(three())))
+    psnr, ssim, lpips = "PSNR ↑", "SSIM ↑", "LPIPS ↓"
+    assert list(found) == ["low_1 & co", "mid/50%", "high"]
+    assert [found[r][psnr].split(" ")[0] for r in found] == ["20.00", "<u>25.00</u>", "**28.00**"]
+    assert [found[r][ssim].split(" ")[0] for r in found] == [
+        "**0.9500**",
+        "0.8000",
+        "<u>0.9000</u>",
+    ]
+    assert [found[r][lpips].split(" ")[0] for r in found] == ["**0.0500**", "<u>0.2000</u>", "—"]
+    assert f"derain: {RGB}; images 2. Brackets: 95 % bootstrap" in to_markdown(aggregate(three()))
+
+
+def test_every_score_has_its_interval_over_images():
+    ssim, lpips = {"a": 0.5, "b": 0.7, "c": 0.9}, {"a": 0.25, "b": 0.15, "c": 0.35}
+    (row,) = aggregate([record(n, psnr=100 * ssim[n], ssim=ssim[n], lpips=lpips[n]) for n in "abc"])
+    low, high = row.intervals["psnr"]  # affine in each other, so the intervals are too
+    assert row.intervals["ssim"] == pytest.approx((low / 100, high / 100))
+    assert 0.5 <= low / 100 < 0.7 < high / 100 <= 0.9
+    assert 0.15 <= row.intervals["lpips"][0] < row.lpips < row.intervals["lpips"][1] <= 0.35
+    found = cells(to_markdown([row]))["ours"]
+    assert found["PSNR ↑"] == f"70.00 [{low:.1f}, {high:.1f}]"
+    assert found["SSIM ↑"] == f"0.7000 [{low / 100:.3f}, {high / 100:.3f}]"
+    assert found["LPIPS ↓"] == "0.2500 [{:.3f}, {:.3f}]".format(*row.intervals["lpips"])
+    (line,) = csv.DictReader(to_csv([row]).splitlines())
+    for score in ("psnr", "ssim", "lpips"):
+        assert (float(line[f"{score}_low"]), float(line[f"{score}_high"])) == row.intervals[score]
+
+
+def both(name="a", row="ours", psnr=30.0, **more):
+    """A record of the protocol with two references."""
+    extra = {"psnr_vae": psnr + 3, "ssim_vae": 0.95, "lpips_vae": 0.05, "protocol": VAE}
+    return record(name, row, psnr, **extra | more)
+
+
+def test_scores_against_the_round_trip_are_in_the_next_columns():
+    rows = aggregate(
+        [
+            both(n, row, p)
+            for row, psnr in (("x", (20.0, 24.0)), ("y", (30.0, 31.0)))
+            for n, p in zip("ab", psnr)
+        ]
+    )
+    found = cells(to_markdown(rows))
+    assert list(found["x"])[:6] == [
+        "PSNR (Y) ↑",
+        "SSIM (Y) ↑",
+        "LPIPS ↓",
+        "PSNR to VAE (Y) ↑",
+        "SSIM to VAE (Y) ↑",
+        "LPIPS to VAE ↓",
+    ]
+    assert found["y"]["PSNR (Y) ↑"].startswith("**30.50**") and found["y"][
+        "PSNR to VAE (Y) ↑"
+    ].startswith("**33.50**")
+    assert rows[0].intervals["psnr_vae"] == pytest.approx(
+        [edge + 3 for edge in rows[0].intervals["psnr"]]
+    )
+    assert to_latex(rows).count("to VAE") == 3 and "\\begin{tabular}{lrrrrrrr}" in to_latex(rows)
+    (line,) = csv.DictReader(to_csv(rows[1:]).splitlines())
+    assert (float(line["psnr"]), float(line["psnr_vae"]), float(line["lpips_vae_high"])) == (
+        30.5,
+        33.5,
+        0.05,
+    )
+    plain = to_csv(aggregate(three()))
+    assert "vae" not in plain and "VAE" not in to_markdown(aggregate(three()))
+
+
+@pytest.mark.parametrize("protocol", [Y, VAE.replace("1a2b", "3c4d")])
+def test_other_references_are_not_ranked_together(protocol):
+    text = to_markdown(
+        aggregate(
+            [both(row="x"), both(row="y", psnr=20.0), both(row="w", psnr=35.0, protocol=protocol)]
+        )
+    )
+    assert text.count("| Method") == 2 and "| x | **30.00**" in text and "| w | 35.00" in text
+
+
+def test_one_image_leaves_no_interval_to_show_and_no_score_has_none():
+    (row,) = aggregate([record("a", lpips=None)])
+    assert row.intervals["lpips"] is None
+    assert cells(to_markdown([row]))["ours"]["PSNR ↑"] == "30.00"
+    assert next(csv.DictReader(to_csv([row]).splitlines()))["lpips_low"] == ""
+
+
+def test_equal_as_shown_is_marked_alike():
+    found = cells(
+        to_markdown(
+            aggregate(
+                [
+                    record(row="x", psnr=30.001),
+                    record(row="y", psnr=30.002),
+                    record(row="z", psnr=9.5),
+                ]
+            )
+        )
+    )
+    assert [found[r]["PSNR ↑"] for r in "xyz"] == ["**30.00**", "**30.00**", "<u>9.50</u>"]
+
+
+def test_latex_marks_and_escapes():
+    text = to_latex(aggregate(three()))
+    body = text.split("\\midrule")[1].split("\\bottomrule")[0].strip().splitlines()
+    found = [
+        [c.strip() for c in line.removesuffix("\\\\").replace("\\&", "and").split("&")]
+        for line in body
+    ]
+    assert [line[0] for line in found] == ["low\\_1 and co", "mid|50\\%", "high"]
+    assert [line[1] for line in found] == [
+        "20.00 [20.0, 20.0]",
+        "\\underline{25.00} [25.0, 25.0]",
+        "\\textbf{28.00} [28.0, 28.0]",
+    ]
+    assert [line[3].split(" ")[0] for line in found] == [
+        "\\textbf{0.0500}",
+        "\\underline{0.2000}",
+        "---",
+    ]
+    assert text.count("{") == text.count("}") and "\\begin{tabular}{lrrrr}" in text
+    assert f"\\caption{{derain: {RGB}; images 2. Brackets: 95 \\% bootstrap" in text
+    assert "a\\textbackslash{}b\\textasciicircum{}\\{" in to_latex(
+        aggregate([record(row="a\\b^{")])
+    )
+
+
+def test_csv_parses_back():
+    rows = aggregate(three())
+    found = list(csv.DictReader(to_csv(rows).splitlines()))
+    assert [f["method"] for f in found] == [r.row for r in rows]
+    assert [float(f["psnr"]) for f in found] == [r.psnr for r in rows]
+    assert [f["lpips"] for f in found][2] == "" and {f["protocol"] for f in found} == {RGB}
+    assert float(found[0]["psnr_low"]) == rows[0].intervals["psnr"][0] and found[0]["images"] == "2"
+
+
+@pytest.mark.parametrize(
+    "other", [{"protocol": Y}, {"size": 96}, {"task": "dehaze"}, {"name": "b"}, {"data": "mine"}]
+)
+def test_only_like_is_ranked_with_like(other):
+    records = [record(row="x"), record(row="y", psnr=20.0), record(row="w", psnr=35.0) | other]
+    text = to_markdown(aggregate(records))
+    assert text.count("| Method") == 2
+    assert "| x | **30.00**" in text and "| w | 35.00" in text
+    assert ("PSNR (Y) ↑" in text) == ("protocol" in other)
+
+
+def test_a_kills_half_line_is_dropped_and_others_are_named(tmp_path):
+    path = write(
+        tmp_path / "records.jsonl", [record("a"), record("b")], json.dumps(record("c"))[:-5]
+    )
+    assert [r["name"] for r in read_records(path)] == ["a", "b"]
+    write(path, [record("a")], '{"name": "b", "ro\n' + json.dumps(record("c")) + "\n")
+    with pytest.raises(UserError, match="records.jsonl, line 2"):
+        read_records(path)
+    for bad in (
+        "[]",
+        "7",
+        '{"name": "b"}',
+        json.dumps(record(psnr=None)),
+        json.dumps(record(ssim="high")),
+        json.dumps(record(lpips=float("nan"))),
+    ):
+        write(path, [record("a")], bad + "\n")
+        with pytest.raises(UserError, match="line 2"):
+            read_records(path)
+    path.write_bytes(json.dumps(record("a")).encode() + b"\n\xff\xfe\n\n")
+    with pytest.raises(UserError, match="line 2"):
+        read_records(path)
+
+
+def test_folders_are_read_recursively_and_runs_kept_apart(tmp_path):
+    for run, psnr in (("one", 30.0), ("two", 31.0)):
+        write(tmp_path / run / "results" / "ours" / "records.jsonl", [record(psnr=psnr)])
+    write(
+        tmp_path / "two" / "evaluations" / "s" / "base" / "records.jsonl",
+        [record(row="base", psnr=20.0)],
+    )
+    assert [(r.label, r.psnr) for r in aggregate(read_records(tmp_path))] == [
+        ("base [two]", 20.0),
+        ("ours [one]", 30.0),
+        ("ours [two]", 31.0),
+    ]
+    assert {r.label for r in aggregate(read_records(tmp_path / "two"))} == {"ours", "base"}
+    assert [r.label for r in aggregate(read_records(tmp_path / "two" / "results"))] == ["ours"]
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "nowhere"):
+        with pytest.raises(UserError, match=f"no records below .*{folder}"):
+            read_records(tmp_path / folder)
+
+
+def test_files_of_many_processes_are_one_and_each_record_counts_once(tmp_path):
+    folder = tmp_path / "results" / "ours"
+    write(folder / "records.jsonl", [record("a"), record("b", psnr=20.0)])
+    write(folder / "records-1.jsonl", [record("c", psnr=40.0), record("a") | {"seconds": 9.0}])
+    write(folder / "records-11.jsonl", [record("d", psnr=10.0)])
+    found = read_records(tmp_path)
+    assert sorted(r["name"] for r in found) == list("abcd")
+    (row,) = aggregate(found)
+    assert row.psnr == 25 and row.images == set("abcd")
+    write(folder / "records-2.jsonl", [record("b", psnr=21.0)])
+    with pytest.raises(UserError, match="two different scores of b"):
+        aggregate(read_records(tmp_path))
+
+
+def test_call_counts_under_one_label_are_rows_of_their_own():
+    rows = aggregate(
+        [record(psnr=20.0 + n, nfe=n) for n in (1, 5)] + [record(row="x, 3 calls", nfe=3)]
+    )
+    assert [r.label for r in rows] == ["ours, 1 calls", "ours, 5 calls", "x, 3 calls"]
+
+
+def command(*words, **env):
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"} | env,
+    )
+
+
+def test_the_command(tmp_path):
+    write(tmp_path / "results" / "x" / "records.jsonl", three())
+    rows = aggregate(read_records(tmp_path))
+    assert command(tmp_path).stdout == to_markdown(rows) + "\n"
+    main([str(tmp_path), "format=csv", f"output={tmp_path / 'table.csv'}"])
+    assert (tmp_path / "table.csv").read_text() == to_csv(rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (["FOLDER", "form=csv"], "the keys are format and output"),
+        (["FOLDER", "format=word"], "md, latex, csv"),
+        (["FOLDER", "layout=wide"], "methods or tasks"),
+        (["FOLDER", "weights=w.pth"], "goes with format=fid"),
+        (["FOLDER", "format=html", "images=0"], "1 or more"),
+        (["FOLDER", "format=nfe"], "output=FILE.png"),
+        (["FOLDER", "format=nfe", "output=x.png"], "nfe"),
+        (["FOLDER", "format=iqa"], "metrics=niqe"),
+        (["FOLDER", "format=fid"], "save_images=true"),
+        ([], "Give one folder"),
+        (["nowhere"], "nowhere"),
+        (["FOLDER", "output=/nowhere/t.md"], "/nowhere/t.md"),
+    ],
+)
+def test_the_commands_mistakes(tmp_path, words, named):
+    write(tmp_path / "records.jsonl", three())
+    with pytest.raises(UserError, match=named.replace(".", "[.]")):
+        main([str(tmp_path) if w == "FOLDER" else w for w in words])
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_a_mistake_ends_the_command_with_one_line_or_on_request_a_traceback(debug):
+    done = command("nowhere", IRBRIDGE_DEBUG=debug)
+    assert "nowhere" in done.stderr and ("Traceback" in done.stderr) == (debug == "1")
+    assert debug == "1" or (done.returncode == 2 and len(done.stderr.splitlines()) == 1)
+
+
+def test_interval_is_over_images_not_draws():
+    draws = [record(n, psnr=p, seed=s) for n, p in (("a", 20.0), ("b", 30.0)) for s in range(50)]
+    assert np.ptp(aggregate(draws)[0].intervals["psnr"]) == pytest.approx(10.0)

@@ -1,0 +1,626 @@
+"""The restore command: what it writes, skips, refuses and reports, through the real command and the
+shipped adapter."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections import namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ROOT, configured
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from irbridge import cli, environment
+from irbridge.commands import restore as restore_command
+from irbridge.environment import set_threads
+from irbridge.errors import UserError
+from irbridge.experiments.config import plain
+from irbridge.files import locked
+from irbridge.gaussian.noise import image_seed
+from irbridge.images.photo import Photo, read_photo, write_photo
+from irbridge.images.png16 import png16
+from irbridge.models.restorer import Restorer
+from irbridge.restoration import memory
+from irbridge.restoration import restore as restoring
+from irbridge.restoration.jobs import plan, sources
+
+RNG = np.random.default_rng(0)
+
+
+def photograph(path, size=(24, 20), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = Image.fromarray(RNG.integers(0, 256, (4, 5, len(mode)), dtype=np.uint8).squeeze())
+    coarse.resize(size, Image.BICUBIC).save(path, **options)
+    return path
+
+
+def files(folder):
+    """The records of a folder's one report, by the input's name."""
+    (report,) = folder.glob("restored-*.json")
+    return {os.path.basename(r["input"]): r for r in json.loads(report.read_text())["files"]}
+
+
+def planned(**changes):
+    options = {"input": ".", "output": None, "compare": False, "save_path": False} | changes
+    return plan(
+        {k: v if isinstance(v, bool) or v is None else str(v) for k, v in options.items()}, "derain"
+    )
+
+
+@pytest.fixture
+def restore(command):
+    return lambda *words: command("restore", "device=cpu", "precision=float32", "steps=1", *words)
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """A network that inverts the image at once, where the network is not what is tested."""
+    calls = []
+
+    class Invert(Restorer):
+        stride = 8
+
+        def __init__(self):
+            super().__init__()
+            self.weight = restoring.torch.nn.Parameter(restoring.torch.zeros(1))
+
+        def trainable(self):
+            return self
+
+        def passes(self, **options):
+            return 1
+
+        def path(self, y, tiles=None, seeds=None, **options):
+            calls.append(seeds)
+            yield SimpleNamespace(x0=-y)
+
+    monkeypatch.setattr(
+        restore_command, "from_pretrained", lambda folder, device, **options: Invert()
+    )
+    return calls
+
+
+def test_one_photograph(restore, tmp_path):
+    photo = photograph(tmp_path / "in" / "my photo (1), [b].jpg", (37, 50))
+    status, out, _ = restore("task=derain", f"input={photo}", "--compare", "--save-path", "steps=2")
+    stem = "my photo (1), [b]-derain"
+    assert status == 0 and f"{stem}.png" in out
+    assert {p.name for p in photo.parent.iterdir() if p.name[0] != "."} == {
+        photo.name,
+        "restored-derain.json",
+        f"{stem}.png",
+        f"{stem}-compare.png",
+        f"{stem}-path.png",
+    }
+    record = files(photo.parent)[photo.name]
+    assert (
+        record["status"] == "done" and record["size"] == [37, 50] and record["sampler"]["nfe"] == 2
+    )
+    assert (
+        record["seed"] == 0
+        and len(record["weights"]) == 64
+        and record["seconds"] > 0
+        and record["machine"]
+    )
+    sizes = [
+        Image.open(photo.parent / f"{stem}{end}.png").size for end in ("", "-compare", "-path")
+    ]
+    assert sizes[0] == (37, 50) and all(w >= 2 * 37 and h >= 50 for w, h in sizes[1:])
+
+    # the command is the API with the file's seed
+    model = Restorer.from_pretrained(ROOT / "data/adapters/derain")
+    wanted = model.restore(read_photo(photo).pixels, seeds=[image_seed(0, photo.stem)], steps=2)
+    np.testing.assert_allclose(read_photo(record["output"]).pixels, wanted, atol=1.01 / 510)
+
+
+def test_alone_in_a_folder_and_with_tiles_batched_the_bytes_are_the_same(restore, tmp_path):
+    for k in (3, 1, 2):
+        photograph(tmp_path / "in" / f"{k}.png", (40, 24))
+    words = "task=derain", "tile=24", "overlap=8"
+    assert restore(*words, f"input={tmp_path / 'in'}", f"output={tmp_path / 'all'}")[0] == 0
+    assert (
+        restore(
+            *words, f"input={tmp_path / 'in' / '2.png'}", f"output={tmp_path / 'x.png'}", "batch=3"
+        )[0]
+        == 0
+    )
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "all" / "2-derain.png").read_bytes()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (700, 5)])
+def test_any_size(restore, tmp_path, size):
+    photo = photograph(tmp_path / "p.png", size)
+    assert restore("task=derain", f"input={photo}")[0] == 0
+    assert Image.open(tmp_path / "p-derain.png").size == size
+
+
+def test_what_a_file_keeps(fast, restore, tmp_path):
+    photograph(tmp_path / "grey.png", mode="L")
+    photograph(tmp_path / "alpha.png", mode="RGBA")
+    values = RNG.integers(0, 65536, (12, 9, 4), dtype=np.uint16)
+    (tmp_path / "deep.png").write_bytes(png16(values))
+    assert restore("task=derain", f"input={tmp_path}", "suffix=new", "compare=true")[0] == 0
+    with Image.open(tmp_path / "grey.png") as given, Image.open(tmp_path / "grey-new.png") as out:
+        assert (
+            out.mode == "L"
+            and np.abs(np.asarray(out).astype(int) + np.asarray(given) - 255).max() <= 1
+        )
+    with Image.open(tmp_path / "alpha.png") as given, Image.open(tmp_path / "alpha-new.png") as out:
+        np.testing.assert_array_equal(np.asarray(out)[..., 3], np.asarray(given)[..., 3])
+        assert (
+            np.abs(np.asarray(out)[..., :3].astype(int) + np.asarray(given)[..., :3] - 255).max()
+            <= 1
+        )
+    deep = read_photo(tmp_path / "deep-new.png")
+    assert deep.bits == 16 and (deep.alpha == values[..., 3]).all()
+    np.testing.assert_allclose(deep.pixels, 1 - values[..., :3] / 65535, atol=2e-5)
+
+
+def test_again_only_what_changed(fast, restore, tmp_path):
+    for name in "abc":
+        photograph(tmp_path / f"{name}.png")
+    words = "task=derain", f"input={tmp_path}"
+    assert restore(*words)[0] == 0 and len(fast) == 3
+    first = {k: r["output_sha256"] for k, r in files(tmp_path).items()}
+    status, out, _ = restore(*words)
+    assert status == 0 and len(fast) == 3 and "3 were finished before" in out
+    photograph(tmp_path / "a.png")  # another photograph of the same name
+    (tmp_path / "b-derain.png").write_bytes(b"spoilt")
+    assert restore(*words)[0] == 0 and len(fast) == 5
+    again = {k: r["output_sha256"] for k, r in files(tmp_path).items()}
+    assert again["b.png"] == first["b.png"] and again["a.png"] != first["a.png"] and len(again) == 3
+    assert restore(*words, "seed=1")[0] == 0 and len(fast) == 8
+    assert restore(*words, "seed=1", "--compare")[0] == 0 and len(fast) == 11
+    (tmp_path / "restored-derain.json").write_text("{")  # nothing is known: all again
+    assert restore(*words, "seed=1")[0] == 0 and len(fast) == 14
+    assert restore("task=derain", f"input={tmp_path}/*.png", "seed=1")[0] == 0 and len(fast) == 14
+
+
+def test_unreadable_files_are_reported_and_the_rest_go_on(fast, restore, tmp_path):
+    good = photograph(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-60])
+    (tmp_path / "text.png").write_text("hello")
+    head = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    (tmp_path / "bomb.png").write_bytes(good.read_bytes()[:16] + head[:13] + good.read_bytes()[29:])
+    photograph(tmp_path / "named.png", format="JPEG")  # what it holds counts, not its name
+    status, _, err = restore("task=derain", f"input={tmp_path}")
+    records = files(tmp_path)
+    assert status == 1 and "Error: 3 of 5" in err
+    assert [n for n, r in records.items() if r["status"] == "done"] == ["good.png", "named.png"]
+    for name in ("cut.png", "text.png", "bomb.png"):
+        assert (
+            name in records[name]["error"]
+            and "\n" not in records[name]["error"]
+            and records[name]["error"] in err
+        )
+    assert len(list(tmp_path.glob("*-derain.png"))) == 2 and not list(tmp_path.glob(".*.tmp"))
+    status, _, err = restore(
+        "task=derain", f"input={tmp_path / 'text.png'}", f"output={tmp_path / 'o'}"
+    )
+    assert status == 1 and err.strip().splitlines()[-1].startswith("Error: ") and "text.png" in err
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["task=derian", "input={}"], ["derian", "task=derain"]),
+        (["input={}"], ["task=derain", "run=FOLDER"]),
+        (["task=derain"], ["input"]),
+        (["task=derain", "input="], ["input= is empty"]),
+        (["task=derain", "input=/dev/zero"], ["input=/dev/zero is a pipe or a device"]),
+        (["task=derain", "input={}", "threads=9999"], ["threads=9999", "from 1 to"]),
+        (["task=derain", "run=x", "input={}"], ["task=derain", "run=x"]),
+        (["run=nowhere", "input={}"], ["nowhere"]),
+        (["task=derain", "input=nope.png"], ["nope.png", "does not exist"]),
+        (["task=derain", "input={}/*.gif"], ["*.gif", "no photographs"]),
+        (["task=derain", "input={}", "tile=64"], ["tile=64", "overlap=64"]),
+        (["task=derain", "input={}", "steps=-1"], ["steps=-1"]),
+        (["task=derain", "input={}", "batch=0"], ["batch=0"]),
+        (["task=derain", "input={}", "overlap=-1"], ["overlap=-1"]),
+        (["task=derain", "input={}", "tile=x"], ["tile"]),
+        (["task=derain", "input={}", "sampler=quick"], ["quick"]),
+        (["task=derain", "input={}", "device=abacus"], ["abacus"]),
+        (["task=derain", "input={}", "suffix=a/b"], ["suffix"]),
+        (["task=derain", "input={}", "sampler.rule=x"], ["rule"]),
+        (["task=derain", "input={}/a.png", "output={}/x.jpg"], ["x.jpg", ".png"]),
+        (["task=derain", "input={}", "output={}/x.png"], ["x.png", "folder"]),
+        (["task=derain", "input={}/a.png", "output={}/a.png"], ["a.png", "never overwritten"]),
+        (["task=derain", "input={}/a.png", "output={}/a.png/out"], ["cannot be written"]),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_status_2(command, tmp_path, words, said):
+    for name in "ab":
+        photograph(tmp_path / "in" / f"{name}.png")
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    status, _, err = command("restore", *(w.format(tmp_path / "in") for w in words))
+    last = err.strip().splitlines()[-1]
+    assert status == 2 and last.startswith("Error: ") and all(word in last for word in said), err
+    assert before == (tmp_path / "in" / "a.png").read_bytes() and not list(
+        (tmp_path / "in").glob("*-derain.png")
+    )
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="pipe.png is a pipe or a device; give a file"):
+        sources(str(tmp_path / "pipe.png"), "derain")
+
+
+def test_a_file_name_of_another_encoding_is_one_like_others(tmp_path):
+    """In Latin-1, as a real command, whose output is strict."""
+    photograph(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    words = ["task=derain", f"input={tmp_path}", "steps=0", "device=cpu", "precision=float32"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/restore.py"), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        check=False,
+    )
+    assert done.returncode == 0 and b"caf\xe9-derain.png" in b" ".join(
+        os.listdir(os.fsencode(tmp_path))
+    ), done.stderr
+    assert image_seed(3, "caf\udce9") != image_seed(3, "caf") and image_seed(
+        3, "café"
+    ) == zlib.crc32("3/café".encode())
+
+
+def test_a_folder_in_use_is_refused(fast, restore, tmp_path):
+    photograph(tmp_path / "a.png")
+    with locked(tmp_path):
+        status, _, err = restore("task=derain", f"input={tmp_path}")
+    assert status == 2 and "in use" in err and not fast
+
+
+def test_a_disk_without_room_is_told_before_the_network(fast, restore, tmp_path, monkeypatch):
+    photograph(tmp_path / "a.png")
+    monkeypatch.setattr(restoring.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
+    status, _, err = restore("task=derain", f"input={tmp_path}")
+    assert status == 1 and "make room" in err and not fast
+
+
+def test_an_interruption_keeps_what_is_finished(fast, restore, tmp_path, monkeypatch):
+    for name in "abc":
+        photograph(tmp_path / f"{name}.png")
+    real = restoring.read_photo
+    monkeypatch.setattr(
+        restoring,
+        "read_photo",
+        lambda p: (
+            os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60) if p.stem == "c" else real(p)
+        ),
+    )
+    # of a: it is being written when b, which the networks have, is interrupted
+    slow = restoring.write_photo
+    monkeypatch.setattr(restoring, "write_photo", lambda *args: time.sleep(0.5) or slow(*args))
+    monkeypatch.setattr(restoring, "image_seed", lambda seed, stem: time.sleep(20 * (stem == "b")))
+    status, _, err = restore("task=derain", f"input={tmp_path}")
+    assert status == 1 and "Interrupted; 1 of 3" in err and list(files(tmp_path)) == ["a.png"]
+
+
+def test_a_fault_waits_for_what_is_being_written(fast, restore, tmp_path, monkeypatch):
+    """The folder is not released, nor the process ended, in the middle of a file."""
+    for name in "ab":
+        photograph(tmp_path / f"{name}.png")
+    slow = restoring.write_photo
+    monkeypatch.setattr(restoring, "write_photo", lambda *args: time.sleep(0.5) or slow(*args))
+    # what no photograph is to blame for
+    monkeypatch.setattr(restoring, "image_seed", lambda seed, stem: {"a": 1}[stem])
+    status, _, _ = restore("task=derain", f"input={tmp_path}")
+    assert status == 1 and list(files(tmp_path)) == ["a.png"]
+
+
+def test_names_that_clash(tmp_path):
+    for name in ("a.jpg", "a.png", "b.png"):
+        photograph(tmp_path / "in" / name)
+    photograph(tmp_path / "other" / "b.png")
+    names = {job.source.name: job.output.name for job in planned(input=tmp_path / "in")}
+    assert names == {
+        "a.jpg": "a-jpg-derain.png",
+        "a.png": "a-png-derain.png",
+        "b.png": "b-derain.png",
+    }
+    # also alone
+    assert planned(input=tmp_path / "in" / "a.jpg")[0].output.name == "a-jpg-derain.png"
+    with pytest.raises(UserError, match="both be written"):
+        planned(input=tmp_path / "*" / "b.png", output=tmp_path / "out")
+
+
+def test_another_photographs_result_is_not_overwritten(fast, restore, tmp_path):
+    for folder in "xy":
+        photograph(tmp_path / folder / "a.png")
+        result = restore("task=derain", f"input={tmp_path / folder}", f"output={tmp_path / 'out'}")
+    assert result[0] == 2 and "a-derain.png is the restored" in result[2] and len(fast) == 1
+
+
+def test_outputs_are_no_inputs_of_a_folder(fast, restore, tmp_path):
+    photograph(tmp_path / "a.png")
+    assert (
+        restore("task=derain", f"input={tmp_path}/a.png", f"output={tmp_path}/b.png", "--compare")[
+            0
+        ]
+        == 0
+    )
+    photograph(tmp_path / "old-derain-path.png")  # its report is lost, its name tells
+    assert [p.name for p in sources(str(tmp_path), "derain")] == ["a.png"]
+    assert [p.name for p in sources(str(tmp_path / "*"), "dehaze")] == [
+        "a.png",
+        "old-derain-path.png",
+    ]
+    # named outright
+    assert [p.name for p in sources(str(tmp_path / "b.png"), "derain")] == ["b.png"]
+    assert restore("task=derain", f"input={tmp_path}/a.png", f"output={tmp_path}/out")[0] == 0
+    # one task after another
+    assert [p.name for p in sources(str(tmp_path / "out"), "dehaze")] == ["a-derain.png"]
+    with pytest.raises(UserError, match="but restored ones"):
+        sources(str(tmp_path / "out"), "derain")
+
+
+def test_whole_images_and_a_run_of_ones_own(fast, tmp_path):
+    photograph(tmp_path / "a.png")
+    cfg = configured("restore", f"input={tmp_path}", "run=data/adapters/derain", "tile=null")
+    restore_command.restore_run(cfg)
+    assert files(tmp_path)["a.png"]["tile"] is None and (tmp_path / "a-derain.png").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a.jpg",
+        "a b (1).jpg",
+        "[1]*.jpg",
+        "a,b=c.jpg",
+        "q\"uo'te.jpg",
+        "back\\slash",
+        "end\\",
+        'both\\".png',
+        "{x}: y",
+        "123",
+        "true",
+    ],
+)
+def test_file_names_survive_hydra(value):
+    GlobalHydra.instance().clear()
+    assert plain(configured("restore", *cli.restore_words([f"input={value}"])).input) == value
+
+
+def test_flags_and_task_become_keys():
+    assert cli.restore_words(
+        ["task=derain", "--compare", "--save-path", "seed=1", "output=null"]
+    ) == ['shipped="derain"', "compare=true", "save_path=true", "seed=1", "output=null"]
+
+
+@pytest.mark.parametrize(
+    "words, status, said",
+    [
+        ([], 0, ["restore", "train", "evaluate", "table", "demo"]),
+        (["--help"], 0, ["input=photo.jpg"]),
+        (["restor"], 2, ["'restor'", "restore, train"]),
+        (["restore", "task=derain", "input=nope.png"], 2, ["nope.png"]),
+    ],
+)
+def test_the_command(words, status, said, monkeypatch, capfd, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["irbridge", *words])
+    GlobalHydra.instance().clear()
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = end.code
+    out, err = capfd.readouterr()
+    assert code == status and all(word in out + err for word in said)
+
+
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys, irbridge.cli as c; sys.argv = ['irbridge']; c.main(); sys.exit('torch' in"
+        " sys.modules)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True
+        ).returncode
+        == 0
+    )
+
+
+def test_the_report_says_precision_and_tiles_and_precision_is_a_setting(command, tmp_path):
+    photo = photograph(tmp_path / "a.png", (600, 64))
+    words = "restore", "device=cpu", "task=derain", "steps=0", f"input={photo}"
+    status, out, _ = command(*words, "precision=float32", "tile=128", "overlap=32")
+    assert status == 0 and out.strip().splitlines()[-1] == "Restored 1 of 1 photographs in float32."
+    record = files(tmp_path)["a.png"]
+    assert record["precision"] == "float32" and record["tile"] == 128
+    assert record["tiles"] == [352, 352]  # what the reach of its trunk takes
+    assert (
+        "1 were finished before"
+        in command(*words, "precision=float32", "tile=128", "overlap=32")[1]
+    )
+    assert (
+        command(*words, "precision=bf16")[1].strip().splitlines()[-1]
+        == "Restored 1 of 1 photographs in bf16."
+    )
+    record = files(tmp_path)["a.png"]
+    assert (
+        record["precision"] == "bf16"
+        and record["tile"] is record["memory"] is record["tiles"] is None
+    )
+
+
+def test_another_amount_of_free_memory_does_nothing_again(fast, restore, tmp_path, monkeypatch):
+    photograph(tmp_path / "a.png")
+    assert restore("task=derain", f"input={tmp_path}")[0] == 0
+    fast.clear()  # its memory was measured too, unless an earlier test had
+    monkeypatch.setattr(memory, "free", lambda device: 10**9)
+    assert "1 were finished before" in restore("task=derain", f"input={tmp_path}")[1]
+    assert not fast
+    assert restore("task=derain", f"input={tmp_path}", "memory=2")[0] == 0 and len(fast) == 1
+
+
+def test_too_little_memory_is_told_before_any_call(fast, restore, tmp_path):
+    for name in "ab":
+        photograph(tmp_path / f"{name}.png")
+    status, _, err = restore("task=derain", f"input={tmp_path}", "memory=0.3")
+    assert status == 2 and "memory=0.3 is too little" in err and "GB" in err and not fast
+
+
+def test_reading_and_writing_go_on_beside_the_networks(fast, restore, tmp_path, monkeypatch):
+    """While b is in the networks, c is read and a is written; never more than one ahead, nor more
+    than one behind."""
+    for name in "abcd":
+        photograph(tmp_path / f"{name}.png")
+    events = []
+    read, write, seeds = restoring.read_photo, restoring.write_photo, restoring.image_seed
+
+    def watched(kind, function, name):
+        def run(*args):
+            events.append((kind, name(args), "starts"))
+            time.sleep(0.15)
+            try:
+                return function(*args)
+            finally:
+                events.append((kind, name(args), "ends"))
+
+        return run
+
+    monkeypatch.setattr(restoring, "read_photo", watched("read", read, lambda args: args[0].stem))
+    monkeypatch.setattr(
+        restoring, "write_photo", watched("write", write, lambda args: args[0].stem[0])
+    )
+    monkeypatch.setattr(restoring, "image_seed", watched("network", seeds, lambda args: args[1]))
+    assert restore("task=derain", f"input={tmp_path}")[0] == 0
+    at = {event: k for k, event in enumerate(events)}
+    assert (
+        at["network", "b", "starts"] < at["write", "a", "ends"]
+        and at["read", "c", "starts"] < at["network", "b", "ends"]
+    )
+    for one, other in zip("abc", "bcd"):
+        assert at["write", one, "ends"] < at["write", other, "starts"]
+        assert at["read", one, "ends"] < at["read", other, "starts"]
+    assert at["network", "b", "starts"] < at["read", "d", "starts"] and list(files(tmp_path)) == [
+        f"{n}.png" for n in "abcd"
+    ]
+
+
+def test_a_failure_to_write_one_leaves_the_others_and_the_order(
+    fast, restore, tmp_path, monkeypatch
+):
+    for name in "abc":
+        photograph(tmp_path / f"{name}.png")
+    real = restoring.write_photo
+
+    def write(path, *args):
+        if path.name.startswith("b"):
+            raise OSError(28, "No space left on device", str(path))
+        time.sleep(0.1)
+        real(path, *args)
+
+    monkeypatch.setattr(restoring, "write_photo", write)
+    status, _, err = restore("task=derain", f"input={tmp_path}")
+    records = files(tmp_path)
+    assert (
+        status == 1
+        and "b.png cannot be restored (No space left on device)" in err
+        and "1 of 3" in err
+    )
+    assert [(n, r["status"]) for n, r in records.items()] == [
+        ("a.png", "done"),
+        ("b.png", "failed"),
+        ("c.png", "done"),
+    ]
+
+
+def test_a_report_that_cannot_be_written_ends_the_command(fast, restore, tmp_path, monkeypatch):
+    for name in "abc":
+        photograph(tmp_path / f"{name}.png")
+
+    def full(path, value):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("irbridge.restoration.jobs.write_json", full)
+    status, _, err = restore("task=derain", f"input={tmp_path}")
+    assert status == 1 and "The report" in err and "make room" in err and len(fast) < 3
+
+
+@pytest.mark.parametrize(
+    "given, load, requested, wanted",
+    [
+        (None, 0.4, None, 4),
+        (None, 1.6, None, 2),
+        (None, 9.0, None, 1),
+        ("3", 0.0, None, "same"),
+        ("3", 0.0, 2, 2),
+    ],
+)
+def test_threads_are_the_free_cores(monkeypatch, given, load, requested, wanted):
+    before = restoring.torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    monkeypatch.setattr(environment, "busy_cores", lambda: load)
+    try:
+        assert (
+            set_threads(requested)
+            == (before if wanted == "same" else wanted)
+            == restoring.torch.get_num_threads()
+        )
+    finally:
+        restoring.torch.set_num_threads(before)
+
+
+def test_cores_are_busy_with_what_others_do_not_yield(monkeypatch):
+    """Half of a second's processor time in each kind: only that of others without ``nice`` counts,
+    on the cores that this process may use."""
+    kinds = ("user", "system", "idle", "nice")
+    nothing, elsewhere = (
+        dict.fromkeys(kinds, 0.0),
+        {"user": 9.0, "system": 9.0, "idle": 0.0, "nice": 0.0},
+    )
+    times = iter(
+        [
+            [nothing] * 3,
+            [
+                {"user": 0.5, "system": 0.0, "idle": 1.0, "nice": 2.0},
+                elsewhere,
+                {"user": 0.0, "system": 0.25, "idle": 2.0, "nice": 0.0},
+            ],
+        ]
+    )
+    own, clock = iter([0.0, 0.25]), iter([0.0, 0.5])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2}, raising=False)
+    monkeypatch.setattr(
+        environment.psutil,
+        "cpu_times",
+        lambda percpu=False: [namedtuple("Times", kinds)(**t) for t in next(times)],
+    )
+    monkeypatch.setattr(
+        environment,
+        "time",
+        SimpleNamespace(
+            perf_counter=lambda: next(clock),
+            process_time=lambda: next(own),
+            sleep=lambda seconds: None,
+        ),
+    )
+    # 0.75 s in user and system, 0.25 of them its own, in half a second
+    assert environment.busy_cores() == 1.0
+
+
+def test_pngs_are_packed_fast_and_keep_every_pixel(tmp_path):
+    values = RNG.random((40, 50, 3), dtype=np.float32)
+    for bits in (8, 16):
+        write_photo(tmp_path / "a.png", Photo(values, bits=bits), values)
+        np.testing.assert_allclose(
+            read_photo(tmp_path / "a.png").pixels, values, atol=0.51 / (2**bits - 1)
+        )
