@@ -1,0 +1,56 @@
+"""What every synthetic degradation is: a frozen dataclass with one method, ``apply``."""
+
+from abc import ABC, abstractmethod
+from dataclasses import fields
+
+import numpy as np
+
+from irbridge.errors import UserError
+
+Range = tuple[float, float]
+"""(lowest, highest): a number is drawn from it uniformly for each image."""
+
+
+class Degradation(ABC):
+    """Base of the degradations: it checks their parameters and clips what they give.
+
+    A subclass is a frozen dataclass whose fields are numbers or a :data:`Range`, from 0 up. It
+    defines :meth:`apply`. Fields of type ``tuple[str, ...]`` are names, which the subclass checks
+    itself.
+
+    Raises:
+        UserError: a field is negative, no number, or a range that does not ascend.
+    """
+
+    def __post_init__(self):
+        for field in fields(self):
+            if field.type != tuple[str, ...]:
+                self._check(field.name, wants_range=field.type == Range)
+
+    def _check(self, name: str, wants_range: bool) -> None:
+        value = getattr(self, name)
+        numbers = np.atleast_1d(np.array(list(value) if np.iterable(value) else value))
+        fits = (
+            numbers.dtype.kind in "if"
+            and len(numbers) == (2 if wants_range else 1)
+            and 0 <= numbers[0] <= numbers[-1]
+        )
+        if not fits:
+            wanted = "two ascending numbers" if wants_range else "one number"
+            raise UserError(f"{type(self).__name__} got {name}={value}; give {wanted} from 0 up.")
+
+    @abstractmethod
+    def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Degrade an image.
+
+        Args:
+            image: float32 (H, W, 3) in [0, 1], left as it is.
+            rng: where all of the degradation's randomness comes from.
+
+        Returns:
+            (H, W, 3), not yet clipped to [0, 1].
+        """
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """:meth:`apply`, clipped to [0, 1] and float32."""
+        return np.clip(self.apply(image, rng), 0, 1).astype(np.float32)

@@ -1,0 +1,56 @@
+"""Holes to be inpainted."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from typing_extensions import override
+
+from irbridge.data import hole_shapes
+from irbridge.data.degradations.base import Degradation, Range
+from irbridge.errors import UserError
+
+
+@dataclass(frozen=True)
+class Inpaint(Degradation):
+    """Holes filled with a constant.
+
+    Each image gets holes of one kind of :mod:`irbridge.data.hole_shapes`. Kinds that are drawn mark
+    by mark are more frequent than the others: half images, frames, lines and lattices.
+
+    Args:
+        masked: fraction of the image, exceeded by less than one round of marks.
+        width: of the strokes of kind ``brush``.
+        fill: value of the holes, in [0, 1].
+        kinds: which kinds of holes there are.
+
+    Raises:
+        UserError: ``kinds`` is no list, empty, or names a kind that does not exist.
+    """
+
+    masked: Range = (0.02, 0.5)
+    width: Range = (3, 24)
+    fill: float = 0.5
+    kinds: tuple[str, ...] = tuple(hole_shapes.KINDS)
+
+    def __post_init__(self):
+        super().__post_init__()
+        kinds = set(self.kinds) if np.iterable(self.kinds) else set()
+        if not kinds or not kinds <= set(hole_shapes.KINDS):
+            known = ", ".join(hole_shapes.KINDS)
+            raise UserError(f"Inpaint got kinds={self.kinds}; give a list of some of {known}.")
+
+    @override
+    def apply(self, image, rng):
+        return self.fill_in(image, self.mask(image.shape[:2], rng))
+
+    def mask(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Holes of an image of a shape (H, W): bool (H, W), True in the holes."""
+        weights = np.array([hole_shapes.WEIGHTS[kind] for kind in self.kinds])
+        kind = str(rng.choice(list(self.kinds), p=weights / weights.sum()))
+        share = rng.uniform(*self.masked)
+        options = {"width": self.width} if kind == "brush" else {}
+        return hole_shapes.KINDS[kind](shape, share, rng, **options)
+
+    def fill_in(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The image (H, W, 3) with ``fill`` where the mask (H, W) is True."""
+        return np.where(mask[..., None], np.float32(self.fill), image)
