@@ -12,9 +12,10 @@ from irbridge.bridges.base import Bridge
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import broadcast, draw
 from irbridge.gaussian.noise import Noise
-from irbridge.gaussian.transition import step
+from irbridge.gaussian.transition import step as bridge_step
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.restorer import Restorer, State, drive, keep_known
+from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.samplers.base import Sampler
 from irbridge.samplers.loop import velocity, walk
 
@@ -191,21 +192,20 @@ class BridgeNetwork(Restorer):
 
         yield from drive(walk(self.bridge, sampler, y[:, :3], noise, self.first), ask)
 
-    def loss(
-        self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor
-    ) -> dict[str, Tensor]:
-        """Training loss per image, (B,). clean, degraded: (B, C, H, W) in [-1, 1]. noise: unit
-        normal, alike. uniform: (B,) in [0, 1), the time from T / 1000 (T / 100 for likelihood) to
-        the latest one.
+    def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
+        """Training loss per image, (B,).
+
+        The time is drawn between T / 1000 (T / 100 for likelihood) and the latest one.
         """
+        (clean, degraded), noise = batch, step.noise
         stride = self.bridge.T / (100 if self.loss_name == "likelihood" else 1000)
-        t = stride + uniform.cpu().double() * (self.first - stride)
+        t = stride + step.uniform.cpu().double() * (self.first - stride)
         end = degraded[:, :3]
         x = draw(self.bridge.marginal(t), clean, end, noise * self.bridge.scale(clean, end))
         if self.loss_name == "likelihood":
             slope, _ = velocity(self.bridge, t, x, self.denoise(x, t, degraded), end, markov=True)
             now, then, keep = self.bridge.posterior(t, t - stride)
-            error = x - stride * slope - step(x, clean, end, now, then, keep)
+            error = x - stride * slope - bridge_step(x, clean, end, now, then, keep)
             return {self.loss_name: error.abs().flatten(1).mean(1)}
         form = readout(self.target, self.bridge, t)
         wanted = (clean - broadcast(form.state, x) * x - broadcast(form.end, x) * end) / broadcast(

@@ -17,6 +17,7 @@ from irbridge.gaussian.transition import forward_keep, loss_weight, step
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.restorer import Restorer, State, keep_known, send
 from irbridge.models.timestep_schedule import Timesteps
+from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.samplers.base import PriorPath, Sampler, rule
 from irbridge.samplers.loop import walk
 
@@ -287,9 +288,7 @@ class IRBridge(Restorer):
         anchor = self._anchor(self.seen(y), tiles.reaching(self.reach))
         yield State(self.bridge.T, anchor, anchor, anchor)
 
-    def loss(
-        self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """Training losses per image, (B,) each; their sum is minimised.
 
         Options (``loss:`` of the config): ``states``, where z comes from, see ``STATES``;
@@ -297,29 +296,26 @@ class IRBridge(Restorer):
         ``anchor``, weight of the L1 loss of g(y); ``anchor_first``, share of the training for g(y)
         alone: an early anchor shows the network nothing; ``trunk_lr``, the trunk's part of the
         learning rate, below 1 where it is trained already.
-
-        clean, degraded: images (B, 3, H, W) in [-1, 1]. noise: unit normal, shaped as their states.
-        uniform: (B,) in [0, 1).
         """
         options, prior, encode = (
             self.loss_options,
             self.backbone.prior,
             self.latents or self.backbone.encode,
         )
-        degraded, losses = self.seen(degraded), {}
+        clean, degraded, losses = batch.clean, self.seen(batch.degraded), {}
 
         def distance(anchor: Tensor) -> Tensor:
             return options["anchor"] * (anchor - clean).abs().flatten(1).mean(1)
 
         if self.learns_anchor and (
-            self.progress < options["anchor_first"] or options["anchor_first"] == 1
+            step.progress < options["anchor_first"] or options["anchor_first"] == 1
         ):
             return {"anchor": distance(self.adapter.estimate(degraded))}
         condition = self.adapter.condition(degraded, encode(degraded[:, :3]))
         if self.learns_anchor:
             losses["anchor"] = distance(condition.anchor)
         clean = encode(clean)
-        z, tau = self.STATES[options["states"]](self, clean, condition, noise, uniform)
+        z, tau = self.STATES[options["states"]](self, clean, condition, step)
         weight = loss_weight(prior.marginal(tau), options["weight"]).expand(len(z)).to(z)
         error = self.denoise(z, tau, condition) - clean
         power = {"l1": 1, "l2": 2}.get(options["norm"])
@@ -327,19 +323,20 @@ class IRBridge(Restorer):
             raise UserError(f"loss.norm={options['norm']!r} is unknown; choose l1 or l2.")
         return losses | {"prior": (error.abs() ** power).flatten(1).mean(1) * weight**power}
 
-    def _from_prior(self, clean, condition, noise, uniform):
+    def _from_prior(self, clean, condition, at: TrainingStep):
         """As published: tau uniform over the prior's timesteps, z from the prior's marginal."""
-        prior = self.backbone.prior
+        noise, uniform, prior = at.noise, at.uniform, self.backbone.prior
         # where a flow has no noise at all, eps has no error to weigh
         share = uniform.cpu().double().clamp(min=1e-6)
         tau = prior.lowest + share * (prior.highest - prior.lowest)
         return draw(prior.marginal(tau), clean, clean, noise), tau
 
     @torch.no_grad()
-    def _from_bridge(self, clean, condition, noise, uniform):
+    def _from_bridge(self, clean, condition, at: TrainingStep):
         """Z by the forward transition from the bridge's marginal: one draw in ``steps`` at T, the
         others uniform.
         """
+        noise, uniform = at.noise, at.uniform
         end, first, u = self.end(condition), 1 / self.sampler.nfe, uniform.cpu().double()
         t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
         here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
@@ -359,14 +356,15 @@ class IRBridge(Restorer):
         return mean + scale * (z - mean) if torch.is_tensor(scale) else z
 
     @torch.no_grad()
-    def _visited(self, clean, condition, noise, uniform):
+    def _visited(self, clean, condition, at: TrainingStep):
         """The state of a random step of the sampler, reached by running it that far."""
+        uniform = at.uniform
         loop = self._walk(
             self.end(condition), Noise([int(v * 2**31) for v in uniform.tolist()]), self.sampler
         )
         _, _, z, tau = next(loop)
         for _ in range(
-            int((float(uniform[0]) if self.draw is None else self.draw) * self.sampler.nfe)
+            int((float(uniform[0]) if at.shared is None else at.shared) * self.sampler.nfe)
         ):
             _, _, z, tau = loop.send(self.denoise(z, tau, condition))
         return z, tau

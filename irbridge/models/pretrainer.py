@@ -11,6 +11,7 @@ from irbridge.gaussian.marginal import draw
 from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import loss_weight
 from irbridge.models.restorer import Restorer, State, drive
+from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.samplers.base import PriorPath, Sampler
 from irbridge.samplers.loop import walk
 
@@ -44,12 +45,12 @@ class Pretrainer(Restorer):
         )
         return torch.where(u < self.wide, even, normal).exp()
 
-    def loss(
-        self, clean: Tensor, degraded: Tensor, noise: Tensor, uniform: Tensor
-    ) -> dict[str, Tensor]:
-        tau = self.backbone.prior.timestep(self.levels(uniform))
+    def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
+        """The squared error of v at levels drawn by :meth:`levels`; only clean images are used."""
+        clean = batch.clean
+        tau = self.backbone.prior.timestep(self.levels(step.uniform))
         level = self.backbone.prior.marginal(tau)
-        error = self.backbone.denoise(draw(level, clean, clean, noise), tau) - clean
+        error = self.backbone.denoise(draw(level, clean, clean, step.noise), tau) - clean
         return {"prior": error.square().flatten(1).mean(1) * loss_weight(level, "v").to(error) ** 2}
 
     def path(self, y: Tensor, seeds: list[int] | None = None, steps: int = 25) -> Iterator[State]:

@@ -14,6 +14,7 @@ from irbridge.backbones.half_precision import working
 from irbridge.errors import UserError
 from irbridge.images.arrays import pad, to_image, to_tensor
 from irbridge.images.tiles import WHOLE, Tiles
+from irbridge.models.training_step import Batch, TrainingStep
 
 
 class State(NamedTuple):
@@ -37,8 +38,6 @@ class Restorer(nn.Module):
     # it fills holes: y has a fourth channel, the mask, 1 where the image is to be filled, else -1
     masked: bool = False
     precision: str = "float32"  # what its networks restore in; "bf16": see irbridge.precision
-    progress: float = 1.0  # share of the training that is done, set by the loop
-    draw: float | None = None  # one uniform number for all images of the step, likewise
     # pixels from a tile's edge that its first pass over y tells from the image's own; None: all
     reach: int | None = None
     first_share: float = 1.0  # share of the training whose steps cost as the first one does
@@ -53,9 +52,13 @@ class Restorer(nn.Module):
         """
         return [{"params": list(self.trainable().parameters())}]
 
-    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
-        """The training losses, so that a distributed wrapper sees the call."""
-        return self.loss(*batch)
+    def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
+        """The training losses by name, (B,) each; the sum of their means is minimised."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
+        """:meth:`loss`, so that a distributed wrapper sees the call."""
+        return self.loss(batch, step)
 
     def networks(self) -> AbstractContextManager:
         """A block for the calls of networks alone, within which these compute in ``precision``."""

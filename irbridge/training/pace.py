@@ -4,12 +4,13 @@ import math
 import time
 from pathlib import Path
 
-import torch
+from accelerate import Accelerator
 
 from irbridge.files import read_json, write_json
 from irbridge.models.restorer import Restorer
+from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.training.checkpoint import Checkpoints
-from irbridge.training.precision_trial import _dry_step
+from irbridge.training.precision_trial import dry_step
 
 
 def planned_steps(run: Path, options: dict) -> float:
@@ -66,17 +67,18 @@ class Pace:
         return steps
 
 
-def _more_seconds(
-    accelerator, model: Restorer, batch: list[torch.Tensor], rounds: int = 3
+def more_seconds(
+    accelerator: Accelerator, model: Restorer, batch: Batch, step: TrainingStep, rounds: int = 3
 ) -> float:
-    """How much longer forward and backward of a batch take in the last part of the training than in
-    the first.
+    """Seconds that a step takes longer in the last part of the training than in the first.
+
+    Forward and backward of one batch are timed ``rounds`` times at either end.
     """
     least = {}
     for _ in range(rounds):
         for progress in (0.0, 1.0):
             started = time.monotonic()
             with accelerator.autocast():
-                _dry_step(model, batch, progress)
+                dry_step(model, batch, step._replace(progress=progress))
             least[progress] = min(least.get(progress, math.inf), time.monotonic() - started)
     return max(0.0, least[1.0] - least[0.0])

@@ -14,6 +14,7 @@ from irbridge.errors import UserError
 from irbridge.gaussian.noise import step_noise
 from irbridge.models.precision import frozen_parts, trial
 from irbridge.models.restorer import Restorer
+from irbridge.models.training_step import Batch, TrainingStep
 
 
 def best_precision(
@@ -54,11 +55,13 @@ def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: tor
     the same found.
     """
     model.to(at)
-    batch = _batch(model, stream, min(4, options["batch_size"]), at)
+    batch, drawn = first_batch(model, stream, min(4, options["batch_size"]), at)
+    # with every part that trains
+    late = drawn._replace(progress=1.0)
 
     def step(half: bool) -> None:
         with torch.autocast(at.type, torch.bfloat16, enabled=half):
-            _dry_step(model, batch, progress=1.0)  # with every part that trains
+            dry_step(model, batch, late)
 
     sampler = getattr(model, "sampler", None)
     about = {
@@ -69,7 +72,7 @@ def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: tor
         "sampler": sampler and asdict(sampler),
         "cached": getattr(model, "latents", None) is not None,
         "device": at.type,
-        "batch": len(batch[0]),
+        "batch": len(batch.clean),
         **{key: options[key] for key in ("crop", "channels_last", "checkpointing")},
     }
     key = {
@@ -80,24 +83,20 @@ def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: tor
     return "bf16" if trial(step, key) else "no"
 
 
-def _batch(model: Restorer, stream: CropStream, count: int, device) -> list[torch.Tensor]:
-    """The arguments of ``model.loss`` for the stream's first crops."""
+def first_batch(
+    model: Restorer, stream: CropStream, count: int, device: torch.device | str
+) -> tuple[Batch, TrainingStep]:
+    """The arguments of ``model.loss`` for the stream's first ``count`` crops, on the device."""
     pairs = [stream[draw] for draw in range(count)]
-    clean, degraded = (torch.stack([pair[key] for pair in pairs]) for key in ("clean", "degraded"))
-    return [
-        v.to(device)
-        for v in (clean, degraded, *step_noise(0, 0, (count, *model.state_shape(clean.shape[1:]))))
-    ]
+    batch = Batch(*(torch.stack([pair[key] for pair in pairs]).to(device) for key in Batch._fields))
+    noise, uniform = step_noise(0, 0, (count, *model.state_shape(batch.clean.shape[1:])))
+    return batch, TrainingStep(0.0, uniform.to(device), noise.to(device))
 
 
-def _dry_step(model: Restorer, batch: list[torch.Tensor], progress: float) -> None:
-    """Forward and backward of a batch as at ``progress`` of the training, done when this returns;
-    nothing is learnt.
-    """
-    model.progress, before = progress, model.progress
-    losses = model(*batch)
+def dry_step(model: Restorer, batch: Batch, step: TrainingStep) -> None:
+    """Forward and backward of a batch, finished when this returns; nothing is learnt."""
+    losses = model(batch, step)
     sum(value.float().mean() for value in losses.values()).backward()
     model.zero_grad(set_to_none=True)
-    model.progress = before
-    if batch[0].device.type == "cuda":
-        torch.cuda.synchronize(batch[0].device)
+    if batch.clean.device.type == "cuda":
+        torch.cuda.synchronize(batch.clean.device)

@@ -21,11 +21,12 @@ from irbridge.data.crops import CropStream, device_batches, stream_loader
 from irbridge.errors import UserError
 from irbridge.gaussian.noise import step_noise
 from irbridge.models.restorer import Restorer
+from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.metrics_log import _Metrics
 from irbridge.training.optimizer import _averaging, averaged, build_optimizer, learning_rate
-from irbridge.training.pace import Pace, _more_seconds, planned_steps
-from irbridge.training.precision_trial import _batch, best_precision
+from irbridge.training.pace import Pace, more_seconds, planned_steps
+from irbridge.training.precision_trial import best_precision, first_batch
 from irbridge.training.signals import _stop_signals, stops
 
 
@@ -176,10 +177,17 @@ def fit(
             rate = learning_rate(step, options["lr"], steps, options["warmup"], options["schedule"])
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("share", 1.0)
-            model.progress = step / steps
             try:
                 losses = _accumulate(
-                    accelerator, objective, draws, options["accumulate"], batch, seed, step, watch
+                    accelerator,
+                    objective,
+                    draws,
+                    options["accumulate"],
+                    batch,
+                    seed,
+                    step,
+                    step / steps,
+                    watch,
                 )
             except RuntimeError:
                 # the signal has ended the loader's workers too; the weights are as of step
@@ -202,8 +210,8 @@ def fit(
                 ema.update_parameters(module)
             step += 1
             if steps == math.inf and pace.step():
-                later = _more_seconds(
-                    accelerator, model, _batch(model, stream, own, accelerator.device)
+                later = more_seconds(
+                    accelerator, model, *first_batch(model, stream, own, accelerator.device)
                 ) * (batch / own / world)
                 steps = broadcast_object_list(
                     [pace.settle(step, later, model.first_share, repeats)]
@@ -266,7 +274,7 @@ def fit(
 
 
 def _accumulate(
-    accelerator, objective, draws, rounds, batch, seed, step, watch
+    accelerator, objective, draws, rounds, batch, seed, step, progress, watch
 ) -> dict[str, float]:
     """Forward and backward over one optimizer step's images; returns the mean of each loss over all
     of them.
@@ -277,13 +285,18 @@ def _accumulate(
             pair = next(draws)
             clean, degraded = (pair[k].to(accelerator.device) for k in ("clean", "degraded"))
         noise, uniform = step_noise(seed, step, (batch, *model.state_shape(clean.shape[1:])))
-        model.draw = float(uniform[0])
         own = pair["draw"] % batch
         waits = index < rounds - 1 and accelerator.num_processes > 1
         with accelerator.no_sync(objective) if waits else nullcontext():
             with accelerator.autocast():
                 losses = objective(
-                    clean, degraded, noise[own].to(clean.device), uniform[own].to(clean.device)
+                    Batch(clean, degraded),
+                    TrainingStep(
+                        progress,
+                        uniform[own].to(clean.device),
+                        noise[own].to(clean.device),
+                        float(uniform[0]),
+                    ),
                 )
             means = {key: value.float().mean() for key, value in losses.items()}
             with watch("backward"):

@@ -4,6 +4,7 @@ what is stored."""
 import pytest
 import torch
 from conftest import small_unet
+from losses import given
 
 from irbridge.adapters.control import ControlAdapter
 from irbridge.adapters.static import StaticAdapter
@@ -147,12 +148,8 @@ def test_gradients_reach_every_adapter_tensor_and_no_frozen_one(kind, shape):
     model = IRBridge(
         backbone, adapter, GOUB(), critical(), "anchor", {"steps": 2}, {"states": "visited"}
     )
-    losses = model.loss(
-        noise(2, 3, 16, 16),
-        noise(2, 3, 16, 16, seed=1),
-        noise(2, 3, 16, 16, seed=2),
-        torch.tensor([0.7, 0.2]),
-    )
+    images = (noise(2, 3, 16, 16, seed=k) for k in range(3))
+    losses = model.loss(*given(*images, torch.tensor([0.7, 0.2])))
     sum(v.mean() for v in losses.values()).backward()
     without = [n for n, p in adapter.named_parameters() if p.grad is None or not p.grad.any()]
     # A layer that shifts a whole channel in front of a normalisation has no effect; all else must

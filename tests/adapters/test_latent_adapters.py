@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, small_unet
 from diffusers import ControlNetModel, SD3ControlNetModel, T2IAdapter
+from losses import given
 from omegaconf import OmegaConf
 from pipelines import SAVE, kl, load
 from torch import nn
@@ -111,12 +112,8 @@ def batch(backbone, side=2):
     side *= backbone.stride
     clean, degraded = (noise(2, 3, side, side, seed=k).clamp(-1, 1) for k in (3, 4))
     state = side // backbone.factor
-    return (
-        clean,
-        degraded,
-        noise(2, backbone.channels, state, state, seed=5),
-        torch.tensor([0.3, 0.6]),
-    )
+    xi = noise(2, backbone.channels, state, state, seed=5)
+    return given(clean, degraded, xi, torch.tensor([0.3, 0.6]))
 
 
 def total(losses):

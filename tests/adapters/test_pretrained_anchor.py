@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 spandrel = pytest.importorskip("spandrel")
 
+from losses import given
 from spandrel.architectures.NAFNet import NAFNet as Published
 
 from irbridge.adapters.control import ControlAdapter
@@ -70,7 +71,7 @@ def test_only_the_features_train_and_only_they_are_stored(backbone, weights, kin
     model = IRBridge(
         backbone, adapter, Brownian(), critical(), "anchor", {"nfe": 2}, {"states": "visited"}
     )
-    losses = model.loss(clean, y, noise(2, 3, 16, 16, seed=2), torch.tensor([0.1, 0.7]))
+    losses = model.loss(*given(clean, y, noise(2, 3, 16, 16, seed=2), torch.tensor([0.1, 0.7])))
     assert losses.keys() == {"prior"}  # there is nothing to learn of g(y)
     sum(v.mean() for v in losses.values()).backward()
     assert all(p.grad is None for p in adapter.pretrained[0].parameters())

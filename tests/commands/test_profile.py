@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import small_unet, trainer_options
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from losses import given
 from pipelines import SAVE, load
 
 from irbridge.adapters.control import ControlAdapter
@@ -239,7 +240,7 @@ def test_every_network_is_watched(tmp_path):
         assert entered == ["vae", "adapter"] + ["adapter", "network"] * 2 + ["vae"]
         entered.clear()
         images = torch.rand(2, 2, 3, 16, 16)
-        model.loss(*images, torch.randn(2, 4, 2, 2), torch.rand(2))
+        model.loss(*given(*images, torch.randn(2, 4, 2, 2), torch.rand(2)))
     # through the cache, which encodes
     assert entered == ["vae", "vae", "adapter", "vae", "vae", "adapter", "network"]
     assert isinstance(model.latents, LatentCache)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from golden import assert_close, inputs, load, tensor
+from losses import given
 from torch import nn
 
 from irbridge.adapters.trunk import bridge_network
@@ -173,7 +174,7 @@ def test_the_likelihood_loss_is_that_of_the_official_tables(name, bridge, shift)
         true = tensor(row["true_eps"])
         model = model_of(bridge, true + shift)
         uniform = torch.tensor([(row["t"] - 1) / (model.first - 1)], dtype=torch.float64)
-        got = model.loss(x0, y, true, uniform)
+        got = model.loss(*given(x0, y, true, uniform))
         assert list(got) == ["likelihood"] and got["likelihood"].shape == (1,)
         assert_close(got["likelihood"], golden_loss(table, row, shift), 1e-6, 1e-4)
         checked += 1
@@ -198,7 +199,7 @@ def test_the_likelihood_loss_at_any_time(bridge):
     x0, y, eps, guess = batch(6, 3, 4, 4, count=4)
     uniform = torch.tensor([0.001, 0.2134, 0.5, 0.71, 0.93, 0.999], dtype=torch.float64)
     model, theta = model_of(bridge, guess), cosine_theta(100)
-    got = model.loss(x0, y, eps, uniform)["likelihood"]
+    got = model.loss(*given(x0, y, eps, uniform))["likelihood"]
     for i, t in enumerate((1 + uniform * (model.first - 1)).tolist()):
         m, rate = bridge.marginal(t), np.diff(theta)[int(np.ceil(t)) - 1]
         x = draw(m, x0[i], y[i], eps[i])
@@ -220,7 +221,8 @@ def test_the_true_noise_leaves_only_the_second_order(bridge):
     x0, y, eps = batch(16, 3, 4, 4)
     uniform = torch.linspace(0.3, 0.9, 16, dtype=torch.float64)
     right, wrong = (
-        model_of(bridge, eps + shift).loss(x0, y, eps, uniform)["likelihood"] for shift in (0, 1)
+        model_of(bridge, eps + shift).loss(*given(x0, y, eps, uniform))["likelihood"]
+        for shift in (0, 1)
     )
     assert (right < 0.25 * wrong).all() and right.mean() < 0.1 * wrong.mean(), right / wrong
 
@@ -240,7 +242,7 @@ def test_losses_of_a_network_of_zeros():
         (GOUB(), {"target": "residual", "loss": "l1"}, (x0 - y).abs()),
     ):
         model = model_of(bridge, **options)  # its last layer is 0 as it starts
-        losses = model.loss(x0, y, eps, uniform)
+        losses = model.loss(*given(x0, y, eps, uniform))
         assert list(losses) == [model.target]
         assert_close(losses[model.target].detach(), wanted.flatten(1).mean(1), 1e-4, 1e-4)
 
@@ -251,7 +253,7 @@ def test_a_few_steps_lower_the_published_loss(name):
     x0, y, eps = batch(4, 3, 8, 8, dtype=torch.float32)
     optimizer, losses = torch.optim.Adam(model.trainable().parameters(), 1e-2), []
     for _ in range(25):
-        loss = sum(model(x0, y, eps, torch.tensor([0.1, 0.4, 0.6, 0.9])).values()).mean()
+        loss = sum(model(*given(x0, y, eps, torch.tensor([0.1, 0.4, 0.6, 0.9]))).values()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -273,7 +275,7 @@ def test_the_pinned_end_is_skipped_where_noise_is_predicted(name):
     if name in SKIPPED:
         assert start.t == first and torch.equal(start.x, y)
     model.network = Fixed(torch.zeros(1, 3, 8, 8))
-    model.loss(y, y, y, torch.tensor([1 - 1e-7]))
+    model.loss(*given(y, y, y, torch.tensor([1 - 1e-7])))
     if model.target != "edm":
         assert float(model.network.asked[0][1]) == pytest.approx(1000 * first / bridge.T, rel=1e-5)
 

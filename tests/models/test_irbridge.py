@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import configured, small_unet
+from losses import given
 from torch import nn
 
 from irbridge.adapters.base import Adapter, Condition
@@ -24,6 +25,7 @@ from irbridge.images.arrays import pad
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.regression import Regression
 from irbridge.models.timestep_schedule import Timesteps, critical
+from irbridge.models.training_step import TrainingStep
 from irbridge.priors.base import Prior
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 from irbridge.samplers.base import RULES
@@ -296,7 +298,9 @@ def batch():
 @pytest.mark.parametrize("weight", ["x0", "eps", "v"])
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_loss_options(backbone, states, weight, norm):
-    losses = real(backbone, loss={"states": states, "weight": weight, "norm": norm}).loss(*batch())
+    losses = real(backbone, loss={"states": states, "weight": weight, "norm": norm}).loss(
+        *given(*batch())
+    )
     assert losses.keys() == {"prior", "anchor"}
     assert all(v.shape == (2,) and v.isfinite().all() and (v > 0).all() for v in losses.values())
 
@@ -315,7 +319,9 @@ def test_published_loss_is_that_of_the_noise():
     with inject(model.backbone.network, condition.features):
         eps = model.backbone.network(z, tau.float()).sample
     expected = (eps - xi).square().flatten(1).mean(1)
-    assert torch.allclose(model.loss(clean, degraded, xi, uniform)["prior"], expected, rtol=1e-3)
+    assert torch.allclose(
+        model.loss(*given(clean, degraded, xi, uniform))["prior"], expected, rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -323,11 +329,11 @@ def test_published_loss_is_that_of_the_noise():
 )
 def test_unknown_loss_options(backbone, option, value):
     with pytest.raises(UserError, match=f"{value}.*choose"):
-        real(backbone, loss={option: value}).loss(*batch())
+        real(backbone, loss={option: value}).loss(*given(*batch()))
 
 
 def test_anchor_weight_scales_the_anchor_loss_alone(backbone):
-    one, ten = (real(backbone, loss={"anchor": w}).loss(*batch()) for w in (1.0, 10.0))
+    one, ten = (real(backbone, loss={"anchor": w}).loss(*given(*batch())) for w in (1.0, 10.0))
     assert torch.allclose(10 * one["anchor"], ten["anchor"]) and torch.equal(
         one["prior"], ten["prior"]
     )
@@ -355,7 +361,7 @@ def test_visited_states_are_those_of_the_path(backbone, adapter, uniform, call):
     backbone.denoise = lambda z, *rest: (seen.append(z.clone()), denoise(z, *rest))[1]
     clean, degraded, xi, _ = batch()
     uniforms = torch.tensor([uniform, 0.5])
-    model.loss(clean, degraded, xi, uniforms)
+    model.loss(*given(clean, degraded, xi, uniforms))
     assert len(seen) == call + 1
     with torch.no_grad():
         states = list(model.path(degraded, seeds=[int(v * 2**31) for v in uniforms.tolist()]))
@@ -371,7 +377,8 @@ def test_bridge_states_have_the_law_that_the_network_knows(bridge):
     model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
     model.loss_options["states"] = "bridge"
     uniform = torch.arange(n) / n
-    z, tau = model.STATES["bridge"](model, x0, Condition(x0, None, None), noise(*x0.shape), uniform)
+    at = TrainingStep(1.0, uniform, noise(*x0.shape))
+    z, tau = model.STATES["bridge"](model, x0, Condition(x0, None, None), at)
     m = model.backbone.prior.marginal(tau)
     # a quarter at the degraded end
     assert float(tau.max() - tau.min()) > 100 and (tau[: n // 4] == tau[0]).all()
@@ -384,7 +391,7 @@ def test_regression_is_y_at_its_start_and_learns_l1():
     clean, degraded, *rest = batch()
     assert torch.allclose(model.restore(degraded), degraded)
     assert torch.allclose(
-        model.loss(clean, degraded, *rest)["regression"],
+        model.loss(*given(clean, degraded, *rest))["regression"],
         (degraded - clean).abs().flatten(1).mean(1),
     )
 

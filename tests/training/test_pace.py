@@ -132,9 +132,9 @@ def test_a_later_part_that_costs_more_is_noticed(backbone, stream):
     )
     seen = []
     loss = model.loss
-    model.loss = lambda *batch: seen.append(model.progress) or loss(*batch)
-    more = pace._more_seconds(
-        trainer.Accelerator(cpu=True), model, precision_trial._batch(model, stream, 2, "cpu")
+    model.loss = lambda batch, step: seen.append(step.progress) or loss(batch, step)
+    more = pace.more_seconds(
+        trainer.Accelerator(cpu=True), model, *precision_trial.first_batch(model, stream, 2, "cpu")
     )
     assert more > 0 and set(seen) == {0.0, 1.0} and model.first_share == 0.5
     assert all(p.grad is None for p in model.parameters())
@@ -150,9 +150,9 @@ class Sleeper(Restorer):
     def trainable(self):
         return self
 
-    def loss(self, clean, degraded, noise, uniform):
-        half = torch.is_autocast_enabled("cpu")
-        self.asked.append((half, self.progress, clean.dtype))
+    def loss(self, batch, step):
+        clean, half = batch.clean, torch.is_autocast_enabled("cpu")
+        self.asked.append((half, step.progress, clean.dtype))
         time.sleep(0.02 if half == self.slow else 0.002)
         return {"x": (self.weight * clean.mean()).expand(len(clean))}
 

@@ -8,6 +8,7 @@ from functools import partial, partialmethod
 import pytest
 import torch
 from conftest import ROOT, small_unet, trainer_options
+from losses import given
 from pipelines import SAVE, load
 from safetensors.torch import load_file
 from torch import nn
@@ -75,7 +76,7 @@ def batch(model, seed=0, side=32):
     random = torch.Generator().manual_seed(seed)
     clean, degraded = torch.rand(2, 2, 3, side, side, generator=random) * 2 - 1
     noise = torch.randn(2, *model.state_shape(clean.shape[1:]), generator=random)
-    return clean, degraded, noise, torch.rand(2, generator=random)
+    return given(clean, degraded, noise, torch.rand(2, generator=random))
 
 
 def gradients(model, seed=0):
