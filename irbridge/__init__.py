@@ -1,7 +1,8 @@
 """irbridge: image restoration with diffusion bridges on a frozen, pretrained diffusion model."""
 
-__version__ = "0.1.0"
-__all__ = ["IRBridge", "read_image", "write_image"]
+from irbridge.assets import __version__
+
+__all__ = ["IRBridge", "__version__", "read_image", "write_image"]
 
 
 def __getattr__(name: str):
