@@ -210,6 +210,7 @@ def from_pretrained(
     model = model.to(device, memory_format=torch.channels_last).eval()
     if isinstance(model, IRBridge) and model.calls(**sampler):
         _ = model.backbone.network  # a wrong one must show here
+    model.folder = folder
     model.precision = precision_of(model, folder, precision, **sampler)
     return model
 
