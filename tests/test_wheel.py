@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
+from omegaconf import OmegaConf
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -132,3 +133,11 @@ def test_the_wheel_holds_no_more_than_it_should(target):
     inside = {path.name for path in (target / "irbridge/_assets/data").iterdir()}
     assert inside == {"README.md", "adapters", "metrics", "prior", "samples"}
     assert not (target / "tests").exists() and not (target / "configs").exists()
+
+
+def test_the_citation_names_this_version():
+    from irbridge import __version__
+
+    cited = OmegaConf.load(ROOT / "CITATION.cff")
+    assert cited.version == __version__
+    assert [len(reference.authors) for reference in cited.references] == [7, 7]
