@@ -1,17 +1,45 @@
-"""irbridge: image restoration with diffusion bridges on a frozen, pretrained diffusion model."""
+"""irbridge: image restoration with diffusion bridges on a frozen, pretrained diffusion model.
 
-__version__ = "0.1.0"
-__all__ = ["IRBridge", "read_image", "write_image"]
+Example:
+    ```python
+    import irbridge
+
+    model = irbridge.load("derain")
+    restored = model.restore(irbridge.read_image("rain.jpg"), seed=0)
+    irbridge.write_image("restored.png", restored)
+    ```
+"""
+
+from importlib import import_module
+
+from irbridge.assets import __version__
+
+_PLACES = {
+    "BridgeNetwork": "irbridge.models.bridge_network",
+    "IRBridge": "irbridge.models.irbridge",
+    "Regression": "irbridge.models.regression",
+    "load": "irbridge.hub",
+    "read_image": "irbridge.images.io",
+    "write_image": "irbridge.images.io",
+}
+
+__all__ = [
+    "BridgeNetwork",
+    "IRBridge",
+    "Regression",
+    "__version__",
+    "load",
+    "read_image",
+    "write_image",
+]
 
 
 def __getattr__(name: str):
     # Late, so that `import irbridge` does not wait for torch and diffusers.
-    if name == "IRBridge":
-        from irbridge.models.irbridge import IRBridge
+    if name not in _PLACES:
+        raise AttributeError(f"module 'irbridge' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
 
-        return IRBridge
-    if name in ("read_image", "write_image"):
-        from irbridge.images import io
 
-        return getattr(io, name)
-    raise AttributeError(f"module 'irbridge' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

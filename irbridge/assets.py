@@ -1,11 +1,56 @@
-"""Where the project's own configs, weights and photographs are."""
+"""What belongs to this installation: its version, and where its own files are.
+
+The configs, the frozen prior, the shipped adapters, the metrics' weights and the sample photographs
+stand beside the package in a checkout, and inside it once it is installed from a wheel.
+"""
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+__version__ = "0.1.0"
+
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / "_assets"
+
+CHECKOUT = None if _INSTALLED.is_dir() else _PACKAGE.parent
+"""The folder of the clone that this code runs from; None where a wheel was installed."""
+
+ROOT = CHECKOUT or _INSTALLED
+"""The folder that holds ``configs`` and ``data``."""
+
 CONFIGS = ROOT / "configs"
+ADAPTERS = ROOT / "data" / "adapters"
 
 
-def find(path: str) -> Path:
-    """A path of the config: as given, or relative to the project where it does not exist here."""
-    return Path(path) if Path(path).exists() or Path(path).is_absolute() else ROOT / path
+def find(path: str | Path) -> Path:
+    """The file or folder that a config names.
+
+    Args:
+        path: absolute, or relative to the current folder or to the project, such as
+            ``data/samples/train``.
+
+    Returns:
+        The path as given where it exists or is in neither place, else the project's own.
+    """
+    given = Path(path)
+    if given.is_absolute() or given.exists():
+        return given
+    own = ROOT / given
+    return own if own.exists() else given
+
+
+def shipped() -> dict[str, Path]:
+    """The adapters that come with the project, task -> folder."""
+    weights = sorted(ADAPTERS.glob("*/model.safetensors"))
+    return {path.parent.name: path.parent for path in weights}
+
+
+def remedy(part: str) -> str:
+    """What to do about a file of the project that is missing or damaged.
+
+    Args:
+        part: its place below the project's folder, such as ``data/prior``.
+
+    Returns:
+        The end of a sentence.
+    """
+    return f"run `git checkout {part}`" if CHECKOUT else "install irbridge again"

@@ -11,8 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from irbridge import __version__
-from irbridge.assets import ROOT
+from irbridge.assets import CHECKOUT, __version__
 from irbridge.errors import UserError
 
 
@@ -88,10 +87,13 @@ def commit() -> str:
     """The git commit of the code, "+" appended where the tree is modified; "unknown" outside a
     checkout.
     """
+    # A repository around an installed package is another project's.
+    if CHECKOUT is None:
+        return "unknown"
 
     def git(*words):
         return subprocess.check_output(
-            ["git", "-C", str(ROOT), *words], text=True, stderr=subprocess.DEVNULL
+            ["git", "-C", str(CHECKOUT), *words], text=True, stderr=subprocess.DEVNULL
         ).strip()
 
     try:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from irbridge.assets import ROOT
+from irbridge.assets import ROOT, remedy
 from irbridge.backbones import pretrained_files
 from irbridge.backbones.base import Backbone, Later, block_types, number_type
 from irbridge.backbones.half_precision import keep_ends
@@ -90,8 +90,8 @@ def load_backbone(
     """
     if not EMBEDDED.is_dir() and not pretrained:
         raise UserError(
-            f"The embedded prior is missing at {EMBEDDED}; restore it with `git checkout"
-            " data/prior` or give backbone.pretrained=FOLDER."
+            f"The embedded prior is missing at {EMBEDDED}; {remedy('data/prior')}, or give"
+            " backbone.pretrained=FOLDER."
         )
     folder = pretrained_files.fetched(str(pretrained or EMBEDDED), ["", "unet", "scheduler"])
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder

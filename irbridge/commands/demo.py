@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from irbridge.assets import find
+from irbridge.assets import find, shipped
 from irbridge.environment import device as to_device
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained, precision_of
@@ -21,7 +21,6 @@ from irbridge.images.arrays import to_bytes
 from irbridge.images.holes import CLEAR, holes_of
 from irbridge.images.photo import read_photo, write_photo
 from irbridge.restoration.memory import Plan, footprint
-from irbridge.restoration.restore import shipped
 
 DEFAULTS = {
     "port": "7860",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from irbridge.assets import find
+from irbridge.assets import find, shipped
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
@@ -15,7 +15,7 @@ from irbridge.files import locked, read_json, sha256
 from irbridge.images.tiles import Tiles
 from irbridge.restoration.jobs import Report, plan, sweep
 from irbridge.restoration.memory import Plan, footprint, keep_pages
-from irbridge.restoration.restore import _sampling, restore_all, shipped
+from irbridge.restoration.restore import _sampling, restore_all
 
 
 def restore_run(cfg: DictConfig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from irbridge.assets import ROOT
+from irbridge.assets import ROOT, remedy
 from irbridge.errors import UserError
 from irbridge.evaluation.protocol import Protocol
 from irbridge.images.arrays import to_bytes
@@ -63,12 +63,12 @@ class LPIPS:
 
     def __init__(self, path: str | Path = TRUNK):
         if not Path(path).is_file():
-            raise UserError(f"The LPIPS weights {path} are missing; run git checkout data/metrics.")
+            raise UserError(f"The LPIPS weights {path} are missing; {remedy('data/metrics')}.")
         content = Path(path).read_bytes()
         if hashlib.sha256(content).hexdigest() != TRUNK_SHA256:
             raise UserError(
                 f"{path} is not the known AlexNet (its SHA-256 differs), so its LPIPS would not"
-                " compare; restore it with git checkout data/metrics."
+                f" compare; {remedy('data/metrics')}."
             )
         import torch
         from safetensors.torch import load

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 
-from irbridge import __version__
 from irbridge.adapters.trunk import FIELDS, bridge_network, make_trunk
-from irbridge.assets import find
+from irbridge.assets import __version__, find, shipped
 from irbridge.backbones.base import Backbone, alike
 from irbridge.backbones.encoding_cache import LatentCache
 from irbridge.environment import cache_folder, commit
@@ -151,6 +150,19 @@ def save_pretrained(
     write_json(Path(folder) / "config.json", config)
 
 
+def trained(folder: str | Path) -> Path:
+    """The folder of a trained model.
+
+    Args:
+        folder: a folder with a ``config.json``; the name of a shipped adapter, such as "derain"; or
+            a path below the project, such as "data/adapters/derain".
+    """
+    # A run of one's own goes before a shipped adapter of its name.
+    if (Path(folder) / "config.json").is_file():
+        return Path(folder)
+    return shipped().get(str(folder)) or find(folder)
+
+
 def from_pretrained(
     folder: str | Path,
     device="cpu",
@@ -159,8 +171,8 @@ def from_pretrained(
     precision: str = "float32",
     **sampler,
 ) -> Restorer:
-    """A trained model from a run's folder (or any that ``save_pretrained`` wrote;
-    data/adapters/derain is found from anywhere), ready to restore.
+    """A trained model from a run's folder (or any that ``save_pretrained`` wrote), or of the name
+    of a shipped adapter, such as "derain", ready to restore.
 
     Args: frozen: keys of the backbone that differ from the training's where they are not None, such
         as ``pretrained``,
@@ -174,7 +186,7 @@ def from_pretrained(
     UserError if the folder or a file of it is missing or corrupt, or the backbone is not the one it
     was trained on.
     """
-    folder = find(str(folder))
+    folder = trained(folder)
     path = folder / "config.json"
     config = present(read_json(path))
     missing = [
@@ -198,6 +210,7 @@ def from_pretrained(
     model = model.to(device, memory_format=torch.channels_last).eval()
     if isinstance(model, IRBridge) and model.calls(**sampler):
         _ = model.backbone.network  # a wrong one must show here
+    model.folder = folder
     model.precision = precision_of(model, folder, precision, **sampler)
     return model
 

@@ -4,6 +4,7 @@ baseline.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ class Restorer(nn.Module):
     # pixels from a tile's edge that its first pass over y tells from the image's own; None: all
     reach: int | None = None
     first_share: float = 1.0  # share of the training whose steps cost as the first one does
+    folder: Path | None = None  # that it was loaded from
 
     def trainable(self) -> nn.Module:
         """The one module that trains, is averaged and is stored."""
@@ -99,6 +101,24 @@ class Restorer(nn.Module):
         from irbridge.experiments.build import from_pretrained
 
         return from_pretrained(folder, device, backbone, frozen, precision, **sampler)
+
+    def push_to_hub(self, repository: str, **options) -> str:
+        """Share the model on the Hugging Face hub, with its config and a card with its scores.
+
+        Args:
+            repository: such as "user/model"; made where it does not exist.
+            options: ``private``, ``token``, ``commit_message``, ``branch`` and ``create_pr`` of
+                huggingface_hub's ``ModelHubMixin.push_to_hub``.
+
+        Returns:
+            The address of the upload.
+
+        Raises:
+            UserError: the model was not loaded from a folder, or the hub refuses.
+        """
+        from irbridge.hub import push
+
+        return push(self, repository, **options)
 
     @torch.inference_mode()
     def restore(

@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
-from irbridge.assets import ROOT
+from irbridge.assets import CHECKOUT, ROOT
 from irbridge.environment import machine
 from irbridge.errors import UserError
 from irbridge.experiments.config import composed
@@ -144,15 +144,20 @@ def race_training(config: dict, overrides: list[str], threads: int) -> None:
 
 def _checkouts(against: str | None) -> dict[str, Path]:
     """This checkout, "here", and the one beside it, "there", where it is given."""
+    if CHECKOUT is None:
+        raise UserError(
+            "The races of benchmark.restore and benchmark.train run checkouts of the code, and this"
+            " is an installed package; run them in a clone of the repository."
+        )
     if not against:
-        return {"here": ROOT}
+        return {"here": CHECKOUT}
     other = Path(against).expanduser().resolve()
     if not (other / "irbridge" / "cli.py").is_file():
         raise UserError(
             f"benchmark.against={against} is no checkout of irbridge; give the folder above its"
             " folder irbridge."
         )
-    return {"here": ROOT, "there": other}
+    return {"here": CHECKOUT, "there": other}
 
 
 def _key(word: str) -> str:

@@ -18,8 +18,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from irbridge import __version__
-from irbridge.assets import ROOT
+from irbridge.assets import __version__
 from irbridge.environment import machine
 from irbridge.errors import UserError
 from irbridge.files import sha256
@@ -34,16 +33,10 @@ from irbridge.models.restorer import Restorer
 from irbridge.restoration.jobs import Job, Report
 from irbridge.restoration.memory import Plan
 
-ADAPTERS = ROOT / "data" / "adapters"
 # of one photograph, after which the others go on
 FAILURES = UserError, RuntimeError, MemoryError, OSError
 # pixels of the longest side in the strip of a trajectory, which would else outgrow memory
 THUMBNAIL = 512
-
-
-def shipped() -> dict[str, Path]:
-    """Task -> folder of the adapters that come with the project."""
-    return {p.parent.name: p.parent for p in sorted(ADAPTERS.glob("*/model.safetensors"))}
 
 
 class Read(NamedTuple):

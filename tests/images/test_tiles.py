@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from irbridge.adapters.trunk import Trunk, bridge_network
 from irbridge.assets import find
+from irbridge.assets import shipped as find_shipped
 from irbridge.bridges.brownian import Brownian
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
@@ -16,7 +17,6 @@ from irbridge.images.io import read_image
 from irbridge.images.tiles import Tiles
 from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.regression import Regression
-from irbridge.restoration.restore import shipped as find_shipped
 
 SHIPPED = find_shipped()
 PHOTO = min((ROOT / "data/samples/test").glob("*.jpg"))

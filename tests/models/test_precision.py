@@ -12,6 +12,7 @@ from torch import nn
 
 from irbridge.adapters.nafnet import NAFNet
 from irbridge.adapters.trunk import Trunk
+from irbridge.assets import shipped
 from irbridge.backbones.half_precision import FirstConv2d, FullConv2d, working
 from irbridge.backbones.pixel import PixelBackbone
 from irbridge.data.pair import with_mask
@@ -23,7 +24,6 @@ from irbridge.models import irbridge as irbridge_model
 from irbridge.models import precision
 from irbridge.models.precision import chosen, deviation, faster, picture, remembered, trial
 from irbridge.models.regression import Regression
-from irbridge.restoration.restore import shipped
 
 PHOTOS = sorted((ROOT / "data/samples/test").glob("*.jpg"))[::9]
 
