@@ -2,14 +2,10 @@
 backbone=sd15``.
 """
 
-from irbridge.experiments.config import run_cli
+import sys
 
-
-def main(cfg):
-    from irbridge.commands.profile import benchmark_run
-
-    benchmark_run(cfg)
-
+from irbridge.cli import main
 
 if __name__ == "__main__":
-    run_cli(main, "benchmark")
+    sys.argv.insert(1, "benchmark")
+    main()

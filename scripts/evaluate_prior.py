@@ -5,7 +5,7 @@ images=data/samples/test``.
 from irbridge.experiments.config import run_cli
 
 
-def main(cfg):
+def main(config):
     import numpy as np
     from tqdm import tqdm
 
@@ -16,22 +16,27 @@ def main(cfg):
     from irbridge.evaluation.metrics import psnr
     from irbridge.evaluation.protocol import Protocol
 
-    backbone, images = load_backbone(cfg.backbone.pretrained), ImageSource(find(cfg.images))
+    backbone, images = (
+        load_backbone(config["backbone"]["pretrained"]),
+        ImageSource(find(config["images"])),
+    )
     print(
-        f"PSNR in dB, rgb, 8 bit, whole images; {len(images)} images of {cfg.images}, seed"
-        f" {cfg.seed}, {machine()}"
+        f"PSNR in dB, rgb, 8 bit, whole images; {len(images)} images of {config['images']}, seed"
+        f" {config['seed']}, {machine()}"
     )
     print(
         "| noise std (of 255) | one call of the prior |"
-        + (" non-local means |" if cfg.classical else "")
+        + (" non-local means |" if config["classical"] else "")
     )
-    print("| ---: | ---: |" + (" ---: |" if cfg.classical else ""))
-    denoisers = [lambda *noisy: one_call(backbone, *noisy)] + [non_local_means] * cfg.classical
-    for std in cfg.stds:
+    print("| ---: | ---: |" + (" ---: |" if config["classical"] else ""))
+    denoisers = [lambda *noisy: one_call(backbone, *noisy)] + [non_local_means] * config[
+        "classical"
+    ]
+    for std in config["stds"]:
         scores = []
         for index, name in enumerate(tqdm(images.names, desc=f"std {std}", leave=False)):
             clean = images[index]
-            noise = unit_noise(clean, cfg.seed, name)
+            noise = unit_noise(clean, config["seed"], name)
             scores.append(
                 [psnr(denoise(clean, noise, std / 255), clean, Protocol()) for denoise in denoisers]
             )

@@ -10,12 +10,11 @@ from irbridge.errors import UserError
 from irbridge.experiments.config import run_cli
 
 
-def main(cfg):
+def main(config):
     from irbridge.assets import find
     from irbridge.data.crops import CropStream
     from irbridge.data.pairs import photographs_of
     from irbridge.environment import set_threads
-    from irbridge.experiments.config import plain
     from irbridge.experiments.run_folder import claim, mirror
     from irbridge.images.grid import grid
     from irbridge.images.io import write_image
@@ -23,7 +22,6 @@ def main(cfg):
     from irbridge.training.checkpoint import Checkpoints
     from irbridge.training.trainer import fit
 
-    config = plain(cfg)
     run = Path(config["run"])
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     claim(run, config)

@@ -3,7 +3,6 @@
 from itertools import product
 from pathlib import Path
 
-from omegaconf import DictConfig
 from tqdm import tqdm
 
 from irbridge.assets import CONFIGS
@@ -16,7 +15,7 @@ from irbridge.evaluation.metrics import LPIPS
 from irbridge.evaluation.records import read_records
 from irbridge.evaluation.scoring import weights_hash
 from irbridge.experiments.build import from_pretrained
-from irbridge.experiments.config import composed, plain
+from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.task_data import test_pairs
 from irbridge.files import read_json
@@ -27,12 +26,12 @@ from irbridge.reports.sampler_table import sampler_table
 from irbridge.samplers.base import rule
 
 
-def compare_run(cfg: DictConfig) -> None:
+def compare_run(options: dict) -> None:
     """Score a trained adapter with every bridge, sampler, spacing, start and call count of the
     config, and print the tables. What a bridge cannot serve is left out and said so; UserError if
     the run is no IRBridge.
     """
-    options, run = plain(cfg), Path(cfg.run)
+    run = Path(options["run"])
     set_threads(options["threads"])
     model, config = (
         from_pretrained(run, device(options["device"]), frozen=options["backbone"]),
@@ -112,13 +111,13 @@ def _settings(options: dict, task: str):
         if wrong := [name for name in names if name not in known]:
             raise UserError(f"{group}s={wrong} are unknown; choose of {', '.join(known)}.")
     bridges = {
-        b: instantiate(plain(composed("train", f"task={task}", f"bridge={b}", "name=x").bridge))
+        b: instantiate(composed("train", f"task={task}", f"bridge={b}", "name=x")["bridge"])
         for b in options["bridges"]
     }
     fields = {
         s: {
             k: v
-            for k, v in plain(composed("train", f"sampler={s}", "name=x").sampler).items()
+            for k, v in composed("train", f"sampler={s}", "name=x")["sampler"].items()
             if v is not None
         }
         for s in options["samplers"]

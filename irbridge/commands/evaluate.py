@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 from accelerate import PartialState
-from omegaconf import DictConfig
 
 from irbridge.assets import ROOT, find
 from irbridge.data.layouts import BenchmarkPairs, Faces
@@ -22,7 +21,7 @@ from irbridge.evaluation.saved_outputs import output_row
 from irbridge.evaluation.scoring import score_rows, slug, weights_hash
 from irbridge.evaluation.vae_reference import RoundTrip
 from irbridge.experiments.build import from_pretrained
-from irbridge.experiments.config import composed, plain
+from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.task_data import test_pairs, validation_pairs
 from irbridge.files import read_json
@@ -33,11 +32,10 @@ TRAINED = {"regression": "regression", "bridge": "goub_residual", "irbridge_y": 
 METHODS = *OWN, *TRAINED, "identity", "classical", "outputs"
 
 
-def evaluate_run(cfg: DictConfig) -> None:
+def evaluate_run(options: dict) -> None:
     """Score the methods of a config on a task's, a run's, a benchmark's or the user's own pairs,
     and print the table.
     """
-    options = plain(cfg)
     set_threads(options["threads"])
     check_choice(options)
     # A process may wait long for another's share of slow images.
@@ -164,7 +162,7 @@ def home(options: dict) -> tuple[Path, str, dict]:
     if options["run"] is None:
         config = {
             "data": options["data"],
-            "task": plain(composed("train", f"task={task}", "name=x").task),
+            "task": composed("train", f"task={task}", "name=x")["task"],
             "seed": 0,
         }
     return run, task, config
@@ -181,7 +179,7 @@ def images(options: dict, task: str, config: dict):
     if name := options["benchmark"]:
         root, split, resize = find(data["root"]), data["split"], data["resize"]
         if BENCHMARKS[name].task == "inpaint":
-            holes = instantiate(plain(composed("train", "task=inpaint", "name=x").task.degradation))
+            holes = instantiate(composed("train", "task=inpaint", "name=x")["task"]["degradation"])
             pairs = Faces(name, root, holes, data["masks"], split, 0, size, resize)
         else:
             pairs = BenchmarkPairs(name, root, split, size, resize)
@@ -204,9 +202,10 @@ def images(options: dict, task: str, config: dict):
 def _held_back(config: dict, task: str) -> str:
     """What tells a task's test images from its default ones."""
     default = composed("train", f"task={task}", "name=x")
-    own, usual = config["task"]["degradation"], plain(default.task.degradation)
+    own, usual = config["task"]["degradation"], default["task"]["degradation"]
     changes = [f"{k}={v}" for k, v in own.items() if v != usual.get(k)]
-    where = HELD_BACK if config["data"]["test"] == default.data.test else config["data"]["test"]
+    test = config["data"]["test"]
+    where = HELD_BACK if test == default["data"]["test"] else test
     return ", ".join([where, *changes])
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 
 from irbridge.assets import find
@@ -12,7 +11,6 @@ from irbridge.environment import set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.records import aggregate, read_records
 from irbridge.experiments.build import from_pretrained
-from irbridge.experiments.config import plain
 from irbridge.experiments.task_data import held_back_every, test_pairs, validation_pairs
 from irbridge.files import read_json, write_atomically, write_json
 from irbridge.images.arrays import to_bytes
@@ -24,12 +22,12 @@ from irbridge.reports.table import to_markdown
 from irbridge.weights import load_weights, save_weights
 
 
-def export_run(cfg: DictConfig) -> None:
+def export_run(options: dict) -> None:
     """Write ``output/{model.safetensors,config.json,run.json,README.md,restored.jpg}`` of a
     finished run. UserError if it has no weights or metrics, a folder of results no records, or the
     output is a run's folder or a file.
     """
-    options, run, output = plain(cfg), find(cfg.run), Path(cfg.output)
+    run, output = find(options["run"]), Path(options["output"])
     check_output(run, output)
     set_threads(options["threads"])
     model, settings = from_pretrained(run, frozen=options["backbone"]), read_json(run / "run.json")

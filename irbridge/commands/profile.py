@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
 from irbridge.environment import device, machine, set_threads
 from irbridge.experiments.build import build_model
-from irbridge.experiments.config import plain
+from irbridge.experiments.config import given_words
 from irbridge.files import write_json
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.restorer import Restorer
@@ -191,14 +189,13 @@ def table(result: dict, headings: dict[str, str]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def benchmark_run(cfg: DictConfig) -> None:
+def benchmark_run(config: dict) -> None:
     """The command ``scripts/benchmark.py``."""
-    config = plain(cfg)
     if config["benchmark"]["restore"]:
         return race(config["benchmark"], config["output"], config["threads"])
     threads = set_threads(config["threads"])
     if config["benchmark"]["against"]:
-        return race_training(config, list(HydraConfig.get().overrides.task), threads)
+        return race_training(config, given_words(), threads)
     result, trainer, options = benchmark(config), config["trainer"], config["benchmark"]
     print(result["cost"] + "\n" + f"{result['machine']}, torch {result['torch']}\n")
     print(
@@ -210,6 +207,6 @@ def benchmark_run(cfg: DictConfig) -> None:
             },
         )
     )
-    if cfg.output:
-        write_json(Path(cfg.output), result | {"config": config})
-        print(f"\nWrote: {cfg.output}")
+    if output := config["output"]:
+        write_json(Path(output), result | {"config": config})
+        print(f"\nWrote: {output}")

@@ -4,13 +4,11 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from omegaconf import DictConfig
 
 from irbridge.assets import find, shipped
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
-from irbridge.experiments.config import plain
 from irbridge.files import locked, read_json, sha256
 from irbridge.images.tiles import Tiles
 from irbridge.restoration.jobs import Report, plan, sweep
@@ -18,11 +16,10 @@ from irbridge.restoration.memory import Plan, footprint, keep_pages
 from irbridge.restoration.restore import _sampling, restore_all
 
 
-def restore_run(cfg: DictConfig) -> None:
+def restore_run(options: dict) -> None:
     """Restore the photographs that ``input`` names. UserError where the command is wrong;
     RuntimeError in the end where a photograph failed.
     """
-    options = plain(cfg)
     set_threads(options["threads"])
     keep_pages()
     run, task = chosen(options["shipped"], options["run"])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
-from omegaconf import DictConfig
 
 from irbridge.assets import CONFIGS, find
 from irbridge.data.pair import spread
@@ -24,7 +23,6 @@ from irbridge.evaluation.scoring import score_rows, weights_hash
 from irbridge.evaluation.unpaired import check_photographs, score_photographs
 from irbridge.evaluation.vae_reference import RoundTrip
 from irbridge.experiments.build import build_model, describe, save_pretrained
-from irbridge.experiments.config import plain
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.run_folder import as_long, claim, contradiction, finished, mirror
 from irbridge.experiments.task_data import test_pairs, training_stream, validation_pairs
@@ -41,11 +39,11 @@ from irbridge.training.trainer import fit
 from irbridge.weights import load_into, load_weights
 
 
-def train_run(cfg: DictConfig) -> None:
+def train_run(config: dict) -> None:
     """Train as configured, with the regression baseline, or take over a trained adapter
     (``reuse``); then score, print the table, draw, and name what it wrote.
     """
-    config, run = plain(cfg), Path(cfg.run)
+    run = Path(config["run"])
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     # a mistake must not come up after the training
     check_photographs(config["evaluate"], config["adapter"].get("masked", False))

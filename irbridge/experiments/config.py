@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -27,9 +28,15 @@ NULLABLE = {"evaluate.size", "size", "data.exclude", "data.validation"}
 
 
 def run_cli(task, config_name: str) -> None:
-    """Run ``task(cfg)`` under Hydra; mistakes end with one sentence and status 2, faults with
-    status 1. The traceback is shown with IRBRIDGE_DEBUG=1. A sweep goes on after a job that fails,
-    and ends at a stop signal.
+    """Run a command's task under Hydra.
+
+    Mistakes end with one sentence and status 2, faults with status 1. The traceback is shown with
+    IRBRIDGE_DEBUG=1. A sweep goes on after a job that fails, and ends at a stop signal.
+
+    Args:
+        task: called with the config of each job as checked plain data: dicts, lists, words,
+            numbers.
+        config_name: the file in configs/ that lists the command's keys.
     """
     # so that Hydra raises here instead of printing its own traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -45,8 +52,9 @@ def run_cli(task, config_name: str) -> None:
     def main(cfg: DictConfig):
         try:
             check_types(cfg, config_name)
-            check_values(plain(cfg))
-            task(cfg)
+            config = plain(cfg)
+            check_values(config)
+            task(config)
         except Exception as error:  # kept from Hydra, which would print a line of its own
             raised.append(error if debug else _told(error))
             # in a launcher's worker: Hydra takes it to the command's own process
@@ -123,13 +131,13 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
     key and type.
     """
     leaves = list(_leaves(cfg))
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    overrides = given_words()
     if not overrides:
         return
     groups = [
         o for o in overrides if (CONFIGS / o.split("=")[0].lstrip("+").split("@")[0]).is_dir()
     ]
-    default = composed(config_name, *groups)
+    default = _compose(config_name, groups, CONFIGS)
     for key, value in leaves:
         expected = OmegaConf.select(default, key)
         if value is None and expected is not None and key not in NULLABLE:
@@ -153,10 +161,26 @@ def check_types(cfg: DictConfig, config_name: str) -> None:
             )
 
 
-def composed(config_name: str, *overrides: str, folder: Path = CONFIGS) -> DictConfig:
-    """The config that a command would get from these overrides, also within a running command;
-    ``folder``: another checkout's configs.
+def given_words() -> list[str]:
+    """The words of the command line that the running job was composed of; none outside of one."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def composed(
+    config_name: str, *overrides: str, folder: Path = CONFIGS, resolve: bool = True
+) -> dict:
+    """The plain config that a command would get from these overrides, also within a running one.
+
+    Args:
+        config_name: the file in configs/ that lists the command's keys.
+        overrides: words as on the command line.
+        folder: the configs of another checkout.
+        resolve: False leaves interpolations as they are written.
     """
+    return OmegaConf.to_container(_compose(config_name, overrides, folder), resolve=resolve)
+
+
+def _compose(config_name: str, overrides: Sequence[str], folder: Path) -> DictConfig:
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):

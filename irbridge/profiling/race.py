@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from omegaconf import OmegaConf
 from PIL import Image
 
 from irbridge.assets import CHECKOUT, ROOT
@@ -174,7 +173,7 @@ def _known(root: Path, words: list[str]) -> list[str]:
         for word in words
         if (configs / _key(word) / f"{word.partition('=')[2]}.yaml").is_file()
     ]
-    keys = OmegaConf.to_container(composed("benchmark", *files, folder=configs), resolve=False)
+    keys = composed("benchmark", *files, folder=configs, resolve=False)
 
     def has(word: str) -> bool:
         at = keys

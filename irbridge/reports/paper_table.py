@@ -11,7 +11,7 @@ from irbridge.evaluation.fid import saved_fid
 from irbridge.evaluation.records import aggregate, read_records
 from irbridge.evaluation.scoring import slug
 from irbridge.evaluation.unpaired import read_scores
-from irbridge.experiments.config import composed, plain
+from irbridge.experiments.config import composed
 from irbridge.files import read_json
 from irbridge.reports.published import SCORES, Line, lines
 from irbridge.reports.table import Style, Table, csv_text, to_latex, to_markdown
@@ -201,7 +201,7 @@ def _notes(line: Line, run: Path, size) -> list[str]:
         f"experiment=paper/{line.experiment}",
         *[f"timesteps.name={schedule}"] * bool(schedule),
     ]
-    wanted = json.loads(json.dumps(plain(composed("train", *words))))
+    wanted = json.loads(json.dumps(composed("train", *words)))
     try:
         saved = read_json(run / "run.json")
         source = read_json(find(saved["reuse"]) / "run.json") if saved.get("reuse") else saved

@@ -31,7 +31,7 @@ from irbridge.backbones.pixel import load_backbone
 from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE
 from irbridge.errors import UserError
 from irbridge.experiments.build import build_model, describe, from_pretrained, save_pretrained
-from irbridge.experiments.config import composed, plain
+from irbridge.experiments.config import composed
 from irbridge.experiments.run_folder import contradiction
 from irbridge.images.tiles import Tiles
 from irbridge.models.irbridge import IRBridge
@@ -414,7 +414,7 @@ def test_an_adapter_is_not_used_with_another_embedding(tmp_path, monkeypatch):
     is the same."""
     pytest.importorskip("transformers")
     folder = save_sd15(tmp_path / "pipeline", text=text_encoder(tmp_path / "text"))
-    config = plain(composed("train", "backbone=sd15", f"backbone.pretrained={folder}", "name=x"))
+    config = composed("train", "backbone=sd15", f"backbone.pretrained={folder}", "name=x")
     model = build_model(config)
     save_pretrained(model, tmp_path / "run", describe(config, model))
     assert from_pretrained(tmp_path / "run").backbone.digest == model.backbone.digest

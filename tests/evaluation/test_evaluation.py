@@ -19,7 +19,7 @@ from irbridge.evaluation.classical import CLASSICAL, classical, holes, noise_std
 from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.metrics import psnr
 from irbridge.evaluation.protocol import Protocol
-from irbridge.experiments.config import composed, plain
+from irbridge.experiments.config import composed
 from irbridge.experiments.task_data import test_pairs as held_back
 from irbridge.files import locked
 
@@ -356,7 +356,7 @@ def test_jobs_in_parallel(tmp_path):
 
 def photographs(task, count, size):
     config = composed("train", f"task={task}", "name=x")
-    found = held_back({"data": plain(config.data), "task": plain(config.task), "seed": 0}, size)
+    found = held_back(config | {"seed": 0}, size)
     return [found[i] for i in range(count)]
 
 

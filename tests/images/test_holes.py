@@ -30,7 +30,7 @@ def run(tmp_path_factory, backbone_folder):
     import torch
 
     from irbridge.experiments.build import build_model, describe, save_pretrained
-    from irbridge.experiments.config import composed, plain
+    from irbridge.experiments.config import composed
 
     small = [
         f"backbone.pretrained={backbone_folder}",
@@ -38,7 +38,7 @@ def run(tmp_path_factory, backbone_folder):
         "adapter.encoder=[1,1]",
         "adapter.decoder=[1,1]",
     ]
-    config = plain(composed("train", "task=inpaint", "name=x", *small))
+    config = composed("train", "task=inpaint", "name=x", *small)
     model, folder = build_model(config), tmp_path_factory.mktemp("inpaint")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

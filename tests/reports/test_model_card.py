@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import configured
 from safetensors.torch import load_file
 
 from irbridge import read_image
 from irbridge.commands import export
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.config import composed
 from irbridge.experiments.task_data import validation_pairs
 from irbridge.reports import model_card
 
@@ -264,7 +264,7 @@ def test_a_run_without_metrics_is_told_before_anything_is_written(tmp_path, monk
     monkeypatch.setattr(export, "from_pretrained", lambda run, frozen: None)
     with pytest.raises(UserError, match="metrics.jsonl is missing"):
         export.export_run(
-            configured("export", f"run={tmp_path / 'run'}", f"output={tmp_path / 'out'}")
+            composed("export", f"run={tmp_path / 'run'}", f"output={tmp_path / 'out'}")
         )
     assert not (tmp_path / "out").exists()
 

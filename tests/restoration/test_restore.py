@@ -368,7 +368,7 @@ def test_outputs_are_no_inputs_of_a_folder(fast, restore, tmp_path):
 def test_whole_images_and_a_run_of_ones_own(fast, tmp_path):
     photograph(tmp_path / "a.png")
     cfg = configured("restore", f"input={tmp_path}", "run=data/adapters/derain", "tile=null")
-    restore_command.restore_run(cfg)
+    restore_command.restore_run(plain(cfg))
     assert files(tmp_path)["a.png"]["tile"] is None and (tmp_path / "a-derain.png").exists()
 
 
