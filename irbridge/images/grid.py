@@ -5,31 +5,42 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def grid(rows: list[list[np.ndarray]], labels: list[str] | None = None, pad: int = 2) -> np.ndarray:
-    """One picture (H, W, 3) in [0, 1], float32, of rows of images alike, captions above the
-    columns. Smaller tiles are centred on white, short rows end in white; ``pad`` is the gap in
-    pixels.
+    """One picture of rows of images.
+
+    Args:
+        rows: images (H, W, 3) in [0, 1]. Smaller ones are centred on white, short rows end in
+            white.
+        labels: captions above the columns.
+        pad: the gap in pixels.
+
+    Returns:
+        float32 (H, W, 3) in [0, 1].
     """
     heads = [_caption(label) for label in labels or []]
     tiles = [tile for row in rows for tile in row]
     height = max(tile.shape[0] for tile in tiles)
     width = max(tile.shape[1] for tile in tiles + heads)
     columns = max(len(row) for row in rows)
-    blank = np.ones((height, width, 3), np.float32)
-    lines = [
-        [_centre(t, height, width) for t in row] + [blank] * (columns - len(row)) for row in rows
-    ]
+    lines = [_line(row, columns, height, width) for row in rows]
     if heads:
         tallest = max(head.shape[0] for head in heads)
-        top = [_centre(head, tallest, width) for head in heads]
-        lines = [top + [blank[:1].repeat(tallest, 0)] * (columns - len(top)), *lines]
+        lines.insert(0, _line(heads, columns, tallest, width))
     gap = (0, pad), (0, pad), (0, 0)
-    lines = [
-        np.concatenate([np.pad(t, gap, constant_values=1) for t in line], axis=1) for line in lines
-    ]
-    return np.pad(np.concatenate(lines), ((pad, 0), (pad, 0), (0, 0)), constant_values=1)
+    spaced = []
+    for line in lines:
+        cells = [np.pad(cell, gap, constant_values=1) for cell in line]
+        spaced.append(np.concatenate(cells, axis=1))
+    return np.pad(np.concatenate(spaced), ((pad, 0), (pad, 0), (0, 0)), constant_values=1)
+
+
+def _line(tiles: list[np.ndarray], columns: int, height: int, width: int) -> list[np.ndarray]:
+    """The tiles on white cells of one size, and as many white cells as fill the columns."""
+    blank = np.ones((height, width, 3), np.float32)
+    return [_centre(tile, height, width) for tile in tiles] + [blank] * (columns - len(tiles))
 
 
 def _centre(tile: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The tile in the middle of a white canvas (height, width, 3)."""
     canvas = np.ones((height, width, 3), np.float32)
     top, left = (height - tile.shape[0]) // 2, (width - tile.shape[1]) // 2
     canvas[top : top + tile.shape[0], left : left + tile.shape[1]] = tile

@@ -1,5 +1,6 @@
-"""Which pixels of a photograph are to be filled: a mask file, a folder of masks, or the
-photograph's own alpha channel.
+"""Which pixels of a photograph are to be filled.
+
+They come from a mask file, a folder of masks, or the photograph's own alpha channel.
 """
 
 from pathlib import Path
@@ -18,27 +19,24 @@ CLEAR = (
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """A mask file, upright, as (H, W) bool, True where it is white: above the middle between its
-    darkest and its brightest value, so that 0 and 1 serve as well as 0 and 255. Of a file with an
-    alpha channel the colours count, or where these are one the alpha. UserError if it is no image,
-    or of one value, or has values that are no numbers.
+    """Read a mask file, upright.
+
+    White is what lies above the middle between the darkest and the brightest value, so that 0 and 1
+    serve as well as 0 and 255. Of a file with an alpha channel the colours count, or where these
+    are one the alpha.
+
+    Returns:
+        bool (H, W), True where the file is white.
+
+    Raises:
+        UserError: it is no image, is of one value, or has values that are no numbers.
     """
-    try:
-        # a file, see read_photo
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
-            turn = 1 if image.format == "TIFF" else read_exif(image)[0]
-            image.load()  # which turns a TIFF
-            bands = image.convert("RGBA") if image.has_transparency_data else image
-            bands = bands if bands.mode in GREY | {"RGB", "RGBA"} else bands.convert("RGB")
-            values = upright(np.atleast_3d(np.asarray(bands, dtype=np.float64)), turn)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise anything on damaged data
-        raise unreadable(path, error) from error
+    values = _mask_values(path)
     if not np.isfinite(values).all():
         raise UserError(f"The mask {path} has values that are no numbers; {MASK}.")
-    colour, alpha = values[..., :3].mean(axis=2), values[..., 3] if values.shape[2] == 4 else None
-    chosen = alpha if alpha is not None and np.ptp(colour) == 0 else colour
+    chosen = values[..., :3].mean(axis=2)
+    if values.shape[2] == 4 and np.ptp(chosen) == 0:
+        chosen = values[..., 3]
     if np.ptp(chosen) == 0:
         raise UserError(
             f"The mask {path} has one value everywhere, so it does not say what to fill; {MASK}."
@@ -46,16 +44,39 @@ def read_mask(path: str | Path) -> np.ndarray:
     return chosen > (chosen.min() + chosen.max()) / 2
 
 
+def _mask_values(path: str | Path) -> np.ndarray:
+    """The values of a mask file, float64 (H, W, C): grey, colour, or colour and alpha."""
+    try:
+        # an open file, as in read_photo
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+            # before loading, which turns a TIFF
+            turn = 1 if image.format == "TIFF" else read_exif(image)[0]
+            image.load()
+            bands = image.convert("RGBA") if image.has_transparency_data else image
+            bands = bands if bands.mode in GREY | {"RGB", "RGBA"} else bands.convert("RGB")
+            return upright(np.atleast_3d(np.asarray(bands, dtype=np.float64)), turn)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything on damaged data
+        raise unreadable(path, error) from error
+
+
 def mask_file(source: Path, given: str) -> Path:
-    """The mask of a photograph: the file itself, or the one of its name in a folder. UserError
-    where there is none.
+    """The mask of a photograph.
+
+    Args:
+        source: the photograph's file.
+        given: a mask file, or a folder of masks named like their photographs.
+
+    Raises:
+        UserError: there is none, or several.
     """
     at = Path(given).expanduser()
     if not at.is_dir():
         if not at.is_file():
             raise UserError(f"mask={given} does not exist; check the path.")
         return at
-    named = sorted(p for p in at.iterdir() if is_image(p) and p.stem == source.stem)
+    named = sorted(path for path in at.iterdir() if is_image(path) and path.stem == source.stem)
     if not named:
         raise UserError(f"mask={given} has no mask for {source.name}; name it {source.stem}.png.")
     if len(named) > 1:
@@ -69,9 +90,19 @@ def mask_file(source: Path, given: str) -> Path:
 def holes_of(
     photo: Photo, source: Path, mask: Path | None, remedy: str = MASK + ", or " + CLEAR
 ) -> np.ndarray:
-    """What is to be filled of a photograph, (H, W) bool: the mask file's white, or where the
-    photograph is more than half transparent. UserError, which ends in ``remedy``, if that is
-    nowhere or everywhere; also if the mask has another size.
+    """What is to be filled of a photograph.
+
+    Args:
+        photo: the photograph.
+        source: its file, for the errors.
+        mask: a mask file, white there; None: where the photograph is more than half transparent.
+        remedy: what the errors end in.
+
+    Returns:
+        bool (H, W), True in the holes.
+
+    Raises:
+        UserError: without a mask the holes are nowhere or everywhere, or the mask has another size.
     """
     height, width = photo.pixels.shape[:2]
     if mask is None:

@@ -1,9 +1,8 @@
-"""Reading, writing and listing images, float32 (H, W, 3) in [0, 1]; and tensors of them, (3, H, W)
-in [-1, 1].
-"""
+"""Reading, writing and listing images: float32 (H, W, 3) in [0, 1]."""
 
 import errno
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,12 +12,20 @@ from irbridge.files import write_atomically
 from irbridge.images.arrays import to_bytes
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+ORIENTATION = 0x0112  # EXIF's tag; from 5 on the picture is shown with its sides swapped
+# the value of white in Pillow's deep modes of grey
+WHITES = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I": 65535, "F": 1}
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read one image of any common mode: upright, RGB, alpha over white, 16-bit grey at full depth.
-    UserError if it is missing, a folder, no image, damaged, or larger than Pillow's
-    MAX_IMAGE_PIXELS allows.
+    """Read one image of any common mode: upright, RGB, alpha over white, deep grey at full depth.
+
+    Returns:
+        float32 (H, W, 3) in [0, 1].
+
+    Raises:
+        UserError: the file is missing, a folder, no image, damaged, or larger than Pillow's
+            MAX_IMAGE_PIXELS allows.
     """
     path = Path(path)
     if path.is_dir():
@@ -31,23 +38,26 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) in [0, 1] as an 8-bit PNG; the file appears whole or not at all. UserError if
-    the name does not end in .png or the place cannot be written.
+    """Write an image as an 8-bit PNG; the file appears whole or not at all.
+
+    Args:
+        path: ends in .png.
+        image: (H, W, 3) in [0, 1].
+
+    Raises:
+        UserError: the name does not end in .png, or the place cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise UserError(f"Results are written as PNG, so {path} must end in .png.")
+    picture = Image.fromarray(to_bytes(image))
     try:
-        write_atomically(path, lambda p: Image.fromarray(to_bytes(image)).save(p, format="PNG"))
+        write_atomically(path, lambda file: picture.save(file, format="PNG"))
     except OSError as error:
-        remedy = (
-            "make room"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            else "choose a writable folder"
-        )
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}); {remedy}."
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if full else "choose a writable folder"
+        reason = error.strerror or error
+        raise UserError(f"{path} cannot be written ({reason}); {remedy}.") from error
 
 
 def is_image(path: Path) -> bool:
@@ -56,7 +66,11 @@ def is_image(path: Path) -> bool:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The images directly inside a folder, sorted by name. Raises UserError if there is none."""
+    """The images directly inside a folder, sorted by name.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"The image folder {folder} does not exist; check the path.")
@@ -68,15 +82,21 @@ def list_images(folder: str | Path) -> list[Path]:
     return paths
 
 
-_SCALES = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I": 65535, "F": 1}
+def decode(file: str | Path | BinaryIO, name: str | Path) -> np.ndarray:
+    """The image in a file, as :func:`read_image` gives it.
 
+    Args:
+        file: a path or an open file.
+        name: what errors call it.
 
-def decode(file, name) -> np.ndarray:
+    Raises:
+        UserError: it is no image, or damaged.
+    """
     try:
         with Image.open(file) as opened:
             image = ImageOps.exif_transpose(opened)
-            if image.mode in _SCALES:
-                grey = np.asarray(image, dtype=np.float32) / _SCALES[image.mode]
+            if image.mode in WHITES:
+                grey = np.asarray(image, dtype=np.float32) / WHITES[image.mode]
                 return np.repeat(grey.clip(0, 1)[..., None], 3, axis=2)
             if image.has_transparency_data:
                 image = image.convert("RGBA")
@@ -86,19 +106,36 @@ def decode(file, name) -> np.ndarray:
         raise unreadable(name, error) from error
 
 
-def read_header(file, name: str | None = None) -> tuple[tuple[int, int], str]:
-    """((width, height), mode) of an image as it is shown, by its header alone. UserError, which
-    calls it ``name``, if it is none.
+def read_header(
+    file: str | Path | BinaryIO, name: str | None = None
+) -> tuple[tuple[int, int], str]:
+    """The size and mode of an image as it is shown, by its header alone.
+
+    Args:
+        file: a path or an open file.
+        name: what errors call it; None: the path.
+
+    Returns:
+        (width, height) and Pillow's mode.
+
+    Raises:
+        UserError: it is no image.
     """
     try:
         with Image.open(file) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
             return (image.size[::-1] if turned else image.size), image.mode
     except Exception as error:
         raise unreadable(name or file, error) from error
 
 
-def unreadable(name, error: Exception) -> UserError:
+def unreadable(name: str | Path, error: Exception) -> UserError:
+    """The error that says why an image cannot be read.
+
+    Args:
+        name: what the image is called.
+        error: what its decoder raised.
+    """
     if isinstance(error, Image.DecompressionBombError):
         return UserError(
             f"{name} declares more pixels than Pillow accepts ({2 * Image.MAX_IMAGE_PIXELS}); "

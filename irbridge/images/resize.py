@@ -1,4 +1,4 @@
-"""Resize."""
+"""Crops and reductions of whole images."""
 
 import numpy as np
 from PIL import Image
@@ -7,27 +7,33 @@ from irbridge.images.arrays import to_bytes
 
 
 def centre_crop(image: np.ndarray, size: int | None) -> np.ndarray:
-    """The central size x size pixels; a side that is shorter, or all with ``None``, is kept
-    whole.
+    """The central ``size`` x ``size`` pixels of an image (H, W, C).
+
+    A side that is shorter is kept whole, and with None all is.
     """
-    top, left = (max(0, side - (size or side)) // 2 for side in image.shape[:2])
-    return image[top : top + (size or len(image)), left : left + (size or image.shape[1])]
+    height, width = image.shape[:2]
+    if not size:
+        return image
+    top, left = max(0, height - size) // 2, max(0, width - size) // 2
+    return image[top : top + size, left : left + size]
 
 
 def scaled(image: np.ndarray, shorter: int | None) -> np.ndarray:
-    """The image with its shorter side ``shorter`` pixels long and the aspect kept to the nearest
-    pixel, or with None as it is. Pillow's bicubic filter (a = -0.5), which widens with the
-    reduction and so does not alias; the result is rounded to 8 bits, as a file of that size holds
-    it.
+    """The image with another length of its shorter side, the aspect kept to the nearest pixel.
+
+    Pillow's bicubic filter (a = -0.5) widens with the reduction and so does not alias. The result
+    is rounded to 8 bits, as a file of that size holds it.
+
+    Args:
+        image: (H, W, 3) in [0, 1].
+        shorter: pixels of the shorter side; None: the image as it is.
+
+    Returns:
+        float32 (h, w, 3) in [0, 1].
     """
     side = min(image.shape[:2])
     if shorter in (None, side):
         return image
     size = [max(1, round(n * shorter / side)) for n in image.shape[1::-1]]
-    return (
-        np.asarray(
-            Image.fromarray(to_bytes(image)).resize(size, Image.Resampling.BICUBIC),
-            dtype=np.float32,
-        )
-        / 255
-    )
+    resized = Image.fromarray(to_bytes(image)).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=np.float32) / 255

@@ -1,16 +1,19 @@
-"""Clock."""
+"""A clock of named parts, how it watches a model's networks, and the peak of memory."""
 
+import contextlib
 import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from irbridge.models.irbridge import IRBridge
 from irbridge.models.restorer import Restorer
-from irbridge.profiling.flops import replaced
 
 PARTS = {
     "vae": "VAE",
@@ -25,13 +28,20 @@ NETWORKS = "vae", "adapter", "network", "backward"
 
 
 class Clock:
-    """Seconds of named parts, each without the parts inside it, "rest" what is in none. ``with
-    clock("vae"): ...``; a lap ends by ``lap``. The device's queue is emptied wherever the clock is
-    read, so that time counts where it is spent.
+    """Seconds of named parts, each without the parts inside it; "rest" is what is in none.
+
+    ``with clock("vae"): ...`` is a part, :meth:`lap` ends a lap. The device's queue is emptied
+    wherever the clock is read, so that time counts where it is spent.
+
+    Args:
+        device: where the parts compute.
     """
 
     def __init__(self, device: torch.device):
-        self.device, self.inside, self.seconds, self.last = device, ["rest"], Counter(), None
+        self.device = device
+        self.inside = ["rest"]
+        self.seconds = Counter()
+        self.last = None
 
     def _read(self) -> None:
         if self.device.type != "cpu":
@@ -41,38 +51,89 @@ class Clock:
             self.seconds[self.inside[-1]] += now - self.last
         self.last = now
 
-    @contextmanager
-    def __call__(self, part: str):
+    def enter(self, part: str) -> None:
+        """Count on a part, until :meth:`leave`."""
         self._read()
         self.inside.append(part)
+
+    def leave(self) -> None:
+        """Count on the part outside of this one again."""
+        self._read()
+        self.inside.pop()
+
+    @contextmanager
+    def __call__(self, part: str):
+        """A block that counts on a part."""
+        self.enter(part)
         try:
             yield
         finally:
-            self._read()
-            self.inside.pop()
+            self.leave()
 
     def lap(self) -> dict[str, float]:
-        """The seconds of the parts since the last lap ended; the first counts from the first part
-        on.
-        """
+        """The seconds of the parts since the last lap ended, or since the first part began."""
         self._read()
         seconds, self.seconds = self.seconds, Counter()
         return dict(seconds)
 
 
+@contextmanager
 def watched(model: Restorer, clock: Clock):
-    """A block within which the model's networks count on the clock as "vae", "adapter" and
-    "network".
+    """A block within which a model's networks count on a clock, through forward hooks.
+
+    Args:
+        model: its networks count as "vae", "adapter" and "network"; without a frozen network all
+            is "adapter".
+        clock: on which they count.
     """
+    with contextlib.ExitStack() as hooks:
+        for module, part in _parts(model):
+            for hook in _hooks(module, part, clock):
+                hooks.callback(hook.remove)
+        yield
 
-    def wrap(part, method, name):
-        def timed(*args, **kwargs):
-            with clock(part):
-                return method(*args, **kwargs)
 
-        return timed
+def _hooks(module: nn.Module, part: str, clock: Clock) -> list:
+    """Handles of the hooks by which a module's forward pass counts on a clock."""
 
-    return replaced(model, wrap)
+    # the hooks stay out of the graph where the module is compiled
+    @torch.compiler.disable
+    def enter(module, args):
+        clock.enter(part)
+
+    @torch.compiler.disable
+    def leave(module, args, output):
+        clock.leave()
+
+    return [
+        module.register_forward_pre_hook(enter),
+        module.register_forward_hook(leave, always_call=True),
+    ]
+
+
+def _parts(model: Restorer) -> Iterator[tuple[nn.Module, str]]:
+    """A model's networks, and the parts that they are."""
+    if not isinstance(model, IRBridge):
+        yield model.trainable(), "adapter"
+        return
+    network, vae = model.backbone.network, model.backbone.vae
+    yield network, "network"
+    frozen = set(network.modules())
+    for module in [*_called(model.adapter), *model.adapter.pretrained]:
+        if module not in frozen:  # LoRA's layers are called by the network
+            yield module, "adapter"
+    if vae is not None:
+        yield vae.encoder, "vae"
+        yield vae.decoder, "vae"
+
+
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts of a module that it calls itself: its children, and those of its containers."""
+    for child in module.children():
+        if isinstance(child, (nn.ModuleDict, nn.ModuleList)):
+            yield from _called(child)
+        else:
+            yield child
 
 
 def reset_peak(device: torch.device) -> None:
@@ -80,15 +141,17 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
-        try:
+        # not everywhere allowed; then the peak is that of the process so far
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:  # not everywhere allowed; then the peak is that of the process so far
-            pass
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: on CUDA the most that tensors took, elsewhere the most physical memory of the whole
-    process; since :func:`reset_peak` on CUDA and Linux.
+    """The peak of memory since :func:`reset_peak`; on macOS since the process began.
+
+    Returns:
+        Bytes: on CUDA the most that tensors took, elsewhere the most physical memory of the whole
+        process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -1,6 +1,4 @@
-"""How long the command ``irbridge restore`` takes as a whole, and its parts, beside another
-checkout's on the same machine.
-"""
+"""How fast this checkout restores and trains, beside another one on the same machine."""
 
 import json
 import os
@@ -8,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +31,18 @@ PARTS = {
 
 
 def race(options: dict, output: str | None, threads: int | None = None) -> None:
-    """Print a table of the ``benchmark`` config ``options``; ``output``: a .json file for the
-    numbers; ``threads``: of the commands, None: as each chooses. UserError if the other checkout is
-    none, or a command fails.
+    """Print how long ``irbridge restore`` takes as a whole, and its parts.
+
+    Args:
+        options: the group ``benchmark`` of the config.
+        output: a .json file for the numbers, or None.
+        threads: of the commands; None: as each chooses.
+
+    Raises:
+        UserError: the other checkout is none, or a command fails.
     """
-    checkouts, found = _checkouts(options["against"]), {}
+    checkouts = _checkouts(options["against"])
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in options["sizes"]:
             photo = _photograph(Path(folder), size)
@@ -45,6 +51,7 @@ def race(options: dict, output: str | None, threads: int | None = None) -> None:
             for _ in range(options["runs"] + 1):
                 for name, root in checkouts.items():
                     runs[name].append(_run(root, options, photo, Path(folder), threads))
+            # the first run, which reads from a cold disk, does not count
             found[size] = {
                 name: min(laps[1:], key=lambda lap: lap["whole"]) for name, laps in runs.items()
             }
@@ -54,66 +61,31 @@ def race(options: dict, output: str | None, threads: int | None = None) -> None:
     )
     print(table(found))
     if output:
-        write_json(Path(output), {"machine": machine(), "options": options, "found": found})
-        print(f"\nWrote: {output}")
+        _write(output, {"machine": machine(), "options": options, "found": found})
 
 
 def race_training(config: dict, overrides: list[str], threads: int) -> None:
-    """Print how many images a second this checkout and ``benchmark.against`` train, in turn, as the
-    command line's ``overrides`` say. The other gets those that it knows, and the heading names the
-    rest. UserError if it is no checkout, or a command fails.
+    """Print how many images a second this checkout and another train, in turn.
+
+    Args:
+        config: of the command; ``benchmark.against`` is the other checkout.
+        overrides: the command line's words. The other checkout gets those that it knows, and the
+            heading names the rest.
+        threads: of the commands.
+
+    Raises:
+        UserError: the other checkout is none, or a command fails.
     """
-    options, trainer, checkouts = (
-        config["benchmark"],
-        config["trainer"],
-        _checkouts(config["benchmark"]["against"]),
-    )
-    words = [
-        f"task={config['task']['name']}",
-        f"method={config['method']}",
-        f"trainer.batch_size={trainer['batch_size']}",
-        f"trainer.crop={trainer['crop']}",
-        f"trainer.device={trainer['device']}",
-        *(f"benchmark.{key}={options[key]}" for key in ("steps", "warmup", "size")),
-    ]
-    if trunk := config["adapter"].get("trunk"):
-        words.append(f"adapter.trunk={trunk}")
-    said = {_key(word) for word in words} | {
-        "benchmark.against",
-        "benchmark.runs",
-        "output",
-        "threads",
-    }
-    words += [word for word in overrides if _key(word) not in said]
+    options = config["benchmark"]
+    checkouts = _checkouts(options["against"])
+    words = _training_words(config, overrides)
     given = {name: _known(root, words) for name, root in checkouts.items()}
-    speeds: dict[str, list[float]] = {}
+    speeds = {name: [] for name in checkouts}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options["runs"]):
             for name, root in checkouts.items():
-                file = Path(folder) / f"{name}.json"
-                command = [
-                    sys.executable,
-                    str(root / "scripts" / "benchmark.py"),
-                    *given[name],
-                    f"output={file}",
-                ]
-                ran = subprocess.run(
-                    command,
-                    cwd=folder,
-                    env=_environment(root, threads),
-                    text=True,
-                    capture_output=True,
-                    check=False,
-                )
-                if ran.returncode:
-                    raise UserError(
-                        f"The command of {root} failed:"
-                        f" {(ran.stderr.strip() or ran.stdout).splitlines()[-1]}"
-                    )
-                laps = read_json(file)["training"]["laps"]
-                speeds.setdefault(name, []).append(
-                    trainer["batch_size"] / min(sum(lap.values()) for lap in laps)
-                )
+                seconds = _step_seconds(root, given[name], threads, Path(folder) / f"{name}.json")
+                speeds[name].append(config["trainer"]["batch_size"] / seconds)
     best = {name: max(found) for name, found in speeds.items()}
     # Older checkouts have one trunk, a U-Net, and no key for it.
     unknown = [
@@ -128,17 +100,65 @@ def race_training(config: dict, overrides: list[str], threads: int) -> None:
         f"training {' '.join(words)}; {machine()}, {threads} thread(s); the fastest step of"
         f" {options['runs']} runs{apart}\n"
     )
-    print(
-        "| | images/s |\n| --- | ---: |\n"
-        + "\n".join(f"| {name} | {speed:.1f} |" for name, speed in best.items())
-    )
+    print("| | images/s |\n| --- | ---: |")
+    for name, speed in best.items():
+        print(f"| {name} | {speed:.1f} |")
     print(f"| ratio | {best['here'] / best['there']:.2f} |")
     if config["output"]:
-        write_json(
-            Path(config["output"]),
-            {"machine": machine(), "words": words, "images_per_second": speeds},
-        )
-        print(f"\nWrote: {config['output']}")
+        record = {"machine": machine(), "words": words, "images_per_second": speeds}
+        _write(config["output"], record)
+
+
+def _write(output: str, record: dict) -> None:
+    write_json(Path(output), record)
+    print(f"\nWrote: {output}")
+
+
+def _training_words(config: dict, overrides: list[str]) -> list[str]:
+    """The words of the benchmark command of a training: this config's, then the overrides."""
+    options, trainer = config["benchmark"], config["trainer"]
+    words = [
+        f"task={config['task']['name']}",
+        f"method={config['method']}",
+        f"trainer.batch_size={trainer['batch_size']}",
+        f"trainer.crop={trainer['crop']}",
+        f"trainer.device={trainer['device']}",
+        *(f"benchmark.{key}={options[key]}" for key in ("steps", "warmup", "size")),
+    ]
+    if trunk := config["adapter"].get("trunk"):
+        words.append(f"adapter.trunk={trunk}")
+    # of this command, not of those that it starts
+    own = {"benchmark.against", "benchmark.runs", "output", "threads"}
+    said = {_key(word) for word in words} | own
+    return words + [word for word in overrides if _key(word) not in said]
+
+
+def _step_seconds(root: Path, words: list[str], threads: int, file: Path) -> float:
+    """Seconds of the fastest step of a training.
+
+    Args:
+        root: the checkout that trains.
+        words: of its benchmark command.
+        threads: of the command.
+        file: where the command writes its numbers.
+
+    Raises:
+        UserError: the command fails.
+    """
+    program = root / "scripts" / "benchmark.py"
+    ran = subprocess.run(
+        [sys.executable, str(program), *words, f"output={file}"],
+        cwd=file.parent,
+        env=_environment(root, threads),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if ran.returncode:
+        said = (ran.stderr.strip() or ran.stdout).splitlines()[-1]
+        raise UserError(f"The command of {root} failed: {said}")
+    laps = read_json(file)["training"]["laps"]
+    return min(sum(lap.values()) for lap in laps)
 
 
 def _checkouts(against: str | None) -> dict[str, Path]:
@@ -160,12 +180,14 @@ def _checkouts(against: str | None) -> dict[str, Path]:
 
 
 def _key(word: str) -> str:
+    """The key that a word of the command line sets."""
     return word.partition("=")[0].lstrip("+~")
 
 
 def _known(root: Path, words: list[str]) -> list[str]:
-    """The words that a checkout's benchmark command knows: keys of its config, and files of its
-    groups of configs.
+    """The words that a checkout's benchmark command knows.
+
+    These are keys of its config, and files of its groups of configs.
     """
     configs = root / "configs"
     files = [
@@ -173,36 +195,40 @@ def _known(root: Path, words: list[str]) -> list[str]:
         for word in words
         if (configs / _key(word) / f"{word.partition('=')[2]}.yaml").is_file()
     ]
-    keys = composed("benchmark", *files, folder=configs, resolve=False)
+    config = composed("benchmark", *files, folder=configs, resolve=False)
 
-    def has(word: str) -> bool:
-        at = keys
-        for part in _key(word).split("."):
-            if not isinstance(at, dict) or part not in at:
-                return False
-            at = at[part]
-        return not (configs / _key(word)).is_dir()
+    def known(word: str) -> bool:
+        if word in files or word[0] in "+~":
+            return True
+        is_group = (configs / _key(word)).is_dir()
+        return not is_group and _has(config, _key(word))
 
-    return [word for word in words if word in files or word[0] in "+~" or has(word)]
+    return [word for word in words if known(word)]
+
+
+def _has(config: Mapping, key: str) -> bool:
+    """Whether a config has a dotted key, with or without a value."""
+    *groups, last = key.split(".")
+    for group in groups:
+        # the list, as a config's own ``in`` leaves out keys without a value
+        if not isinstance(config, Mapping) or group not in list(config):
+            return False
+        config = config[group]
+    return isinstance(config, Mapping) and last in list(config)
 
 
 def _environment(root: Path, threads: int | None) -> dict[str, str]:
     """What a command of a checkout runs in; older ones have no threads=."""
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    return (
-        os.environ | {"PYTHONPATH": path} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    )
+    environment = os.environ | {"PYTHONPATH": path}
+    return environment | {"OMP_NUM_THREADS": str(threads)} if threads else environment
 
 
 def _photograph(folder: Path, size: int) -> Path:
-    """A photograph of ``size`` x ``size`` pixels, larger ones enlarged, with fine texture as
-    cameras give it.
-    """
-    source = read_image(next(iter(sorted((ROOT / "data" / "samples" / "test").glob("*.jpg")))))
-    large = np.asarray(
-        Image.fromarray((source * 255).astype(np.uint8)).resize((size, size), Image.BICUBIC),
-        np.float32,
-    )
+    """A photograph of ``size`` x ``size`` pixels with fine texture, as cameras give it."""
+    source = read_image(min((ROOT / "data" / "samples" / "test").glob("*.jpg")))
+    enlarged = Image.fromarray((source * 255).astype(np.uint8)).resize((size, size), Image.BICUBIC)
+    large = np.asarray(enlarged, np.float32)
     grain = np.random.default_rng(0).normal(0, 4, large.shape)
     path = folder / f"photo{size}.png"
     write_image(path, (large + grain) / 255)
@@ -210,21 +236,20 @@ def _photograph(folder: Path, size: int) -> Path:
 
 
 def _run(root: Path, options: dict, photo: Path, folder: Path, threads: int | None) -> dict:
-    """One command in a process of its own: its seconds, what it used, and its peak of physical
-    memory.
+    """One restore command in a process of its own.
+
+    Returns:
+        The seconds of ``PARTS`` and the peak of physical memory in GB; ``tile`` and ``precision``
+        that the command chose.
     """
     with tempfile.TemporaryDirectory(dir=folder) as made:
         words = [f"task={options['restore']}", f"input={photo}", f"output={made}"]
-        words += [f"steps={options['calls']}"] * (options["calls"] is not None)
-        clock, started = Path(made) / "clock.json", time.time()
+        if options["calls"] is not None:
+            words.append(f"steps={options['calls']}")
+        program, clock = Path(__file__).with_name("stopwatch.py"), Path(made) / "clock.json"
+        started = time.time()
         child = subprocess.Popen(
-            [
-                sys.executable,
-                str(Path(__file__).with_name("stopwatch.py")),
-                str(started),
-                str(clock),
-                *words,
-            ],
+            [sys.executable, str(program), str(started), str(clock), *words],
             cwd=folder,
             env=_environment(root, threads),
             text=True,
@@ -238,60 +263,50 @@ def _run(root: Path, options: dict, photo: Path, folder: Path, threads: int | No
         if child.returncode:
             raise UserError(f"The command of {root} failed: {said.strip().splitlines()[-1]}")
         record = read_json(next(Path(made).glob("restored-*.json")))["files"][0]
-        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-        tile = record["tiles"] if "tiles" in record else record.get("tile")
         return {
             "whole": whole,
             **json.loads(clock.read_text()),
-            "peak": peak,
-            "tile": tile,
+            "peak": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9,
+            "tile": record["tiles"] if "tiles" in record else record.get("tile"),
             "precision": record.get("precision", "float32"),
         }
 
 
 def table(found: dict[int, dict[str, dict]]) -> str:
-    """Size -> checkout ("here", "there") -> numbers, as Markdown, with the ratios of the two."""
-    rows = [
-        [
-            "",
-            *(
-                f"{size} px, {name}"
-                for size, runs in found.items()
-                for name in (*runs, *["ratio"] * (len(runs) > 1))
-            ),
-        ]
-    ]
+    """The numbers as Markdown, with the ratios of two checkouts.
+
+    Args:
+        found: size -> checkout ("here", "there") -> numbers of :func:`_run`.
+    """
+    heading = [""]
+    for size, runs in found.items():
+        names = [*runs, "ratio"] if len(runs) > 1 else [*runs]
+        heading += [f"{size} px, {name}" for name in names]
+    rows = [heading, ["---", *["---:"] * (len(heading) - 1)]]
     for part, label in PARTS.items():
-        cells = []
+        row = [label]
         for runs in found.values():
-            values = [lap.get(part) for lap in runs.values()]
-            cells += ["-" if value is None else f"{value:.2f}" for value in values]
-            if len(values) > 1:
-                cells.append(f"{values[1] / values[0]:.1f}" if all(values) else "-")
-        rows.append([label, *cells])
+            row += _numbers([lap.get(part) for lap in runs.values()])
+        rows.append(row)
     for key in ("precision", "tile"):
-        rows.append(
-            [
-                key,
-                *(
-                    cell
-                    for runs in found.values()
-                    for cell in (
-                        *(_word(lap[key]) for lap in runs.values()),
-                        *[""] * (len(runs) > 1),
-                    )
-                ),
-            ]
-        )
-    rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
+        row = [key]
+        for runs in found.values():
+            row += [_word(lap[key]) for lap in runs.values()]
+            row += [""] * (len(runs) > 1)
+        rows.append(row)
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def _numbers(values: list[float | None]) -> list[str]:
+    """The cells of one or two checkouts' numbers; of two the ratio as well."""
+    cells = ["-" if value is None else f"{value:.2f}" for value in values]
+    if len(values) > 1:
+        cells.append(f"{values[1] / values[0]:.1f}" if all(values) else "-")
+    return cells
+
+
 def _word(value) -> str:
-    return (
-        "whole"
-        if value is None
-        else " x ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
-    )
+    """A precision, or a tile: None for a whole image, a side, or [height, width]."""
+    if value is None:
+        return "whole"
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,7 +1,8 @@
-"""A restore command with a clock in it, for ``racing``: ``python stopwatch.py STARTED FILE
-words...`` runs the irbridge that Python finds, which may be an older one, and writes seconds since
-STARTED and of each part to FILE. Alone in its process and without imports of its own but the
-standard library's, so that it changes neither.
+"""A restore command with a clock in it, for :mod:`irbridge.profiling.race`.
+
+``python stopwatch.py STARTED FILE words...`` runs the irbridge that Python finds, which may be an
+older one, and writes the seconds since STARTED and of each part to FILE. It is alone in its process
+and imports nothing but the standard library, so that it changes neither.
 """
 
 import json
@@ -34,46 +35,72 @@ def there(place: str):
     return getattr(found, name, None) if name else found
 
 
-def main(started: float, file: str, words: list[str]) -> None:
-    """Run ``irbridge restore`` with the words; ``started``: ``time.time()`` when the process
-    was.
-    """
-    seconds, first, inside = {}, [], threading.local()
+class Stopwatch:
+    """Seconds of parts, each without the parts that run inside it.
 
-    def clocked(owner, name: str, part: str) -> None:
+    Args:
+        started: ``time.time()`` when the process was started.
+    """
+
+    def __init__(self, started: float):
+        self.started = started
+        self.seconds: dict[str, float] = {}
+        self.first_call: float | None = None
+        """Seconds from the start to the first call of a network."""
+        self.inside = threading.local()
+
+    def watch(self, owner, name: str, part: str) -> None:
+        """Count the calls of a class's or module's function on a part."""
         function = getattr(owner, name)
 
-        def run(*args, **kwargs):
-            if part in ("adapter", "prior") and not first:
-                first.append(time.time() - started)
-            began, outer, inside.nested = time.perf_counter(), getattr(inside, "nested", 0.0), 0.0
+        def watched(*args, **kwargs):
+            if part in ("adapter", "prior") and self.first_call is None:
+                self.first_call = time.time() - self.started
+            outer = getattr(self.inside, "nested", 0.0)
+            self.inside.nested = 0.0
+            began = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
                 spent = time.perf_counter() - began
-                seconds[part] = seconds.get(part, 0.0) + spent - inside.nested
-                inside.nested = outer + spent
+                own = spent - self.inside.nested
+                self.seconds[part] = self.seconds.get(part, 0.0) + own
+                self.inside.nested = outer + spent
 
-        setattr(owner, name, run)
+        setattr(owner, name, watched)
 
-    from irbridge import cli
+    def watch_all(self) -> None:
+        """Count what this version has of the parts."""
+        places = {part: [there(name) for name in known] for part, known in PLACES.items()}
+        found = {part: [place for place in known if place] for part, known in places.items()}
+        for adapter in found["adapter"]:
+            # not all versions have all
+            for method in {"condition", "residuals", "estimate"} & set(dir(adapter)):
+                self.watch(adapter, method, "adapter")
+        for backbone in found["prior"]:
+            self.watch(backbone, "predict", "prior")
+        for module in found["decode"][:1]:
+            self.watch(module, "read_photo", "decode")
+        for module in found["encode"][:1]:
+            self.watch(module, "write_photo", "encode")
 
+
+def main(started: float, file: str, words: list[str]) -> None:
+    """Run ``irbridge restore`` and write its seconds to a file.
+
+    Args:
+        started: ``time.time()`` when the process was started.
+        file: JSON, ``start`` (seconds to the first network call, or null) and each part's seconds.
+        words: of the command line.
+    """
+    stopwatch = Stopwatch(started)
+    cli = import_module("irbridge.cli")
     imported = cli.import_module
 
-    def importing(name: str):  # not before the command does: how long that takes is measured
+    def importing(name: str):
+        # not before the command imports it itself: how long that takes is measured
         command = imported(name)
-        places = {
-            part: [where for where in known if there(where)] for part, known in PLACES.items()
-        }
-        for kind in places["adapter"]:
-            # not all versions have all
-            for method in {"condition", "residuals", "estimate"} & set(dir(there(kind))):
-                clocked(there(kind), method, "adapter")
-        for kind in places["prior"]:
-            clocked(there(kind), "predict", "prior")
-        for part, function in (("decode", "read_photo"), ("encode", "write_photo")):
-            for module in places[part][:1]:
-                clocked(there(module), function, part)
+        stopwatch.watch_all()
         return command
 
     cli.import_module = importing
@@ -82,7 +109,7 @@ def main(started: float, file: str, words: list[str]) -> None:
         cli.main()
     finally:
         with open(file, "w") as handle:
-            json.dump({"start": first[0] if first else None, **seconds}, handle)
+            json.dump({"start": stopwatch.first_call, **stopwatch.seconds}, handle)
 
 
 if __name__ == "__main__":
