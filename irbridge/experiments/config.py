@@ -157,13 +157,23 @@ def composed(config_name: str, *overrides: str, folder: Path = CONFIGS) -> DictC
     """The config that a command would get from these overrides, also within a running command;
     ``folder``: another checkout's configs.
     """
+    # A user's own folders are another checkout's business as little as its configs are ours.
+    own = [f"hydra.searchpath=[{','.join(own_folders())}]"] if folder == CONFIGS else []
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-            return hydra.compose(config_name, list(overrides))
+            return hydra.compose(config_name, [*overrides, *own])
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = state
+
+
+def own_folders() -> list[str]:
+    """The folders that the running command finds configs in by ``--config-dir``."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [f"file://{s.path}" for s in sources if s.provider == "command-line"]
 
 
 def _leaves(cfg, prefix: str = ""):
