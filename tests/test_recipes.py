@@ -28,7 +28,7 @@ TINY = [
 SHOWN = {  # what the last command prints or leaves
     "backbone": "IRBridge",
     "bridge": "Restored 1 of 1",
-    "metric": "MAE",
+    "metric": "Error 99 %",
     "sampler": "share",
     "task": "PSNR",
 }

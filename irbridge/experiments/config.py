@@ -158,7 +158,8 @@ def composed(config_name: str, *overrides: str, folder: Path = CONFIGS) -> DictC
     ``folder``: another checkout's configs.
     """
     # A user's own folders are another checkout's business as little as its configs are ours.
-    own = [f"hydra.searchpath=[{','.join(own_folders())}]"] if folder == CONFIGS else []
+    places = [f"file://{place}" for place in own_folders() if folder == CONFIGS]
+    own = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
@@ -168,12 +169,12 @@ def composed(config_name: str, *overrides: str, folder: Path = CONFIGS) -> DictC
         GlobalHydra.instance().hydra = state
 
 
-def own_folders() -> list[str]:
-    """The folders that the running command finds configs in by ``--config-dir``."""
+def own_folders() -> list[Path]:
+    """The user's own folders of configs, which ``--config-dir`` adds to a running command."""
     if not HydraConfig.initialized():
         return []
     sources = HydraConfig.get().runtime.config_sources
-    return [f"file://{s.path}" for s in sources if s.provider == "command-line"]
+    return [Path(source.path) for source in sources if source.provider == "command-line"]
 
 
 def _leaves(cfg, prefix: str = ""):
