@@ -181,13 +181,24 @@ def composed(
 
 
 def _compose(config_name: str, overrides: Sequence[str], folder: Path) -> DictConfig:
+    # A user's own folders are another checkout's business as little as its configs are ours.
+    places = [f"file://{place}" for place in own_folders() if folder == CONFIGS]
+    own = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-            return hydra.compose(config_name, list(overrides))
+            return hydra.compose(config_name, [*overrides, *own])
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = state
+
+
+def own_folders() -> list[Path]:
+    """The user's own folders of configs, which ``--config-dir`` adds to a running command."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) for source in sources if source.provider == "command-line"]
 
 
 def _leaves(cfg, prefix: str = ""):
