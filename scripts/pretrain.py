@@ -21,7 +21,7 @@ def main(cfg):
     from irbridge.images.io import write_image
     from irbridge.models.pretrainer import Pretrainer
     from irbridge.training.checkpoint import Checkpoints
-    from irbridge.training.trainer import fit
+    from irbridge.training.trainer import Trainer
 
     config = plain(cfg)
     run = Path(config["run"])
@@ -44,7 +44,7 @@ def main(cfg):
         images = [((x + 1) / 2).cpu().permute(1, 2, 0).numpy() for x in drawn]
         write_image(run / "samples" / f"step-{step:06d}.png", grid([images[:4], images[4:]]))
 
-    done = fit(
+    done = Trainer(
         model,
         CropStream(photographs, size, config["seed"]),
         config["trainer"],
@@ -54,7 +54,7 @@ def main(cfg):
         lambda weights: save_prior(backbone, weights, run / "prior"),
         mirror(config, run),
         on_device=data["on_device"],
-    )
+    ).run()
     print(
         f"{'Finished' if done else 'Stopped and saved; run the same command to go on'}:"
         f" {run / 'prior'}"
