@@ -46,14 +46,14 @@ def write_atomically(path: Path, write) -> None:
         with naming(path):
             write(temporary)
             temporary.chmod(0o666 & ~UMASK)  # safetensors writes files that no one else may read
-            _sync(temporary)
+            sync(temporary)
             os.replace(temporary, path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

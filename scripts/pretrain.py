@@ -20,7 +20,7 @@ def main(config):
     from irbridge.images.io import write_image
     from irbridge.models.pretrainer import Pretrainer
     from irbridge.training.checkpoint import Checkpoints
-    from irbridge.training.trainer import fit
+    from irbridge.training.trainer import Trainer
 
     run = Path(config["run"])
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
@@ -42,7 +42,7 @@ def main(config):
         images = [((x + 1) / 2).cpu().permute(1, 2, 0).numpy() for x in drawn]
         write_image(run / "samples" / f"step-{step:06d}.png", grid([images[:4], images[4:]]))
 
-    done = fit(
+    done = Trainer(
         model,
         CropStream(photographs, size, config["seed"]),
         config["trainer"],
@@ -52,7 +52,7 @@ def main(config):
         lambda weights: save_prior(backbone, weights, run / "prior"),
         mirror(config, run),
         on_device=data["on_device"],
-    )
+    ).run()
     print(
         f"{'Finished' if done else 'Stopped and saved; run the same command to go on'}:"
         f" {run / 'prior'}"

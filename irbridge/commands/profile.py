@@ -13,12 +13,11 @@ from irbridge.environment import device, machine, set_threads
 from irbridge.experiments.build import build_model
 from irbridge.experiments.config import given_words
 from irbridge.files import write_json
-from irbridge.models.irbridge import IRBridge
 from irbridge.models.restorer import Restorer
 from irbridge.profiling.clock import NETWORKS, PARTS, Clock, peak_memory, reset_peak, watched
 from irbridge.profiling.flops import cost, in_words
 from irbridge.profiling.race import race, race_training
-from irbridge.training.trainer import fit
+from irbridge.training.trainer import Trainer
 
 
 class _Crops(Dataset):
@@ -43,10 +42,10 @@ class _Enough(Exception):
 def time_training(
     model: Restorer, options: dict, steps: int, warmup: int = 1, seed: int = 0
 ) -> list[dict[str, float]]:
-    """Seconds of each part in each of ``steps`` steps of ``training.fit`` after ``warmup`` others.
+    """Seconds of each part in each of ``steps`` steps of a training after ``warmup`` others.
 
-    options: the ``trainer`` config. Crops are random, and the anchor's own first phase is left out.
-    Nothing is saved: the loop is left by an exception.
+    options: the ``trainer`` config. Crops are random. Nothing is saved: the loop is left by an
+    exception.
     """
     never = {
         "save_every": sys.maxsize,
@@ -55,8 +54,6 @@ def time_training(
         "save_seconds": math.inf,
     }
     options = options | never | {"steps": warmup + steps + 1, "stop": None, "workers": 0}
-    if isinstance(model, IRBridge):
-        model.loss_options = model.loss_options | {"anchor_first": 0.0}
     clock, laps = Clock(device(options["device"])), []
 
     @contextmanager
@@ -70,14 +67,14 @@ def time_training(
 
     with tempfile.TemporaryDirectory() as folder, watched(model, clock):
         try:
-            fit(
+            Trainer(
                 model,
                 _Crops(options["crop"], model.masked),
                 options,
                 seed,
                 Path(folder),
                 watch=watch,
-            )
+            ).run()
         except _Enough:
             pass
     return laps[warmup:]
@@ -128,7 +125,9 @@ def benchmark(config: dict) -> dict:
     """
     options, trainer = config["benchmark"], config["trainer"]
     at = device(trainer["device"])
-    model = build_model(config).to(at)
+    # without the anchor's own first phase
+    whole = config | {"loss": config["loss"] | {"anchor_first": 0.0}}
+    model = build_model(whole).to(at)
     small, large = cost(model, trainer["crop"]), cost(model, options["size"])
     result = {
         "cost": in_words(type(model.trainable()).__name__, small),

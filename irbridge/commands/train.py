@@ -35,7 +35,7 @@ from irbridge.models.restorer import Restorer
 from irbridge.profiling.flops import describe_cost
 from irbridge.reports.pictures import picture
 from irbridge.training.checkpoint import Checkpoints
-from irbridge.training.trainer import fit
+from irbridge.training.trainer import Trainer
 from irbridge.weights import load_into, load_weights
 
 
@@ -185,7 +185,7 @@ def take_over(model: Restorer, config: dict, run: Path) -> None:
 
 def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
     """Train into a run's folder, with sample grids, snapshots and scores of validation images; True
-    when it is complete. ``repeats``: see :func:`~irbridge.training.trainer.fit`.
+    when it is complete. ``repeats``: see :class:`~irbridge.training.trainer.Trainer`.
     """
     options, described, seed = config["trainer"], describe(config, model), config["seed"]
     pairs = test_pairs(config, 96)
@@ -204,7 +204,7 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
             run / "samples" / f"step-{step:06d}.png", grid(rows, ["degraded", "restored", "clean"])
         )
 
-    return fit(
+    return Trainer(
         model,
         training_stream(config, options["crop"]),
         options,
@@ -216,7 +216,7 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
         on_validate=validation(config) if options["validate_every"] else None,
         repeats=repeats,
         on_device=config["data"].get("on_device", False),
-    )
+    ).run()
 
 
 def validation(config: dict, size: int = 160, most: int = 24):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from irbridge.errors import UserError
-from irbridge.files import _sync, read_json, write_json
+from irbridge.files import sync, read_json, write_json
 from irbridge.weights import load_into, load_weights, save_weights
 
 
@@ -57,11 +57,11 @@ class Checkpoints:
             for name, tensors in states.items():
                 save_weights(temporary / f"{name}.safetensors", tensors)
             write_json(temporary / "state.json", {"step": step, **state})
-            _sync(temporary)
+            sync(temporary)
             if final.exists():
                 os.replace(final, temporary.with_name(f"{temporary.name}-old"))
             os.replace(temporary, final)
-            _sync(self.folder)  # before the older one goes
+            sync(self.folder)  # before the older one goes
         except OSError as error:
             raise RuntimeError(
                 f"The checkpoint of step {step} could not be written to {self.folder} ({error});"

@@ -1,4 +1,4 @@
-"""Metrics log."""
+"""The numbers that a training writes as it goes."""
 
 import json
 import math
@@ -7,23 +7,25 @@ from pathlib import Path
 from irbridge.files import append_line, write_atomically
 
 
-class _Metrics:
-    """``metrics.jsonl``: one line per logged step; lines after the checkpoint that a run resumes
-    from are dropped.
+class MetricsLog:
+    """The file ``metrics.jsonl`` of a run: one line of JSON for each logged step.
+
+    Args:
+        path: of the file.
+        first: the step that the training resumes from; what an earlier process wrote about later
+            steps is dropped.
     """
 
     def __init__(self, path: Path, first: int):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            kept = [
-                line
-                for line in path.read_text(errors="replace").splitlines()
-                if _step_of(line) <= first
-            ]
+            lines = path.read_text(errors="replace").splitlines()
+            kept = [line for line in lines if _step_of(line) <= first]
             write_atomically(path, lambda p: p.write_text("".join(line + "\n" for line in kept)))
 
     def write(self, line: dict) -> None:
+        """Append one line; it is on the disk when this returns."""
         append_line(self.path, line)
 
 

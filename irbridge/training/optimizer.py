@@ -62,7 +62,7 @@ def build_optimizer(
     return AdamW8bit(groups, options["lr"], **given)
 
 
-def _averaging(decay: float):
+def averaging(decay: float):
     """Exponential average whose first steps count more, so that short runs are not held at their
     start.
     """

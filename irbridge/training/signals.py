@@ -1,21 +1,24 @@
-"""Signals."""
+"""Stop signals, which a training answers between two steps."""
 
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 stops: list[int] = []  # the stop signals that the present training, which first saves, has had
 
 
 @contextmanager
-def _stop_signals():
-    """Within the block SIGINT and SIGTERM go to ``stops`` alone, so that the loop can save and
-    leave. A loader's worker that such a signal to all of the group has ended fails the next read,
-    never the middle of an optimizer step.
+def stop_signals() -> Iterator[None]:
+    """Within the block SIGINT and SIGTERM are only noted in ``stops``.
+
+    The training loop can then save and leave. A terminal sends its signal to the loader's workers
+    too. That a worker has ended is told by the next read of its crops, never in the middle of an
+    optimizer step.
     """
     stops.clear()
     previous = {
-        s: signal.signal(s, lambda number, _: stops.append(number))
-        for s in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda got, _: stops.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
     }
     if hasattr(signal, "SIGCHLD"):
         previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -5,16 +5,13 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list
-from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from irbridge.data.crops import CropStream, device_batches, stream_loader
@@ -23,286 +20,381 @@ from irbridge.gaussian.noise import step_noise
 from irbridge.models.restorer import Restorer
 from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.training.checkpoint import Checkpoints
-from irbridge.training.metrics_log import _Metrics
-from irbridge.training.optimizer import _averaging, averaged, build_optimizer, learning_rate
+from irbridge.training.metrics_log import MetricsLog
+from irbridge.training.networks import checkpoint_gradients, compile_networks
+from irbridge.training.optimizer import averaged, averaging, build_optimizer, learning_rate
 from irbridge.training.pace import Pace, more_seconds, planned_steps
 from irbridge.training.precision_trial import best_precision, first_batch
-from irbridge.training.signals import _stop_signals, stops
+from irbridge.training.signals import stop_signals, stops
 
 
-def checkpoint_gradients(model: nn.Module) -> None:
-    """Let the diffusers blocks of every network in the model, also of an adapter's copies,
-    recompute in the backward pass what they would otherwise keep. Gradients are the same.
+class Trainer:
+    """Trains what a model's ``trainable()`` names, and goes on from the run's last checkpoint.
+
+    A run that was stopped and resumed ends with the same bits as one that was not: crops, noise and
+    times are functions of the seed and the step.
+
+    Args:
+        model: what to train.
+        stream: the training crops.
+        options: the ``trainer`` config. ``batch_size`` counts the images of an optimizer step over
+            all processes and all of its ``accumulate`` passes.
+        seed: of the noise and times of every step.
+        folder: the run's folder, for ``checkpoints`` and ``metrics.jsonl``.
+        on_sample: called as ``on_sample(model, step)`` every ``sample_every`` steps, with the
+            averaged weights in place.
+        on_save: called at every save with the averaged weights of the trainable module.
+        log: called with every line of ``metrics.jsonl``.
+        watch: ``watch(part)`` is a block in which a part of a step runs: "data", "backward" or
+            "optimizer"; see ``profiling.clock``.
+        on_validate: called as ``on_validate(model)`` every ``validate_every`` steps, with the
+            averaged weights in place; the scores that it returns go into ``metrics.jsonl``.
+        repeats: how many other trainings of as many steps ``minutes`` must also hold, such as that
+            of the baseline.
+        on_device: crops are made on the device, see ``data.crops.device_batches``.
+
+    Example:
+        ``finished = Trainer(model, stream, options, seed=0, folder=Path("runs/derain")).run()``
     """
-    keep = partial(checkpoint, use_reentrant=False)
-    for module in model.modules():
-        if hasattr(module, "gradient_checkpointing"):
-            module.gradient_checkpointing, module._gradient_checkpointing_func = True, keep
 
+    def __init__(
+        self,
+        model: Restorer,
+        stream: CropStream,
+        options: dict,
+        seed: int,
+        folder: Path,
+        on_sample: Callable[[nn.Module, int], None] | None = None,
+        on_save: Callable[[dict], None] | None = None,
+        log: Callable[[dict], None] | None = None,
+        watch: Callable[[str], AbstractContextManager] = nullcontext,
+        on_validate: Callable[[nn.Module], dict] | None = None,
+        repeats: int = 0,
+        on_device: bool = False,
+    ):
+        self.model, self.stream, self.options = model, stream, options
+        self.seed, self.folder = seed, folder
+        self.on_sample, self.on_save, self.log = on_sample, on_save, log
+        self.watch, self.on_validate = watch, on_validate
+        self.repeats, self.on_device = repeats, on_device
 
-def compile_networks(model: nn.Module) -> None:
-    """torch.compile every diffusers network in the model in place, so that names of weights stay; a
-    VAE, which is not called as a module, is left as it is. The first steps take minutes.
-    """
-    for module in model.modules():
-        if isinstance(module, ModelMixin) and not isinstance(
-            module, (AutoencoderKL, AutoencoderTiny)
-        ):
-            module.compile()
+    def run(self) -> bool:
+        """Train to the last step, or until SIGINT, SIGTERM or the option ``stop`` ends it.
 
+        Returns:
+            True when all steps are done. False when it was stopped, also at the last step; all is
+            then saved, and running it again goes on.
 
-def fit(
-    model: Restorer,
-    stream: CropStream,
-    options: dict,
-    seed: int,
-    run: Path,
-    on_sample: Callable[[nn.Module, int], None] | None = None,
-    on_save: Callable[[dict], None] | None = None,
-    log: Callable[[dict], None] | None = None,
-    watch: Callable[[str], AbstractContextManager] = nullcontext,
-    on_validate: Callable[[nn.Module], dict] | None = None,
-    repeats: int = 0,
-    on_device: bool = False,
-) -> bool:
-    """Train ``model.trainable()`` for ``options["steps"]`` optimizer steps, resuming from the run's
-    last checkpoint.
+        Raises:
+            RuntimeError: the loss is not finite, which names the step, or a checkpoint cannot be
+                written.
+            UserError: the options do not fit the model, the machine or the checkpoint.
+        """
+        self.setup()
+        self.resume()
+        with self.bar, stop_signals():
+            self.model.train()
+            while self.step < self.end and not self.stopping():
+                rate = self.set_learning_rate()
+                losses = self.accumulate()
+                if losses is None:
+                    break
+                with self.watch("optimizer"):
+                    norm = self.clip_and_check(sum(losses.values()))
+                    self.update()
+                self.settle_pace()
+                self.report(self.line(losses, rate, norm))
+                self.save_when_due()
+            self.save_last()
+        return self.finish()
 
-    Args: options: the ``trainer`` config. ``batch_size`` counts the images of an optimizer step
-        over all processes. run: where checkpoints and ``metrics.jsonl`` go. on_sample: called with
-        the averaged weights in place every ``sample_every`` steps. log: called with every line
-            of ``metrics.jsonl``. on_save: called with the averaged weights of the trainable module
-            at every save.
-        watch: what each part of a step runs in, see ``timing.Clock``: "data", "backward",
-            "optimizer".
-        on_validate: called with the averaged weights in place every ``validate_every`` steps; the
-            scores that it gives go into ``metrics.jsonl``.
-        on_device: crops are made on the device, see ``data.device_batches``.
-        repeats: trainings of as many steps that ``minutes`` must also hold, such as that of the
-            baseline.
+    # Before the loop
 
-    Returns True when all steps are done, False when SIGINT, SIGTERM (also at the last step) or
-    ``stop`` ended it, with all saved. RuntimeError if the loss is not finite (names the step) or a
-    checkpoint cannot be written.
-    """
-    if options["crop"] % model.stride:
-        raise UserError(
-            f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which the"
-            " network shrinks images."
-        )
-    if options["channels_last"]:
-        model = model.to(memory_format=torch.channels_last)
-    if options["checkpointing"]:
-        checkpoint_gradients(model)
-    checkpoints = Checkpoints(run)
-    precision = best_precision(model, options, stream, checkpoints.state().get("precision"))
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        cpu=options["device"] == "cpu",
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-        ],
-    )
-    main, world = accelerator.is_main_process, accelerator.num_processes
-    batch, parts = options["batch_size"], options["accumulate"] * world
-    if batch % parts:
-        raise UserError(
-            f"trainer.batch_size={batch} does not divide by trainer.accumulate x processes ="
-            f" {parts}."
-        )
-    if options["compile"]:
-        compile_networks(model)
-    module = model.trainable().to(accelerator.device)
-    model.to(accelerator.device)
-    optimizer = build_optimizer(model.parameter_groups(), options, accelerator.device)
-    ema = AveragedModel(module, multi_avg_fn=_averaging(options["ema_decay"]))
-    state = checkpoints.restore(module, ema, optimizer)
-    first, elapsed, worked = (
-        state["step"],
-        state.get("seconds", 0.0),
-        state.get("cpu_seconds", 0.0) - time.process_time(),
-    )
-    if accelerator.scaler and state.get("scaler"):
-        accelerator.scaler.load_state_dict(state["scaler"])
-    objective, optimizer = accelerator.prepare(model, optimizer)
-    metrics = _Metrics(run / "metrics.jsonl", first) if main else None
-    if options["workers"] and not on_device and hasattr(stream, "preload"):
-        stream.preload()
-    own, share = batch // parts, {"rank": accelerator.process_index, "world": world}
-    draws = (
-        device_batches(stream, first * batch, own, accelerator.device, **share)
-        if on_device
-        else iter(stream_loader(stream, first * batch, own, options["workers"], **share))
-    )
-    steps, pace = planned_steps(run, options), Pace(run, options["minutes"])
-    end = min(steps, options["stop"] or steps)
-
-    def save(step: int) -> None:
-        if main:
-            checkpoints.save(
-                step,
-                module,
-                ema,
-                optimizer,
-                seconds=elapsed + time.monotonic() - started,
-                cpu_seconds=worked + time.process_time(),
-                precision=precision,
-                threads=torch.get_num_threads(),
-                scaler=accelerator.scaler and accelerator.scaler.state_dict(),
+    def setup(self) -> None:
+        """Check the options and put the model, its optimizer and its average on the device."""
+        model, options = self.model, self.options
+        if options["crop"] % model.stride:
+            raise UserError(
+                f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which"
+                " the network shrinks images."
             )
-            if on_save:
-                on_save(ema.module.state_dict())
+        if options["channels_last"]:
+            model.to(memory_format=torch.channels_last)
+        if options["checkpointing"]:
+            checkpoint_gradients(model)
+        self.checkpoints = Checkpoints(self.folder)
+        self.accelerator = self._accelerator()
+        self.main = self.accelerator.is_main_process
+        self.world = self.accelerator.num_processes
+        self.device = self.accelerator.device
+        self.batch, parts = options["batch_size"], options["accumulate"] * self.world
+        if self.batch % parts:
+            raise UserError(
+                f"trainer.batch_size={self.batch} does not divide by trainer.accumulate x"
+                f" processes = {parts}."
+            )
+        self.own = self.batch // parts  # images of one forward pass of this process
+        if options["compile"]:
+            compile_networks(model)
+        self.module = model.trainable().to(self.device)
+        model.to(self.device)
+        self.optimizer = build_optimizer(model.parameter_groups(), options, self.device)
+        self.ema = AveragedModel(self.module, multi_avg_fn=averaging(options["ema_decay"]))
 
-    # together: a process that left alone would leave the others waiting for its gradients
-    def stopping() -> bool:
-        if world > 1 and accelerator.reduce(
-            torch.tensor(float(bool(stops)), device=accelerator.device), "sum"
-        ):
-            stops.append(signal.SIGTERM)
+    def _accelerator(self) -> Accelerator:
+        before = self.checkpoints.state().get("precision")
+        self.precision = best_precision(self.model, self.options, self.stream, before)
+        # not all of an adapter trains at every step
+        parallel = DistributedDataParallelKwargs(
+            find_unused_parameters=True, broadcast_buffers=False
+        )
+        return Accelerator(
+            mixed_precision=self.precision,
+            cpu=self.options["device"] == "cpu",
+            kwargs_handlers=[parallel],
+        )
+
+    def resume(self) -> None:
+        """Go back to the last checkpoint, or to step 0, and open what goes on from there."""
+        state = self.checkpoints.restore(self.module, self.ema, self.optimizer)
+        self.step = self.first = self.saved = state["step"]
+        self.elapsed = state.get("seconds", 0.0)
+        self.worked = state.get("cpu_seconds", 0.0) - time.process_time()
+        if self.accelerator.scaler and state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        # the model as a distributed wrapper sees it
+        self.objective, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        if self.main:
+            self.metrics = MetricsLog(self.folder / "metrics.jsonl", self.first)
+        self.draws = self._draws()
+        self.steps = planned_steps(self.folder, self.options)
+        self.end = min(self.steps, self.options["stop"] or self.steps)
+        self.pace = Pace(self.folder, self.options["minutes"])
+        self.bar = tqdm(
+            initial=self.first,
+            total=None if self.steps == math.inf else self.steps,
+            desc="training",
+            unit="step",
+            disable=not self.main,
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
+        self.started = self.seconds_saved = time.monotonic()
+
+    def _draws(self):
+        """Batches of crops from the first step on that is still to do, endlessly."""
+        start = self.first * self.batch
+        share = {"rank": self.accelerator.process_index, "world": self.world}
+        if self.on_device:
+            return device_batches(self.stream, start, self.own, self.device, **share)
+        workers = self.options["workers"]
+        if workers and hasattr(self.stream, "preload"):
+            self.stream.preload()
+        return iter(stream_loader(self.stream, start, self.own, workers, **share))
+
+    # A step
+
+    def stopping(self) -> bool:
+        """Whether a stop signal has come, to any of the processes.
+
+        All leave together: a process that left alone would leave the others waiting for its
+        gradients.
+        """
+        if self.world > 1:
+            own = torch.tensor(float(bool(stops)), device=self.device)
+            if self.accelerator.reduce(own, "sum"):
+                stops.append(signal.SIGTERM)
         return bool(stops)
 
-    step, started, saved, seconds_saved = first, time.monotonic(), first, time.monotonic()
-    bar = tqdm(
-        initial=first,
-        total=None if steps == math.inf else steps,
-        desc="training",
-        unit="step",
-        disable=not main,
-        mininterval=1.0,
-        dynamic_ncols=True,
-    )
-    with bar, _stop_signals():
-        model.train()
-        while step < end and not stopping():
-            rate = learning_rate(step, options["lr"], steps, options["warmup"], options["schedule"])
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("share", 1.0)
-            try:
-                losses = _accumulate(
-                    accelerator,
-                    objective,
-                    draws,
-                    options["accumulate"],
-                    batch,
-                    seed,
-                    step,
-                    step / steps,
-                    watch,
-                )
-            except RuntimeError:
-                # the signal has ended the loader's workers too; the weights are as of step
-                if stops and world == 1:
-                    break
-                raise
-            total = sum(losses.values())
-            with watch("optimizer"):
-                norm = float(accelerator.clip_grad_norm_(module.parameters(), options["clip"]))
-                if not math.isfinite(total) or (
-                    accelerator.scaler is None and not math.isfinite(norm)
-                ):
-                    raise RuntimeError(
-                        f"The loss is {total} at step {step}, its gradient {norm}; check the data,"
-                        " or start anew with a lower trainer.lr and name=.... The checkpoint of"
-                        f" step {saved} is kept."
-                    )
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                ema.update_parameters(module)
-            step += 1
-            if steps == math.inf and pace.step():
-                later = more_seconds(
-                    accelerator, model, *first_batch(model, stream, own, accelerator.device)
-                ) * (batch / own / world)
-                steps = broadcast_object_list(
-                    [pace.settle(step, later, model.first_share, repeats)]
-                )[0]
-                end, bar.total = min(steps, options["stop"] or steps), steps
-            spent = time.monotonic() - started
-            speed = (step - first) * batch / spent
-            bar.update()
-            bar.set_postfix(loss=f"{total:.4f}", images_s=f"{speed:.1f}", refresh=False)
-            line = {
-                "step": step,
-                "images": step * batch,
-                "loss": total,
-                **losses,
-                "lr": rate,
-                "grad_norm": norm,
-                "images_per_second": speed,
-                "seconds": elapsed + spent,
-                "cpu_seconds": worked + time.process_time(),
-                "precision": precision,
-            }
-            logged = main and (step % options["log_every"] == 0 or step == end)
-            if (
-                main
-                and on_validate
-                and options["validate_every"]
-                and (step % options["validate_every"] == 0 or step == steps)
-            ):
-                with averaged(module, ema):
-                    line["validation"], logged = on_validate(model), True
-                model.train()
-            if logged:
-                metrics.write(line)
-            try:
-                if logged and log:
-                    log(line)
-                if main and on_sample and (step % options["sample_every"] == 0 or step == steps):
-                    with averaged(module, ema):
-                        on_sample(model, step)
-                    model.train()
-            # a picture or a logger must not cost the steps since the last checkpoint
-            except Exception:
-                with suppress(Exception):
-                    save(step)
-                raise
-            if (
-                step % options["save_every"] == 0
-                or time.monotonic() - seconds_saved > options["save_seconds"]
-            ):
-                save(step)
-                saved, seconds_saved = step, time.monotonic()
-        if step > saved or not checkpoints.latest():
-            save(step)
-        # a kill may have come between the checkpoint and this
-        elif main and on_save and step == first:
-            on_save(ema.module.state_dict())
-    module.load_state_dict(ema.module.state_dict())
-    accelerator.wait_for_everyone()
-    return step >= steps and not stopping()
+    def set_learning_rate(self) -> float:
+        """Give the optimizer the rate of this step and return it; a group has its share of it."""
+        options = self.options
+        rate = learning_rate(
+            self.step, options["lr"], self.steps, options["warmup"], options["schedule"]
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("share", 1.0)
+        return rate
 
+    def accumulate(self) -> dict[str, float] | None:
+        """Forward and backward over the images of one optimizer step.
 
-def _accumulate(
-    accelerator, objective, draws, rounds, batch, seed, step, progress, watch
-) -> dict[str, float]:
-    """Forward and backward over one optimizer step's images; returns the mean of each loss over all
-    of them.
-    """
-    sums, model = {}, accelerator.unwrap_model(objective)
-    for index in range(rounds):
-        with watch("data"):
-            pair = next(draws)
-            clean, degraded = (pair[k].to(accelerator.device) for k in ("clean", "degraded"))
-        noise, uniform = step_noise(seed, step, (batch, *model.state_shape(clean.shape[1:])))
-        own = pair["draw"] % batch
-        waits = index < rounds - 1 and accelerator.num_processes > 1
-        with accelerator.no_sync(objective) if waits else nullcontext():
-            with accelerator.autocast():
-                losses = objective(
-                    Batch(clean, degraded),
-                    TrainingStep(
-                        progress,
-                        uniform[own].to(clean.device),
-                        noise[own].to(clean.device),
-                        float(uniform[0]),
-                    ),
-                )
+        Returns:
+            The mean of each loss over all of them; None where a stop signal has ended the loader's
+            workers as well, so that no crops come any more. The weights are then as of ``step``.
+        """
+        rounds = self.options["accumulate"]
+        sums: dict[str, float] = {}
+        try:
+            for index in range(rounds):
+                means = self._backward(waits=index < rounds - 1 and self.world > 1)
+                for key, value in means.items():
+                    mean = float(self.accelerator.reduce(value.detach(), "mean"))
+                    sums[key] = sums.get(key, 0.0) + mean / rounds
+        except RuntimeError:
+            if stops and self.world == 1:
+                return None
+            raise
+        return sums
+
+    def _backward(self, waits: bool) -> dict[str, Tensor]:
+        """One forward and backward pass; the mean of each loss over this process's images.
+
+        Args:
+            waits: processes add up their gradients in a later pass of the step.
+        """
+        with self.watch("data"):
+            pair = next(self.draws)
+            batch = Batch(*(pair[key].to(self.device) for key in Batch._fields))
+        step = self._drawn(batch, pair["draw"])
+        with self.accelerator.no_sync(self.objective) if waits else nullcontext():
+            with self.accelerator.autocast():
+                losses = self.objective(batch, step)
             means = {key: value.float().mean() for key, value in losses.items()}
-            with watch("backward"):
-                accelerator.backward(sum(means.values()) / rounds)
-        for key, value in means.items():
-            sums[key] = (
-                sums.get(key, 0.0) + float(accelerator.reduce(value.detach(), "mean")) / rounds
+            with self.watch("backward"):
+                self.accelerator.backward(sum(means.values()) / self.options["accumulate"])
+        return means
+
+    def _drawn(self, batch: Batch, draws: Tensor) -> TrainingStep:
+        """The random numbers of these images: their part of those of the whole step."""
+        shape = (self.batch, *self.model.state_shape(batch.clean.shape[1:]))
+        noise, uniform = step_noise(self.seed, self.step, shape)
+        own = draws % self.batch
+        return TrainingStep(
+            progress=self.step / self.steps,
+            uniform=uniform[own].to(self.device),
+            noise=noise[own].to(self.device),
+            shared=float(uniform[0]),
+        )
+
+    def clip_and_check(self, loss: float) -> float:
+        """Clip the gradient and return its norm; RuntimeError where it or the loss is not finite.
+
+        Half precision with a scaled loss overflows now and then; its scaler skips such steps.
+        """
+        clip = self.options["clip"]
+        norm = float(self.accelerator.clip_grad_norm_(self.module.parameters(), clip))
+        scaled = self.accelerator.scaler is not None
+        if not math.isfinite(loss) or not (scaled or math.isfinite(norm)):
+            raise RuntimeError(
+                f"The loss is {loss} at step {self.step}, its gradient {norm}; check the data, or"
+                " start anew with a lower trainer.lr and name=.... The checkpoint of step"
+                f" {self.saved} is kept."
             )
-    return sums
+        return norm
+
+    def update(self) -> None:
+        """Step the optimizer and the average; the step is then done."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update_parameters(self.module)
+        self.step += 1
+
+    def settle_pace(self) -> None:
+        """With ``minutes``: once enough steps are timed, settle how many fill them."""
+        if self.steps != math.inf or not self.pace.step():
+            return
+        first = first_batch(self.model, self.stream, self.own, self.device)
+        passes = self.batch / self.own / self.world
+        later = more_seconds(self.accelerator, self.model, *first) * passes
+        settled = self.pace.settle(self.step, later, self.model.first_share, self.repeats)
+        (self.steps,) = broadcast_object_list([settled])
+        self.end = min(self.steps, self.options["stop"] or self.steps)
+        self.bar.total = self.steps
+
+    # After a step
+
+    def line(self, losses: dict[str, float], rate: float, norm: float) -> dict:
+        """What ``metrics.jsonl`` says of the step that was just done; the bar shows some of it."""
+        total, spent = sum(losses.values()), time.monotonic() - self.started
+        speed = (self.step - self.first) * self.batch / spent
+        self.bar.update()
+        self.bar.set_postfix(loss=f"{total:.4f}", images_s=f"{speed:.1f}", refresh=False)
+        return {
+            "step": self.step,
+            "images": self.step * self.batch,
+            "loss": total,
+            **losses,
+            "lr": rate,
+            "grad_norm": norm,
+            "images_per_second": speed,
+            "seconds": self.elapsed + spent,
+            "cpu_seconds": self.worked + time.process_time(),
+            "precision": self.precision,
+        }
+
+    def report(self, line: dict) -> None:
+        """Validate, log and sample where the step is due for it; the main process alone."""
+        if not self.main:
+            return
+        logged = self._due("log_every", self.end)
+        if self.on_validate and self._due("validate_every", self.steps):
+            line["validation"], logged = self._on_average(self.on_validate), True
+        if logged:
+            self.metrics.write(line)
+        try:
+            if logged and self.log:
+                self.log(line)
+            if self.on_sample and self._due("sample_every", self.steps):
+                self._on_average(self.on_sample, self.step)
+        # a picture or a logger must not cost the steps since the last checkpoint
+        except Exception:
+            with suppress(Exception):
+                self.save()
+            raise
+
+    def _due(self, every: str, last: float) -> bool:
+        """Whether this step is one of the option ``every``, or the last one."""
+        count = self.options[every]
+        return bool(count) and (self.step % count == 0 or self.step == last)
+
+    def _on_average(self, function: Callable, *arguments):
+        """``function(model, *arguments)`` with the averaged weights in place."""
+        with averaged(self.module, self.ema):
+            result = function(self.model, *arguments)
+        self.model.train()
+        return result
+
+    def save_when_due(self) -> None:
+        """Save every ``save_every`` steps, and ``save_seconds`` after the last save."""
+        late = time.monotonic() - self.seconds_saved > self.options["save_seconds"]
+        if late or self.step % self.options["save_every"] == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint of this step; the main process alone."""
+        if self.main:
+            scaler = self.accelerator.scaler
+            self.checkpoints.save(
+                self.step,
+                self.module,
+                self.ema,
+                self.optimizer,
+                seconds=self.elapsed + time.monotonic() - self.started,
+                cpu_seconds=self.worked + time.process_time(),
+                precision=self.precision,
+                threads=torch.get_num_threads(),
+                scaler=scaler and scaler.state_dict(),
+            )
+            self._hand_out()
+        self.saved, self.seconds_saved = self.step, time.monotonic()
+
+    def _hand_out(self) -> None:
+        if self.on_save:
+            self.on_save(self.ema.module.state_dict())
+
+    # After the loop
+
+    def save_last(self) -> None:
+        """Save what the loop left unsaved."""
+        if self.step > self.saved or not self.checkpoints.latest():
+            self.save()
+        elif self.main and self.step == self.first:
+            # a kill may have come between the checkpoint and this
+            self._hand_out()
+
+    def finish(self) -> bool:
+        """Put the averaged weights in place; whether the training is complete."""
+        self.module.load_state_dict(self.ema.module.state_dict())
+        self.accelerator.wait_for_everyone()
+        return self.step >= self.steps and not self.stopping()

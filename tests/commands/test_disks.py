@@ -20,7 +20,7 @@ from irbridge.experiments import run_folder
 from irbridge.experiments.config import one_sentence
 from irbridge.files import read_json, write_atomically, write_json
 from irbridge.training.checkpoint import Checkpoints
-from irbridge.training.trainer import fit
+from irbridge.training.trainer import Trainer
 from irbridge.weights import save_weights
 
 
@@ -78,7 +78,7 @@ def test_a_disk_that_is_really_full(disk, tmp_path, stream, at, file):
             at_point("save", next(saves))
             save_weights(run / "model.safetensors", weights)
 
-        return fit(
+        return Trainer(
             regression(),
             stream,
             trainer_options(steps=4, save_every=1, sample_every=1),
@@ -87,11 +87,11 @@ def test_a_disk_that_is_really_full(disk, tmp_path, stream, at, file):
             None if "checkpoint" in file else sample,
             save,
             lambda line: at_point("log", line["step"]),
-        )
+        ).run()
 
     run, whole = disk / "run", tmp_path / "whole"
     if file == "metrics.jsonl":
-        fit(regression(), stream, trainer_options(steps=4, stop=2), 3, run)
+        Trainer(regression(), stream, trainer_options(steps=4, stop=2), 3, run).run()
         fill(disk)
     with pytest.raises((OSError, RuntimeError)) as caught:
         train(run, at)
@@ -129,26 +129,26 @@ def test_a_refused_write_names_the_file(tmp_path, number, remedy):
 
 @pytest.mark.parametrize("file", ["state.json", "model.safetensors", "optimizer.safetensors"])
 def test_a_checkpoint_that_lacks_a_file(tmp_path, stream, file):
-    fit(regression(), stream, trainer_options(stop=2), 0, tmp_path)
+    Trainer(regression(), stream, trainer_options(stop=2), 0, tmp_path).run()
     folder = Checkpoints(tmp_path).latest()
     (folder / file).unlink()
     with pytest.raises(
         UserError, match=f"{file} is missing; delete the damaged checkpoint {folder} and run"
     ):
-        fit(regression(), stream, trainer_options(), 0, tmp_path)
+        Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
     shutil.rmtree(folder)
-    assert fit(regression(), stream, trainer_options(), 0, tmp_path)
-    fit(regression(), stream, trainer_options(), 0, tmp_path / "whole")
+    assert Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
+    Trainer(regression(), stream, trainer_options(), 0, tmp_path / "whole").run()
     assert_same(tmp_path, tmp_path / "whole")
 
 
 def test_a_state_of_another_step_is_refused(tmp_path, stream):
-    fit(regression(), stream, trainer_options(stop=2), 0, tmp_path)
+    Trainer(regression(), stream, trainer_options(stop=2), 0, tmp_path).run()
     write_json(Checkpoints(tmp_path).latest() / "state.json", {"step": 5})
     with pytest.raises(
         UserError, match="state.json is not readable as the state of that step; delete"
     ):
-        fit(regression(), stream, trainer_options(), 0, tmp_path)
+        Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\0" * 40])
@@ -161,7 +161,7 @@ def test_a_damaged_run_json(tmp_path, text):
 
 
 def test_what_is_no_checkpoint_is_passed_over(tmp_path, stream):
-    fit(regression(), stream, trainer_options(stop=2), 0, tmp_path)
+    Trainer(regression(), stream, trainer_options(stop=2), 0, tmp_path).run()
     (tmp_path / "checkpoints/step-old").mkdir()
     assert Checkpoints(tmp_path).latest().name == "step-00000002"
 
@@ -176,10 +176,10 @@ def test_a_failing_picture_or_logger_does_not_cost_the_training(tmp_path, stream
 
     hooks = {"log": {"log": fails}, "sample": {"on_sample": fails}}[what]
     with pytest.raises(ValueError, match="a picture"):
-        fit(regression(), stream, trainer_options(sample_every=1), 0, tmp_path, **hooks)
+        Trainer(regression(), stream, trainer_options(sample_every=1), 0, tmp_path, **hooks).run()
     assert Checkpoints(tmp_path).latest().name == "step-00000001"
-    fit(regression(), stream, trainer_options(), 0, tmp_path)
-    fit(regression(), stream, trainer_options(), 0, tmp_path / "whole")
+    Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
+    Trainer(regression(), stream, trainer_options(), 0, tmp_path / "whole").run()
     assert_same(tmp_path, tmp_path / "whole")
 
 
@@ -188,7 +188,7 @@ def test_clocks_that_jump_change_nothing(tmp_path, stream, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: jumps.uniform(-1e9, 4e9))
         for stop in (2, 4, None):
-            fit(
+            Trainer(
                 regression(),
                 stream,
                 trainer_options(stop=stop, save_every=1),
@@ -197,8 +197,8 @@ def test_clocks_that_jump_change_nothing(tmp_path, stream, monkeypatch):
                 log=lambda line: [
                     os.utime(p, (0, jumps.uniform(0, 4e9))) for p in tmp_path.rglob("*")
                 ],
-            )
-    fit(regression(), stream, trainer_options(), 0, tmp_path / "whole")
+            ).run()
+    Trainer(regression(), stream, trainer_options(), 0, tmp_path / "whole").run()
     assert_same(tmp_path, tmp_path / "whole")
 
 
@@ -211,9 +211,9 @@ def test_a_gradient_scaler_goes_on(tmp_path, stream, monkeypatch):
             self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=3)
 
     monkeypatch.setattr(trainer, "Accelerator", Scaled)
-    fit(regression(), stream, trainer_options(steps=8), 0, tmp_path / "whole")
+    Trainer(regression(), stream, trainer_options(steps=8), 0, tmp_path / "whole").run()
     for stop in (2, None):
-        fit(regression(), stream, trainer_options(steps=8, stop=stop), 0, tmp_path)
+        Trainer(regression(), stream, trainer_options(steps=8, stop=stop), 0, tmp_path).run()
     scalers = [
         read_json(Checkpoints(r).latest() / "state.json")["scaler"]
         for r in (tmp_path, tmp_path / "whole")

@@ -25,7 +25,7 @@ from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.protocol import Protocol
 from irbridge.files import read_json, write_json
 from irbridge.training.checkpoint import Checkpoints
-from irbridge.training.trainer import fit
+from irbridge.training.trainer import Trainer
 from irbridge.weights import save_weights
 
 # audit events of files
@@ -126,7 +126,7 @@ def killed_training(folder, images):
     stream = CropStream(ImageSource(images), 16, 0, Noise())
 
     def train(run):
-        fit(
+        Trainer(
             regression(),
             stream,
             trainer_options(steps=6, save_every=2, sample_every=3),
@@ -134,7 +134,7 @@ def killed_training(folder, images):
             run,
             lambda model, step: write_json(run / f"samples/{step}.png", {}),
             lambda weights: save_weights(run / "model.safetensors", weights),
-        )
+        ).run()
 
     run, draw, kills = folder / "run", random.Random(0), 0
     run.mkdir()

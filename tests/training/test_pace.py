@@ -28,7 +28,7 @@ from irbridge.training import pace, precision_trial, trainer
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.pace import Pace, planned_steps
 from irbridge.training.precision_trial import best_precision
-from irbridge.training.trainer import fit
+from irbridge.training.trainer import Trainer
 from irbridge.weights import load_weights
 
 
@@ -44,7 +44,7 @@ def lines(run):
 def test_minutes_become_steps_once(stream, tmp_path):
     options = trainer_options(minutes=0.03, steps=99999, batch_size=2)
     assert planned_steps(tmp_path, options) == math.inf
-    assert fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path)
+    assert Trainer(Regression(Trunk([8, 8])), stream, options, 0, tmp_path).run()
     pace = read_json(tmp_path / "pace.json")
     assert pace["minutes"] == 0.03 and pace["steps"] >= Pace.SKIPPED + Pace.COUNTED
     assert lines(tmp_path)[-1]["step"] == pace["steps"] == planned_steps(tmp_path, options)
@@ -55,7 +55,7 @@ def test_minutes_become_steps_once(stream, tmp_path):
 
 def test_other_minutes_go_on_at_the_pace_that_was_measured(stream, tmp_path):
     options = trainer_options(minutes=0.03, steps=99999, batch_size=2)
-    assert fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path)
+    assert Trainer(Regression(Trunk([8, 8])), stream, options, 0, tmp_path).run()
     pace = {
         "steps": read_json(tmp_path / "pace.json")["steps"],
         "minutes": 0.03,
@@ -67,7 +67,7 @@ def test_other_minutes_go_on_at_the_pace_that_was_measured(stream, tmp_path):
     assert planned_steps(tmp_path, options | {"minutes": 1e-9}) == pace["steps"]  # which are done
     more = options | {"minutes": (pace["steps"] + 5) * 0.01 / 60}
     assert (
-        fit(Regression(Trunk([8, 8])), stream, more, 0, tmp_path)
+        Trainer(Regression(Trunk([8, 8])), stream, more, 0, tmp_path).run()
         and lines(tmp_path)[-1]["step"] == pace["steps"] + 5
     )
 
@@ -84,11 +84,11 @@ def test_a_pace_without_a_checkpoint_is_forgotten(tmp_path):
 def test_a_stopped_run_keeps_its_pace(stream, tmp_path):
     options = trainer_options(minutes=0.03, steps=99999, batch_size=2, stop=17)
     assert (
-        not fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path)
+        not Trainer(Regression(Trunk([8, 8])), stream, options, 0, tmp_path).run()
         or read_json(tmp_path / "pace.json")["steps"] <= 17
     )
     pace = read_json(tmp_path / "pace.json")
-    fit(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path)
+    Trainer(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path).run()
     assert (
         read_json(tmp_path / "pace.json") == pace and lines(tmp_path)[-1]["step"] == pace["steps"]
     )
@@ -219,17 +219,17 @@ def test_the_trial_is_of_the_trainings_own_device(stream, monkeypatch):
 def test_a_resumed_training_keeps_its_precision_and_threads(stream, tmp_path, monkeypatch):
     options = trainer_options(precision="auto", stop=3)
     monkeypatch.setattr(precision_trial, "_tried_precision", lambda *_: "bf16")
-    fit(Regression(Trunk([8, 8])), stream, options, 0, tmp_path)
+    Trainer(Regression(Trunk([8, 8])), stream, options, 0, tmp_path).run()
     assert (
         Checkpoints(tmp_path).state()["precision"] == "bf16"
         and Checkpoints(tmp_path).state()["threads"] == 1
     )
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr(precision_trial, "_tried_precision", lambda *_: "no")
-    fit(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path)
+    Trainer(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path).run()
     assert [line["precision"] for line in lines(tmp_path)] == ["bf16"] * 6
     AcceleratorState._reset_state(reset_partial_state=True)
-    fit(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path / "new")
+    Trainer(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path / "new").run()
     assert lines(tmp_path / "new")[-1]["precision"] == "no"
 
 
@@ -325,7 +325,7 @@ def test_the_trunk_learns_at_its_own_rate(backbone, stream, tmp_path):
         {"nfe": 2},
         {"states": "visited", "anchor_first": 0.0, "trunk_lr": 0.0},
     )
-    fit(model, stream, trainer_options(weight_decay=0.1, ema_decay=0.0), 0, tmp_path)
+    Trainer(model, stream, trainer_options(weight_decay=0.1, ema_decay=0.0), 0, tmp_path).run()
     after = adapter.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("trunk"))
     assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("zero"))

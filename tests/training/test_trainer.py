@@ -32,7 +32,7 @@ from irbridge.models.timestep_schedule import critical
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.optimizer import averaged, learning_rate
-from irbridge.training.trainer import fit
+from irbridge.training.trainer import Trainer
 from irbridge.weights import load_weights
 
 
@@ -87,11 +87,13 @@ def lines(run):
 @pytest.mark.parametrize("make, workers", [(bridge_model, (0, 2)), (regression, (2, 0))])
 def test_17_and_23_steps_are_40(tmp_path, stream, make, workers):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert fit(make(), stream, trainer_options(steps=40), 3, whole)
-    assert not fit(make(), stream, trainer_options(steps=40, stop=17, workers=workers[0]), 3, parts)
+    assert Trainer(make(), stream, trainer_options(steps=40), 3, whole).run()
+    assert not Trainer(
+        make(), stream, trainer_options(steps=40, stop=17, workers=workers[0]), 3, parts
+    ).run()
     assert state_of(parts)[1] == 17
     torch.manual_seed(77)  # what ran before must not matter
-    assert fit(make(), stream, trainer_options(steps=40, workers=workers[1]), 3, parts)
+    assert Trainer(make(), stream, trainer_options(steps=40, workers=workers[1]), 3, parts).run()
     assert_same(whole, parts)
     assert [(m["step"], m["loss"], m["lr"]) for m in lines(whole)] == [
         (m["step"], m["loss"], m["lr"]) for m in lines(parts)
@@ -102,13 +104,13 @@ def test_17_and_23_steps_are_40(tmp_path, stream, make, workers):
 
 def test_a_finished_run_stays_as_it_is(tmp_path, stream):
     for _ in range(2):
-        assert fit(regression(), stream, trainer_options(), 0, tmp_path)
+        assert Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
     assert [m["step"] for m in lines(tmp_path)] == list(range(1, 7))
 
 
 def test_the_trained_module_ends_with_its_average(tmp_path, stream):
     model = regression()
-    fit(model, stream, trainer_options(), 0, tmp_path)
+    Trainer(model, stream, trainer_options(), 0, tmp_path).run()
     tensors, _ = state_of(tmp_path)
     own = model.trainable().state_dict()
     assert all(torch.equal(v, tensors[f"ema.safetensors/module.{k}"]) for k, v in own.items())
@@ -117,14 +119,14 @@ def test_the_trained_module_ends_with_its_average(tmp_path, stream):
 
 def test_the_average_is_exponential_and_starts_fast(tmp_path, stream):
     model, weights = regression(), []
-    fit(
+    Trainer(
         model,
         stream,
         trainer_options(steps=6, ema_decay=0.3),
         0,
         tmp_path,
         log=lambda m: weights.append(model.trainable().unet.conv_out.weight.clone()),
-    )
+    ).run()
     average, *rest = weights
     for n, weight in enumerate(rest, start=1):
         decay = min(0.3, (1 + n) / (10 + n))
@@ -133,7 +135,9 @@ def test_the_average_is_exponential_and_starts_fast(tmp_path, stream):
 
 
 def test_training_learns(tmp_path, stream):
-    fit(regression(), stream, trainer_options(steps=40, lr=3e-3, batch_size=4), 0, tmp_path)
+    Trainer(
+        regression(), stream, trainer_options(steps=40, lr=3e-3, batch_size=4), 0, tmp_path
+    ).run()
     losses = [m["loss"] for m in lines(tmp_path)]
     assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
 
@@ -141,13 +145,13 @@ def test_training_learns(tmp_path, stream):
 @pytest.mark.parametrize("make", [regression, lambda: bridge_model("prior")])
 def test_accumulation_changes_nothing(tmp_path, stream, make):
     for k in (1, 2, 4):
-        fit(
+        Trainer(
             make(),
             stream,
             trainer_options(steps=3, batch_size=4, accumulate=k),
             0,
             tmp_path / str(k),
-        )
+        ).run()
     one, *others = (state_of(tmp_path / str(k))[0] for k in (1, 2, 4))
     for other in others:
         # Adam divides by the gradient's size, so a weight whose gradient is rounding alone may go
@@ -162,23 +166,25 @@ def test_accumulation_changes_nothing(tmp_path, stream, make):
 
 def test_batch_must_divide(tmp_path, stream):
     with pytest.raises(UserError, match="trainer.batch_size=3 .* = 2"):
-        fit(regression(), stream, trainer_options(batch_size=3, accumulate=2), 0, tmp_path)
+        Trainer(
+            regression(), stream, trainer_options(batch_size=3, accumulate=2), 0, tmp_path
+        ).run()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves(tmp_path, stream, number):
     before = signal.getsignal(number)
-    assert not fit(
+    assert not Trainer(
         regression(),
         stream,
         trainer_options(steps=12),
         0,
         tmp_path,
         log=lambda m: os.kill(os.getpid(), number) if m["step"] == 4 else None,
-    )
+    ).run()
     assert state_of(tmp_path)[1] == 4 and signal.getsignal(number) == before
-    assert fit(regression(), stream, trainer_options(steps=12), 0, tmp_path)
-    fit(regression(), stream, trainer_options(steps=12), 0, tmp_path / "whole")
+    assert Trainer(regression(), stream, trainer_options(steps=12), 0, tmp_path).run()
+    Trainer(regression(), stream, trainer_options(steps=12), 0, tmp_path / "whole").run()
     assert_same(tmp_path, tmp_path / "whole")
 
 
@@ -191,23 +197,23 @@ class Explodes(CropStream):
 def test_a_loss_that_is_not_finite_names_the_step(tmp_path, images):
     bad = Explodes(ImageSource(images), 16, 0, Noise())
     with pytest.raises(RuntimeError, match="nan at step 5.*step 4"):
-        fit(regression(), bad, trainer_options(save_every=2), 0, tmp_path)
+        Trainer(regression(), bad, trainer_options(save_every=2), 0, tmp_path).run()
     tensors, step = state_of(tmp_path)
     assert step == 4 and all(v.isfinite().all() for v in tensors.values())
-    fit(
+    Trainer(
         regression(),
         CropStream(ImageSource(images), 16, 0, Noise()),
         trainer_options(save_every=2),
         0,
         tmp_path,
-    )
-    fit(
+    ).run()
+    Trainer(
         regression(),
         CropStream(ImageSource(images), 16, 0, Noise()),
         trainer_options(),
         0,
         tmp_path / "whole",
-    )
+    ).run()
     assert_same(tmp_path, tmp_path / "whole")
 
 
@@ -229,10 +235,10 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, stream, monkeypatch, fil
     with monkeypatch.context() as patched:
         full_disk(patched, after=3 + files)
         with pytest.raises(RuntimeError, match="step 4 .*No space left"):
-            fit(regression(), stream, trainer_options(save_every=2), 0, tmp_path)
+            Trainer(regression(), stream, trainer_options(save_every=2), 0, tmp_path).run()
     assert state_of(tmp_path)[1] == 2 and len(list((tmp_path / "checkpoints").iterdir())) == 1
-    assert fit(regression(), stream, trainer_options(save_every=2), 0, tmp_path)
-    fit(regression(), stream, trainer_options(), 0, tmp_path / "whole")
+    assert Trainer(regression(), stream, trainer_options(save_every=2), 0, tmp_path).run()
+    Trainer(regression(), stream, trainer_options(), 0, tmp_path / "whole").run()
     assert_same(tmp_path, tmp_path / "whole")
 
 
@@ -246,7 +252,7 @@ def test_a_write_that_the_system_cuts_short(tmp_path, stream):
         with pytest.raises(
             RuntimeError, match="could not be written.*previous checkpoint is intact"
         ):
-            fit(regression(), stream, trainer_options(steps=1), 0, tmp_path)
+            Trainer(regression(), stream, trainer_options(steps=1), 0, tmp_path).run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, previous)
@@ -254,37 +260,37 @@ def test_a_write_that_the_system_cuts_short(tmp_path, stream):
 
 
 def test_half_a_line_of_metrics_is_dropped(tmp_path, stream):
-    fit(regression(), stream, trainer_options(stop=3), 0, tmp_path)
+    Trainer(regression(), stream, trainer_options(stop=3), 0, tmp_path).run()
     with open(tmp_path / "metrics.jsonl", "a") as handle:
         handle.write(json.dumps({"step": 4, "loss": 1.0}) + '\n{"step": 5, "lo')
-    fit(regression(), stream, trainer_options(), 0, tmp_path)
+    Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
     assert [m["step"] for m in lines(tmp_path)] == list(range(1, 7))
 
 
 def test_leftovers_of_a_kill_are_no_checkpoint(tmp_path, stream):
-    fit(regression(), stream, trainer_options(stop=2), 0, tmp_path)
+    Trainer(regression(), stream, trainer_options(stop=2), 0, tmp_path).run()
     (tmp_path / "checkpoints/.tmp-12345").mkdir()
     (tmp_path / "checkpoints/.tmp-12345/model.safetensors").write_bytes(b"half")
     assert state_of(tmp_path)[1] == 2
-    assert fit(regression(), stream, trainer_options(), 0, tmp_path)
+    assert Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
 
 
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"]
 )
 def test_a_corrupt_checkpoint_is_named(tmp_path, stream, file):
-    fit(regression(), stream, trainer_options(stop=2), 0, tmp_path)
+    Trainer(regression(), stream, trainer_options(stop=2), 0, tmp_path).run()
     path = Checkpoints(tmp_path).latest() / file
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(UserError, match=f"{file} is not .*readable"):
-        fit(regression(), stream, trainer_options(), 0, tmp_path)
+        Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, stream):
-    fit(regression(), stream, trainer_options(stop=2), 0, tmp_path)
+    Trainer(regression(), stream, trainer_options(stop=2), 0, tmp_path).run()
     torch.manual_seed(0)
     with pytest.raises(UserError, match="does not fit the configured model"):
-        fit(Regression(Trunk([8, 16])), stream, trainer_options(), 0, tmp_path)
+        Trainer(Regression(Trunk([8, 16])), stream, trainer_options(), 0, tmp_path).run()
 
 
 def test_load_weights_names_missing_files(tmp_path):
@@ -295,7 +301,7 @@ def test_load_weights_names_missing_files(tmp_path):
 def test_samples_and_saves_see_the_average(tmp_path, stream):
     seen, saved = [], []
     model = regression()
-    fit(
+    Trainer(
         model,
         stream,
         trainer_options(steps=4, sample_every=2, save_every=2),
@@ -303,7 +309,7 @@ def test_samples_and_saves_see_the_average(tmp_path, stream):
         tmp_path,
         lambda current, step: seen.append((step, current.trainable().unet.conv_out.weight.clone())),
         lambda weights: saved.append(weights["unet.conv_out.weight"].clone()),
-    )
+    ).run()
     assert [s for s, _ in seen] == [2, 4] and len(saved) == 2
     assert all(torch.equal(a, b) for (_, a), b in zip(seen, saved))
 

@@ -26,8 +26,9 @@ from irbridge.models.irbridge import IRBridge
 from irbridge.models.timestep_schedule import critical
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 from irbridge.training.checkpoint import Checkpoints
+from irbridge.training.networks import checkpoint_gradients, compile_networks
 from irbridge.training.optimizer import build_optimizer
-from irbridge.training.trainer import checkpoint_gradients, compile_networks, fit
+from irbridge.training.trainer import Trainer
 
 SMALL = {"channels": [8, 8], "layers": 1, "anchor": True}
 ADAPTERS = {
@@ -207,7 +208,9 @@ def test_the_8_bit_state_resumes_exactly(tmp_path, stream, bitsandbytes):
     options = partial(trainer_options, steps=9, optimizer="adamw8bit")
     for run, stops in (("whole", [None]), ("parts", [4, 7, None])):
         for stop in stops:
-            fit(bridged("static", tmp_path), stream, options(stop=stop), 0, tmp_path / run)
+            Trainer(
+                bridged("static", tmp_path), stream, options(stop=stop), 0, tmp_path / run
+            ).run()
     assert_runs_equal(tmp_path / "whole", tmp_path / "parts")
     state = {k: v for k, v in tensors_of(tmp_path / "whole").items() if k.startswith("optimizer")}
     assert {v.dtype for k, v in state.items() if k.endswith("state1")} == {torch.uint8}
@@ -254,7 +257,9 @@ def test_the_real_8_bit_optimizer_resumes_exactly(tmp_path, stream):
     options = partial(trainer_options, steps=5, optimizer="adamw8bit")
     for run, stops in (("whole", [None]), ("parts", [3, None])):
         for stop in stops:
-            fit(bridged("static", tmp_path), stream, options(stop=stop), 0, tmp_path / run)
+            Trainer(
+                bridged("static", tmp_path), stream, options(stop=stop), 0, tmp_path / run
+            ).run()
     assert_runs_equal(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -268,7 +273,7 @@ def test_latents_train_and_resume_in_any_precision(tmp_path, stream, kind, dtype
     for run, stops in (("whole", [None]), ("parts", [2, None])):
         for stop in stops:
             model = bridged(kind, tmp_path / "pipeline", dtype=dtype)
-            fit(model, stream, options(stop=stop), 0, tmp_path / run)
+            Trainer(model, stream, options(stop=stop), 0, tmp_path / run).run()
     assert_runs_equal(tmp_path / "whole", tmp_path / "parts")
     trained = [
         v for k, v in tensors_of(tmp_path / "whole").items() if not k.startswith("optimizer")
@@ -291,7 +296,7 @@ for kind in ("static", "sd15"):
     folder = Path({folder!r})
     options = trainer_options(batch_size=4, crop=32, steps=3)
     model = bridged(kind, folder / f"{{kind}}-{{sys.argv[1]}}")
-    fit(model, stream, options, 5, folder / sys.argv[1] / kind)
+    Trainer(model, stream, options, 5, folder / sys.argv[1] / kind).run()
 """
 
 

@@ -1,0 +1,31 @@
+"""What saves memory or time in every network of a model, without changing what it learns."""
+
+from functools import partial
+
+from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Turn gradient checkpointing on in the diffusers blocks of every network of the model.
+
+    The blocks, also those of an adapter's copies, recompute in the backward pass what they would
+    otherwise keep. Gradients are the same.
+    """
+    keep = partial(checkpoint, use_reentrant=False)
+    for module in model.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = keep
+
+
+def compile_networks(model: nn.Module) -> None:
+    """Compile every diffusers network of the model in place, so that names of weights stay.
+
+    A VAE is left as it is, because it is not called as a module. The first steps then take minutes.
+    """
+    for module in model.modules():
+        vae = isinstance(module, (AutoencoderKL, AutoencoderTiny))
+        if isinstance(module, ModelMixin) and not vae:
+            module.compile()
