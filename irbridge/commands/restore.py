@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from irbridge.assets import find
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
-from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.config import plain
 from irbridge.files import locked, read_json, sha256
 from irbridge.images.tiles import Tiles
@@ -42,7 +42,7 @@ def restore_run(cfg: DictConfig) -> None:
         raise UserError(f"mask={options['mask']} tells nothing here: {why}; leave it out.")
     # a mistake shows before the model is loaded
     Tiles(options["tile"], options["overlap"], options["batch"])
-    fields = options["sampler"] | (
+    fields = sampler_fields(options["sampler"]) | (
         {"nfe": options["steps"]} if options["steps"] is not None else {}
     )
     model = from_pretrained(
