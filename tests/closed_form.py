@@ -15,8 +15,8 @@ from irbridge.bridges.shifting import RDDM, DiffUIR, ResShift
 from irbridge.priors.flow import Flow
 from irbridge.priors.ve import VE
 from irbridge.priors.vp import VP, vp_alphas_cumprod
-from irbridge.samplers.base import RULES, PriorPath
-from irbridge.samplers.loop import walk
+from irbridge.samplers import Estimate, PriorPath, drive
+from irbridge.samplers.base import REGISTRY
 
 M0, V0, Y, X0 = 0.3, 0.5, -0.4, 0.7
 BRIDGES = {
@@ -44,7 +44,7 @@ PRIORS = {
     "ve": PriorPath(T=80, prior=VE()),
     "flow": PriorPath(T=0.9, prior=Flow()),
 }
-OWN = [name for name, how in RULES.items() if not how.on_prior]
+OWN = [name for name, entry in REGISTRY.items() if not entry.kind.on_prior]
 
 
 class Draws:
@@ -77,16 +77,19 @@ def posterior_mean(m, x, y):
 
 
 def run(bridge, sampler, estimate=None, noise=None, start=None, y=None, **options):
-    """Walk with ``estimate(t, x)``, by default the exact denoiser: ([(t, x), ...] of every call,
+    """Follow the bridge with ``estimate(t, x)``, by default the exact denoiser: ([(t, x), ...] of every call,
     the last x)."""
     y = column(Y) if y is None else y
     estimate = estimate or (lambda t, x: posterior_mean(bridge.marginal(t), x, y))
-    loop, seen = walk(bridge, sampler, y, noise or Draws(), x=start, **options), []
-    try:
-        at = next(loop)
-        while True:
-            seen.append(at)
-            x0 = estimate(*at)
-            at = loop.send((x0, at[1], bridge.marginal(at[0])))
-    except StopIteration as end:
-        return seen, end.value
+    loop, seen = sampler.loop(bridge, y, noise or Draws(), x=start, **options), []
+
+    def ask(query):
+        return Estimate(estimate(*query), query.x, bridge.marginal(query.t))
+
+    running = drive(loop, ask)
+    while True:
+        try:
+            query, _ = next(running)
+        except StopIteration as end:
+            return seen, end.value
+        seen.append(tuple(query))

@@ -14,7 +14,7 @@ from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.metrics import LPIPS
 from irbridge.evaluation.records import read_records
 from irbridge.evaluation.scoring import weights_hash
-from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.task_data import test_pairs
@@ -23,7 +23,7 @@ from irbridge.gaussian.noise import image_seed
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.timestep_schedule import linear
 from irbridge.reports.sampler_table import sampler_table
-from irbridge.samplers.base import rule
+from irbridge.samplers.base import named
 
 
 def compare_run(options: dict) -> None:
@@ -115,11 +115,7 @@ def _settings(options: dict, task: str):
         for b in options["bridges"]
     }
     fields = {
-        s: {
-            k: v
-            for k, v in composed("train", f"sampler={s}", "name=x")["sampler"].items()
-            if v is not None
-        }
+        s: sampler_fields(composed("train", f"sampler={s}", "name=x")["sampler"])
         for s in options["samplers"]
     }
     first = next(iter(bridges.values()))
@@ -129,7 +125,7 @@ def _settings(options: dict, task: str):
         options["starts"], options["spacings"], fields.values(), options["nfe"]
     ):
         sampler = sampler | {"nfe": nfe, "spacing": spacing}
-        if nfe and rule(sampler.get("rule", "")).on_prior:
+        if nfe and named(sampler.get("rule", "")).kind.on_prior:
             yield "no bridge", first, sampler, start
         elif nfe:
             yield from ((name, bridge, sampler, start) for name, bridge in bridges.items())

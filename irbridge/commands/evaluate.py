@@ -20,7 +20,7 @@ from irbridge.evaluation.records import HELD_BACK
 from irbridge.evaluation.saved_outputs import output_row
 from irbridge.evaluation.scoring import score_rows, slug, weights_hash
 from irbridge.evaluation.vae_reference import RoundTrip
-from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.task_data import test_pairs, validation_pairs
@@ -48,7 +48,7 @@ def evaluate_run(options: dict) -> None:
     given = {k: v for k, v in options["protocol"].items() if v is not None}
     protocol = instantiate(config["task"]["protocol"] | given)
     # nfe says the same
-    sampler = {k: v for k, v in options["sampler"].items() if v is not None and k != "steps"}
+    sampler = {k: v for k, v in sampler_fields(options["sampler"]).items() if k != "steps"}
     model = cache(
         lambda folder: from_pretrained(
             folder, device(options["device"]), frozen=options["backbone"]

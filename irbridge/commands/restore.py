@@ -4,11 +4,10 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-
 from irbridge.assets import find, shipped
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
-from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.files import locked, read_json, sha256
 from irbridge.images.tiles import Tiles
 from irbridge.restoration.jobs import Report, plan, sweep
@@ -39,7 +38,7 @@ def restore_run(options: dict) -> None:
         raise UserError(f"mask={options['mask']} tells nothing here: {why}; leave it out.")
     # a mistake shows before the model is loaded
     Tiles(options["tile"], options["overlap"], options["batch"])
-    fields = options["sampler"] | (
+    fields = sampler_fields(options["sampler"]) | (
         {"nfe": options["steps"]} if options["steps"] is not None else {}
     )
     model = from_pretrained(

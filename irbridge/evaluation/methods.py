@@ -11,7 +11,7 @@ from irbridge.gaussian.noise import image_seed
 from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
-from irbridge.samplers.base import Sampler
+from irbridge.samplers import make
 
 CALLS = 3  # of the rows beside an anchor alone
 
@@ -73,7 +73,7 @@ def methods(model: Restorer, seed: int, weights: str | None = None, **options) -
         Row(
             f"{label}, {nfe} calls",
             key,
-            by(model.path, sampler=Sampler(how, nfe), start=start),
+            by(model.path, sampler=make(how, nfe=nfe), start=start),
             nfe,
             weights,
         )

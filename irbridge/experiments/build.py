@@ -18,6 +18,8 @@ from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
+from irbridge.samplers import make
+from irbridge.samplers.base import named
 from irbridge.weights import load_into, load_weights, save_weights
 
 MODEL_KEYS = (
@@ -62,7 +64,7 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
                 instantiate(config["bridge"]),
                 bridge_network(**sizes),
                 **config["objective"],
-                sampler=config["sampler"],
+                sampler=sampler_fields(config["sampler"]),
                 masked=adapter.get("masked", False),
             )
         backbone = _frozen(config["backbone"], backbone, lazy)
@@ -72,13 +74,29 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
             instantiate(config["bridge"]),
             instantiate(config["timesteps"]),
             config["endpoint"],
-            config["task"]["sampler"]
-            | {k: v for k, v in config["sampler"].items() if v is not None},
+            config["task"]["sampler"] | sampler_fields(config["sampler"]),
             config["loss"],
         )
         if config.get("data", {}).get("cache_latents"):
             model.latents = LatentCache(None, backbone)
         return model
+
+
+def sampler_fields(config: dict) -> dict:
+    """The fields of a sampler's config that are given, for ``samplers.make``.
+
+    Where the config names a class (``_target_``) its module is imported, so that the class enters
+    the registry of samplers; the fields call it by its name.
+    """
+    given = {key: value for key, value in config.items() if value is not None}
+    if target := given.pop("_target_", None):
+        kind = instantiate({"_target_": target, "_partial_": True}).func
+        given["rule"] = make(kind, **{k: v for k, v in given.items() if k != "rule"}).rule
+        if named(given["rule"]).kind is not kind:
+            raise UserError(
+                f"sampler._target_={target} has no name of its own; give its class one."
+            )
+    return given
 
 
 def _frozen(config: dict, backbone: Backbone | None, lazy: bool) -> Backbone:

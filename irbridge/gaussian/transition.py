@@ -23,7 +23,7 @@ def step(
 
     Args: state: u, (B, ...), a state of ``now``. x0, y: the clean estimate and the degraded end,
         shaped alike. keep: k, the standard deviation of the state's own noise that survives; see
-        ``samplers.RULES``. noise: xi, unit normal (times the residual for a residual-modulated
+        ``irbridge.samplers.single_step``. noise: xi, unit normal (times the residual for a residual-modulated
         bridge). ``None`` leaves it out, which keeps
             the marginal only where k = c'.
         spread: what multiplies the noise in the state but not xi, element-wise: the residual, on

@@ -14,10 +14,10 @@ from irbridge.gaussian.marginal import broadcast, draw
 from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import step as bridge_step
 from irbridge.images.tiles import WHOLE, Tiles
-from irbridge.models.restorer import Restorer, State, drive, keep_known
+from irbridge.models.restorer import Restorer, State, keep_known
 from irbridge.models.training_step import Batch, TrainingStep
-from irbridge.samplers.base import Sampler
-from irbridge.samplers.loop import velocity, walk
+from irbridge.samplers import Estimate, Query, Sampler, drive, make
+from irbridge.samplers.heun import velocity
 
 SIGMA_DATA = 0.5  # DDBM's and EDM's, of images in [-1, 1]
 
@@ -108,12 +108,7 @@ class BridgeNetwork(Restorer):
             target or published.target,
             loss or published.loss,
         )
-        own = Sampler(
-            published.rule, min(published.nfe, int(bridge.T)) if bridge.steps else published.nfe
-        )
-        if (sampler or {}).get("rule") in (None, published.rule):
-            own = own.changed(noise=published.noise, boot=published.boot, spacing=published.spacing)
-        self.sampler = own.changed(**(sampler or {})).check(bridge, direct=True)
+        self.sampler = self._sampler(sampler).check(bridge, direct=True)
         self.network, self.stride, self.masked = network, stride_of(network), masked
         self.reach = getattr(network, "reach", None)
         readout(self.target, bridge, torch.tensor(0.5 * bridge.T, dtype=torch.float64))
@@ -142,6 +137,17 @@ class BridgeNetwork(Restorer):
         self.skips = bridge.pinned and (
             self.target in ("noise", "product") or self.loss_name == "likelihood"
         )
+
+    def _sampler(self, given: Sampler | dict | None) -> Sampler:
+        """The given sampler; what it does not say is as the bridge was published."""
+        if isinstance(given, Sampler):
+            return given
+        bridge, published, given = self.bridge, self.bridge.published, given or {}
+        most = min(published.nfe, int(bridge.T)) if bridge.steps else published.nfe
+        own = make(published.rule, nfe=most)
+        if given.get("rule") in (None, published.rule):
+            own = own.changed(noise=published.noise, boot=published.boot, spacing=published.spacing)
+        return own.changed(**given)
 
     def trainable(self) -> nn.Module:
         return self.network
@@ -185,12 +191,14 @@ class BridgeNetwork(Restorer):
 
         tiles = tiles.reaching(self.reach)
 
-        def ask(t, x):
-            time = torch.tensor(t, dtype=torch.float64)
-            x0 = tiles(lambda x, y: self.denoise(x, time, y), x, y, stride=self.stride).clamp(-1, 1)
-            return x0, x, self.bridge.marginal(t)
+        def ask(query: Query) -> Estimate:
+            time = torch.tensor(query.t, dtype=torch.float64)
+            x0 = tiles(lambda x, y: self.denoise(x, time, y), query.x, y, stride=self.stride)
+            return Estimate(x0.clamp(-1, 1), query.x, self.bridge.marginal(query.t))
 
-        yield from drive(walk(self.bridge, sampler, y[:, :3], noise, self.first), ask)
+        loop = sampler.loop(self.bridge, y[:, :3], noise, self.first)
+        for query, estimate in drive(loop, ask):
+            yield State(query.t, query.x, query.x, estimate.x0)
 
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """Training loss per image, (B,).

@@ -1,25 +1,25 @@
 """IRBridge: a bridge, a frozen prior and a trained adapter."""
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from irbridge.adapters.base import Condition, bare
+from irbridge.adapters.base import Condition
 from irbridge.backbones.base import Backbone
 from irbridge.bridges.base import Bridge
 from irbridge.errors import UserError
-from irbridge.gaussian.marginal import Marginal, draw
+from irbridge.gaussian.marginal import draw
 from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import forward_keep, loss_weight, step
 from irbridge.images.tiles import WHOLE, Tiles
-from irbridge.models.restorer import Restorer, State, keep_known, send
+from irbridge.models.prior_denoiser import PriorAlone, PriorDenoiser
+from irbridge.models.restorer import Restorer, State, keep_known
+from irbridge.models.tiled_denoiser import TiledDenoiser
 from irbridge.models.timestep_schedule import Timesteps
 from irbridge.models.training_step import Batch, TrainingStep
-from irbridge.samplers.base import PriorPath, Sampler, rule
-from irbridge.samplers.loop import walk
+from irbridge.samplers import PriorPath, Sampler, drive, make
+from irbridge.samplers.base import Steps
 
 
 class IRBridge(Restorer):
@@ -66,7 +66,9 @@ class IRBridge(Restorer):
         self.reach = (
             None if adapter.pretrained else getattr(getattr(adapter, "trunk", None), "reach", None)
         )
-        self.sampler = self._checked(Sampler().changed(**(sampler or {})))
+        self.sampler = self._checked(
+            make(sampler) if isinstance(sampler, Sampler) else make(**(sampler or {}))
+        )
         self.loss_options = {
             "states": "bridge",
             "weight": "x0",
@@ -187,54 +189,18 @@ class IRBridge(Restorer):
                 " takes any image."
             )
         sampler, y = self._checked((sampler or self.sampler).changed(**options)), self.seen(y)
-        tiles = tiles.reaching(self.reach)
         if sampler.nfe == 0:
             yield from self.coarse(y, tiles)
             return
-        noise, factor = (
-            Noise(seeds if seeds is not None else list(range(len(y)))),
-            self.backbone.factor,
-        )
-        state = self.backbone.encode(y[:, :3], tiles)
-        folded, whole = (
-            F.pixel_unshuffle(y, factor) if factor > 1 else y,
-            tiles.count(*y.shape[-2:], self.stride) == 1,
-        )
-        known = {} if condition is None else {0: condition}  # by number of the batch of tiles
-        cut = partial(tiles.of_states(factor), stride=self.stride // factor, numbered=True)
-        silent = self.adapter.silent
+        ask = TiledDenoiser(self, y, tiles.reaching(self.reach), condition)
+        noise = Noise(seeds if seeds is not None else list(range(len(y))))
+        loop, denoiser = self._sampling(ask, ask.end(), noise, sampler, start)
+        for query, _ in drive(loop, denoiser):
+            yield State(query.t, query.x, denoiser.z, denoiser.x0)
 
-        def look(part: Tensor, end: Tensor, number: int) -> Condition:
-            """What the adapter knows of a batch of tiles: of y, folded so that it has the sides of
-            its state.
-            """
-            if number in known:
-                return known[number]
-            if silent:
-                return bare(part)
-            with self.networks():
-                found = self.adapter.condition(
-                    F.pixel_shuffle(part, factor) if factor > 1 else part, end
-                )
-            if whole or tiles.keep:
-                known[number] = found
-            return found
+    def anchor(self, y: Tensor, tiles: Tiles = WHOLE) -> Tensor:
+        """The adapter's coarse estimate g(y) of images y as :meth:`seen`, (B, 3, H, W)."""
 
-        end = state
-        if self.endpoint == "anchor":
-            if (whole or tiles.keep) and not silent:
-                end = cut(lambda *tile: self.end(look(*tile)), folded, state)
-            else:
-                end = self._anchor(y, tiles)
-        loop = self._walk(end, noise, sampler, start)
-        at = next(loop, None)
-        while at is not None:
-            t, x, z, tau = at
-            x0 = cut(lambda z, *tile: self.denoise(z, tau, look(*tile)), z, folded, state)
-            yield State(t, x, z, x0)
-            at = send(loop, x0)
-
-    def _anchor(self, y: Tensor, tiles: Tiles) -> Tensor:
         def estimate(y: Tensor) -> Tensor:
             with self.networks():
                 return self.adapter.estimate(y)
@@ -248,44 +214,32 @@ class IRBridge(Restorer):
     def passes(self, **options) -> int:
         return self.calls(**options) + (self.endpoint == "anchor")
 
-    def _walk(self, end: Tensor, noise: Noise, sampler: Sampler, start: str = "end"):
-        """The loop without its network: yields (t, x, z, tau) and is sent x0."""
-        prior, alone = self.backbone.prior, rule(sampler.rule).on_prior
+    def _sampling(
+        self,
+        ask: Callable[[Tensor, Tensor], Tensor],
+        end: Tensor,
+        noise: Noise,
+        sampler: Sampler,
+        start: str = "end",
+    ) -> tuple[Steps, PriorDenoiser]:
+        """The sampler's loop, and what answers its queries by the network ``ask(z, tau) -> x0``."""
+        prior, timesteps = self.backbone.prior, self.timesteps
         if start not in ("end", "noise"):
             raise UserError(f"start={start!r} is unknown; choose end or noise.")
-        if alone:
-            first = (
-                prior.highest
-                if start == "noise"
-                else float(self.timesteps(self.bridge, prior, self.bridge.T))
-            )
-            end = torch.zeros_like(end) if start == "noise" else end
-            loop = walk(PriorPath(T=first, prior=prior), sampler, end, noise)
+        if not sampler.on_prior:
+            denoiser = PriorDenoiser(ask, self.bridge, prior, timesteps, end, noise)
+            return sampler.loop(self.bridge, end, noise), denoiser
+        if start == "noise":
+            first, end = prior.highest, torch.zeros_like(end)
         else:
-            loop = walk(self.bridge, sampler, end, noise)
-        x0, at = end, next(loop)
-        while at is not None:
-            t, x = at
-            tau = (
-                torch.tensor(t, dtype=torch.float64)
-                if alone
-                else self.timesteps(self.bridge, prior, t)
-            )
-            level = prior.marginal(tau)
-            if alone:
-                x0 = yield t, x, x, tau
-                x0 = x0.clamp(-1, 1) if self.backbone.bounded else x0
-                at = send(loop, (x0, x, level))
-                continue
-            here, scale = self.bridge.marginal(t), self.bridge.scale(x0, end)
-            z = step(x, x0, end, here, level, forward_keep(here, level), noise(end), scale)
-            x0 = yield t, x, z, tau
-            at = send(loop, (x0, self._modulate(z, x0, level, self.bridge.scale(x0, end)), level))
+            first = float(timesteps(self.bridge, prior, self.bridge.T))
+        loop = sampler.loop(PriorPath(T=first, prior=prior), end, noise)
+        return loop, PriorAlone(ask, prior, self.backbone.bounded)
 
     @torch.no_grad()
     def coarse(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         """The anchor g(y) alone, without any call of the frozen network."""
-        anchor = self._anchor(self.seen(y), tiles.reaching(self.reach))
+        anchor = self.anchor(self.seen(y), tiles.reaching(self.reach))
         yield State(self.bridge.T, anchor, anchor, anchor)
 
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
@@ -347,26 +301,20 @@ class IRBridge(Restorer):
         fresh = Noise([2**31 + int(v * 2**31) for v in u.tolist()])(noise)
         return step(x, end, end, here, level, forward_keep(here, level), fresh, scale), tau
 
-    @staticmethod
-    def _modulate(z: Tensor, x0: Tensor, level: Marginal, scale: Tensor | float) -> Tensor:
-        """Z with its noise multiplied by the bridge's residual (RDBM), so that it enters the bridge
-        with its law.
-        """
-        mean = draw(level, x0, x0, torch.zeros_like(z))
-        return mean + scale * (z - mean) if torch.is_tensor(scale) else z
-
     @torch.no_grad()
     def _visited(self, clean, condition, at: TrainingStep):
         """The state of a random step of the sampler, reached by running it that far."""
-        uniform = at.uniform
-        loop = self._walk(
-            self.end(condition), Noise([int(v * 2**31) for v in uniform.tolist()]), self.sampler
-        )
-        _, _, z, tau = next(loop)
-        for _ in range(
-            int((float(uniform[0]) if at.shared is None else at.shared) * self.sampler.nfe)
-        ):
-            _, _, z, tau = loop.send(self.denoise(z, tau, condition))
+        end, noise = self.end(condition), Noise([int(v * 2**31) for v in at.uniform.tolist()])
+
+        def ask(z: Tensor, tau: Tensor) -> Tensor:
+            return self.denoise(z, tau, condition)
+
+        loop, denoiser = self._sampling(ask, end, noise, self.sampler)
+        share = float(at.uniform[0]) if at.shared is None else at.shared
+        query = next(loop)
+        for _ in range(int(share * self.sampler.nfe)):
+            query = loop.send(denoiser(query))
+        z, tau, _ = denoiser.enter(query)
         return z, tau
 
     STATES = {"prior": _from_prior, "bridge": _from_bridge, "visited": _visited}

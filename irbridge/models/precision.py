@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -119,7 +118,7 @@ def chosen(requested: str, model, about: dict, limit: float | None = None, **opt
         "side": SIDE,
         "device": device.type,
         "frozen": frozen_parts(model),
-        "sampler": sampler and asdict(sampler.changed(**options)),
+        "sampler": sampler and sampler.changed(**options).record(),
     }
     found = remembered(json.loads(json.dumps(key)), lambda: _measured(model, options))
     return "bf16" if found["bf16"] and found["deviation"] <= ACCEPTED else "float32"

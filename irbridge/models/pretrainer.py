@@ -10,10 +10,9 @@ from irbridge.backbones.pixel import PixelBackbone
 from irbridge.gaussian.marginal import draw
 from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import loss_weight
-from irbridge.models.restorer import Restorer, State, drive
+from irbridge.models.restorer import Restorer, State
 from irbridge.models.training_step import Batch, TrainingStep
-from irbridge.samplers.base import PriorPath, Sampler
-from irbridge.samplers.loop import walk
+from irbridge.samplers import DDIM, Estimate, PriorPath, Query, drive
 
 
 class Pretrainer(Restorer):
@@ -58,15 +57,12 @@ class Pretrainer(Restorer):
         prior = self.backbone.prior
         z = Noise(seeds or list(range(len(y))))(y)
 
-        def ask(t, z):
-            tau = torch.tensor(t, dtype=torch.float64)
-            return self.backbone.denoise(z, tau).clamp(-1, 1), z, prior.marginal(tau)
+        def ask(query: Query) -> Estimate:
+            tau = torch.tensor(query.t, dtype=torch.float64)
+            x0 = self.backbone.denoise(query.x, tau).clamp(-1, 1)
+            return Estimate(x0, query.x, prior.marginal(tau))
 
-        loop = walk(
-            PriorPath(T=prior.highest, prior=prior),
-            Sampler("ddim", steps),
-            z,
-            torch.zeros_like,
-            x=z,
-        )
-        yield from drive(loop, ask)
+        process = PriorPath(T=prior.highest, prior=prior)
+        loop = DDIM(nfe=steps).loop(process, z, torch.zeros_like, x=z)
+        for query, estimate in drive(loop, ask):
+            yield State(query.t, query.x, query.x, estimate.x0)

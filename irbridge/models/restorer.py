@@ -193,23 +193,3 @@ def keep_known(x0: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
     a mask.
     """
     return x0 if mask is None else torch.where(mask > 0, x0, y)
-
-
-def send(loop, value):
-    """The next item of a coroutine, None at its end."""
-    try:
-        return loop.send(value)
-    except StopIteration:
-        return None
-
-
-def drive(loop, ask: Callable) -> Iterator[State]:
-    """Run a sampling loop with ``ask(t, x) -> (x0, state, marginal)``, yielding a :class:`State`
-    per call.
-    """
-    at = next(loop)
-    while at is not None:
-        t, x = at
-        answer = ask(t, x)
-        yield State(t, x, answer[1], answer[0])
-        at = send(loop, answer)

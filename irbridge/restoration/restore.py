@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -255,7 +255,7 @@ def _sampling(model: Restorer, fields: dict) -> dict:
         return {"sampler": None}
     sampler = sampler.changed(**fields).check(model.bridge, direct=isinstance(model, BridgeNetwork))
     # as JSON gives it back, to compare with
-    return {"sampler": json.loads(json.dumps(asdict(sampler)))}
+    return {"sampler": json.loads(json.dumps(sampler.record()))}
 
 
 def _sentence(job: Job, error: Exception) -> str:

@@ -1,252 +1,460 @@
-"""Step rules, and a sampler: a rule with its times. ``solvers.walk`` runs it. Every rule makes
-exactly ``nfe`` network calls; rules of two or three calls a step drop a corrector where the budget
-does not divide.
+"""What every sampler is: it follows a bridge from its degraded to its clean end.
+
+A sampler's ``loop`` is a coroutine. It yields a :class:`Query` for every network call, is sent the
+:class:`Estimate` there, and returns the state at the clean end. :func:`drive` runs one against a
+function. A new sampler is one class with a ``name`` and a ``step``; the class may be anywhere.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from irbridge.bridges.base import Bridge
 from irbridge.errors import UserError
-from irbridge.gaussian.marginal import Marginal
-from irbridge.gaussian.transition import implicit_keep
-from irbridge.priors.base import Prior
-
-Laws = tuple[Marginal, Marginal, Tensor]
+from irbridge.gaussian.marginal import Marginal, draw, marginal
+from irbridge.gaussian.transition import step
+from irbridge.samplers.spacing import SPACINGS, spaced, split_calls
 
 
-def _eta(bridge: Bridge, t, s, eta: float) -> Laws:
-    if eta == 1:
-        return bridge.posterior(t, s)
-    _, law, keep = bridge.posterior(t, s)
-    then = bridge.marginal(s)
-    variance = law.noise**2 - keep**2
-    k = (then.noise**2 - eta**2 * variance).clamp(min=0).sqrt()
-    now = bridge.marginal(t)
-    return now, then, torch.where(now.noise > 0, k, 0.0)
+class Query(NamedTuple):
+    """One network call: the bridge's time, and its state there, (B, C, H, W)."""
+
+    t: float
+    x: Tensor
 
 
-def _between(bridge: Bridge, t, s, eta: float, keep: Callable) -> Laws:
-    now, then = bridge.marginal(t), bridge.marginal(s)
-    return now, then, keep(now, then)
+class Estimate(NamedTuple):
+    """What a network answers.
+
+    Args:
+        x0: the estimate of the clean image, (B, C, H, W).
+        state: the state that the network saw: the bridge's own, or a prior's.
+        law: the marginal of that state.
+    """
+
+    x0: Tensor
+    state: Tensor
+    law: Marginal
 
 
-class Rule(NamedTuple):
-    """A step rule: ``laws(bridge, t, s, eta)`` gives the marginals of a step and the kept std k."""
-
-    laws: Callable[..., Laws] = partial(_between, keep=implicit_keep)
-    from_prior: bool = False  # steps from the prior's state z rather than from the bridge's x
-    fresh: bool = True  # False: the mean of the step alone, which shrinks the variance
-    # a baseline without a bridge: walks the prior itself from the same start
-    on_prior: bool = False
-    # more than one estimate goes into a step: multistep or heun, see the loop
-    solver: str = ""
-    order: int = 1
-    # network calls of a full step; the last step to the clean end takes one less than that
-    calls: int = 1
+Steps = Generator[Query, Estimate, Tensor]
+Noise = Callable[[Tensor], Tensor]
 
 
-RULES = {
-    "reverse": Rule(from_prior=True),
-    "implicit": Rule(),
-    "posterior": Rule(lambda bridge, t, s, eta: bridge.posterior(t, s)),
-    "eta": Rule(_eta),
-    "mean": Rule(lambda bridge, t, s, eta: bridge.posterior(t, s), fresh=False),
-    "renoise": Rule(partial(_between, keep=lambda now, then: torch.zeros_like(then.noise))),
-    "drift": Rule(partial(_between, keep=lambda now, then: now.noise)),
-    "dbim2": Rule(solver="multistep", order=2),
-    "dbim3": Rule(solver="multistep", order=3),
-    "odes3": Rule(solver="exponential", order=2, calls=2),
-    "heun": Rule(solver="hybrid", order=2, calls=3),
-    "ddim": Rule(on_prior=True),
-    "dpmpp": Rule(on_prior=True, solver="multistep", order=2),
-}
-"""reverse: IRBridge's published step. implicit, posterior, eta: DBIM's family on the bridge itself.
-mean: GOUB's and UniDB++'s "mean-ODE" (not the probability-flow ODE, and not marginal preserving).
-renoise: redraw all noise. drift: DiffUIR's update, which moves the mean and leaves the noise as it
-is (not marginal preserving). dbim2, dbim3: DBIM's multistep solvers of the probability-flow ODE.
-odes3: one stochastic posterior step off the degraded end, then Heun. heun: DDBM's hybrid of
-Euler-Maruyama and Heun. ddim, dpmpp: baselines on the prior itself, DDIM and DPM-Solver++(2M)."""
-SPACINGS = "time", "logsnr", "karras"
+@dataclass
+class Trajectory:
+    """One run of a sampler: what it follows, and what it remembers between steps.
+
+    Args:
+        bridge: the process.
+        y: the degraded end, (B, C, H, W).
+        noise: called with a tensor, gives unit normal noise of its shape.
+        fresh: False leaves out all noise after the start.
+        booting: whether the present step is the small first one of a sampler with ``boot``.
+        last: whether the present step ends at the clean end.
+        past: log(a / c) and the estimate of earlier calls, for multistep samplers.
+    """
+
+    bridge: Bridge
+    y: Tensor
+    noise: Noise
+    fresh: bool = True
+    booting: bool = False
+    last: bool = False
+    past: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def start(self, t: float) -> Tensor:
+        """The state to begin at: the bridge's own start, or y and its noise where T is skipped."""
+        bridge, y = self.bridge, self.y
+        if t == bridge.T:
+            law = bridge.begin()
+        else:
+            law = marginal(0, 1, 0 if bridge.pinned else bridge.marginal(t).noise)
+        return draw(law, y, y, self.noise(y) * bridge.scale(y, y))
+
+    def new_noise(self, x0: Tensor) -> Tensor | None:
+        """Noise for a step, scaled as the bridge scales its own; None where none is wanted."""
+        return self.noise(self.y) * self.bridge.scale(x0, self.y) if self.fresh else None
+
+    def move(
+        self, x: Tensor, x0: Tensor, now: Marginal, then: Marginal, keep: Tensor, fresh: bool = True
+    ) -> Tensor:
+        """The step of the transition equation from one law to the next.
+
+        Args:
+            x: the state, of the law ``now``.
+            x0: the clean estimate.
+            now: the law that the step starts from.
+            then: the law that it leads to.
+            keep: the std of the state's own noise that survives.
+            fresh: False leaves out the noise that ``then`` has beyond it.
+
+        Returns:
+            The next state. Noise is drawn only where some is missing.
+        """
+        missing = fresh and bool((keep < then.noise).any())
+        return step(x, x0, self.y, now, then, keep, self.new_noise(x0) if missing else None)
 
 
-def rule(name: str) -> Rule:
-    """The step rule of that name; :class:`UserError` lists the names."""
-    if name not in RULES:
-        raise UserError(f"sampler.rule={name!r} is unknown; choose one of {', '.join(RULES)}.")
-    return RULES[name]
+def must_be(wanted: str, fits: Callable[[Any], bool]) -> Callable[[str, Any], None]:
+    """A check of an option: UserError says what it must be unless its value fits."""
+
+    def check(name: str, value: Any) -> None:
+        if not fits(value):
+            raise UserError(f"sampler.{name}={value} must be {wanted}.")
+
+    return check
+
+
+def one_of(choices: tuple[str, ...]) -> Callable[[str, Any], None]:
+    """A check of an option: UserError lists the choices unless its value is one of them."""
+
+    def check(name: str, value: Any) -> None:
+        if value not in choices:
+            raise UserError(
+                f"sampler.{name}={value!r} is unknown; choose one of {', '.join(choices)}."
+            )
+
+    return check
+
+
+def option(default: Any, check: Callable[[str, Any], None]) -> Any:
+    """A field of a sampler with its default and the check of its values."""
+    return field(default=default, metadata={"check": check})
+
+
+def _falling(times) -> bool:
+    return times is None or (len(times) > 1 and all(t > s for t, s in pairwise(times)))
+
+
+class Named(NamedTuple):
+    """A sampler's class under one of its names, and the fields that the name fixes."""
+
+    kind: type[Sampler]
+    fixed: dict[str, Any]
+
+
+REGISTRY: dict[str, Named] = {}
+"""Every sampler by name, as ``sampler.rule`` calls it. Classes enter by being defined."""
+
+# What reports say of every sampler, also of one without such an option: they always have, and the
+# same settings must stay equal to what older reports hold.
+ALWAYS_RECORDED = {"eta": 1.0, "churn": 0.33}
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """How a bridge is walked from its degraded to its clean end.
+class Sampler(ABC):
+    """A step, and the times between which it is taken.
 
-    Args: rule: see :data:`RULES`. nfe: network calls; 0: none, an anchor alone. eta: of rule=eta, 0
-        (implicit) to 1 (posterior). churn: of rule=heun, the stochastic share of a step. noise:
-        False leaves out all fresh noise, also that of the first step off a pinned end (RDBM as
-        published). spacing: of the times: uniform in "time", in "logsnr", or "karras" (uniform in
-        t^(1/rho), DDBM). boot: share of T that the first step takes (DBIM, ODES3: a small one,
-        before the solver); 0: like the others. times: the times themselves, descending from T to 0,
-        instead of nfe and spacing.
+    A class enters the registry under its ``name``. Options are dataclass fields; give one its range
+    with :func:`option`.
+
+    Args:
+        nfe: network calls in all, whatever the step; 0: none, an anchor alone.
+        noise: False leaves out all fresh noise, also that of the first step off a pinned end (RDBM
+            as published).
+        spacing: of the times, see :func:`~irbridge.samplers.spacing.spaced`.
+        rho: of spacing "karras".
+        boot: share of T that the first step takes (DBIM, ODES3: a small one, before the solver
+            starts); 0: like the others.
+        times: the times themselves, falling from T to 0, instead of ``nfe`` and ``spacing``.
+
+    Example:
+        >>> from irbridge.samplers import make
+        >>> make("eta", nfe=5, eta=0.5).describe()
+        'eta 0.5'
     """
 
-    rule: str = "reverse"
-    nfe: int = 3
-    eta: float = 1.0
-    churn: float = 0.33
+    nfe: int = option(3, must_be("a whole number, 0 or more", lambda v: type(v) is int and v >= 0))
     noise: bool = True
-    spacing: str = "time"
-    rho: float = 7.0
-    boot: float = 0.0
-    times: tuple[float, ...] | None = None
+    spacing: str = option("time", one_of(SPACINGS))
+    rho: float = option(7.0, must_be("above 0", lambda v: v > 0))
+    boot: float = option(0.0, must_be("from 0 to below 1", lambda v: 0 <= v < 1))
+    times: tuple[float, ...] | None = option(None, must_be("two or more falling numbers", _falling))
 
-    def __post_init__(self):
-        rule(self.rule)
-        if self.spacing not in SPACINGS:
-            raise UserError(
-                f"sampler.spacing={self.spacing!r} is unknown; choose one of {', '.join(SPACINGS)}."
-            )
-        falling = self.times is None or (
-            len(self.times) > 1 and all(t > s for t, s in pairwise(self.times))
-        )
-        for name, fits, wanted in (
-            ("nfe", type(self.nfe) is int and self.nfe >= 0, "a whole number, 0 or more"),
-            ("eta", 0 <= self.eta <= 1, "from 0 to 1"),
-            ("boot", 0 <= self.boot < 1, "from 0 to below 1"),
-            ("churn", 0 <= self.churn < 1, "from 0 to below 1"),
-            ("rho", self.rho > 0, "above 0"),
-            ("times", falling, "two or more falling numbers"),
-        ):
-            if not fits:
-                raise UserError(f"sampler.{name}={getattr(self, name)} must be {wanted}.")
+    name: ClassVar[str] = ""
+    """What ``sampler.rule`` calls it."""
+    on_prior: ClassVar[bool] = False
+    """Whether it follows the prior itself, without a bridge: a baseline from the same start."""
+    solves_ode: ClassVar[bool] = False
+    """Whether it needs an ordinary differential equation that is finite at the degraded end."""
+    most_calls: ClassVar[int] = 1
+    """Calls of a full step; the last one, to the clean end, takes one less, but at least one."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):  # a base of others
+            return
+        for name, fixed in cls.names().items():
+            held = REGISTRY.get(name)
+            own = (cls.__module__, cls.__qualname__)
+            if held and (held.kind.__module__, held.kind.__qualname__) != own:
+                raise UserError(
+                    f"The sampler's name {name!r} is taken by {held.kind.__module__}."
+                    f"{held.kind.__qualname__}; give {cls.__qualname__} another one."
+                )
+            REGISTRY[name] = Named(cls, fixed)
+
+    def __post_init__(self) -> None:
+        for at in fields(self):
+            if check := at.metadata.get("check"):
+                check(at.name, getattr(self, at.name))
         if self.times is not None:
-            object.__setattr__(self, "nfe", sum(self._calls()))
+            object.__setattr__(self, "nfe", sum(self.calls_between(self.times)))
 
-    def changed(self, **options) -> "Sampler":
-        """This sampler with the given fields; None leaves one as it is, and ``steps`` is another
-        name of nfe.
+    @classmethod
+    def names(cls) -> dict[str, dict[str, Any]]:
+        """The names of the class, each with the fields that it fixes."""
+        return {cls.name: {}}
+
+    @property
+    def rule(self) -> str:
+        """The name of this one, as configs, records and tables hold it."""
+        return self.name
+
+    @abstractmethod
+    def step(self, run: Trajectory, x: Tensor, t: float, s: float, calls: int) -> Steps:
+        """A coroutine from the state x at time t to that at time s, which it returns.
+
+        Args:
+            run: the process, its degraded end and its noise.
+            x: the state at t, (B, C, H, W).
+            t: where the step starts.
+            s: where it ends, below t.
+            calls: how many queries it makes, exactly.
         """
-        given = {k: v for k, v in options.items() if v is not None}
+
+    def loop(
+        self,
+        bridge: Bridge,
+        y: Tensor,
+        noise: Noise,
+        first: float | None = None,
+        x: Tensor | None = None,
+    ) -> Steps:
+        """The whole way: a coroutine that returns the last state.
+
+        Args:
+            bridge: the process.
+            y: the degraded end, (B, C, H, W).
+            noise: called with a tensor, gives unit normal noise of its shape.
+            first: the time to start at, instead of T; a pinned bridge starts at y there too, as its
+                end is skipped.
+            x: the state to start from, instead of the bridge's own start.
+        """
+        times, calls = self.plan(bridge, first)
+        run = Trajectory(bridge, y, noise, fresh=self.noise)
+        x = run.start(times[0]) if x is None else x
+        for index, ((t, s), budget) in enumerate(zip(pairwise(times), calls, strict=True)):
+            run.booting = index == 0 and self.boot > 0
+            run.last = index == len(calls) - 1
+            x = yield from self.step(run, x, t, s, budget)
+        return x
+
+    def plan(self, bridge: Bridge, first: float | None = None) -> tuple[np.ndarray, list[int]]:
+        """The times, and the network calls of each step.
+
+        Args:
+            bridge: the process.
+            first: where to start, instead of T.
+
+        Returns:
+            Falling times, one more than steps; and the calls of each step, ``nfe`` in all.
+        """
+        if self.times is not None:
+            return np.asarray(self.times, np.float64), self.calls_between(self.times)
+        first = bridge.T if first is None else first
+        if not (self.boot and self.nfe > 1):
+            calls = split_calls(self.nfe, self.calls_of_step)
+            return self._spaced(bridge, first, len(calls)), calls
+        calls = split_calls(self.nfe - 1, self.calls_of_step)
+        booted = min(bridge.T * (1 - self.boot), first)
+        return np.concatenate([[first], self._spaced(bridge, booted, len(calls))]), [1, *calls]
+
+    def _spaced(self, bridge: Bridge, first: float, count: int) -> np.ndarray:
+        return spaced(bridge, first, count, self.spacing, self.rho)
+
+    @property
+    def calls_of_step(self) -> int:
+        """Network calls of a full step with these options."""
+        return self.most_calls
+
+    def calls_between(self, times: tuple[float, ...]) -> list[int]:
+        """The network calls of each step between given times."""
+        most = self.calls_of_step
+        return [most] * (len(times) - 2) + [max(most - 1, 1)]
+
+    def changed(self, rule: str | type[Sampler] | Sampler | None = None, **options) -> Sampler:
+        """This sampler with other options, or another one with as many of these as it has.
+
+        Args:
+            rule: a sampler's name, class or instance; None: the same sampler.
+            options: fields to change. None leaves one as it is, ``steps`` is another name of nfe,
+                and an option that only other samplers have is checked and left out. A number of
+                calls takes the place of given times.
+
+        Raises:
+            UserError: no sampler has that name or such an option, or a value is out of range.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
         if "steps" in given:
             given = {"nfe": given.pop("steps")} | given
         if "nfe" in given:
             given.setdefault("times", None)
-        try:
-            return replace(self, **given)
-        except TypeError:
-            unknown = min(given.keys() - self.__dataclass_fields__.keys())
-            raise UserError(
-                f"{unknown!r} is no sampler option; use {', '.join(self.__dataclass_fields__)}."
-            ) from None
+        own = {at.name: getattr(self, at.name) for at in fields(self)}
+        if isinstance(rule, Sampler):
+            kind, own = type(rule), {at.name: getattr(rule, at.name) for at in fields(rule)}
+        elif rule is None:
+            kind = type(self)
+        else:
+            kind, fixed = named(rule)
+            given = given | fixed
+        return kind(**_known(kind, own | given))
 
     def describe(self) -> str:
-        """Rule and what differs from its defaults, in words."""
+        """The name and what differs from the defaults, in words, as tables say it."""
         words = [
-            self.rule + f" {self.eta:g}" * (self.rule == "eta"),
+            self.label(),
             f"spacing {self.spacing}" * (self.spacing != "time"),
             "no noise" * (not self.noise),
             f"boot {self.boot:g}" * (self.boot > 0),
         ]
         return ", ".join(filter(None, words))
 
-    def check(self, bridge: Bridge, direct: bool = False) -> "Sampler":
-        """Itself; UserError if the bridge cannot serve it. ``direct``: there is no prior to walk
-        instead.
+    def label(self) -> str:
+        """The name, with what tells apart samplers of this class."""
+        return self.rule
+
+    def record(self) -> dict[str, Any]:
+        """What reports and keys of memories hold of it: plain data, equal for equal samplers."""
+        fixed = type(self).names()[self.rule]
+        own = {name: value for name, value in asdict(self).items() if name not in fixed}
+        return {"rule": self.rule, **ALWAYS_RECORDED, **own}
+
+    def check(self, bridge: Bridge, direct: bool = False) -> Sampler:
+        """The sampler itself, where the bridge can serve it.
+
+        Args:
+            bridge: the process.
+            direct: whether the bridge has a network of its own, so that there is no prior.
+
+        Raises:
+            UserError: the bridge cannot serve it; the sentence says what to change.
         """
-        how, name = rule(self.rule), type(bridge).__name__
+        kind = type(bridge).__name__
         if direct and self.nfe == 0:
-            raise UserError(f"sampler.nfe=0 makes no call of {name}'s own network; give 1 or more.")
-        if how.on_prior and not direct:
+            raise UserError(f"sampler.nfe=0 makes no call of {kind}'s own network; give 1 or more.")
+        if self.on_prior and not direct:
             return self
         if self.times is not None and self.times[0] > bridge.T:
             raise UserError(
-                f"sampler.times starts at {self.times[0]}, beyond {name}'s T = {bridge.T:g}; start"
+                f"sampler.times starts at {self.times[0]}, beyond {kind}'s T = {bridge.T:g}; start"
                 " at T."
             )
         if bridge.steps and self.nfe > bridge.T and self.times is None:
             raise UserError(
-                f"sampler.nfe={self.nfe} is more than the {int(bridge.T)} steps of {name}'s"
+                f"sampler.nfe={self.nfe} is more than the {int(bridge.T)} steps of {kind}'s"
                 " schedule; use at most as many, or raise bridge.T."
             )
-        if how.calls > 1 and bridge.modulated:
-            raise UserError(
-                f"sampler.rule={self.rule} solves an ODE that {name}'s residual-modulated noise"
-                " does not have; use implicit, posterior or mean, or bridge.pi=one."
-            )
-        end = bridge.marginal(bridge.T)
-        if (
-            how.calls > 1
-            and not (end.noise > 0 and end.clean > 0)
-            and not self.boot
-            and self.times is None
-        ):
-            raise UserError(
-                f"sampler.rule={self.rule} would divide by the"
-                f" {'noise' if bridge.pinned else 'share of x0'} at {name}'s degraded end, which is"
-                " 0; set sampler.boot, such as 0.01."
-            )
+        if self.solves_ode:
+            self._check_ode(bridge)
         return self
 
-    def plan(self, bridge: Bridge, first: float | None = None) -> tuple[np.ndarray, list[int]]:
-        """Descending times, one more than steps, and the network calls of each step, nfe in all.
-        ``first``: where to start instead of T.
-        """
-        how, first = rule(self.rule), bridge.T if first is None else first
-        most = self._most()
-        if self.times is not None:
-            return np.asarray(self.times, np.float64), self._calls()
-        head = [first] if self.boot and self.nfe > 1 and how.solver != "hybrid" else []
-        left = self.nfe - len(head)
-        count = left if most == 1 else -(-(left + 1) // most)
-        calls = [most] * (count - 1) + [max(most - 1, 1)]
-        calls[max(count - 2, 0)] -= sum(calls) - left
-        start = first if how.solver != "hybrid" and not head else bridge.T * (1 - self.boot)
-        return (
-            np.concatenate([head, self._spaced(bridge, min(start, first), count)]),
-            [1] * len(head) + calls,
-        )
-
-    def _most(self) -> int:
-        how = rule(self.rule)
-        return how.calls - (how.solver == "hybrid" and not self.churn)
-
-    def _calls(self) -> list[int]:
-        """Network calls of the steps between given times."""
-        calls = [self._most()] * (len(self.times) - 2) + [max(self._most() - 1, 1)]
-        return [1, *calls[1:]] if self.boot and rule(self.rule).solver == "exponential" else calls
-
-    def _spaced(self, bridge: Bridge, first: float, count: int) -> np.ndarray:
-        low = bridge.lowest
-        near = low + bridge.near * (bridge.T - low)
-        if self.spacing == "time" or count == 1 or first <= near:
-            return np.linspace(first, low, count + 1)
-        if self.spacing == "karras":
-            inner = np.linspace(first ** (1 / self.rho), near ** (1 / self.rho), count) ** self.rho
-        else:
-            times = np.geomspace(near, min(first, 0.99 * bridge.T), 20001)
-            level = np.log(bridge.marginal(torch.as_tensor(times)).level.numpy())
-            inner = np.interp(np.linspace(level[-1], level[0], count), level, times)
-        return np.concatenate([[first], inner[1:], [low]])
+    def _check_ode(self, bridge: Bridge) -> None:
+        """UserError unless the bridge's ODE exists and is finite where the sampler starts."""
+        kind, end = type(bridge).__name__, bridge.marginal(bridge.T)
+        if bridge.modulated:
+            raise UserError(
+                f"sampler.rule={self.rule} solves an ODE that {kind}'s residual-modulated noise"
+                " does not have; use implicit, posterior or mean, or bridge.pi=one."
+            )
+        skipped = self.boot or self.times is not None
+        if not skipped and not (end.noise > 0 and end.clean > 0):
+            raise UserError(
+                f"sampler.rule={self.rule} would divide by the"
+                f" {'noise' if bridge.pinned else 'share of x0'} at {kind}'s degraded end, which is"
+                " 0; set sampler.boot, such as 0.01."
+            )
 
 
-@dataclass(frozen=True)
-class PriorPath(Bridge):
-    """A generative prior as a process to walk, from timestep T down to its lowest; it starts at the
-    noised end (SDEdit).
+def named(rule: str | type[Sampler]) -> Named:
+    """The sampler of a name, or of a class. UserError lists the names."""
+    if isinstance(rule, type) and issubclass(rule, Sampler):
+        return Named(rule, {})
+    if rule not in REGISTRY:
+        raise UserError(f"sampler.rule={rule!r} is unknown; choose one of {', '.join(REGISTRY)}.")
+    return REGISTRY[rule]
+
+
+def make(rule: str | type[Sampler] | Sampler = "reverse", **options) -> Sampler:
+    """A sampler by name.
+
+    Args:
+        rule: a sampler's name, class or instance; None: the default.
+        options: its fields, as :meth:`Sampler.changed` takes them.
+
+    Returns:
+        The sampler.
+
+    Raises:
+        UserError: no sampler has that name or such an option, or a value is out of range.
+
+    Example:
+        >>> from irbridge.samplers import make
+        >>> make("dbim3", nfe=10)
+        DBIM(nfe=10, noise=True, spacing='time', rho=7.0, boot=0.0, times=None, order=3)
     """
+    if isinstance(rule, Sampler):
+        return rule.changed(**options)
+    kind, fixed = named("reverse" if rule is None else rule)
+    return kind(**fixed).changed(**options)
 
-    prior: Prior | None = None
 
-    @property
-    def lowest(self) -> float:
-        return self.prior.lowest
+def all_options() -> list[str]:
+    """The fields of all samplers, ``rule`` first."""
+    kinds = [Sampler, *(entry.kind for entry in REGISTRY.values())]
+    return list(dict.fromkeys(["rule", *(at.name for kind in kinds for at in fields(kind))]))
 
-    def marginal(self, t) -> Marginal:
-        return self.prior.marginal(t)
+
+def _known(kind: type[Sampler], given: dict[str, Any]) -> dict[str, Any]:
+    """The given options that a class has. The others are checked by a class that has them."""
+    if unknown := given.keys() - all_options() - {at.name for at in fields(kind)}:
+        raise UserError(f"{min(unknown)!r} is no sampler option; use {', '.join(all_options())}.")
+    own = {at.name for at in fields(kind)}
+    others = {at.name: at for entry in REGISTRY.values() for at in fields(entry.kind)}
+    for name in given.keys() - own:
+        if check := others[name].metadata.get("check"):
+            check(name, given[name])
+    return {name: value for name, value in given.items() if name in own}
+
+
+def drive(
+    loop: Steps, denoise: Callable[[Query], Estimate]
+) -> Generator[tuple[Query, Estimate], None, Tensor]:
+    """Run a sampler's loop against a function that answers its queries.
+
+    Args:
+        loop: of a sampler.
+        denoise: asks the network.
+
+    Yields:
+        Each query with its answer, before the step that the answer leads to.
+
+    Returns:
+        The last state.
+    """
+    query = next(loop)
+    while True:
+        estimate = denoise(query)
+        yield query, estimate
+        try:
+            query = loop.send(estimate)
+        except StopIteration as end:
+            return end.value

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from irbridge.errors import UserError
-from irbridge.files import sync, read_json, write_json
+from irbridge.files import read_json, sync, write_json
 from irbridge.weights import load_into, load_weights, save_weights
 
 

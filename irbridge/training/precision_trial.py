@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 
 import torch
 from accelerate import PartialState
@@ -69,7 +68,7 @@ def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: tor
         "shapes": [list(value.shape) for value in model.state_dict().values()],
         "frozen": frozen_parts(model),
         "loss": getattr(model, "loss_options", None),
-        "sampler": sampler and asdict(sampler),
+        "sampler": sampler and sampler.record(),
         "cached": getattr(model, "latents", None) is not None,
         "device": at.type,
         "batch": len(batch.clean),

@@ -25,8 +25,8 @@ from irbridge.bridges.shifting import RDDM, DiffUIR, ResShift
 from irbridge.errors import UserError
 from irbridge.gaussian.transition import step
 from irbridge.models.bridge_network import readout
-from irbridge.samplers.base import RULES
-from irbridge.samplers.loop import velocity
+from irbridge.samplers import make
+from irbridge.samplers.heun import velocity
 
 
 def at(t):
@@ -160,8 +160,8 @@ def test_posterior_steps(name, bridge, atol):
     rows = [row for row in table["reverse_steps"] if row.get("posterior_mean")]
     assert len(rows) >= 6
     for row in rows:
-        laws = RULES["posterior"].laws(
-            bridge or UniDB(gamma=1 / row["gamma_inv"]), row["t"], row["t_next"], 1.0
+        laws = make("posterior").laws(
+            bridge or UniDB(gamma=1 / row["gamma_inv"]), row["t"], row["t_next"]
         )
         is_step(table, laws, row["posterior_mean"], row["posterior_std"], atol)
 
@@ -170,7 +170,7 @@ def test_posterior_steps(name, bridge, atol):
 def test_dbim_eta_steps(name, bridge):
     table = load(name)
     for row in table["reverse_steps"]:
-        laws = RULES["eta"].laws(bridge, row["t"], row["t_next"], row["eta"])
+        laws = make("eta", eta=row["eta"]).laws(bridge, row["t"], row["t_next"])
         is_step(table, laws, row["mean"], row["std"], 1e-8)
 
 
@@ -219,7 +219,7 @@ def test_rdbm_implicit_steps(name, lam):
     table = load(name)
     x, x0, y, _ = inputs(table)
     for row in table["reverse_steps"]:
-        laws = RULES["implicit"].laws(RDBM(lam=lam), row["t"] + 1, row["t_next"] + 1, 1.0)
+        laws = make("implicit").laws(RDBM(lam=lam), row["t"] + 1, row["t_next"] + 1)
         assert_close(step(x, x0, y, *laws), row["mean_pred_x_start_branch"])
 
 
@@ -227,8 +227,8 @@ def test_bbdm_steps():
     """Its eta scales the fresh noise alone: 0 is the posterior's mean, not DDIM."""
     table = load("bbdm_linear")
     for row in table["reverse_steps"]:
-        laws = RULES["mean"].laws(
-            BBDM(), row["t"] + 1, 0 if row["t_next"] is None else row["t_next"] + 1, 1.0
+        laws = make("mean").laws(
+            BBDM(), row["t"] + 1, 0 if row["t_next"] is None else row["t_next"] + 1
         )
         x, x0, y, _ = inputs(table)
         mean = step(x, x0, y, *laws)

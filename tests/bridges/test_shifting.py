@@ -13,7 +13,7 @@ from irbridge.errors import UserError
 from irbridge.gaussian.marginal import draw, marginal
 from irbridge.gaussian.transition import step
 from irbridge.models.bridge_network import readout
-from irbridge.samplers.base import RULES
+from irbridge.samplers import make
 
 SHIFTED = (ResShift(), ResShift(T=4, min_noise=0.2), RDDM(), RDDM(sum_scale=1.0), DiffUIR())
 
@@ -86,7 +86,7 @@ def test_diffuirs_start_is_not_where_its_training_ends():
 def test_resshift_posterior(name, bridge):
     table = load(name)
     for row in table["coefficients"]:
-        now, then, keep = RULES["posterior"].laws(bridge, row["t"] + 1, row["t"], 1.0)
+        now, then, keep = make("posterior").laws(bridge, row["t"] + 1, row["t"])
         ratio = keep / now.noise
         assert_close(ratio, row["post_coef_xt"], 1e-7)
         assert_close(then.clean - ratio * now.clean, row["post_coef_x0"], 1e-7)
@@ -94,7 +94,7 @@ def test_resshift_posterior(name, bridge):
         assert_close(then.noise**2 - keep**2, row["post_var"], 1e-7)
     for row in table.get("reverse_steps", []):
         is_step(
-            RULES["posterior"].laws(bridge, row["t"] + 1, row["t_next"] + 1, 1.0),
+            make("posterior").laws(bridge, row["t"] + 1, row["t_next"] + 1),
             table,
             row["mean"],
             row["std"],
@@ -106,9 +106,8 @@ def test_rddm_steps():
     table = load("rddm")
     for row in table["reverse_steps"]:
         rule = "eta" if row["eta"] else "implicit"
-        laws = RULES[rule].laws(
-            RDDM(sum_scale=1.0), row["t"] + 1, row["t_next"] + 1, row["eta"] ** 0.5
-        )
+        sampler = make(rule, eta=row["eta"] ** 0.5)
+        laws = sampler.laws(RDDM(sum_scale=1.0), row["t"] + 1, row["t_next"] + 1)
         is_step(laws, table, row["mean"], row["std"])
 
 
@@ -117,14 +116,14 @@ def test_diffuir_steps():
     table, bridge = load("diffuir"), DiffUIR()
     for row in table["reverse_steps"]:
         if row["t_next"] >= 0:
-            laws = RULES["drift"].laws(bridge, row["t"] + 1, row["t_next"] + 1, 1.0)
+            laws = make("drift").laws(bridge, row["t"] + 1, row["t_next"] + 1)
             mean, fresh = stepped(laws, table)
             assert_close(mean, row["mean"], 1e-6)
             assert not fresh.any()
     row = table["clipping"]
     _, _, y, _ = inputs(table)
     x0 = y - (y - tensor(row["x0"])).clamp(-1, 1)
-    laws = RULES["drift"].laws(bridge, row["t"] + 1, row["t_next"] + 1, 1.0)
+    laws = make("drift").laws(bridge, row["t"] + 1, row["t_next"] + 1)
     assert_close(stepped(laws, table, x0)[0], row["mean"], 1e-6)
 
 
@@ -137,14 +136,14 @@ def test_nadb_steps():
         mean, std = (row[k] if k in row else row[f"{k}_d_smallest"] for k in ("mean", "std"))
         off = (row["t_next"] / 1000) ** 0.4 * (x - y) if row["t"] == 1000 else 0.0
         is_step(
-            RULES["posterior"].laws(NADB(), row["t"], row["t_next"], 1.0),
+            make("posterior").laws(NADB(), row["t"], row["t_next"]),
             table,
             tensor(mean) - off,
             std,
             1e-9,
         )
     for s, share in ((0.33, 0.33), (0.34, 0.34**0.5)):
-        now, _, keep = RULES["posterior"].laws(NADB(T=1, alpha=0.5, k=0.1), 0.9, s, 1.0)
+        now, _, keep = make("posterior").laws(NADB(T=1, alpha=0.5, k=0.1), 0.9, s)
         assert_close(keep / now.noise, share / 0.9 ** (1 if s < 1 / 3 else 0.5), 1e-12)
 
 

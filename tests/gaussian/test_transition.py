@@ -13,9 +13,12 @@ from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM
 from irbridge.gaussian.marginal import draw, marginal
 from irbridge.gaussian.transition import implicit_keep, posterior_keep, step
 from irbridge.priors.vp import VP
-from irbridge.samplers.base import RULES, PriorPath
+from irbridge.samplers import PriorPath, make
+from irbridge.samplers.base import REGISTRY
+from irbridge.samplers.single_step import SingleStep
 
 CLEAN = marginal(1, 0, 0)
+SINGLE = [name for name, entry in REGISTRY.items() if issubclass(entry.kind, SingleStep)]
 BRIDGES = {"brownian": Brownian(), "ou": IRSDE(), "goub": GOUB(), "residual": RDBM()}
 fast = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -91,7 +94,7 @@ def test_non_adjacent_posteriors_residual_modulation_and_eta():
         now, then = bridge.marginal(row["t"]), bridge.marginal(row["s"])
         assert_close(step(x, x0, y, now, then, implicit_keep(now, then)), row["x_s"], 1e-6)
     for row in table["goub_eta_family"]:
-        now, then, keep = RULES["eta"].laws(bridge, row["t"], row["s"], row["eta"])
+        now, then, keep = make("eta", eta=row["eta"]).laws(bridge, row["t"], row["s"])
         assert_close(keep / now.noise, row["k"], 1e-6)
         assert_close((then.noise**2 - keep**2).clamp(min=0).sqrt(), row["sigma"], 1e-6)
         assert_close(step(x, x0, y, now, then, keep), row["mean"], 1e-6)
@@ -127,7 +130,7 @@ def test_ddim_is_diffusers(eta, prediction):
     for t in scheduler.timesteps.tolist():
         z, output, noise = random_states(t)
         expected = scheduler.step(output, t, z, eta=eta, variance_noise=noise)
-        now, then, keep = RULES["eta"].laws(PriorPath(prior=prior), t, max(t - 50, 0), eta)
+        now, then, keep = make("eta", eta=eta).laws(PriorPath(prior=prior), t, max(t - 50, 0))
         x0 = prior.clean(z, output, torch.tensor(t))
         assert_close(x0, expected.pred_original_sample, 1e-10, 1e-9)
         got = step(z, x0, torch.zeros_like(z), now, then, keep, noise)
@@ -168,8 +171,9 @@ def times(T):
 def test_keep_is_within_bounds_and_keeps_the_marginal(name, t, eta):
     """0 <= k <= c', and the stepped state has the coefficients of ``then``, for every preserving
     rule; drift alone may keep more noise than ``then`` has, and only its mean is right."""
-    for rule, how in RULES.items():
-        now, then, keep = how.laws(BRIDGES[name], t[1], t[0], eta)
+    for rule in SINGLE:
+        how = make(rule, eta=eta)
+        now, then, keep = how.laws(BRIDGES[name], t[1], t[0])
         assert keep >= 0 and (rule == "drift" or keep <= then.noise * (1 + 1e-12))
         a, b, kept, fresh = moved(now, then, keep, how.fresh)
         assert_close([a, b], [then.clean, then.degraded], 1e-12)
@@ -199,11 +203,11 @@ def test_chapman_kolmogorov(name, t):
 @fast
 @given(st.sampled_from(list(BRIDGES)), times(100))
 def test_eta_joins_implicit_and_posterior(name, t):
-    now, then, none = RULES["eta"].laws(BRIDGES[name], t[1], t[0], 0.0)
+    now, then, none = make("eta", eta=0.0).laws(BRIDGES[name], t[1], t[0])
     assert_close(none, implicit_keep(now, then), 1e-12)
     for eta in (1.0, 1 - 1e-15):  # 1 is a branch of its own
         assert_close(
-            RULES["eta"].laws(BRIDGES[name], t[1], t[0], eta)[2] ** 2,
+            make("eta", eta=eta).laws(BRIDGES[name], t[1], t[0])[2] ** 2,
             posterior_keep(now, then) ** 2,
             1e-12,
         )
@@ -227,8 +231,8 @@ def test_pinned_end_draws_the_next_marginal():
     """At c = 0 the state is ignored and the fresh noise is all of it ("booting noise"), for every
     rule."""
     for bridge in (Brownian(), GOUB(), RDBM()):
-        for how in RULES.values():
-            now, then, keep = how.laws(bridge, bridge.T, 60, 0.5)
+        for rule in SINGLE:
+            now, then, keep = make(rule, eta=0.5).laws(bridge, bridge.T, 60)
             assert_close(moved(now, then, keep), [*bridge.marginal(60)[:2], 0, then.noise], 1e-12)
 
 

@@ -28,7 +28,7 @@ from irbridge.models.timestep_schedule import Timesteps, critical
 from irbridge.models.training_step import TrainingStep
 from irbridge.priors.base import Prior
 from irbridge.priors.vp import VP, vp_alphas_cumprod
-from irbridge.samplers.base import RULES
+from irbridge.samplers.base import REGISTRY
 
 BRIDGES = {
     "brownian": Brownian(sigma=0.5),
@@ -39,7 +39,9 @@ BRIDGES = {
 }
 PUBLISHED = Timesteps(offset={100: 300, 0: 0})
 # no ODE to solve there
-SERVED = [(b, r) for b in BRIDGES for r in RULES if b != "residual" or RULES[r].calls == 1]
+SERVED = [
+    (b, r) for b in BRIDGES for r in REGISTRY if b != "residual" or not REGISTRY[r].kind.solves_ode
+]
 
 
 class Analytic(Backbone):
@@ -194,7 +196,7 @@ def test_padding_reflects(size):
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_calls_of_the_network_are_the_steps(steps):
     model = toy(torch.zeros(1, 3, 8, 8))
-    for rule in RULES:
+    for rule in REGISTRY:
         for start in ("end", "noise"):
             model.backbone.calls.clear()
             model.restore(noise(1, 3, 8, 8), steps=steps, rule=rule, start=start, boot=0.01)

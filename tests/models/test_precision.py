@@ -20,7 +20,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
 from irbridge.gaussian import transition
 from irbridge.images.io import read_image
-from irbridge.models import irbridge as irbridge_model
+from irbridge.models import prior_denoiser
 from irbridge.models import precision
 from irbridge.models.precision import chosen, deviation, faster, picture, remembered, trial
 from irbridge.models.regression import Regression
@@ -102,7 +102,7 @@ def test_only_networks_are_in_half_precision(derain, monkeypatch):
         lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or adapter(*a),
     )
     monkeypatch.setattr(
-        irbridge_model, "step", lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or step(*a)
+        prior_denoiser, "step", lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or step(*a)
     )
     monkeypatch.setattr(derain, "precision", "bf16")
     for state in derain.path(torch.rand(1, 3, 16, 16)):

@@ -23,8 +23,9 @@ from irbridge.gaussian.transition import forward_keep, implicit_keep, step
 from irbridge.priors.flow import Flow
 from irbridge.priors.ve import VE
 from irbridge.priors.vp import VP, vp_alphas_cumprod
-from irbridge.samplers.base import RULES, PriorPath, Sampler
-from irbridge.samplers.loop import walk
+from irbridge.samplers import Estimate, PriorPath, make
+from irbridge.samplers.base import REGISTRY
+from irbridge.samplers.single_step import SingleStep
 
 ETA = 0.5
 STEPS = (30, 60, 120)
@@ -50,7 +51,7 @@ def final_law(bridge, rule, prior, steps, raised=1.0):
     """Mean and variance of the loop's last state; the prior's level is ``raised`` times the
     critical one."""
     y, noise = column(Y, 2 * steps + 3), Draws()
-    loop, x0 = walk(bridge, Sampler(rule, steps, eta=ETA), y, noise), y
+    loop, x0 = make(rule, nfe=steps, eta=ETA).loop(bridge, y, noise), y
     t, x = next(loop)
     while True:
         level, z = bridge.marginal(t), x
@@ -59,7 +60,7 @@ def final_law(bridge, rule, prior, steps, raised=1.0):
             z = step(x, x0, y, now, level, forward_keep(now, level), noise(y))
         x0 = posterior_mean(level, z, y)
         try:
-            t, x = loop.send((x0, z, level))
+            t, x = loop.send(Estimate(x0, z, level))
         except StopIteration as end:
             return law(end.value)
 
@@ -196,9 +197,9 @@ def order(bridge, name, spacing="time", steps=(40, 80), **options):
         }
         start[0] = truth[times[0]][0] + truth[times[0]][1] * noise(y)[0]
         states = dict(
-            run(
-                bridge, Sampler(name, times=(*times, 0.0), **options), noise=noise, start=start, y=y
-            )[0]
+            run(bridge, make(name, times=(*times, 0.0), **options), noise=noise, start=start, y=y)[
+                0
+            ]
         )
         laws = np.array([[*law(states[t]), *truth[t]] for t in times])
         wrong = max(
@@ -250,7 +251,7 @@ def test_solvers_are_worth_their_calls_from_the_degraded_end_on(name, how):
     implicit."""
 
     def wrong(rule):
-        t, x = run(bridge, Sampler(rule, 24, spacing="logsnr", boot=0.01))[0][-1]
+        t, x = run(bridge, make(rule, nfe=24, spacing="logsnr", boot=0.01))[0][-1]
         mean, variance = law(posterior_mean(bridge.marginal(t), x, column(Y)))
         assert mean == pytest.approx(M0, abs=1e-6)
         return abs(variance**0.5 - V0**0.5)
@@ -291,13 +292,15 @@ def test_everything_is_finite_at_both_ends(kind, T, prior):
     z = step(x, x0, y, now, level, forward_keep(now, level), fresh)
     estimate = prior.clean(z, eps, tau)
     states = [x, z, estimate]
-    for rule, how in RULES.items():
-        source, target, keep = how.laws(bridge, t, s, 0.5)
+    rules = [name for name, entry in REGISTRY.items() if issubclass(entry.kind, SingleStep)]
+    for rule in rules:
+        how = make(rule, eta=0.5)
+        source, target, keep = how.laws(bridge, t, s)
         assert (keep >= 0).all() and (rule == "drift" or (keep <= target.noise * (1 + 1e-12)).all())
         states.append(step(x, estimate, y, source, target, keep, fresh if how.fresh else None))
     states.append(step(z, estimate, y, level, then, implicit_keep(level, then)))
     assert all(state.isfinite().all() for state in states)
     at_clean_end = s == 0
-    for rule, state in zip([*RULES, "to the bridge"], states[3:]):
+    for rule, state in zip([*rules, "to the bridge"], states[3:], strict=True):
         if rule != "drift":
             assert_close(state[at_clean_end], estimate[at_clean_end], 1e-9, 1e-9)

@@ -15,8 +15,8 @@ from irbridge.bridges.ddbm import DDBMVE, DDBMVP
 from irbridge.bridges.nadb import NADB
 from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM, UniDB, cosine_theta
 from irbridge.bridges.shifting import RDDM, DiffUIR, ResShift
-from irbridge.samplers.base import Sampler
-from irbridge.samplers.loop import velocity, walk
+from irbridge.samplers import Estimate, make
+from irbridge.samplers.heun import velocity
 
 
 def toy(x, y, t, rate=0.05):
@@ -28,14 +28,14 @@ def rollout(bridge, sampler, table, x=None, *, network=toy, draws=None):
     ``draws`` are its noise, or else the table's eps each time."""
     _, _, y, eps = inputs(table)
     draws = repeat(eps) if draws is None else draws
-    loop = walk(bridge, sampler, y, lambda like: next(draws), x=x)
+    loop = sampler.loop(bridge, y, lambda like: next(draws), x=x)
     reply, calls = None, 0
     while True:
         try:
             t, state = loop.send(reply)
         except StopIteration as end:
             return end.value, reply[0], calls
-        reply, calls = (network(state, y, t), state, bridge.marginal(t)), calls + 1
+        reply, calls = Estimate(network(state, y, t), state, bridge.marginal(t)), calls + 1
 
 
 def shifted(x, y, t):
@@ -70,7 +70,7 @@ def test_diffuir(n):
     def network(x, y, t):
         return (y - (y - shifted(x, y, t)).clamp(-1, 1)).clamp(-1, 1)
 
-    _, answer, calls = rollout(DiffUIR(), Sampler("drift", times=times), table, network=network)
+    _, answer, calls = rollout(DiffUIR(), make("drift", times=times), table, network=network)
     assert calls == int(n)
     assert_close(answer, run["final"], 1e-6)
 
@@ -80,7 +80,7 @@ def test_rddm(n):
     table = load("rddm")
     run = table["rollout"]["final_by_sampling_timesteps"][n]
     result = rollout(
-        RDDM(sum_scale=1.0), Sampler("implicit", times=spaced(int(n), 999)), table, network=shifted
+        RDDM(sum_scale=1.0), make("implicit", times=spaced(int(n), 999)), table, network=shifted
     )
     final_is(result, run["final"], int(n))
 
@@ -94,7 +94,7 @@ def test_nadb(run):
     """Both stages of its sampler; from the mean network's output, which the table takes for y."""
     for key, noise in (("final", True), ("final_without_noise", False)):
         result = rollout(
-            NADB(), Sampler("posterior", times=run["steps"][::-1], noise=noise), load("nadb")
+            NADB(), make("posterior", times=run["steps"][::-1], noise=noise), load("nadb")
         )
         final_is(result, run[key], run["nfe"], 1e-8)
 
@@ -103,7 +103,7 @@ def test_resshift():
     table = load("resshift_15step")
     run = table["rollout"]
     for key, noise in (("final", True), ("final_without_noise", False)):
-        sampler = Sampler("posterior", times=tuple(range(15, -1, -1)), noise=noise)
+        sampler = make("posterior", times=tuple(range(15, -1, -1)), noise=noise)
         final_is(rollout(ResShift(), sampler, table, network=shifted), run[key], 15)
 
 
@@ -122,7 +122,7 @@ def test_rdbm(name, lam, n):
         return shifted(x, y, t).clamp(-1, 1)
 
     table = load(name)
-    sampler = Sampler("implicit", noise=False, times=spaced(int(n), 99))
+    sampler = make("implicit", noise=False, times=spaced(int(n), 99))
     result = rollout(RDBM(lam=lam), sampler, table, network=network)
     final_is(result, table["rollout"]["final_by_sampling_timesteps"][n], int(n), 1e-4)
 
@@ -134,7 +134,7 @@ def test_bbdm(n):
     run = table["rollout"]["final_by_sample_step"][n]
     indices = torch.arange(999, 1, -(999 / (int(n) - 2))).long().tolist() + [1, 0]
     assert run["steps"] in (None, indices)
-    sampler = Sampler("mean", times=tuple(t + 1 for t in indices) + (0,))
+    sampler = make("mean", times=tuple(t + 1 for t in indices) + (0,))
     final_is(rollout(BBDM(), sampler, table, network=shifted), run["final"], int(n), 1e-4)
 
 
@@ -149,12 +149,12 @@ def test_i2sb(name, beta_max, n):
     times, bridge = tuple(t + 1 for t in indices), I2SB(beta_max=beta_max)
     *_, eps = inputs(table)
     final_is(
-        rollout(bridge, Sampler("mean", times=times), table, network=shifted), run["final"], n, 1e-4
+        rollout(bridge, make("mean", times=times), table, network=shifted), run["final"], n, 1e-4
     )
     if "final_with_fixed_eps" in run:
         noisy = rollout(
             bridge,
-            Sampler("posterior", times=times),
+            make("posterior", times=times),
             table,
             network=shifted,
             draws=chain([eps], repeat(eps, n - 1), repeat(0 * eps)),
@@ -182,7 +182,7 @@ def test_ddbm(bridge, key, low, rate, run):
     ramp = np.linspace((bridge.T - 1e-4) ** (1 / 7), low ** (1 / 7), run["N"]) ** 7
     table = load("ddbm_ve")
     assert_close(run.get("sigmas", np.append(ramp, 0)), np.append(ramp, 0), 0, 1e-8)
-    sampler = Sampler("heun", churn=run["churn_step_ratio"], times=(*ramp, 0.0))
+    sampler = make("heun", churn=run["churn_step_ratio"], times=(*ramp, 0.0))
     result = rollout(
         bridge,
         sampler,
@@ -207,7 +207,7 @@ def test_dbim(bridge, name, rate, run):
     table, low = load(name), {"dbim_vp": 1e-4, "dbim_ve": 2e-3}[name]
     *_, eps = inputs(table)
     times = (bridge.T, *np.linspace(bridge.T - 1e-3, low, run["N"] + 1))
-    sampler = Sampler(
+    sampler = make(
         "eta" if "eta" in run else f"dbim{run['order']}",
         eta=run.get("eta", 1.0),
         boot=0.01,
@@ -299,9 +299,7 @@ def test_goub_and_irsde_reverse_sde():
 def test_irsde_posterior(key, rule):
     table = load("irsde_sigma50")
     start = tensor(table["rollout_x0"]["start"])
-    result = rollout(
-        IRSDE(lam=50 / 255), Sampler(rule, times=tuple(range(100, -1, -1))), table, start
-    )
+    result = rollout(IRSDE(lam=50 / 255), make(rule, times=tuple(range(100, -1, -1))), table, start)
     final_is(result, table["rollout_x0"][key], 100)
 
 

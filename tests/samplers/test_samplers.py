@@ -17,8 +17,9 @@ from irbridge.bridges.shifting import RDDM, ResShift
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import draw, marginal
 from irbridge.priors.vp import VP, vp_alphas_cumprod
-from irbridge.samplers.base import RULES, SPACINGS, PriorPath, Sampler
-from irbridge.samplers.loop import walk
+from irbridge.samplers import Estimate, PriorPath, make
+from irbridge.samplers.base import REGISTRY
+from irbridge.samplers.spacing import SPACINGS
 
 # Rules are what they are called
 
@@ -36,7 +37,7 @@ def test_eta_joins_implicit_and_posterior(name):
         return torch.tanh(1.3 * x + 0.2)
 
     walks = {
-        (how, eta): everywhere(name, Sampler(how, eta=eta), estimate)
+        (how, eta): everywhere(name, make(how, eta=eta), estimate)
         for how, eta in [("implicit", 1), ("posterior", 1), ("eta", 0), ("eta", 1), ("eta", 0.5)]
     }
     assert all(map(torch.equal, walks["eta", 1], walks["posterior", 1]))
@@ -70,19 +71,19 @@ def test_which_rules_draw_how_much(name, how):
         bridge = IRSDE(lam=0.3)
     times = tuple(bridge.T * u for u in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0))
     off = bridge.pinned and how in ("implicit", "dbim2", "dbim3", "odes3")
-    run(bridge, Sampler(how, times=times, eta=0.5), noise=noise)
+    run(bridge, make(how, times=times, eta=0.5), noise=noise)
     assert noise.count == 1 + DRAWN[how] + off
     quiet = Draws()
-    run(bridge, Sampler(how, times=times, eta=0.5, noise=False), noise=quiet)
+    run(bridge, make(how, times=times, eta=0.5, noise=False), noise=quiet)
     assert quiet.count == 1
     without = Draws()
-    run(bridge, Sampler("heun", times=(0.9 * bridge.T, *times[1:]), churn=0.0), noise=without)
+    run(bridge, make("heun", times=(0.9 * bridge.T, *times[1:]), churn=0.0), noise=without)
     assert without.count == 1
 
 
 def test_drift_draws_where_the_bridge_gets_noisier():
     bridge, noise = BRIDGES["brownian"], Draws()
-    run(bridge, Sampler("drift", times=(100, 80, 60, 40, 20, 0)), noise=noise)
+    run(bridge, make("drift", times=(100, 80, 60, 40, 20, 0)), noise=noise)
     assert noise.count == 1 + 2
 
 
@@ -91,7 +92,7 @@ def test_without_noise_nothing_is_left_to_chance(how):
     """From a pinned end (RDBM as published), or from a given state: all columns are the run without
     noise."""
     for name in ("goub", "residual one", "brownian", "ddbmve"):
-        _, x = run(BRIDGES[name], Sampler(how, nfe=7, boot=0.01, noise=False))
+        _, x = run(BRIDGES[name], make(how, nfe=7, boot=0.01, noise=False))
         assert law(x)[1] < 1e-28
 
 
@@ -107,14 +108,14 @@ def known(bridge, how, width=32):
     noise, x0, y = Draws(), column(X0, width), column(Y, width)
     scale = bridge.scale(x0[0, 0], y[0, 0])
     start = draw(bridge.marginal(bridge.T), x0, y, noise(y) * scale)
-    loop = walk(bridge, Sampler(how, times=tuple(times), eta=0.6), y, noise, x=start)
+    loop = make(how, times=tuple(times), eta=0.6).loop(bridge, y, noise, x=start)
     level, at, states = marginal(0.8, 0.0, 0.6), next(loop), []
     while len(states) < len(times) - 1:
         sent = (x0, at[1], bridge.marginal(at[0]))
         if how == "reverse":
             sent = (x0, draw(level, x0, y, noise(y) * scale), level)
         try:
-            at = loop.send(sent)
+            at = loop.send(Estimate(*sent))
         except StopIteration as end:
             at = (times[-1], end.value)
         # not a corrector, which comes at the time of the step's end
@@ -161,15 +162,15 @@ def budgets(how):
     ]
 
 
-@pytest.mark.parametrize("how", RULES)
+@pytest.mark.parametrize("how", REGISTRY)
 def test_exactly_nfe_calls(how):
     """Whatever the rule makes of its budget.
 
     The bridge is not pinned, so that boot may be 0."""
-    bridge = PRIORS["vp"] if RULES[how].on_prior else BRIDGES["ou"]
+    bridge = PRIORS["vp"] if REGISTRY[how].kind.on_prior else BRIDGES["ou"]
     for nfe in (*range(1, 13), 20, 50):
         for boot, churn in budgets(how):
-            sampler = Sampler(how, nfe, boot=boot, churn=churn).check(bridge)
+            sampler = make(how, nfe=nfe, boot=boot, churn=churn).check(bridge)
             times, calls = sampler.plan(bridge)
             assert sum(calls) == nfe and min(calls) >= 1 and len(times) == len(calls) + 1
             seen, x = run(bridge, sampler, lambda t, x: 0.5 * x)
@@ -184,8 +185,8 @@ def test_exactly_nfe_calls(how):
 def test_every_bridge_walks_to_the_estimate(name, how):
     """From its own start. The last x is the last estimate, but drift keeps noise and heun ends with
     an Euler step."""
-    bridge, sampler, said = BRIDGES[name], Sampler(how, 7, boot=0.01), []
-    if name == "residual" and RULES[how].calls > 1:
+    bridge, sampler, said = BRIDGES[name], make(how, nfe=7, boot=0.01), []
+    if name == "residual" and REGISTRY[how].kind.solves_ode:
         return
     seen, x = run(
         bridge, sampler.check(bridge), lambda t, x: said.append(0.3 * x + 0.1) or said[-1]
@@ -203,13 +204,13 @@ def test_times_fall_from_the_start_to_the_clean_end(name, spacing):
     for how in ("ddim", "dpmpp") if name in PRIORS else OWN:
         for nfe in (1, 2, 3, 7, 12, 15):
             for boot, churn in budgets(how):
-                times, _ = Sampler(how, nfe, spacing=spacing, boot=boot, churn=churn).plan(bridge)
+                times, _ = make(how, nfe=nfe, spacing=spacing, boot=boot, churn=churn).plan(bridge)
                 assert times[0] == (bridge.T * (1 - boot) if how == "heun" else bridge.T)
                 assert times[-1] == getattr(bridge, "lowest", 0.0) and (np.diff(times) < 0).all()
                 if boot and len(times) > 2 and how != "heun":
                     assert times[1] == pytest.approx(bridge.T * (1 - boot))
                 assert (
-                    Sampler(how, nfe, spacing=spacing).plan(bridge, first=0.6 * bridge.T)[0][0]
+                    make(how, nfe=nfe, spacing=spacing).plan(bridge, first=0.6 * bridge.T)[0][0]
                     == 0.6 * bridge.T
                 )
 
@@ -219,7 +220,7 @@ def test_spacings(name):
     """All but the last step, to the clean end, whose log-SNR is infinite."""
     bridge = BRIDGES[name]
     times = {
-        spacing: Sampler("implicit", 9, spacing=spacing, rho=5.0).plan(bridge)[0]
+        spacing: make("implicit", nfe=9, spacing=spacing, rho=5.0).plan(bridge)[0]
         for spacing in SPACINGS
     }
     levels = bridge.marginal(times["logsnr"][1:-1]).level.log()
@@ -274,7 +275,7 @@ def test_prior_rules_are_diffusers(how, steps):
     times = (*[t for t, _ in expected], 0.0)
     seen, x = run(
         PriorPath(T=times[0], prior=prior),
-        Sampler(how, times=times),
+        make(how, times=times),
         lambda t, z: prior.clean(z, network(z, t), torch.tensor(t)),
         start=expected[0][1],
         y=column(0.0),
@@ -299,7 +300,7 @@ def test_multistep_remembers_the_levels_of_the_bridge_alone(how, nfe):
     earlier one of the bridge's."""
     boot = 0.01 if how == "odes3" else 0.0
     bridges = I2SB(official=False), OwnPosterior(official=False)
-    ours, own = (law(run(bridge, Sampler(how, nfe, boot=boot))[1]) for bridge in bridges)
+    ours, own = (law(run(bridge, make(how, nfe=nfe, boot=boot))[1]) for bridge in bridges)
     assert ours == pytest.approx(own, rel=1e-9)
 
 
@@ -311,23 +312,23 @@ RESIDUAL, PINNED = RDBM(), GOUB()
 @pytest.mark.parametrize(
     "make, says",
     [
-        (lambda: Sampler("euler"), "rule='euler' is unknown; choose one of reverse, implicit"),
+        (lambda: make("euler"), "rule='euler' is unknown; choose one of reverse, implicit"),
         (
-            lambda: Sampler(spacing="log"),
+            lambda: make(spacing="log"),
             "spacing='log' is unknown; choose one of time, logsnr, karras",
         ),
-        (lambda: Sampler().changed(step=3), "'step' is no sampler option; use rule, nfe"),
-        (lambda: Sampler(nfe=16).check(ResShift()), "nfe=16 is more than the 15 steps of ResShift"),
-        (lambda: Sampler("heun", boot=0.01).check(RESIDUAL), "rule=heun solves an ODE .* RDBM"),
+        (lambda: make().changed(step=3), "'step' is no sampler option; use rule, nfe"),
+        (lambda: make(nfe=16).check(ResShift()), "nfe=16 is more than the 15 steps of ResShift"),
+        (lambda: make("heun", boot=0.01).check(RESIDUAL), "rule=heun solves an ODE .* RDBM"),
         (
-            lambda: Sampler("odes3", boot=0.01).check(RESIDUAL),
+            lambda: make("odes3", boot=0.01).check(RESIDUAL),
             "rule=odes3 solves an ODE .* RDBM",
         ),
-        (lambda: Sampler("heun").check(PINNED), "rule=heun .* set sampler.boot"),
-        (lambda: Sampler("odes3").check(PINNED), "rule=odes3 .* set sampler.boot"),
+        (lambda: make("heun").check(PINNED), "rule=heun .* set sampler.boot"),
+        (lambda: make("odes3").check(PINNED), "rule=odes3 .* set sampler.boot"),
         # nothing of x0 is left at T
-        (lambda: Sampler("heun").check(RDDM()), "rule=heun .* set sampler.boot"),
-        (lambda: Sampler("odes3").check(RDDM()), "rule=odes3 .* set sampler.boot"),
+        (lambda: make("heun").check(RDDM()), "rule=heun .* set sampler.boot"),
+        (lambda: make("odes3").check(RDDM()), "rule=odes3 .* set sampler.boot"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_sentence(make, says):
@@ -338,15 +339,15 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(make, says):
 
 def test_what_can_be_served_is_not_refused():
     for sampler, bridge in [
-        (Sampler(nfe=15), ResShift()),
-        (Sampler(nfe=99), Brownian(T=1)),
-        (Sampler("ddim", 50), ResShift()),
-        (Sampler("heun", boot=0.01), PINNED),
-        (Sampler("odes3"), IRSDE()),
-        (Sampler("dbim3"), PINNED),
-        (Sampler("heun", boot=0.01), RDBM(pi="one")),
-        (Sampler("posterior"), RESIDUAL),
+        (make(nfe=15), ResShift()),
+        (make(nfe=99), Brownian(T=1)),
+        (make("ddim", nfe=50), ResShift()),
+        (make("heun", boot=0.01), PINNED),
+        (make("odes3"), IRSDE()),
+        (make("dbim3"), PINNED),
+        (make("heun", boot=0.01), RDBM(pi="one")),
+        (make("posterior"), RESIDUAL),
     ]:
         assert sampler.check(bridge) is sampler
-    assert Sampler().changed(steps=5, rule=None, eta=0.3) == Sampler(nfe=5, eta=0.3)
-    assert Sampler("heun").describe() == "heun" and "eta 0.5" in Sampler("eta", eta=0.5).describe()
+    assert make().changed(steps=5, rule=None, eta=0.3) == make(nfe=5, eta=0.3)
+    assert make("heun").describe() == "heun" and "eta 0.5" in make("eta", eta=0.5).describe()
