@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 from irbridge.errors import UserError
+from irbridge.reports.efficiency import budget_tables, budgets
 from irbridge.reports.plots import budget_plot
-from irbridge.reports.sampler_table import budget_table, budgets
+from irbridge.reports.table import render
 
 if __name__ == "__main__":
     try:
@@ -21,7 +22,7 @@ if __name__ == "__main__":
             Path(sys.argv[2] if len(sys.argv) == 3 else Path(sys.argv[1]) / "efficiency.png"),
         )
         rows = budgets(folder)
-        print(budget_table(rows))
+        print(render(budget_tables(rows), "markdown"))
         budget_plot(rows, plot)
         print(f"\nWrote: {plot}")
     except UserError as error:

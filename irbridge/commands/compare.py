@@ -1,24 +1,28 @@
-"""Comparisons over many settings: samplers of one adapter, and contenders over training budgets."""
+"""The comparison of bridges, samplers, spacings, starts and call counts of one trained adapter."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from irbridge.assets import CONFIGS
+from irbridge.bridges import Bridge
 from irbridge.commands.evaluate import validation_images
 from irbridge.data.pair import split_mask
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import evaluate
-from irbridge.evaluation.metrics import LPIPS
-from irbridge.evaluation.records import read_records
-from irbridge.evaluation.scoring import weights_hash
+from irbridge.evaluation.methods import Restore, Trained
+from irbridge.evaluation.metrics import STANDARD
+from irbridge.evaluation.records import About, fingerprint, read_records
 from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.task_data import test_pairs
-from irbridge.files import read_json
+from irbridge.files import read_json, write_atomically
 from irbridge.gaussian.noise import image_seed
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.timestep_schedule import linear
@@ -26,106 +30,178 @@ from irbridge.reports.sampler_table import sampler_table
 from irbridge.samplers.base import named
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a row of the comparison is sampled with.
+
+    Args:
+        name: of the bridge, or "no bridge" for a rule on the prior alone.
+        bridge: that is walked.
+        sampler: fields of the model's sampler that change.
+        start: the prior's timestep to start from; None: as it was trained.
+    """
+
+    name: str
+    bridge: Bridge
+    sampler: dict[str, object]
+    start: float | None = None
+
+    @property
+    def called(self) -> str:
+        """The bridge, with its start."""
+        return self.name if self.start is None else f"{self.name} from {self.start:g}"
+
+    @property
+    def rule(self) -> str:
+        """The step rule; without calls of the network there is none."""
+        return self.sampler.get("rule", "anchor alone")
+
+    @property
+    def row(self) -> str:
+        """What the records call it."""
+        calls = f"{self.sampler['nfe']} calls"
+        return f"{self.called}, {self.rule}, {self.sampler['spacing']}, {calls}"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder of records."""
+        return self.row.replace(", ", "-").replace(" ", "-")
+
+    def about(self, shared: About) -> About:
+        """What each of its records says."""
+        more = {"bridge": self.called, "rule": self.rule, "spacing": self.sampler["spacing"]}
+        return replace(shared, row=self.row, nfe=self.sampler["nfe"], more=more)
+
+
 def compare_run(options: dict) -> None:
-    """Score a trained adapter with every bridge, sampler, spacing, start and call count of the
-    config, and print the tables. What a bridge cannot serve is left out and said so; UserError if
-    the run is no IRBridge.
+    """Score a trained adapter with every setting of the config, and print the table.
+
+    What a bridge cannot serve is left out and said so.
+
+    Raises:
+        UserError: if the run is no IRBridge, or a setting does not exist.
     """
     run = Path(options["run"])
     set_threads(options["threads"])
-    model, config = (
-        from_pretrained(run, device(options["device"]), frozen=options["backbone"]),
-        read_json(run / "run.json"),
+    model = from_pretrained(run, device(options["device"]), frozen=options["backbone"])
+    config = read_json(run / "run.json")
+    check(model, options, config)
+    held = options["split"] == "validation"
+    task = config["task"]["name"]
+    results = Path(options["results"] or f"runs/compare-{task}" + ("-validation" if held else ""))
+    pairs = validation_images(run, options["size"]) if held else test_pairs(config, options["size"])
+    trained = Trained.of(model, run)
+    about = About(
+        "",
+        task,
+        weights=trained.weights,
+        data="validation images" if held else "held-back images",
+        size=options["size"],
+        seed=options["seed"],
     )
+    protocol = instantiate(config["task"]["protocol"])
+    for metric in STANDARD:
+        metric.ready()
+    settings, scheduled = list(_settings(options, task)), model.timesteps
+    total = len(settings) * len(pairs.names[: options["limit"]])
+    with tqdm(total=total, unit="image", dynamic_ncols=True) as bar:
+        for setting in settings:
+            if why := unserved(model, setting):
+                tqdm.write(f"left out: {setting.row}: {why}")
+                continue
+            model.bridge = setting.bridge
+            model.timesteps = scheduled if setting.start is None else linear(setting.start)
+            for _ in evaluate(
+                restorer(model, setting.sampler, options["seed"]),
+                pairs,
+                protocol,
+                results / setting.folder,
+                setting.about(about),
+                settings=fingerprint([trained.settings, repr(setting)]),
+                limit=options["limit"],
+            ):
+                bar.update()
+    deliver(results, about)
+
+
+def deliver(results: Path, about: About) -> None:
+    """Write and print the table of what is scored below a folder, but for other adapters."""
+    keys = "task", "seed", "size", "data", "weights"
+    wanted = [getattr(about, key) for key in keys]
+    records = [
+        record
+        for record in read_records(results)
+        if [getattr(record.about, key) for key in keys] == wanted
+    ]
+    text, path = sampler_table(records).render("markdown"), results / "table.md"
+    write_atomically(path, lambda aside: aside.write_text(text + "\n", encoding="utf-8"))
+    print(f"\n{text}\n\nWrote: {path}")
+
+
+def check(model, options: dict, config: dict) -> None:
+    """UserError if the model is no IRBridge, or its prior does not know a start."""
     if not isinstance(model, IRBridge):
         raise UserError(
-            f"run={run} was trained with method={config['method']}; give a run of method=irbridge."
+            f"run={options['run']} was trained with method={config['method']}; give a run of"
+            " method=irbridge."
         )
-    task = config["task"]["name"]
-    held, highest = options["split"] == "validation", model.backbone.prior.highest
+    highest = model.backbone.prior.highest
     if above := [start for start in options["starts"] if start is not None and start > highest]:
         raise UserError(
             f"starts={above} are above the prior's last timestep, {highest:g}; give lower ones."
         )
-    results = Path(options["results"] or f"runs/compare-{task}" + "-validation" * held)
-    pairs = validation_images(run, options["size"]) if held else test_pairs(config, options["size"])
-    protocol, lpips, trained = (
-        instantiate(config["task"]["protocol"]),
-        LPIPS.load(),
-        model.timesteps,
-    )
-    about = {
-        "task": task,
-        "seed": options["seed"],
-        "size": options["size"],
-        "data": "validation images" if held else "held-back images",
-        "weights": weights_hash(run),
-    }
-    jobs = list(_settings(options, task))
-    with tqdm(
-        total=len(jobs) * len(pairs.names[: options["limit"]]), unit="image", dynamic_ncols=True
-    ) as bar:
-        for name, bridge, sampler, start in jobs:
-            name = name if start is None else f"{name} from {start:g}"
-            called = sampler.get("rule", "anchor alone")
-            row = f"{name}, {called}, {sampler['spacing']}, {sampler['nfe']} calls"
-            try:
-                if sampler["nfe"] == 0 and model.endpoint != "anchor":
-                    raise UserError("this model has no anchor")
-                model.sampler.changed(**sampler).check(bridge)
-            except UserError as error:
-                tqdm.write(f"left out: {row}: {error}")
-                continue
-            model.bridge, model.timesteps = bridge, trained if start is None else linear(start)
-
-            def restore(image, key, fields=sampler):
-                degraded, mask = split_mask(image)
-                return model.restore(
-                    degraded, mask=mask, seeds=[image_seed(options["seed"], key)], **fields
-                )
-
-            record = about | {
-                "row": row,
-                "bridge": name,
-                "rule": called,
-                "spacing": sampler["spacing"],
-                "nfe": sampler["nfe"],
-            }
-            folder = results / row.replace(", ", "-").replace(" ", "-")
-            for _ in evaluate(
-                restore, pairs, protocol, folder, record, lpips, limit=options["limit"]
-            ):
-                bar.update()
-    # not of another adapter
-    table = sampler_table([r for r in read_records(results) if about.items() <= r.items()])
-    (results / "table.md").write_text(table + "\n")
-    print(f"\n{table}\n\nWrote: {results / 'table.md'}")
 
 
-def _settings(options: dict, task: str):
-    """(bridge's name, bridge, sampler fields, start) of each setting; rules on the prior alone
-    once, under "no bridge", and the anchor alone, 0 calls, once.
+def unserved(model: IRBridge, setting: Setting) -> str:
+    """Why the model cannot serve a setting; empty where it can."""
+    if setting.sampler["nfe"] == 0 and model.endpoint != "anchor":
+        return "this model has no anchor"
+    try:
+        model.sampler.changed(**setting.sampler).check(setting.bridge)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def restorer(model: IRBridge, sampler: dict[str, object], seed: int) -> Restore:
+    """The model with these fields of its sampler, as a method to score."""
+
+    def restore(seen: np.ndarray, name: str) -> np.ndarray:
+        degraded, mask = split_mask(seen)
+        return model.restore(degraded, mask=mask, seeds=[image_seed(seed, name)], **sampler)
+
+    return restore
+
+
+def _settings(options: dict, task: str) -> Iterator[Setting]:
+    """Every combination; rules on the prior alone, and the anchor alone (0 calls), once.
+
+    These are under "no bridge".
     """
     for group, names in (("bridge", options["bridges"]), ("sampler", options["samplers"])):
         known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
         if wrong := [name for name in names if name not in known]:
             raise UserError(f"{group}s={wrong} are unknown; choose of {', '.join(known)}.")
     bridges = {
-        b: instantiate(composed("train", f"task={task}", f"bridge={b}", "name=x")["bridge"])
-        for b in options["bridges"]
+        name: instantiate(_composed(f"task={task}", f"bridge={name}")["bridge"])
+        for name in options["bridges"]
     }
-    fields = {
-        s: sampler_fields(composed("train", f"sampler={s}", "name=x")["sampler"])
-        for s in options["samplers"]
-    }
+    samplers = []
+    for name in options["samplers"]:
+        samplers.append(sampler_fields(_composed(f"sampler={name}")["sampler"]))
     first = next(iter(bridges.values()))
     if 0 in options["nfe"]:
-        yield "no bridge", first, {"nfe": 0, "spacing": options["spacings"][0]}, None
-    for start, spacing, sampler, nfe in product(
-        options["starts"], options["spacings"], fields.values(), options["nfe"]
+        yield Setting("no bridge", first, {"nfe": 0, "spacing": options["spacings"][0]})
+    for start, spacing, fields, nfe in product(
+        options["starts"], options["spacings"], samplers, options["nfe"]
     ):
-        sampler = sampler | {"nfe": nfe, "spacing": spacing}
+        sampler = fields | {"nfe": nfe, "spacing": spacing}
         if nfe and named(sampler.get("rule", "")).kind.on_prior:
-            yield "no bridge", first, sampler, start
+            yield Setting("no bridge", first, sampler, start)
         elif nfe:
-            yield from ((name, bridge, sampler, start) for name, bridge in bridges.items())
+            for name, bridge in bridges.items():
+                yield Setting(name, bridge, sampler, start)
+
+
+def _composed(*words: str) -> dict:
+    return composed("train", *words, "name=x")

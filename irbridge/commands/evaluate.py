@@ -1,11 +1,10 @@
-"""What the evaluate command does: which images, which methods, where the records go; then the
-table.
-"""
+"""What the evaluate command does: which images, which methods, where the records go."""
 
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from accelerate import PartialState
 
@@ -14,17 +13,22 @@ from irbridge.data.layouts import BenchmarkPairs, Faces
 from irbridge.data.public_sets import BENCHMARKS
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
-from irbridge.evaluation.classical import CLASSICAL, classical
-from irbridge.evaluation.methods import IDENTITY, Row, methods
-from irbridge.evaluation.records import HELD_BACK
+from irbridge.evaluation.classical import CLASSICAL
+from irbridge.evaluation.evaluate import score_rows
+from irbridge.evaluation.methods import IDENTITY, Method, Trained, classical_method, methods
+from irbridge.evaluation.protocol import Protocol
+from irbridge.evaluation.records import HELD_BACK, About, slug
 from irbridge.evaluation.saved_outputs import output_row
-from irbridge.evaluation.scoring import score_rows, slug, weights_hash
+from irbridge.evaluation.share import Share
 from irbridge.evaluation.vae_reference import RoundTrip
 from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.metrics import metrics
 from irbridge.experiments.task_data import test_pairs, validation_pairs
 from irbridge.files import read_json
+from irbridge.models.restorer import Restorer
+from irbridge.reports.table import print_scores
 
 OWN = "irbridge", "ddim", "ddim_noise", "dpmpp", "anchor"  # of one adapter
 # Trained runs of their own and the configs/contender that makes them.
@@ -32,59 +36,87 @@ TRAINED = {"regression": "regression", "bridge": "goub_residual", "irbridge_y": 
 METHODS = *OWN, *TRAINED, "identity", "classical", "outputs"
 
 
-def evaluate_run(options: dict) -> None:
-    """Score the methods of a config on a task's, a run's, a benchmark's or the user's own pairs,
-    and print the table.
+class Home(NamedTuple):
+    """Where the adapter and the test images come from.
+
+    Args:
+        run: folder of the adapter, which need not be there.
+        task: the task's name.
+        config: of the test images: "data", "task" and "seed".
+        of_run: whether that is the config of the run; else the command line names the task.
     """
+
+    run: Path
+    task: str
+    config: dict
+    of_run: bool
+
+
+def evaluate_run(options: dict) -> None:
+    """Score methods on a task's, a run's, a public set's or the user's pairs; print the table."""
     set_threads(options["threads"])
     check_choice(options)
     # A process may wait long for another's share of slow images.
     state = PartialState(cpu=options["device"] == "cpu", timeout=timedelta(days=7))
-    run, task, config = home(options)
+    scored_by, at = metrics(options["metrics"]), home(options)
     if options["split"] == "validation":
-        pairs, data = validation_images(run, options["size"]), "validation images"
+        pairs, data = validation_images(at.run, options["size"]), "validation images"
     else:
-        pairs, data = images(options, task, config)
-    given = {k: v for k, v in options["protocol"].items() if v is not None}
-    protocol = instantiate(config["task"]["protocol"] | given)
+        pairs, data = images(options, at)
+    protocol = instantiate(at.config["task"]["protocol"] | _given(options["protocol"]))
     # nfe says the same
     sampler = {k: v for k, v in sampler_fields(options["sampler"]).items() if k != "steps"}
-    model = cache(
-        lambda folder: from_pretrained(
-            folder, device(options["device"]), frozen=options["backbone"]
-        )
-    )
-    reference = RoundTrip(model(run)) if protocol.reference == "vae" else None
-    rows = chosen(options, run, task, pairs, sampler, model)
-    about = {"task": task, "seed": options["seed"], "size": options["size"], "data": data}
-    settings = data, options["size"], *sampler.values(), options["seed"], protocol.describe()
-    name = slug(" ".join(f"{v}" for v in settings if v is not None))
-    own = options["run"] and ROOT / "data" not in run.resolve().parents
-    results = Path(
-        options["results"] or (run / "evaluations" if own else Path("results", task)) / name
-    )
+
+    @cache
+    def model(folder: Path) -> Restorer:
+        return from_pretrained(folder, device(options["device"]), frozen=options["backbone"])
+
+    reference = RoundTrip(model(at.run)) if protocol.reference == "vae" else None
+    rows = chosen(options, at.run, at.task, pairs, sampler, model)
+    results = results_folder(options, at, data, sampler, protocol)
     score_rows(
         rows,
         pairs,
         protocol,
         results,
-        about,
-        options,
-        (state.process_index, state.num_processes),
+        About("", at.task, seed=options["seed"], size=options["size"], data=data),
+        scored_by,
+        options["save_images"],
+        options["limit"],
+        Share(state.process_index, state.num_processes),
         reference,
     )
     if state.is_main_process:
+        print_scores(results)
         print(f"Wrote: {results}")
 
 
+def _given(options: dict) -> dict:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def results_folder(options: dict, at: Home, data: str, sampler: dict, protocol: Protocol) -> Path:
+    """Where the records go: as the command says, else in a folder that is named by the settings."""
+    if options["results"]:
+        return Path(options["results"])
+    size, seed = options["size"], options["seed"]
+    settings = data, size, *sampler.values(), seed, protocol.describe()
+    name = slug(" ".join(f"{value}" for value in settings if value is not None))
+    shipped = ROOT / "data" in at.run.resolve().parents
+    if options["run"] and not shipped:
+        return at.run / "evaluations" / name
+    return Path("results", at.task) / name
+
+
 def validation_images(run: Path, size: int | None):
-    """The validation pairs of a run; UserError where its folder was exported, without what it was
-    trained on.
+    """The validation pairs of a run, centre-cropped to ``size``.
+
+    Raises:
+        UserError: if its folder was exported, without what it was trained on.
     """
     settings = read_json(run / "run.json")
-    if not all(
-        entry.keys() & {"pairs", "clean", "root"} for entry in settings["data"].get("mix") or ()
-    ):
+    places = {"pairs", "clean", "root"}
+    if not all(entry.keys() & places for entry in settings["data"].get("mix") or ()):
         raise UserError(
             f"{run} was exported without its training images, of which split=validation scores a"
             " part; give run=FOLDER of the training itself, or leave out split."
@@ -97,9 +129,8 @@ def check_choice(options: dict) -> None:
     method, data = options["method"], options["data"]
     if method not in (None, "all", *METHODS):
         raise UserError(f"method={method} is unknown; choose all or one of {', '.join(METHODS)}.")
-    if options["split"] == "validation" and (
-        options["run"] is None or options["benchmark"] or data["clean"]
-    ):
+    elsewhere = options["benchmark"] or data["clean"]
+    if options["split"] == "validation" and (options["run"] is None or elsewhere):
         raise UserError(
             "split=validation scores the images that a training held back; give run=FOLDER of that"
             " training, without benchmark or data.clean."
@@ -110,13 +141,16 @@ def check_choice(options: dict) -> None:
         raise UserError(
             f"outputs={options['outputs']} does not go with method={method}; leave out one of them."
         )
-    if bool(options["benchmark"]) != bool(data["root"]):
+    _check_data(options["benchmark"], data)
+
+
+def _check_data(benchmark: str | None, data: dict) -> None:
+    """Refuse keys of ``data`` that do not go together, or not with the benchmark."""
+    if bool(benchmark) != bool(data["root"]):
         raise UserError("benchmark=NAME and data.root=DIR belong together; give both.")
-    if options["benchmark"] and options["benchmark"] not in BENCHMARKS:
-        raise UserError(
-            f"benchmark={options['benchmark']} is unknown; choose one of {', '.join(BENCHMARKS)}."
-        )
-    if data["masks"] and options["benchmark"] != "celebahq":
+    if benchmark and benchmark not in BENCHMARKS:
+        raise UserError(f"benchmark={benchmark} is unknown; choose one of {', '.join(BENCHMARKS)}.")
+    if data["masks"] and benchmark != "celebahq":
         raise UserError(
             "data.masks=DIR makes holes in benchmark=celebahq alone; other sets have their degraded"
             " images."
@@ -126,18 +160,15 @@ def check_choice(options: dict) -> None:
         raise UserError(
             f"data.{given[0]} alone is not a pair; give both data.clean=DIR and data.degraded=DIR."
         )
-    if given and options["benchmark"]:
+    if given and benchmark:
         raise UserError(
-            f"data.{given[0]} does not go with benchmark={options['benchmark']}; leave out one of"
-            " them."
+            f"data.{given[0]} does not go with benchmark={benchmark}; leave out one of them."
         )
 
 
-def home(options: dict) -> tuple[Path, str, dict]:
-    """The folder of the adapter, which need not be there, the task's name and the config of its
-    test images: the run's, or where the command line names a task that one.
-    """
-    task, run = options["task"].get("name"), options["run"]
+def home(options: dict) -> Home:
+    """Where the adapter and the test images come from: the run, or a task of the command line."""
+    task, run, config = options["task"].get("name"), options["run"], None
     if run is not None:
         run = _here(run)
         config = read_json(run / "run.json")
@@ -155,17 +186,15 @@ def home(options: dict) -> tuple[Path, str, dict]:
             )
         task = BENCHMARKS[options["benchmark"]].task
     run = run or _here(f"data/adapters/{task}")
-    if "degradation" in options["task"] and (
-        options["task"]["degradation"] or options["run"] is None
-    ):
-        return run, task, {"data": options["data"], "task": options["task"], "seed": 0}
-    if options["run"] is None:
-        config = {
-            "data": options["data"],
-            "task": composed("train", f"task={task}", "name=x")["task"],
-            "seed": 0,
-        }
-    return run, task, config
+    named = "degradation" in options["task"]
+    if named and (options["task"]["degradation"] or config is None):
+        own_config = {"data": options["data"], "task": options["task"], "seed": 0}
+        return Home(run, task, own_config, of_run=False)
+    if config is None:
+        settings = composed("train", f"task={task}", "name=x")["task"]
+        own_config = {"data": options["data"], "task": settings, "seed": 0}
+        return Home(run, task, own_config, of_run=False)
+    return Home(run, task, config, of_run=True)
 
 
 def _here(path: str) -> Path:
@@ -173,7 +202,7 @@ def _here(path: str) -> Path:
     return find(path) if find(path).exists() else Path(path)
 
 
-def images(options: dict, task: str, config: dict):
+def images(options: dict, at: Home):
     """(pairs, what the records call them)."""
     data, size = options["data"], options["size"]
     if name := options["benchmark"]:
@@ -188,15 +217,15 @@ def images(options: dict, task: str, config: dict):
     if data["clean"]:
         folders = {"test_clean": data["clean"], "test_degraded": data["degraded"]}
         return test_pairs({"data": folders, "task": {"degradation": None}}, size), data["degraded"]
-    if not config["task"].get("degradation") and config["data"] is data:
+    if not at.of_run and not at.config["task"].get("degradation"):
         raise UserError(
-            f"task={task} has no images of its own; give data.clean=DIR data.degraded=DIR, or"
+            f"task={at.task} has no images of its own; give data.clean=DIR data.degraded=DIR, or"
             " run=FOLDER."
         )
-    pairs = test_pairs(config, size)
-    return pairs, (
-        _held_back(config, task) if config["data"] is data else getattr(pairs, "title", HELD_BACK)
-    )
+    pairs = test_pairs(at.config, size)
+    if at.of_run:
+        return pairs, getattr(pairs, "title", HELD_BACK)
+    return pairs, _held_back(at.config, at.task)
 
 
 def _held_back(config: dict, task: str) -> str:
@@ -209,26 +238,44 @@ def _held_back(config: dict, task: str) -> str:
     return ", ".join([where, *changes])
 
 
-def chosen(options: dict, run: Path, task: str, pairs, sampler: dict, model: Callable) -> list[Row]:
-    """The rows that the config asks for, of ``model(folder)``; UserError where something must be
-    trained first.
-    """
-    method, seed = options["method"], options["seed"]
+def chosen(
+    options: dict,
+    run: Path,
+    task: str,
+    pairs,
+    sampler: dict,
+    model: Callable[[Path], Restorer],
+) -> list[Method]:
+    """The rows that the config asks for.
 
-    def load(folder: Path) -> list[Row]:
-        return methods(model(folder), seed, weights_hash(folder), **sampler)
+    Args:
+        options: of the command.
+        run: folder of the adapter.
+        task: the task's name.
+        pairs: that are scored.
+        sampler: fields to change.
+        model: loads the model of a folder.
+
+    Raises:
+        UserError: if something must be trained first.
+    """
+    method = options["method"]
+
+    def load(folder: Path) -> list[Method]:
+        restorer = model(folder)
+        return methods(restorer, options["seed"], Trained.of(restorer, folder), **sampler)
 
     saved = []
     if options["outputs"]:
         saved = [
             output_row(options["outputs"], options["row"], pairs, options["size"], options["limit"])
         ]
-    if method in (None, "outputs") and saved:
-        return saved
+        if method in (None, "outputs"):
+            return saved
     if method == "identity":
         return [IDENTITY]
     if method == "classical":
-        return [_classical(task)]
+        return [classical_method(task)]
     if method in TRAINED:
         return load(trained(method, task, run, options))[-1:]
     if not (run / "config.json").is_file() and options["run"] is None:
@@ -238,45 +285,43 @@ def chosen(options: dict, run: Path, task: str, pairs, sampler: dict, model: Cal
         )
     rows = load(run)
     if method in OWN:
-        # By key, but a run with endpoint=y is an IRBridge too.
-        found = [r for r in rows if r.method == method] or (
-            rows[-1:] if rows[-1].method == f"{method}_y" else []
-        )
-        if not found:
-            raise UserError(
-                f"{run} has no row method={method}; it has {', '.join(r.method for r in rows)}."
-            )
-        return found
+        return [_named(method, rows, run)]
     if not options["all_rows"]:
         return rows[-1:]
-    plain_regression = (
-        load(run / "regression") if (run / "regression" / "config.json").is_file() else []
-    )
-    simple = [_classical(task)] if task in CLASSICAL else []
+    plain_regression = []
+    if (run / "regression" / "config.json").is_file():
+        plain_regression = load(run / "regression")
+    simple = [classical_method(task)] if task in CLASSICAL else []
     return [IDENTITY, *simple, *plain_regression, *rows, *saved]
 
 
-def _classical(task: str) -> Row:
-    label, function = classical(task)
-    return Row(label, "classical", lambda image, name: function(image))
+def _named(method: str, rows: list[Method], run: Path) -> Method:
+    """The row of an adapter by its key; a run with endpoint=y is an IRBridge too."""
+    for row in rows:
+        if row.key == method:
+            return row
+    if rows[-1].key == f"{method}_y":
+        return rows[-1]
+    raise UserError(f"{run} has no row method={method}; it has {', '.join(r.key for r in rows)}.")
 
 
 def trained(method: str, task: str, run: Path, options: dict) -> Path:
-    """The folder of a regression, a bridge from scratch or the published IRBridge: the run that is
-    given, its own regression, or ``<task>-<contender>`` beside the run or in ``run_root``.
+    """The folder of a regression, a bridge from scratch or the published IRBridge.
+
+    It is the run that is given, its own regression, or ``<task>-<contender>`` beside the run or in
+    ``run_root``.
     """
-    contender, given = (
-        TRAINED[method],
-        options["run"] is not None and (run / "config.json").is_file(),
-    )
+    contender = TRAINED[method]
+    given = options["run"] is not None and (run / "config.json").is_file()
     if given and kind_of(run) == method:
         return run
     root = f"{run.parent}" if given else options["run_root"]
     default = _here(f"{root}/{task}-{contender}")
     command = (
         f"python scripts/train.py task={task} contender={contender} name={contender} baseline=false"
-        + f" run_root={root}" * (root != "runs")
     )
+    if root != "runs":
+        command += f" run_root={root}"
     places = [run / "regression", default] if method == "regression" else [default]
     for place in places:
         if (place / "config.json").is_file():
@@ -291,7 +336,7 @@ def trained(method: str, task: str, run: Path, options: dict) -> Path:
 
 
 def kind_of(run: Path) -> str:
-    """regression, bridge, irbridge or irbridge_y."""
+    """What a trained run is: regression, bridge, irbridge or irbridge_y."""
     config = read_json(run / "config.json")
     kind = config.get("method", "irbridge")
     return "irbridge_y" if kind == "irbridge" and config.get("endpoint") == "y" else kind

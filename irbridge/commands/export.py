@@ -9,7 +9,8 @@ from irbridge.assets import find
 from irbridge.data.pair import spread
 from irbridge.environment import set_threads
 from irbridge.errors import UserError
-from irbridge.evaluation.records import aggregate, read_records
+from irbridge.evaluation.records import read_records
+from irbridge.evaluation.rows import aggregate
 from irbridge.experiments.build import from_pretrained
 from irbridge.experiments.task_data import held_back_every, test_pairs, validation_pairs
 from irbridge.files import read_json, write_atomically, write_json
@@ -18,7 +19,7 @@ from irbridge.models.precision import deviation
 from irbridge.models.restorer import Restorer
 from irbridge.reports.model_card import _parameters, card, history, private, without_paths
 from irbridge.reports.pictures import picture
-from irbridge.reports.table import to_markdown
+from irbridge.reports.table import by_comparison, render
 from irbridge.weights import load_weights, save_weights
 
 
@@ -36,7 +37,8 @@ def export_run(options: dict) -> None:
         "bf16_error": round(half_precision(model, settings), 3)
     }
     tables = "\n\n".join(
-        to_markdown(aggregate(read_records(folder))) for folder in options["results"]
+        render(by_comparison(aggregate(read_records(folder))), "markdown")
+        for folder in options["results"]
     )
     shot = Image.fromarray(
         to_bytes(picture(model, test_pairs(settings, options["size"]), settings["seed"], 3))

@@ -16,16 +16,19 @@ those of the runs of configs/experiment/paper, by default in runs/paper; also
 from pathlib import Path
 
 from irbridge.errors import UserError
-from irbridge.evaluation.fid import fid_table
-from irbridge.evaluation.no_reference import iqa_table
-from irbridge.evaluation.records import aggregate, read_records
+from irbridge.evaluation.fid import fid_of_rows
+from irbridge.evaluation.no_reference import quality_of_rows
+from irbridge.evaluation.records import read_records
+from irbridge.evaluation.rows import aggregate
 from irbridge.reports.html_page import page
+from irbridge.reports.image_tables import fid_table, quality_table
 from irbridge.reports.plots import nfe_plot
-from irbridge.reports.table import by_comparison, to_csv, to_latex, to_markdown
-from irbridge.reports.task_table import by_task, to_task_csv
+from irbridge.reports.table import by_comparison, figures, render
+from irbridge.reports.task_table import by_task, task_figures
 
 FORMATS = "md", "latex", "csv", "html", "nfe", "fid", "iqa"
 PAPER = "md", "latex", "csv"
+LANGUAGES = {"md": "markdown", "latex": "latex", "csv": "csv"}
 BELONGS = {
     "layout": ("md", "latex", "csv", "html"),
     "images": ("html",),
@@ -73,17 +76,16 @@ def main(words: list[str]) -> None:
     if form == "html":
         text = page(folder, arrange, _count(options.get("images", "4")))
     elif form == "fid":
-        text = fid_table(folder, options.get("weights"))
+        weights = options.get("weights")
+        text = fid_table(fid_of_rows(folder, weights), weights).render("markdown")
     elif form == "iqa":
-        text = iqa_table(folder, [m for m in options.get("metrics", "").split(",") if m.strip()])
+        metrics = [m for m in options.get("metrics", "").split(",") if m.strip()]
+        text = quality_table(quality_of_rows(folder, metrics)).render("markdown")
     else:
         rows = aggregate(read_records(folder))
-        table = to_task_csv if layout == "tasks" else to_csv
-        text = (
-            table(rows)
-            if form == "csv"
-            else {"md": to_markdown, "latex": to_latex}[form](rows, arrange)
-        )
+        if form == "csv":
+            arrange = task_figures if layout == "tasks" else figures
+        text = render(arrange(rows), LANGUAGES[form])
     _deliver(text, options)
 
 
@@ -98,9 +100,11 @@ def _paper(folders: list[str], options: dict) -> str:
             f"paper= takes one folder of runs, not {' '.join(folders)}; by default it is"
             " runs/paper."
         )
-    from irbridge.reports.paper_table import paper_table  # late: it imports torch
+    from irbridge.reports.paper_table import paper_figures, paper_table  # late: it imports torch
 
-    return paper_table(options["paper"], *folders, form=form, weights=options.get("weights"))
+    table = paper_figures if form == "csv" else paper_table
+    found = table(options["paper"], *folders, weights=options.get("weights"))
+    return found.render(LANGUAGES[form])
 
 
 def _deliver(text: str, options: dict) -> None:

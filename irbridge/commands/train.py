@@ -11,16 +11,17 @@ import numpy as np
 from accelerate import PartialState
 
 from irbridge.assets import CONFIGS, find
+from irbridge.data.image_source import ImageSource
 from irbridge.data.pair import spread
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
-from irbridge.evaluation.evaluate import agreed
-from irbridge.evaluation.methods import IDENTITY, methods
+from irbridge.evaluation.evaluate import score_rows
+from irbridge.evaluation.methods import IDENTITY, Trained, methods
 from irbridge.evaluation.metrics import psnr
+from irbridge.evaluation.no_reference import check_photographs, score_photographs
 from irbridge.evaluation.protocol import Protocol
-from irbridge.evaluation.records import HELD_BACK
-from irbridge.evaluation.scoring import score_rows, weights_hash
-from irbridge.evaluation.unpaired import check_photographs, score_photographs
+from irbridge.evaluation.records import HELD_BACK, About
+from irbridge.evaluation.share import agreed
 from irbridge.evaluation.vae_reference import RoundTrip
 from irbridge.experiments.build import build_model, describe, save_pretrained
 from irbridge.experiments.instantiate import instantiate
@@ -33,7 +34,9 @@ from irbridge.images.io import write_image
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.restorer import Restorer
 from irbridge.profiling.flops import describe_cost
+from irbridge.reports.image_tables import photograph_table
 from irbridge.reports.pictures import picture
+from irbridge.reports.table import print_scores
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.trainer import Trainer
 from irbridge.weights import load_into, load_weights
@@ -46,7 +49,8 @@ def train_run(config: dict) -> None:
     run = Path(config["run"])
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     # a mistake must not come up after the training
-    check_photographs(config["evaluate"], config["adapter"].get("masked", False))
+    real, metrics = config["evaluate"]["real"], config["evaluate"]["metrics"]
+    check_photographs(real and find(real), metrics, config["adapter"].get("masked", False))
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     if isinstance(model, IRBridge) and model.sampler.nfe == 0 and not config["reuse"]:
         check_anchor_learns(model)
@@ -81,7 +85,7 @@ def train_run(config: dict) -> None:
         wrote = [
             run,
             *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else []),
-            *(score_photographs(model, config, run) if config["evaluate"]["real"] else []),
+            *(score_real(model, config, run) if config["evaluate"]["real"] else []),
         ]
         print("Wrote: " + "  ".join(str(p) for p in wrote))
 
@@ -262,18 +266,51 @@ def score_run(
     """
     options = config["evaluate"]
     pairs, (protocol, reference) = test_pairs(config, options["size"]), references(model, config)
-    about = {
-        "task": config["task"]["name"],
-        "seed": config["seed"],
-        "size": options["size"],
-        "data": getattr(pairs, "title", HELD_BACK),
-    }
-    plainly = (
-        methods(regression, config["seed"], weights_hash(run / "regression")) if regression else []
+    seed = config["seed"]
+    data = getattr(pairs, "title", HELD_BACK)
+    about = About("", config["task"]["name"], seed=seed, size=options["size"], data=data)
+    rows = [IDENTITY]
+    if regression:
+        rows += methods(regression, seed, Trained.of(regression, run / "regression"))
+    rows += methods(model, seed, Trained.of(model, run))
+    score_rows(
+        rows if options["all_rows"] else rows[-1:],
+        pairs,
+        protocol,
+        run / "results",
+        about,
+        save_images=options["save_images"],
+        limit=options["limit"],
+        reference=reference,
     )
-    rows = [IDENTITY, *plainly, *methods(model, config["seed"], weights_hash(run))]
-    rows = rows if options["all_rows"] else rows[-1:]
-    table = score_rows(rows, pairs, protocol, run / "results", about, options, reference=reference)
-    write_atomically(run / "table.md", lambda p: p.write_text(table + "\n"))
+    table = print_scores(run / "results")
+    write_atomically(run / "table.md", lambda p: p.write_text(table + "\n", encoding="utf-8"))
     write_image(run / "restored.png", picture(model, pairs, config["seed"]))
     return [run / "table.md", run / "restored.png", run / "results"]
+
+
+def score_real(model: Restorer, config: dict, run: Path) -> list[Path]:
+    """Restore and score the photographs of ``evaluate.real``; returns what it wrote."""
+    options, resize = config["evaluate"], config["data"]["resize"]
+    source = ImageSource(find(options["real"]), resize)
+    row = methods(model, config["seed"], Trained.of(model, run))[-1]
+    folder, records = score_photographs(
+        row,
+        source,
+        options["metrics"],
+        run / "real",
+        About(
+            "",
+            data=source.path.name,
+            size=options["size"],
+            seed=config["seed"],
+            more={"resize": resize},
+        ),
+        options["limit"],
+        options["all_rows"],
+        next(model.parameters()).device,
+    )
+    table = photograph_table(records).render("markdown")
+    write_atomically(folder / "table.md", lambda p: p.write_text(table + "\n", encoding="utf-8"))
+    print(f"\n{table}\n")
+    return [folder]

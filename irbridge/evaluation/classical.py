@@ -1,5 +1,6 @@
-"""One classical method a task, without any learning: what a network must beat to be worth its
-weights.
+"""One classical method a task, without any learning: what a network must beat.
+
+Images are float (H, W, 3) in [0, 1].
 """
 
 from collections.abc import Callable
@@ -15,8 +16,14 @@ TILE = 64
 
 
 def classical(task: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """(label, restore) of a task; ``restore`` takes and gives float32 (H, W, 3) in [0, 1], for
-    inpaint with the mask as a fourth channel where it is known. UserError lists the tasks.
+    """The method of a task.
+
+    Returns:
+        (label, restore). ``restore`` takes and gives float32 (H, W, 3) in [0, 1]; for inpaint it
+        takes the mask as a fourth channel, where that is known.
+
+    Raises:
+        UserError: if the task has none; it lists those that do.
     """
     if task not in CLASSICAL:
         raise UserError(
@@ -29,20 +36,18 @@ def classical(task: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     )
 
 
-def _median(size: tuple[int, int]):
+def _median(size: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: ndimage.median_filter(image, size=(*size, 1), mode="reflect")
 
 
 def noise_std(image: np.ndarray) -> float:
-    """The noise of an image in [0, 1], from the mean response to a mask that ignores linear
-    structure (Immerkaer, 1996).
+    """The noise of an image, from the mean response to a mask that ignores linear structure.
+
+    Source: Immerkaer, Fast noise variance estimation, 1996.
     """
     mask = np.outer([1, -2, 1], [1, -2, 1])[..., None]
-    return float(
-        np.sqrt(np.pi / 2)
-        / 6
-        * np.abs(ndimage.convolve(image.astype(np.float64), mask, mode="reflect")).mean()
-    )
+    response = ndimage.convolve(image.astype(np.float64), mask, mode="reflect")
+    return float(np.sqrt(np.pi / 2) / 6 * np.abs(response).mean())
 
 
 def _means(image: np.ndarray) -> np.ndarray:
@@ -50,74 +55,80 @@ def _means(image: np.ndarray) -> np.ndarray:
     from skimage.restoration import denoise_nl_means
 
     sigma = noise_std(image)
-    return (
-        denoise_nl_means(
-            image,
-            patch_size=5,
-            patch_distance=6,
-            h=0.8 * sigma,
-            sigma=sigma,
-            fast_mode=True,
-            channel_axis=-1,
-        )
-        if sigma > 0
-        else image
+    if sigma == 0:
+        return image
+    return denoise_nl_means(
+        image,
+        patch_size=5,
+        patch_distance=6,
+        h=0.8 * sigma,
+        sigma=sigma,
+        fast_mode=True,
+        channel_axis=-1,
     )
 
 
 def _brighten(image: np.ndarray) -> np.ndarray:
-    """Gamma that takes the mean luma to a middle grey, then CLAHE (Zuiderveld, 1994) of the luma,
-    colour ratios kept.
+    """Gamma to a middle grey of the mean luma, then CLAHE (Zuiderveld, 1994) of the luma.
+
+    The ratios of the colours are kept.
     """
     from skimage.exposure import equalize_adapthist
 
     mean = float(np.clip((image @ LUMA).mean(), 1e-3, 0.999))
     bright = image ** min(1.0, np.log(0.4) / np.log(mean))
     luma = bright @ LUMA
-    return (
-        bright
-        * (equalize_adapthist(luma.clip(0, 1), clip_limit=0.005) / np.maximum(luma, 1e-3))[
-            ..., None
-        ]
-    )
+    gain = equalize_adapthist(luma.clip(0, 1), clip_limit=0.005) / np.maximum(luma, 1e-3)
+    return bright * gain[..., None]
 
 
 def _dehaze(
     image: np.ndarray, radius: int = 7, keep: float = 0.95, floor: float = 0.1
 ) -> np.ndarray:
-    """Dark channel prior (He et al., CVPR 2009), its transmission refined by the guided filter (He
-    et al., ECCV 2010). ``radius`` of the patch in pixels; ``keep`` (omega): haze removed;
-    ``floor``: least transmission.
+    """Dark channel prior (He et al., CVPR 2009).
+
+    Its transmission is refined by the guided filter (He et al., ECCV 2010).
+
+    Args:
+        image: to restore.
+        radius: of the patch, in pixels.
+        keep: share of the haze that is removed, the paper's omega.
+        floor: least transmission.
     """
 
-    def dark(x):
+    def dark(x: np.ndarray) -> np.ndarray:
         return ndimage.minimum_filter(x.min(axis=2), 2 * radius + 1)
 
     darkest = np.argsort(dark(image).ravel())[-max(1, image[..., 0].size // 1000) :]
     light = np.maximum(image.reshape(-1, 3)[darkest].mean(axis=0), 0.1)
-    coarse, guide, width = 1 - keep * dark(image / light), image @ LUMA, 8 * radius + 1
+    coarse = 1 - keep * dark(image / light)
+    guide = image @ LUMA
+    width = 8 * radius + 1
 
-    def mean(x):
+    def mean(x: np.ndarray) -> np.ndarray:
         return ndimage.uniform_filter(x, width, mode="reflect")
 
-    slope = (mean(guide * coarse) - mean(guide) * mean(coarse)) / (
-        mean(guide**2) - mean(guide) ** 2 + 1e-3
-    )
+    covariance = mean(guide * coarse) - mean(guide) * mean(coarse)
+    slope = covariance / (mean(guide**2) - mean(guide) ** 2 + 1e-3)
     transmission = mean(slope) * guide + mean(mean(coarse) - slope * mean(guide))
     return (image - light) / transmission.clip(floor, 1)[..., None] + light
 
 
 def holes(image: np.ndarray, fill: float = 0.5) -> np.ndarray:
-    """(H, W) bool: the pixels that are exactly the fill colour, in float or, where no such pixel
-    is, as saved in 8 bits.
+    """(H, W) bool: the pixels that are exactly the fill colour.
+
+    They are compared in float or, where no such pixel is, as saved in 8 bits.
     """
     exact = (image == np.float32(fill)).all(axis=2)
-    return exact if exact.any() else (to_bytes(image) == to_bytes(np.float32(fill))).all(axis=2)
+    if exact.any():
+        return exact
+    return (to_bytes(image) == to_bytes(np.float32(fill))).all(axis=2)
 
 
 def _inpaint(image: np.ndarray) -> np.ndarray:
-    """Biharmonic inpainting (Damelin and Hoang, 2018) tile by tile, each with a margin of half a
-    tile around it.
+    """Biharmonic inpainting (Damelin and Hoang, 2018), tile by tile.
+
+    Each tile sees a margin of half a tile around it.
     """
     from skimage.restoration import inpaint_biharmonic
 
@@ -129,7 +140,8 @@ def _inpaint(image: np.ndarray) -> np.ndarray:
             inner = np.s_[top : top + TILE, left : left + TILE]
             if not mask[inner].any():
                 continue
-            y, x = max(0, top - TILE // 2), max(0, left - TILE // 2)
+            y = max(0, top - TILE // 2)
+            x = max(0, left - TILE // 2)
             outer = np.s_[y : top + TILE + TILE // 2, x : left + TILE + TILE // 2]
             if mask[outer].all():  # nothing known is near: the mean of what is known anywhere
                 result[inner] = image[~mask].mean(axis=0) if not mask.all() else image[inner]
@@ -142,8 +154,9 @@ def _inpaint(image: np.ndarray) -> np.ndarray:
 
 
 def _deconvolve(image: np.ndarray, sigma: float = 1.5, steps: int = 5) -> np.ndarray:
-    """Richardson-Lucy with an isotropic Gaussian of ``sigma`` pixels, as nothing is known of the
-    true path.
+    """Richardson-Lucy with an isotropic Gaussian of ``sigma`` pixels.
+
+    Nothing is known of the camera's true path.
     """
     estimate = np.maximum(image, 1e-3)
     for _ in range(steps):

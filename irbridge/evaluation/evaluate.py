@@ -1,142 +1,246 @@
-"""Scores of held-back images: one JSON record per image as it goes, never scored twice."""
+"""Scores of held-back images: one record an image as it goes, and none is scored twice."""
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from tqdm import tqdm
 
+from irbridge.data.pair import Pair
 from irbridge.environment import commit, machine
 from irbridge.errors import UserError
-from irbridge.evaluation.metrics import LPIPS, score
+from irbridge.evaluation.methods import Method, Restore
+from irbridge.evaluation.metrics import STANDARD, Metric, score
 from irbridge.evaluation.protocol import Protocol
-from irbridge.evaluation.records import read_records
+from irbridge.evaluation.records import (
+    About,
+    Content,
+    Record,
+    RecordStore,
+    fingerprint,
+    png_hash,
+    slug,
+)
+from irbridge.evaluation.share import ALONE, Share
 from irbridge.evaluation.vae_reference import RoundTrip
-from irbridge.files import append_line, locked, write_atomically
 from irbridge.images.io import write_image
-
-# (Pair.seen, image name) -> restored HxWx3 in [0, 1]
-Method = Callable[[np.ndarray, str], np.ndarray]
 
 
 def evaluate(
-    method: Method,
+    restore: Restore,
     pairs,
     protocol: Protocol,
     folder: Path,
-    record: dict,
-    lpips: LPIPS | None = None,
+    about: About,
+    metrics: tuple[Metric, ...] = STANDARD,
+    settings: str = "",
     save_images: bool = False,
     limit: int | None = None,
-    share: tuple[int, int] = (0, 1),
+    share: Share = ALONE,
     reference: RoundTrip | None = None,
-) -> Iterator[dict]:
-    """Score a method on (the first ``limit``) pairs, yielding one record per image, those of an
-    earlier run included.
+) -> Iterator[Record]:
+    """Score a method on pairs, yielding a record an image, those of an earlier run included.
 
-    Args: folder: where ``records.jsonl`` (appended and flushed per image) and, on request, the
-        restored PNGs go, the
-            clean ones beside it in ``clean/``. It is locked; UserError if another process has it.
-        record: what each record says besides scores: task, row, seed, settings. UserError if the
-            folder holds others.
-        share: (rank, world): this process takes every world-th image, beginning with its rank.
-            Meanwhile its records are in ``records-RANK.jsonl``; the first process puts them
-            together when all are done.
+    A score of an earlier run stands if both images, the weights and the settings are still the
+    same, by their hashes; any other image is scored anew.
+
+    Args:
+        restore: the method.
+        pairs: ``names`` and ``pairs[i]``, a :class:`~irbridge.data.pair.Pair`.
+        protocol: how images are compared.
+        folder: where ``records.jsonl`` goes and, on request, the restored PNGs, the clean ones
+            beside it in ``clean/``. It is locked meanwhile.
+        about: what each record says besides scores.
+        metrics: what is scored.
+        settings: hash of all that changes a pixel besides the weights and the images.
+        save_images: whether PNGs are written.
+        limit: so many pairs are scored; None: all.
+        share: this process's part of the images.
         reference: of ``protocol.reference=vae``, scored besides the clean image as psnr_vae and so
             on; without it that protocol is the one with the clean image alone.
+
+    Raises:
+        UserError: if another process has the folder, or it holds records of other settings.
     """
-    rank, world = share
     protocol = replace(protocol, reference="vae" if reference else "clean")
-    about = record | {"protocol": protocol.describe(reference.name if reference else "")}
-    path = folder / ("records.jsonl" if rank == 0 else f"records-{rank}.jsonl")
-    with ExitStack() as stack:
-        done = agreed(
-            lambda: stack.enter_context(locked(folder)) or _gathered(folder, about, pairs.names),
-            share,
-        )
-        for index, name in list(enumerate(pairs.names[:limit]))[rank::world]:
-            wanted = save_images and (name not in done or not (folder / f"{name}.png").exists())
-            if name not in done or wanted:
-                pair = pairs[index]
-                started = time.perf_counter()
-                restored = method(pair.seen, name)
-                seconds = time.perf_counter() - started
-                second = reference(pair.clean) if reference else None
-                if wanted:
-                    write_image(folder / f"{name}.png", restored)
-                    write_image(folder.parent / "clean" / f"{name}.png", pair.clean)
-                    if reference:
-                        write_image(folder.parent / "vae" / f"{name}.png", second)
-            if name not in done:
-                scores = score(restored, pair.clean, protocol, lpips)
-                if reference:
-                    again = score(restored, second, protocol, lpips)
-                    scores |= {f"{key}_vae": value for key, value in again.items()}
-                done[name] = about | {
-                    "name": name,
-                    **scores,
-                    "seconds": round(seconds, 4),
-                    "commit": commit(),
-                    "machine": machine(),
-                }
-                _append(path, done[name])
-            yield done[name]
-        if world > 1:
-            PartialState().wait_for_everyone()
-            agreed(lambda: _gathered(folder, about, pairs.names), share)
+    about = replace(about, protocol=protocol.describe(reference.name if reference else ""))
+    scorer = _Scorer(restore, protocol, about, metrics, settings, folder, save_images, reference)
+    with RecordStore(folder, share) as store:
+        done = _still_good(store, scorer, pairs)
+        for index, name in share.of(list(enumerate(pairs.names[:limit]))):
+            record = done.get((about.row, name))
+            if record is None:
+                record = scorer(pairs[index])
+                store.append(record)
+            yield record
+        store.gather(pairs.names)
 
 
-def agreed(work: Callable, share: tuple[int, int]):
-    """What ``work()`` gives in the first process, or its UserError, in every process."""
-    result = [None]
-    if share[0] == 0:
-        try:
-            result = [work()]
-        except UserError as error:
-            result = [error]
-    if share[1] > 1:
-        broadcast_object_list(result)
-    if isinstance(result[0], UserError):
-        raise result[0]
-    return result[0]
+class _Scorer:
+    """Restores and scores one pair after the other.
 
-
-def _gathered(folder: Path, about: dict, names: list[str]) -> dict[str, dict]:
-    """The folder's records of these weights by image, those of all processes put together in
-    ``records.jsonl``. Records of other weights go, and the half-written line that a kill may have
-    left. UserError if settings differ.
+    Args: as those of :func:`evaluate`.
     """
-    files = sorted(folder.glob("records*.jsonl"))
-    records = [record for path in files for record in read_records(path)]
-    for old in records:
-        changed = [k for k in about if k in old and old[k] != about[k] and k != "weights"]
-        if changed:
-            raise UserError(
-                f"{folder / 'records.jsonl'} was scored with {changed[0]}={old[changed[0]]!r}, not "
-                f"{about[changed[0]]!r}; delete the folder."
-            )
-    order = {name: index for index, name in enumerate(names)}
-    records.sort(key=lambda r: order.get(r["name"], len(order)))
-    done = {r["name"]: r for r in records if r.get("weights") == about.get("weights")}
-    if files:
-        lines = "".join(json.dumps(r) + "\n" for r in done.values())
-        write_atomically(folder / "records.jsonl", lambda p: p.write_text(lines))
-    for path in files:
-        if path.name != "records.jsonl":
-            path.unlink()
-    return done
+
+    def __init__(
+        self,
+        restore: Restore,
+        protocol: Protocol,
+        about: About,
+        metrics: tuple[Metric, ...],
+        settings: str,
+        folder: Path,
+        save_images: bool,
+        reference: RoundTrip | None,
+    ):
+        self.restore, self.protocol, self.about, self.metrics = restore, protocol, about, metrics
+        self.settings, self.folder, self.save_images = settings, folder, save_images
+        self.reference = reference
+        against = [metric.against_vae() for metric in metrics] if reference else []
+        self.shown = (*metrics, *against)
+
+    def __call__(self, pair: Pair) -> Record:
+        """Restore the pair, save the image or remove an older one, and score it."""
+        started = time.perf_counter()
+        restored = self.restore(pair.seen, pair.name)
+        seconds = time.perf_counter() - started
+        scores = score(restored, pair.clean, self.protocol, self.metrics)
+        second = self.reference(pair.clean) if self.reference else None
+        if second is not None:
+            again = score(restored, second, self.protocol, self.metrics)
+            scores |= {metric.against_vae().key: again[metric.key] for metric in self.metrics}
+        return Record(
+            self.about,
+            pair.name,
+            scores,
+            self.shown,
+            round(seconds, 4),
+            self.content(pair),
+            self._saved(pair, restored, second),
+            commit(),
+            machine(),
+        )
+
+    def content(self, pair: Pair) -> Content:
+        """The hashes of what the pair's score is made of."""
+        return Content(fingerprint(pair.clean), fingerprint(pair.seen), self.settings)
+
+    def image(self, name: str) -> Path:
+        """Where the restored image is saved."""
+        return self.folder / f"{name}.png"
+
+    def _saved(self, pair: Pair, restored: np.ndarray, second: np.ndarray | None) -> str | None:
+        """The hash of the written PNG; None where none is wanted: an older one is then removed."""
+        path = self.image(pair.name)
+        if not self.save_images:
+            path.unlink(missing_ok=True)
+            return None
+        write_image(path, restored)
+        write_image(self.folder.parent / "clean" / path.name, pair.clean)
+        if second is not None:
+            write_image(self.folder.parent / "vae" / path.name, second)
+        return png_hash(path)
+
+    def fits(self, record: Record) -> bool:
+        """Whether a record has this row's weights and scores, and its image where one is wanted.
+
+        Raises:
+            UserError: if the record is of other settings that tables show.
+        """
+        _refuse_others(record, self.about, self.folder)
+        if record.about.weights != self.about.weights or record.content is None:
+            return False
+        if not {metric.key for metric in self.shown} <= record.scores.keys():
+            return False
+        if not self.save_images:
+            return True
+        return record.png is not None and record.png == png_hash(self.image(record.name))
 
 
-def _append(path: Path, record: dict) -> None:
-    try:
-        append_line(path, record)
-    except OSError as error:
-        raise RuntimeError(
-            f"{path} could not be written ({error.strerror or error}); make room and run the same"
-            " command again: finished images are kept."
-        ) from error
+def _still_good(store: RecordStore, scorer: _Scorer, pairs) -> dict[tuple[str, str], Record]:
+    """The records of earlier runs that stand; the images of those that do not are removed."""
+    places = {name: index for index, name in enumerate(pairs.names)}
+
+    def usable(record: Record) -> bool:
+        if not scorer.fits(record) or record.name not in places:
+            return False
+        return record.content == scorer.content(pairs[places[record.name]])
+
+    kept, dropped = store.resume(usable, pairs.names)
+    if store.share.first and dropped:
+        for record in dropped:
+            scorer.image(record.name).unlink(missing_ok=True)
+        tqdm.write(
+            f"{store.folder}: {len(dropped)} scores of other images, weights or settings, or of an"
+            " earlier version, are made anew."
+        )
+    return kept
+
+
+def _refuse_others(record: Record, about: About, folder: Path) -> None:
+    """UserError if a record of the folder is of a row, task, seed or the like that is not ours."""
+    old = dict(record.about.items())
+    for key, value in about.items():
+        # What an older version did not write cannot differ.
+        unsaid = record.content is None and old.get(key) is None
+        if unsaid or key == "weights" or old.get(key) == value:
+            continue
+        remedy = "delete the folder"
+        if key == "outputs":
+            remedy = "give row=NAME or results=DIR, or delete the folder"
+        raise UserError(
+            f"{folder / 'records.jsonl'} was scored with {key}={old.get(key)!r}, not {value!r};"
+            f" {remedy}."
+        )
+
+
+def score_rows(
+    methods: Iterable[Method],
+    pairs,
+    protocol: Protocol,
+    results: Path,
+    about: About,
+    metrics: tuple[Metric, ...] = STANDARD,
+    save_images: bool = False,
+    limit: int | None = None,
+    share: Share = ALONE,
+    reference: RoundTrip | None = None,
+) -> None:
+    """Score every method into ``results/<row>/records.jsonl``, under a progress bar.
+
+    Args:
+        methods: the rows.
+        about: what the records of all of them say; each method adds its own.
+        pairs: and the others: as those of :func:`evaluate`.
+        protocol: likewise.
+        results: the folder of the rows' folders.
+        metrics: likewise.
+        save_images: likewise.
+        limit: likewise.
+        share: likewise.
+        reference: likewise.
+    """
+    methods = list(methods)
+    for metric in metrics:
+        metric.ready()
+    total = len(methods) * len(share.of(pairs.names[:limit]))
+    with tqdm(
+        total=total, desc="scoring", unit="image", disable=not share.first, dynamic_ncols=True
+    ) as bar:
+        for method in methods:
+            for _ in evaluate(
+                method.restore,
+                pairs,
+                protocol,
+                results / slug(method.label),
+                method.about(about),
+                metrics,
+                method.settings,
+                save_images,
+                limit,
+                share,
+                reference,
+            ):
+                bar.update()

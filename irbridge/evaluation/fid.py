@@ -1,15 +1,14 @@
-"""Scores beside those of pairs: FID of two sets of images, and metrics without a reference. Nothing
-downloads.
-"""
+"""Frechet Inception distance of two folders of images. Nothing downloads."""
 
 import pickle
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import Dataset
 
 from irbridge.errors import UserError
-from irbridge.evaluation.no_reference import _names, _rows
+from irbridge.evaluation.saved_images import saved_rows, saved_under
 from irbridge.files import sha256
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import list_images, read_image
@@ -39,15 +38,21 @@ class _Images(Dataset):
 def fid(
     restored: str | Path, clean: str | Path, weights: str | Path | None, features: int = 2048
 ) -> float:
-    """Frechet Inception distance (Heusel et al., 2017) of the images in two folders, by
-    torch-fidelity. It is biased upwards for few images, so only values of equally many images
-    compare.
+    """Frechet Inception distance (Heusel et al., 2017) of two folders, by torch-fidelity.
 
-    Args: weights: a local file, such as torch-fidelity's weights-inception-2015-12-05-6726825d.pth,
-        the published ones. features: 2048 is the published layer; 64, 192 and 768 are earlier ones,
-        for other quantities.
-    UserError if torch-fidelity, the weights or images are missing, or the file holds no such
-    network.
+    It is biased upwards for few images, so only values of equally many images compare.
+
+    Args:
+        restored: a folder of images.
+        clean: another one.
+        weights: a local file, such as torch-fidelity's weights-inception-2015-12-05-6726825d.pth,
+            the published ones.
+        features: 2048 is the published layer; 64, 192 and 768 are earlier ones, for other
+            quantities.
+
+    Raises:
+        UserError: if torch-fidelity, the weights or images are missing, or the file holds no such
+            network.
     """
     try:
         import torch_fidelity
@@ -82,8 +87,9 @@ def fid(
 
 
 def _checked(weights: str | Path | None) -> Path:
-    """The file, once it is known to hold tensors only: torch-fidelity itself would run whatever a
-    pickle says.
+    """The file, once it is known to hold tensors only.
+
+    torch-fidelity itself would run whatever a pickle says.
     """
     if not weights or not Path(weights).is_file():
         named = f"weights {weights}" if weights else "weights"
@@ -103,41 +109,53 @@ def _checked(weights: str | Path | None) -> Path:
 
 
 def saved_fid(place: Path, beside: str, weights: str | Path | None) -> float | None:
-    """FID of a row's saved images against the folder of that name beside the row's, "clean" or
-    "vae"; None where the two hold other names or none. UserError as :func:`fid`.
+    """FID of a row's saved images against those of a folder beside the row's.
+
+    Args:
+        place: the row's folder.
+        beside: "clean" or "vae".
+        weights: and errors: as those of :func:`fid`.
+
+    Returns:
+        None where the two folders hold other names, or none.
     """
-    names = _names(place)
-    return (
-        fid(place, place.parent / beside, weights)
-        if names and names == _names(place.parent / beside)
-        else None
-    )
+    reference = place.parent / beside
+    names = saved_under(place)
+    if not names or names != saved_under(reference):
+        return None
+    return fid(place, reference, weights)
 
 
-def fid_table(folder: str | Path, weights: str | Path | None) -> str:
-    """Markdown: FID of every row's saved images against ``clean/`` beside the row's folder; a dash
-    where the two folders hold other names. UserError as :func:`fid`, or if no row has both.
+class RowFid(NamedTuple):
+    """FID of a row's ``images`` saved images; None where the clean ones beside it are others."""
+
+    task: str
+    label: str
+    value: float | None
+    images: int
+
+
+def fid_of_rows(folder: str | Path, weights: str | Path | None) -> list[RowFid]:
+    """FID of every row's saved images below a folder, against ``clean/`` beside the row's folder.
+
+    Raises:
+        UserError: as :func:`fid`, or if no row has its images and the clean ones.
     """
-    lines, found = ["| Task | Method | FID ↓ | images |", "|---|---|---:|---:|"], False
-    for task, row, place in _rows(folder):
-        value = saved_fid(place, "clean", weights)
-        found |= value is not None
-        lines.append(
-            f"| {task} | {row} | {'—' if value is None else f'{value:.2f}'} |"
-            f" {len(_names(place))} |"
-        )
-    if not found:
+    found = [
+        RowFid(row.task, row.label, saved_fid(row.folder, "clean", weights), len(row.images))
+        for row in saved_rows(folder)
+    ]
+    if all(row.value is None for row in found):
         raise UserError(
             f"No row below {folder} has its images and the clean ones (clean/NAME.png beside the"
             " row's folder); score with save_images=true."
         )
+    return found
+
+
+def weights_in_words(weights: str | Path) -> str:
+    """The hash of the Inception weights, and whether they are the published ones."""
     digest = sha256(Path(weights))[:8]
-    known = (
-        "published"
-        if digest == PUBLISHED
-        else "not the published, so comparable only among themselves"
-    )
-    caption = (
-        f"FID by torch-fidelity, Inception weights {digest} ({known}); few images bias it upwards."
-    )
-    return f"{caption}\n\n" + "\n".join(lines)
+    if digest == PUBLISHED:
+        return f"{digest} (published)"
+    return f"{digest} (not the published, so comparable only among themselves)"

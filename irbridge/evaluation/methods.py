@@ -1,82 +1,138 @@
-"""Methods."""
+"""The methods that a table compares, each a function of the degraded image."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from irbridge.data.pair import split_mask
-from irbridge.evaluation.evaluate import Method
+from irbridge.evaluation.classical import classical
+from irbridge.evaluation.records import About, fingerprint
+from irbridge.files import read_json, sha256
 from irbridge.gaussian.noise import image_seed
 from irbridge.models.bridge_network import BridgeNetwork
+from irbridge.models.irbridge import IRBridge
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
 from irbridge.samplers import make
 
+# (Pair.seen, image name) -> restored (H, W, 3) in [0, 1]
+Restore = Callable[[np.ndarray, str], np.ndarray]
 CALLS = 3  # of the rows beside an anchor alone
+CODE = "irbridge", "commit"  # of a config.json: what wrote it
 
 
-class Row(NamedTuple):
-    """One method of a table: what the table calls it, its short key (see ``scoring.METHODS``), its
-    sampler's network calls.
+@dataclass(frozen=True)
+class Method:
+    """One row of a table.
+
+    Args:
+        label: what the table calls it.
+        key: its short name, see :data:`irbridge.evaluation.rows.METHODS`.
+        restore: the method itself.
+        nfe: its sampler's network calls.
+        weights: hash of what the restored images come from.
+        settings: hash of all else that changes a pixel.
+        more: what else its records say.
     """
 
     label: str
-    method: str
-    restore: Method
+    key: str
+    restore: Restore
     nfe: int | None = None
-    weights: str | None = None  # a hash of what the scores come from
+    weights: str | None = None
+    settings: str = ""
+    more: dict[str, object] = field(default_factory=dict)
 
-    def about(self) -> dict:
-        """What each of its records says of it."""
-        return {"row": self.label, "method": self.method, "nfe": self.nfe, "weights": self.weights}
+    def about(self, shared: About) -> About:
+        """What each of its records says, those of all rows' included."""
+        return replace(
+            shared,
+            row=self.label,
+            method=self.key,
+            nfe=self.nfe,
+            weights=self.weights,
+            more=shared.more | self.more,
+        )
 
 
-IDENTITY = Row("Degraded input", "identity", lambda image, name: image[..., :3])
+IDENTITY = Method("Degraded input", "identity", lambda image, name: image[..., :3])
 
 
-def methods(model: Restorer, seed: int, weights: str | None = None, **options) -> list[Row]:
-    """The rows that a trained model gives, itself the last: before it the baselines with the same
-    adapter, which for an anchor alone (``nfe=0``) are those of ``CALLS`` calls. ``options`` are
-    fields of its sampler.
+def classical_method(task: str) -> Method:
+    """The row of a task's method without learning; UserError where there is none."""
+    label, function = classical(task)
+    return Method(label, "classical", lambda image, name: function(image))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a trained model is by its folder, so that scores of another one are not taken for its.
+
+    Args:
+        weights: a short hash of what was trained.
+        settings: a hash of all else that changes a pixel: bridge, sampler, frozen network, number
+            types.
     """
 
-    def by(path: Callable, **fixed) -> Method:
+    weights: str | None = None
+    settings: str = ""
+
+    @classmethod
+    def of(cls, model: Restorer, folder: Path) -> "Trained":
+        """Of a model that was loaded from, or saved to, this folder."""
+        config = read_json(folder / "config.json")
+        backbone = dict(config.get("backbone") or {})
+        for place in ("pretrained", "vae"):  # what is there is known by its hash
+            backbone.pop(place, None)
+        if isinstance(model, IRBridge):
+            backbone |= {"digest": model.backbone.digest, "dtype": str(model.backbone.dtype)}
+        kept = {key: value for key, value in config.items() if key not in CODE}
+        settings = fingerprint(kept | {"backbone": backbone, "precision": model.precision})
+        return cls(sha256(folder / "model.safetensors")[:12], settings)
+
+
+def methods(model: Restorer, seed: int, trained: Trained | None = None, **options) -> list[Method]:
+    """The rows that a trained model gives, itself the last.
+
+    Before it are the baselines with the same adapter. Of an anchor alone (``nfe=0``) these, and
+    the row with the prior, make ``CALLS`` calls.
+
+    Args:
+        model: it restores without randomness but that of ``seed`` and the image's name.
+        seed: of the noise.
+        trained: what its records say of its weights.
+        **options: fields of its sampler to change.
+
+    Raises:
+        UserError: if the bridge cannot serve the sampler.
+    """
+    trained = trained or Trained()
+
+    def row(label: str, key: str, path: Callable, nfe: int | None = None, **fixed) -> Method:
         def restore(seen: np.ndarray, name: str) -> np.ndarray:
             image, mask = split_mask(seen)
-            return model.restore(
-                image, path=path, mask=mask, seeds=[image_seed(seed, name)], **fixed
-            )
+            seeds = [image_seed(seed, name)]
+            return model.restore(image, path=path, mask=mask, seeds=seeds, **fixed)
 
-        return restore
+        settings = fingerprint([trained.settings, {k: repr(v) for k, v in fixed.items()}])
+        return Method(label, key, restore, nfe, trained.weights, settings)
 
     if isinstance(model, Regression):
-        return [Row("Plain regression", "regression", by(model.path), None, weights)]
+        return [row("Plain regression", "regression", model.path)]
     # a mistake must not come up after the other rows
     sampler = model.sampler.changed(**options).check(model.bridge)
     # the anchor is the default; what the calls would make of it is shown all the same
     alone = sampler.nfe == 0
     sampler = sampler.changed(nfe=CALLS) if alone else sampler
-    settings, nfe = f"{sampler.describe()}, {sampler.nfe} calls", sampler.nfe
-    bridge = type(model.bridge).__name__
+    nfe, bridge = sampler.nfe, type(model.bridge).__name__
+    words = f"{sampler.describe()}, {nfe} calls"
     if isinstance(model, BridgeNetwork):
-        return [
-            Row(
-                f"Bridge from scratch ({bridge}, {settings})",
-                "bridge",
-                by(model.path, **options),
-                nfe,
-                weights,
-            )
-        ]
+        label = f"Bridge from scratch ({bridge}, {words})"
+        return [row(label, "bridge", model.path, nfe, **options)]
     rows = [
-        Row(
-            f"{label}, {nfe} calls",
-            key,
-            by(model.path, sampler=make(how, nfe=nfe), start=start),
-            nfe,
-            weights,
-        )
+        row(f"{label}, {nfe} calls", key, model.path, nfe, sampler=make(how, nfe=nfe), start=start)
         for label, key, how, start in (
             ("DDIM from noise, same adapter", "ddim_noise", "ddim", "noise"),
             ("DDIM, same adapter and start", "ddim", "ddim", "end"),
@@ -84,9 +140,9 @@ def methods(model: Restorer, seed: int, weights: str | None = None, **options) -
         )
     ]
     key = "irbridge_y" if model.endpoint == "y" else "irbridge"
-    label = f"IRBridge ({bridge}, end {model.endpoint}, {settings})"
-    bridged = Row(label, key, by(model.path, sampler=sampler), nfe, weights)
+    label = f"IRBridge ({bridge}, end {model.endpoint}, {words})"
+    bridged = row(label, key, model.path, nfe, sampler=sampler)
     if model.endpoint == "y":
         return [*rows, bridged]
-    anchor = Row("Anchor g(y) alone", "anchor", by(model.coarse), None, weights)
+    anchor = row("Anchor g(y) alone", "anchor", model.coarse)
     return [*rows, bridged, anchor] if alone else [*rows, anchor, bridged]

@@ -1,8 +1,15 @@
-"""PSNR, SSIM and LPIPS of one restored image under a stated protocol. Nothing here downloads."""
+"""Scores of one restored image beside its reference, under a stated protocol.
+
+Each score is a :class:`Metric`, which also says how tables show it. A metric of your own is a
+subclass with one method, ``measure``, and a file ``configs/metric/NAME.yaml`` that names the class
+(docs/evaluation.md). Nothing here downloads.
+"""
 
 import hashlib
+import re
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +26,147 @@ SSIM_WINDOW = 11
 LPIPS_SIDE = 31  # below this side, in pixels, AlexNet's last pooling has nothing left
 
 
-def psnr(restored: np.ndarray, clean: np.ndarray, protocol: Protocol) -> float:
-    """Peak signal-to-noise ratio in dB of float (H, W, 3) in [0, 1], peak 255 in either space, at
-    most ``MAX_PSNR``. UserError if shapes differ, the images are not float (H, W, 3) or not finite,
-    or the crop leaves nothing.
+@dataclass(frozen=True)
+class Metric:
+    """A number for a restored image beside a reference, and how tables show it.
+
+    Args:
+        name: what headings call it.
+        digits: decimals in tables.
+        higher_is_better: which way tables rank it.
+        luma: whether ``protocol.space=y`` has it look at the luma alone; otherwise it always sees
+            8-bit RGB.
+        unit: behind its name on the axis of a plot.
+        reference: what it compares with: "clean", or "vae", the VAE's round trip of the clean
+            image.
+        smallest: least side in pixels of an image that it can score.
+
+    A plain ``Metric`` only describes: that is how tables are made of records whose class is not
+    here. Subclasses measure.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import numpy as np
+        >>> from irbridge.evaluation.metrics import Metric
+        >>> from irbridge.evaluation.protocol import Protocol
+        >>> @dataclass(frozen=True)
+        ... class Worst(Metric):
+        ...     name: str = "Worst"
+        ...     digits: int = 1
+        ...     higher_is_better: bool = False
+        ...
+        ...     def measure(self, restored, reference):
+        ...         return float(np.abs(restored - reference).max())
+        >>> Worst()(np.zeros((8, 8, 3)), np.ones((8, 8, 3)), Protocol())
+        255.0
     """
-    from skimage.metrics import peak_signal_noise_ratio
 
-    restored, clean = _prepared(restored, clean, protocol, 1)
-    with np.errstate(divide="ignore"):
-        return min(float(peak_signal_noise_ratio(clean, restored, data_range=255)), MAX_PSNR)
+    name: str
+    digits: int
+    higher_is_better: bool
+    luma: bool = True
+    unit: str = ""
+    reference: str = "clean"
+    smallest: int = 1
+
+    @property
+    def key(self) -> str:
+        """Under which records hold it, such as "psnr" or "psnr_vae"."""
+        word = re.sub(r"\W+", "_", self.name.lower()).strip("_")
+        return word if self.reference == "clean" else f"{word}_{self.reference}"
+
+    @property
+    def title(self) -> str:
+        """Name and reference: "PSNR", "PSNR to VAE"."""
+        return self.name if self.reference == "clean" else f"{self.name} to VAE"
+
+    @property
+    def arrow(self) -> str:
+        """Points where the better scores are."""
+        return "↑" if self.higher_is_better else "↓"
+
+    def heading(self, protocol: str) -> str:
+        """Of a table's column, such as "PSNR (Y) ↑"; ``protocol``: as the records describe it."""
+        space = " (Y)" if self.luma and protocol.startswith("y,") else ""
+        return f"{self.title}{space} {self.arrow}"
+
+    def against_vae(self) -> "Metric":
+        """The description of the same score against the VAE's round trip of the clean image."""
+        return Metric(
+            self.name, self.digits, self.higher_is_better, self.luma, self.unit, reference="vae"
+        )
+
+    def format(self, value: float, digits: int | None = None) -> str:
+        """A value with the metric's decimals, or with at most ``digits``."""
+        places = self.digits if digits is None else min(self.digits, digits)
+        return f"{value:.{places}f}"
+
+    def ready(self) -> None:
+        """Load what it needs, so that what is missing shows before the first image is restored."""
+
+    def measure(self, restored: np.ndarray, reference: np.ndarray) -> float | None:
+        """The score of two images; None where it cannot be had of these.
+
+        Args:
+            restored: float64 on 0 to 255, (H, W, 3), or (H, W) where only the luma is compared.
+            reference: likewise, of the same shape.
+        """
+        raise NotImplementedError(f"{self.name} of older records is described, but not computed.")
+
+    def __call__(
+        self, restored: np.ndarray, reference: np.ndarray, protocol: Protocol
+    ) -> float | None:
+        """The score under a protocol.
+
+        Args:
+            restored: float (H, W, 3) in [0, 1].
+            reference: likewise, of the same shape.
+            protocol: how the two are compared.
+
+        Raises:
+            UserError: if shapes differ, an image is not float (H, W, 3) or not finite, or the
+                protocol's crop leaves too little.
+        """
+        seen = protocol if self.luma else replace(protocol, space="rgb", quantise=True)
+        return self.measure(*_prepared(restored, reference, seen, self.smallest))
 
 
-def ssim(restored: np.ndarray, clean: np.ndarray, protocol: Protocol) -> float:
-    """Structural similarity (Wang et al., 2004): Gaussian 11 x 11 window, sigma 1.5, mean over
-    channels. Windows that would leave the image are not counted. Arguments and errors as
-    :func:`psnr`.
+@dataclass(frozen=True)
+class PSNR(Metric):
+    """Peak signal-to-noise ratio in dB, peak 255 in either space, at most ``MAX_PSNR``."""
+
+    name: str = "PSNR"
+    digits: int = 2
+    higher_is_better: bool = True
+    unit: str = "dB"
+
+    def measure(self, restored: np.ndarray, reference: np.ndarray) -> float:
+        """In dB; see :meth:`Metric.measure`."""
+        from skimage.metrics import peak_signal_noise_ratio
+
+        with np.errstate(divide="ignore"):
+            found = peak_signal_noise_ratio(reference, restored, data_range=255)
+        return min(float(found), MAX_PSNR)
+
+
+@dataclass(frozen=True)
+class SSIM(Metric):
+    """Structural similarity (Wang et al., 2004), mean over channels.
+
+    Its window is Gaussian, 11 x 11, sigma 1.5. Windows that would leave the image do not count.
     """
-    from skimage.metrics import structural_similarity
 
-    restored, clean = _prepared(restored, clean, protocol, SSIM_WINDOW)
-    return float(
-        structural_similarity(
-            clean,
+    name: str = "SSIM"
+    digits: int = 4
+    higher_is_better: bool = True
+    smallest: int = SSIM_WINDOW
+
+    def measure(self, restored: np.ndarray, reference: np.ndarray) -> float:
+        """From -1 to 1; see :meth:`Metric.measure`."""
+        from skimage.metrics import structural_similarity
+
+        found = structural_similarity(
+            reference,
             restored,
             win_size=SSIM_WINDOW,
             gaussian_weights=True,
@@ -50,126 +175,142 @@ def ssim(restored: np.ndarray, clean: np.ndarray, protocol: Protocol) -> float:
             K2=0.03,
             use_sample_covariance=False,
             data_range=255,
-            channel_axis=-1 if clean.ndim == 3 else None,
+            channel_axis=-1 if reference.ndim == 3 else None,
         )
-    )
+        return float(found)
 
 
-class LPIPS:
+@dataclass(frozen=True)
+class LPIPS(Metric):
     """LPIPS v0.1 with AlexNet (Zhang et al., CVPR 2018) of the ``lpips`` package, on the CPU.
-    ``path``: AlexNet's convolutions under torchvision's names, safetensors; UserError if the file
-    is missing or is not the one known to give the published scores.
+
+    It is always of 8-bit RGB images, after the protocol's crop.
+
+    Args:
+        path: AlexNet's convolutions under torchvision's names, safetensors. Where the file is
+            missing there is no score; a file that is not the one known to give the published
+            scores is refused.
     """
 
-    def __init__(self, path: str | Path = TRUNK):
-        if not Path(path).is_file():
-            raise UserError(f"The LPIPS weights {path} are missing; {remedy('data/metrics')}.")
-        content = Path(path).read_bytes()
-        if hashlib.sha256(content).hexdigest() != TRUNK_SHA256:
-            raise UserError(
-                f"{path} is not the known AlexNet (its SHA-256 differs), so its LPIPS would not"
-                f" compare; {remedy('data/metrics')}."
-            )
-        import torch
-        from safetensors.torch import load
+    name: str = "LPIPS"
+    digits: int = 4
+    higher_is_better: bool = False
+    luma: bool = False
+    path: str | Path = TRUNK
 
-        # The package draws a random trunk first: neither its warnings nor its draws may be noticed.
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")
-            import lpips
+    def ready(self) -> None:
+        """Load the network where its weights are; UserError if they are other ones."""
+        if Path(self.path).is_file():
+            _alexnet(self.path)
 
-            self.network = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
-        trunk, net = load(content), self.network.net
-        net.load_state_dict(
-            {key: trunk["features." + key.split(".", 1)[1]] for key in net.state_dict()}
-        )
-
-    @classmethod
-    def load(cls, path: str | Path = TRUNK) -> "LPIPS | None":
-        """LPIPS, or None where the weights are missing: scores then hold None. Other weights still
-        raise.
-        """
-        return cls(path) if Path(path).is_file() else None
-
-    def __call__(self, restored: np.ndarray, clean: np.ndarray) -> float:
-        """Distance of two float (H, W, 3) in [0, 1], sides of 31 pixels or more; 0 for identical
-        images.
-        """
+    def measure(self, restored: np.ndarray, reference: np.ndarray) -> float | None:
+        """0 for identical images; None below 31 pixels a side, or without the weights' file."""
+        if min(reference.shape[:2]) < LPIPS_SIDE or not Path(self.path).is_file():
+            return None
         import torch
 
-        if min(clean.shape[:2]) < LPIPS_SIDE:
-            raise UserError(
-                f"Images of {clean.shape[0]} x {clean.shape[1]} pixels are too small for LPIPS; "
-                f"use {LPIPS_SIDE} or more a side."
-            )
-        pair = torch.from_numpy(np.stack([restored, clean])).permute(0, 3, 1, 2).float() * 2 - 1
+        images = np.stack([restored / 255, reference / 255])
+        pair = torch.from_numpy(images).permute(0, 3, 1, 2).float() * 2 - 1
         with torch.inference_mode():
-            return self.network(pair[:1], pair[1:]).item()
+            return _alexnet(self.path)(pair[:1], pair[1:]).item()
+
+
+@dataclass(frozen=True)
+class MAE(Metric):
+    """Mean absolute error of a pixel's channel, of 255."""
+
+    name: str = "MAE"
+    digits: int = 2
+    higher_is_better: bool = False
+
+    def measure(self, restored: np.ndarray, reference: np.ndarray) -> float:
+        """From 0 to 255; see :meth:`Metric.measure`."""
+        return float(np.abs(restored - reference).mean())
+
+
+@cache
+def _alexnet(path: str | Path):
+    """The network of LPIPS with the trunk of this file.
+
+    Raises:
+        UserError: if the file is not the known one.
+    """
+    content = Path(path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != TRUNK_SHA256:
+        raise UserError(
+            f"{path} is not the known AlexNet (its SHA-256 differs), so its LPIPS would not"
+            f" compare; {remedy('data/metrics')}."
+        )
+    import torch
+    from safetensors.torch import load
+
+    # The package draws a random trunk first: neither its warnings nor its draws may be noticed.
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        import lpips
+
+        network = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+    trunk = load(content)
+    own = network.net.state_dict()
+    network.net.load_state_dict({key: trunk["features." + key.split(".", 1)[1]] for key in own})
+    return network
+
+
+psnr, ssim = PSNR(), SSIM()
+STANDARD: tuple[Metric, ...] = psnr, ssim, LPIPS()
+"""The metrics that every table of pairs has."""
 
 
 def score(
-    restored: np.ndarray, clean: np.ndarray, protocol: Protocol, lpips: LPIPS | None = None
-) -> dict:
-    """``{"psnr": dB, "ssim": ..., "lpips": ...}`` under the protocol; lpips is None where not
-    given. LPIPS is always of the 8-bit RGB images, after the protocol's crop. Arguments and errors
-    as :func:`psnr`.
-    """
-    distance = None
-    if lpips is not None:
-        pair = _prepared(restored, clean, replace(protocol, space="rgb", quantise=True), 1)
-        distance = lpips(*(image / 255 for image in pair))
-    return {
-        "psnr": psnr(restored, clean, protocol),
-        "ssim": ssim(restored, clean, protocol),
-        "lpips": distance,
-    }
+    restored: np.ndarray,
+    reference: np.ndarray,
+    protocol: Protocol,
+    metrics: tuple[Metric, ...] = STANDARD,
+) -> dict[str, float | None]:
+    """Scores of a restored image by key; arguments and errors as :meth:`Metric.__call__`."""
+    return {metric.key: metric(restored, reference, protocol) for metric in metrics}
 
 
 def bootstrap_interval(values, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
     """95 % percentile bootstrap interval (low, high) of the mean; one value gives itself twice."""
     values, rng = np.asarray(values, dtype=np.float64), np.random.default_rng([seed])
     at_once = max(1, 10**6 // len(values))  # bounds the memory; the draws are the same in pieces
-    means = np.concatenate(
-        [
-            values[rng.integers(0, len(values), (min(at_once, draws - i), len(values)))].mean(
-                axis=1
-            )
-            for i in range(0, draws, at_once)
-        ]
-    )
-    return tuple(float(v) for v in np.percentile(means, (2.5, 97.5)))
+    means = []
+    for begun in range(0, draws, at_once):
+        count = min(at_once, draws - begun)
+        drawn = rng.integers(0, len(values), (count, len(values)))
+        means.append(values[drawn].mean(axis=1))
+    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
+    return float(low), float(high)
 
 
-def _prepared(restored, clean, protocol: Protocol, smallest: int) -> list[np.ndarray]:
-    """Both images as the protocol compares them: float64 on 0 to 255, (H, W, 3) or, in y, (H,
-    W).
-    """
-    if restored.shape != clean.shape:
+def _prepared(
+    restored: np.ndarray, reference: np.ndarray, protocol: Protocol, smallest: int
+) -> list[np.ndarray]:
+    """Both images as the protocol compares them: float64 on 0 to 255, (H, W, 3), or (H, W) in y."""
+    if restored.shape != reference.shape:
         raise UserError(
-            f"The restored image {restored.shape} and its reference {clean.shape} differ in "
+            f"The restored image {restored.shape} and its reference {reference.shape} differ in "
             "shape; compare images of one size."
         )
-    images = [_prepare(restored, protocol), _prepare(clean, protocol)]
+    images = [_prepare(restored, protocol), _prepare(reference, protocol)]
     if min(images[0].shape[:2]) < smallest:
         raise UserError(
-            f"An image of shape {clean.shape} with crop {protocol.crop} leaves less than the "
+            f"An image of shape {reference.shape} with crop {protocol.crop} leaves less than the "
             f"{smallest} x {smallest} pixels to score; use larger images or a smaller crop."
         )
     return images
 
 
 def _prepare(image: np.ndarray, protocol: Protocol) -> np.ndarray:
-    if (
-        image.ndim != 3
-        or image.shape[2] != 3
-        or image.dtype.kind != "f"
-        or not np.isfinite(image).all()
-    ):
+    fits = image.ndim == 3 and image.shape[2] == 3 and image.dtype.kind == "f"
+    if not fits or not np.isfinite(image).all():
         raise UserError(
             "An image to score must be finite float (H, W, 3) in [0, 1], not "
             f"{image.dtype} {image.shape} or NaN; read it with irbridge.read_image."
         )
     x = to_bytes(image) if protocol.quantise else image.clip(0, 1).astype(np.float64) * 255
-    height, width, c = *x.shape[:2], protocol.crop
+    height, width = x.shape[:2]
+    c = protocol.crop
     x = x[c : max(height - c, c), c : max(width - c, c)].astype(np.float64)
     return x if protocol.space == "rgb" else 16 + x @ np.array([65.481, 128.553, 24.966]) / 255

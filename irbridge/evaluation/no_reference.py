@@ -1,29 +1,57 @@
-"""No reference."""
+"""Scores without a reference (pyiqa's), and photographs that have no clean version."""
 
 import contextlib
 import io
-import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
-from unittest import mock
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
+from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
-from irbridge.evaluation.records import read_records, record_files
-from irbridge.images.io import list_images, read_image
+from irbridge.evaluation.methods import IDENTITY, Method
+from irbridge.evaluation.metrics import Metric
+from irbridge.evaluation.records import (
+    About,
+    Content,
+    Record,
+    RecordStore,
+    fingerprint,
+    png_hash,
+    slug,
+)
+from irbridge.evaluation.saved_images import saved_rows
+from irbridge.images.io import read_image, write_image
+from irbridge.images.resize import centre_crop
+
+# pyiqa lists them, but they score sets or need a text
+OF_SETS = {"fid", "fid_dinov2", "inception_score", "clipscore"}
+SCORES = "scores.jsonl"
+
+Judge = Callable[[np.ndarray], dict[str, float]]
 
 
-def judge(
-    names: list[str], device: str | torch.device = "cpu"
-) -> Callable[[np.ndarray], dict[str, float]]:
-    """A function of one float (H, W, 3) in [0, 1] that gives its scores by pyiqa's metrics without
-    a reference, such as niqe, musiq, clipiqa, piqe. The network is closed meanwhile, so that
-    missing weights are an error and not a download.
+def judge(names: list[str], device: str | torch.device = "cpu") -> Judge:
+    """A function that scores an image without a reference, by metrics of pyiqa.
 
-    UserError if pyiqa is missing, a name is not one of its metrics without a reference, or its
-    weights are not here.
+    The network is closed meanwhile, so that missing weights are an error and not a download.
+
+    Args:
+        names: such as niqe, musiq, clipiqa, piqe.
+        device: where they compute.
+
+    Returns:
+        A function of a float (H, W, 3) in [0, 1] that gives the scores by name.
+
+    Raises:
+        UserError: if pyiqa is missing, a name is not one of its metrics without a reference, or
+            its weights are not here.
     """
     try:
         import pyiqa
@@ -39,43 +67,80 @@ def judge(
         )
     metrics = {}
     for name in names:
-        with _offline(name):
+        with _local_weights(name):
             metrics[name] = pyiqa.create_metric(name, device=torch.device(device))
 
     @torch.inference_mode()
     def scores(image: np.ndarray) -> dict[str, float]:
-        batch, found = (
-            torch.from_numpy(image.clip(0, 1).astype(np.float32)).permute(2, 0, 1)[None].to(device),
-            {},
-        )
+        pixels = torch.from_numpy(image.clip(0, 1).astype(np.float32))
+        batch = pixels.permute(2, 0, 1)[None].to(device)
+        found = {}
         for name, metric in metrics.items():
-            with _offline(name):
+            with _local_weights(name):
                 found[name] = float(metric(batch))
         return found
 
     return scores
 
 
+# keeping a library offline
+
+_refused: ContextVar[list[str] | None] = ContextVar("refused", default=None)
+NETWORK = "socket.connect", "socket.getaddrinfo", "socket.gethostbyname"
+
+
+@cache
+def _watch() -> None:
+    """Have Python tell of every network call from now on; a hook cannot be taken away again."""
+
+    def hook(event: str, _args: tuple) -> None:
+        if event in NETWORK and (refused := _refused.get()) is not None:
+            refused.append(event)
+            raise ConnectionRefusedError("irbridge downloads nothing")
+
+    sys.addaudithook(hook)
+
+
 @contextlib.contextmanager
-def _offline(name: str):
-    """The block runs with the network closed; UserError where it asks for the network."""
+def network_closed() -> Iterator[list[str]]:
+    """Within the block Python's sockets connect to nothing, in this thread.
+
+    Yields:
+        The list of what was refused, which grows.
+    """
+    _watch()
+    before = _refused.set([])
+    try:
+        yield _refused.get()
+    finally:
+        _refused.reset(before)
+
+
+@contextlib.contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Within the block Hugging Face's hub client looks at its cache alone, and does not try again.
+
+    The variable HF_HUB_OFFLINE, which says so, is read once, when the client is imported.
+    """
     from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def _local_weights(name: str) -> Iterator[None]:
+    """The block runs with the network closed; UserError where it asks for weights over it."""
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    asked = []
-
-    def refuse(*args, **options):
-        asked.append(args)
-        raise ConnectionRefusedError("irbridge downloads nothing")
-
     said = io.StringIO()  # pyiqa prints which file it would fetch
+    asked: list[str] = []
     try:
-        with (
-            contextlib.redirect_stdout(said),
-            mock.patch.object(socket.socket, "connect", refuse),
-            mock.patch.object(socket, "getaddrinfo", refuse),
-            mock.patch.object(constants, "HF_HUB_OFFLINE", True),
-        ):
+        with contextlib.redirect_stdout(said), _hub_offline(), network_closed() as asked:
             yield
     except Exception as error:  # every library wraps the refusal in an error of its own
         if not asked and not isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
@@ -88,45 +153,185 @@ def _offline(name: str):
         ) from error
 
 
-def iqa_table(folder: str | Path, metrics: list[str]) -> str:
-    """Markdown: the mean of each metric over every row's saved images. UserError as :func:`judge`,
-    or if there are no metrics or no images.
+# the saved images of scored rows
+
+
+class RowQuality(NamedTuple):
+    """The means of metrics over a row's ``images`` saved images."""
+
+    task: str
+    label: str
+    means: dict[str, float]
+    images: int
+
+
+def quality_of_rows(folder: str | Path, metrics: list[str]) -> list[RowQuality]:
+    """The mean of each metric over every row's saved images below a folder.
+
+    Raises:
+        UserError: as :func:`judge`, or if there are no metrics or no images.
     """
     if not metrics:
         raise UserError(
             "format=iqa needs the names of metrics; give metrics=niqe,musiq or others of pyiqa."
         )
     score = judge(metrics)
-    lines = [
-        "| Task | Method | " + " | ".join(metrics) + " | images |",
-        "|---|---|" + "---:|" * (len(metrics) + 1),
-    ]
-    for task, row, place in _rows(folder):
-        if paths := sorted(_names(place)):
-            scores = [score(read_image(place / name)) for name in paths]
-            means = " | ".join(f"{np.mean([s[m] for s in scores]):.4f}" for m in metrics)
-            lines.append(f"| {task} | {row} | {means} | {len(paths)} |")
-    if len(lines) == 2:
+    found = []
+    for row in saved_rows(folder):
+        if row.images:
+            scores = [score(read_image(row.folder / name)) for name in sorted(row.images)]
+            means = {m: float(np.mean([s[m] for s in scores])) for m in metrics}
+            found.append(RowQuality(row.task, row.label, means, len(scores)))
+    if not found:
         raise UserError(f"No row below {folder} has saved images; score with save_images=true.")
-    return "Means of pyiqa's metrics without a reference.\n\n" + "\n".join(lines)
+    return found
 
 
-def _rows(folder: str | Path):
-    """(task, label, folder) of every scored row."""
-    read_records(folder)  # UserError where there is nothing
-    for file, run in {file.parent: (file, run) for file, run in record_files(folder)}.values():
-        if records := read_records(file):
-            label = records[0]["row"].replace("|", "\\|") + (f" [{run}]" if run else "")
-            yield records[0]["task"], label, file.parent
+# photographs without clean versions
 
 
-def _names(folder: Path) -> set[str]:
-    return (
-        {p.name for p in list_images(folder)}
-        if folder.is_dir() and any(folder.glob("*.png"))
-        else set()
-    )
+def check_photographs(folder: Path | None, metrics: list[str], masked: bool = False) -> None:
+    """Whether photographs can be scored here, before anything is trained or restored.
+
+    Args:
+        folder: of the photographs, ``evaluate.real``; None where none are to be scored.
+        metrics: by which, ``evaluate.metrics``.
+        masked: whether the model must be told of holes, and so cannot restore them.
+
+    Raises:
+        UserError: if they cannot be scored.
+    """
+    if folder and not metrics:
+        raise UserError(
+            "evaluate.real=DIR is scored without a reference; give evaluate.metrics=[niqe,musiq] or"
+            " others of pyiqa."
+        )
+    if metrics and not folder:
+        raise UserError(
+            "evaluate.metrics score photographs that have no clean version; give their folder, "
+            "evaluate.real=DIR."
+        )
+    if folder and masked:
+        raise UserError(
+            "evaluate.real=DIR holds photographs without masks, and this task must know its holes;"
+            " leave it out, and fill them afterwards, irbridge restore with mask=DIR."
+        )
+    if folder:
+        ImageSource(folder)
+        judge(metrics)
 
 
-# pyiqa lists them, but they score sets or need a text
-OF_SETS = {"fid", "fid_dinov2", "inception_score", "clipscore"}
+def score_photographs(
+    method: Method,
+    source: ImageSource,
+    metrics: list[str],
+    results: Path,
+    about: About,
+    limit: int | None = None,
+    all_rows: bool = False,
+    device: str | torch.device = "cpu",
+) -> tuple[Path, list[Record]]:
+    """Restore and score photographs, centre-cropped as test pairs are; the same again goes on.
+
+    Args:
+        method: that restores them.
+        source: the photographs.
+        metrics: names of pyiqa's.
+        results: where a folder of the PNGs and ``scores.jsonl`` goes, with a line per photograph
+            and row.
+        about: what each record says; its ``size`` is that of the crop.
+        limit: so many photographs are scored.
+        all_rows: also score the photographs as they are.
+        device: where the metrics compute.
+
+    Returns:
+        The folder, and the records of this command's photographs.
+
+    Raises:
+        UserError: as :func:`judge`.
+    """
+    settings = (about.data, about.size, *about.more.values(), about.seed)
+    words = *settings, method.label, method.weights
+    folder = results / slug(" ".join(f"{word}" for word in words if word is not None))
+    names = source.names[:limit]
+    score = judge(metrics, device)
+    rows = [*([IDENTITY] if all_rows else []), method]
+    with (
+        RecordStore(folder, file=SCORES) as store,
+        tqdm(
+            total=len(rows) * len(names), desc="photographs", unit="image", dynamic_ncols=True
+        ) as bar,
+    ):
+        work = _Photographs(method, source, about, folder)
+        done = work.resume(store, metrics)
+        for name in names:
+            for row in rows:
+                if (row.label, name) not in done:
+                    record = work.scored(row, name, score)
+                    store.append(record)
+                    done[record.key] = record
+                bar.update()
+    return folder, [record for record in done.values() if record.name in set(names)]
+
+
+class _Photographs:
+    """The rows of photographs in one folder: the input as it is, and the restored one, saved.
+
+    Args: as those of :func:`score_photographs`.
+    """
+
+    def __init__(self, method: Method, source: ImageSource, about: About, folder: Path):
+        self.method, self.source, self.about, self.folder = method, source, about, folder
+        self.rows = {row.label: row for row in (IDENTITY, method)}
+        self.places = {name: index for index, name in enumerate(source.names)}
+        self.saved: set[str] = set()  # names whose restored image is there and still right
+
+    def resume(self, store: RecordStore, metrics: list[str]) -> dict[tuple[str, str], Record]:
+        """The records of these photographs, metrics, weights and settings; the others go.
+
+        A restored image that is still right stays, whatever metrics it was scored by.
+        """
+
+        def usable(record: Record) -> bool:
+            if not self._still_good(record):
+                return False
+            if record.png:
+                self.saved.add(record.name)
+            return list(record.scores) == metrics
+
+        kept, dropped = store.resume(usable)
+        for record in dropped:
+            if record.name not in self.saved:
+                self._image(record.name).unlink(missing_ok=True)
+        return kept
+
+    def scored(self, row: Method, name: str, score: Judge) -> Record:
+        """The record of a photograph; where it is restored, the image is saved first."""
+        image = self._photograph(name)
+        content, png = self._content(row, image), None
+        if row is self.method:
+            path = self._image(name)
+            if name not in self.saved:
+                write_image(path, row.restore(image, name))
+            image, png = read_image(path), png_hash(path)  # as it is seen
+        scores = score(image)
+        shown = tuple(Metric(key, 3, True) for key in scores)
+        return Record(row.about(self.about), name, scores, shown, content=content, png=png)
+
+    def _still_good(self, record: Record) -> bool:
+        row = self.rows.get(record.about.row)
+        if row is None or record.name not in self.places or record.content is None:
+            return False
+        wanted = png_hash(self._image(record.name)) if row is self.method else None
+        if record.about != row.about(self.about) or record.png != wanted:
+            return False
+        return record.content == self._content(row, self._photograph(record.name))
+
+    def _photograph(self, name: str) -> np.ndarray:
+        return centre_crop(self.source[self.places[name]], self.about.size)
+
+    def _image(self, name: str) -> Path:
+        return self.folder / f"{name}.png"
+
+    def _content(self, row: Method, image: np.ndarray) -> Content:
+        return Content("", fingerprint(image), row.settings)

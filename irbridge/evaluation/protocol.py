@@ -1,4 +1,4 @@
-"""Protocol."""
+"""How a restored image is compared with its reference."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,14 @@ from irbridge.errors import UserError
 class Protocol:
     """How images are compared; PSNR and SSIM under different protocols are different quantities.
 
-    Args: space: "rgb" (all three channels) or "y" (luma of BT.601, limited range 16 to 235, not
-        rounded). crop: border pixels dropped on every side. quantise: round both images to 8 bits
-        first, as saving them would. Both are clipped to [0, 1] anyway. reference: "clean", or
-        "vae": besides, the clean image as the backbone's VAE gives it back (IRBridge).
+    Args:
+        space: "rgb" (all three channels) or "y" (luma of BT.601, limited range 16 to 235, not
+            rounded).
+        crop: border pixels dropped on every side.
+        quantise: round both images to 8 bits first, as saving them would. Both are clipped to
+            [0, 1] anyway.
+        reference: "clean", or "vae": besides, the clean image as the backbone's VAE gives it back
+            (IRBridge).
     """
 
     space: str = "rgb"
@@ -35,11 +39,11 @@ class Protocol:
             )
 
     def describe(self, vae: str = "") -> str:
-        """Such as "rgb, 8 bit, crop 0, reference clean"; records and captions carry it. vae: what
-        names the VAE.
+        """Such as "rgb, 8 bit, crop 0, reference clean"; records and captions carry it.
+
+        Args:
+            vae: what names the VAE.
         """
         also = f" and VAE round trip {vae}".rstrip() if self.reference == "vae" else ""
-        return (
-            f"{self.space}, {'8 bit' if self.quantise else 'float'}, crop {self.crop}, reference"
-            f" clean{also}"
-        )
+        bits = "8 bit" if self.quantise else "float"
+        return f"{self.space}, {bits}, crop {self.crop}, reference clean{also}"

@@ -1,4 +1,4 @@
-"""Vae reference."""
+"""The second reference of IRBridge's protocol: the clean image as the VAE gives it back."""
 
 import numpy as np
 import torch
@@ -9,9 +9,15 @@ from irbridge.models.restorer import Restorer
 
 
 class RoundTrip:
-    """The second reference of ``protocol.reference=vae``: an image as the VAE of a model's backbone
-    gives it back, so that the VAE's own loss does not count (IRBridge, Sec. 4). It is a function of
-    the image alone. UserError if the model has no VAE.
+    """An image as the VAE of a model's backbone gives it back, a function of the image alone.
+
+    Scores against it leave out the VAE's own loss (IRBridge, Sec. 4; ``protocol.reference=vae``).
+
+    Args:
+        model: its backbone works on latents.
+
+    Raises:
+        UserError: if the model has no VAE.
     """
 
     def __init__(self, model: Restorer):
@@ -28,7 +34,7 @@ class RoundTrip:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Float (H, W, 3) in [0, 1] to the same."""
         height, width = image.shape[:2]
-        padded = pad(
-            to_tensor(image)[None].to(next(self.backbone.parameters()).device), self.backbone.stride
-        )
-        return to_image(self.backbone.decode(self.backbone.encode(padded))[0])[:height, :width]
+        at = next(self.backbone.parameters()).device
+        padded = pad(to_tensor(image)[None].to(at), self.backbone.stride)
+        again = self.backbone.decode(self.backbone.encode(padded))
+        return to_image(again[0])[:height, :width]

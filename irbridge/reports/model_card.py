@@ -1,6 +1,4 @@
-"""A trained run as a folder to hand on: half-precision weights, both configs, a picture and a model
-card.
-"""
+"""What a trained run says of itself when it is handed on: the model card."""
 
 import json
 from pathlib import Path
@@ -18,8 +16,13 @@ PRIVATE = "run", "run_root", "name", "logger", "start", "ship"
 
 
 class Done(NamedTuple):
-    """A training: its crops in words, its minutes of one core and by the clock, and its precision,
-    None: not recorded.
+    """A training.
+
+    Args:
+        crops: that it saw, in words.
+        core: minutes of one core.
+        clock: minutes by the clock.
+        precision: of its networks, None: not recorded.
     """
 
     crops: str
@@ -29,18 +32,17 @@ class Done(NamedTuple):
 
 
 def history(run: Path) -> Done:
-    """A run's training and those whose weights it started from, up to its weights. An exported
-    folder has no metrics: it is named, and its minutes are not counted.
+    """A run's training and those whose weights it started from, up to its weights.
+
+    An exported folder has no metrics: it is named, and its minutes are not counted.
     """
     settings = read_json(run / "run.json")
     trainer, last, before = settings["trainer"], _last(run), Done("", 0.0, 0.0)
     if settings.get("start"):
         start = find(settings["start"])
-        before = (
-            history(start)
-            if (start / "metrics.jsonl").exists()
-            else Done(f"the weights of {start.name}", 0.0, 0.0)
-        )
+        before = Done(f"the weights of {start.name}", 0.0, 0.0)
+        if (start / "metrics.jsonl").exists():
+            before = history(start)
         before = before._replace(crops=f"{before.crops}, then ")
     words = (
         f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px: "
@@ -57,37 +59,24 @@ def history(run: Path) -> Done:
 def card(
     settings: dict, config: dict, done: Done, parameters: int, tables: str, options: dict
 ) -> str:
-    """The model card, Markdown. ``done``: the :func:`history` of the run; ``tables``: scores with
-    their protocol; ``options["weak"]``: what it is bad at; ``options["machine"]``: what it was
-    trained on.
+    """The model card, Markdown.
+
+    Args:
+        settings: the run's ``run.json``.
+        config: its ``config.json``.
+        done: the :func:`history` of the run.
+        parameters: that it trained.
+        tables: scores with their protocol.
+        options: of the export: "weak", what the model is bad at; "machine", what it was trained on;
+            "output" and "shipped", where it goes.
     """
-    task, anchor = settings["task"]["name"], config["adapter"].get("anchor")
-    prior, digest = (
-        config["backbone"]["pretrained"] or "the embedded prior (`data/prior`)",
-        config["backbone"].get("digest"),
-    )
-    prior += f", SHA-256 {digest[:12]}" if digest else "; g(y) alone was trained, without it"
-    own = ""
-    if isinstance(anchor, str):
-        digest = config["adapter"]["anchor_digest"]
-        own = (
-            f"| Anchor g(y) | {anchor.removeprefix(PREFIX)}, pretrained, SHA-256 {digest[:12]} |\n"
-        )
-    command = (
-        f"irbridge restore task={task} input=photo.jpg"
-        if options["shipped"]
-        else f"irbridge restore run={without_paths(options['output'])} input=photo.jpg"
-    )
-    starts = [c["timesteps"].get("start") for c in (config, settings)]
-    level = (
-        f"| Prior's timesteps | from {starts[0]:g}, trained from {starts[1]:g} |\n"
-        if None not in starts
-        else ""
-    )
-    computed = (
-        f"in {'float32' if done.precision == 'no' else done.precision}; " if done.precision else ""
-    )
+    task = settings["task"]["name"]
+    command = f"irbridge restore task={task} input=photo.jpg"
+    if not options["shipped"]:
+        command = f"irbridge restore run={without_paths(options['output'])} input=photo.jpg"
     bridge = config["bridge"]["_target_"].rsplit(".", 1)[-1]
+    facts = _facts(settings, config, done, parameters) | {"Machine": options["machine"]}
+    lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"""# {task}: {config["method"]}, {bridge} bridge, end {config["endpoint"]}
 
 ![degraded, each network call, restored, clean](restored.jpg)
@@ -96,14 +85,7 @@ Use: `{command}`. Every key is in `run.json`.
 
 | | |
 |---|---|
-| Frozen prior | {prior} |
-{own}| Calls of it | {calls_in_words(config)} |
-| Half precision | at most {config.get("bf16_error", 0):.2f} of 255 off |
-{level}| Trained | {parameters / 1e6:.2f} M parameters, stored as float16 |
-| Data | {data_in_words(settings)} |
-| Training | {done.crops}; {computed}seed {settings["seed"]} |
-| Time | {done.core:.0f} core minutes, {done.clock:.0f} minutes by the clock |
-| Machine | {options["machine"]} |
+{lines}
 
 ## Scores
 
@@ -118,60 +100,76 @@ estimates: they are no evidence.
 """
 
 
+def _facts(settings: dict, config: dict, done: Done, parameters: int) -> dict[str, str]:
+    """The card's lines about the model and its training."""
+    facts = {"Frozen prior": _prior_in_words(config["backbone"])}
+    anchor = config["adapter"].get("anchor")
+    if isinstance(anchor, str):
+        digest = config["adapter"]["anchor_digest"][:12]
+        facts["Anchor g(y)"] = f"{anchor.removeprefix(PREFIX)}, pretrained, SHA-256 {digest}"
+    facts["Calls of it"] = calls_in_words(config)
+    facts["Half precision"] = f"at most {config.get('bf16_error', 0):.2f} of 255 off"
+    starts = [c["timesteps"].get("start") for c in (config, settings)]
+    if None not in starts:
+        facts["Prior's timesteps"] = f"from {starts[0]:g}, trained from {starts[1]:g}"
+    facts["Trained"] = f"{parameters / 1e6:.2f} M parameters, stored as float16"
+    facts["Data"] = data_in_words(settings)
+    computed = f"in {'float32' if done.precision == 'no' else done.precision}; "
+    shown = computed if done.precision else ""
+    facts["Training"] = f"{done.crops}; {shown}seed {settings['seed']}"
+    facts["Time"] = f"{done.core:.0f} core minutes, {done.clock:.0f} minutes by the clock"
+    return facts
+
+
+def _prior_in_words(backbone: dict) -> str:
+    name = backbone["pretrained"] or "the embedded prior (`data/prior`)"
+    if digest := backbone.get("digest"):
+        return f"{name}, SHA-256 {digest[:12]}"
+    return f"{name}; g(y) alone was trained, without it"
+
+
 def calls_in_words(config: dict) -> str:
     """How often the frozen network is called, and why not where it is not."""
-    calls = next(
-        n for n in (config["sampler"].get("nfe"), config["task"]["sampler"]["nfe"]) if n is not None
-    )
-    alone = (
-        "g(y) alone; `steps=3` asks for three, without trained features"
-        if config["loss"].get("anchor_first") == 1
-        else "the anchor alone, which validation images prefer; `steps=3` asks for three"
-    )
-    return str(calls or f"none: {alone}")
+    asked = config["sampler"].get("nfe"), config["task"]["sampler"]["nfe"]
+    if calls := next(number for number in asked if number is not None):
+        return str(calls)
+    if config["loss"].get("anchor_first") == 1:
+        return "none: g(y) alone; `steps=3` asks for three, without trained features"
+    return "none: the anchor alone, which validation images prefer; `steps=3` asks for three"
 
 
 def data_in_words(settings: dict) -> str:
-    """Every source of training images with its share, and how it is degraded; never a path of the
-    trainer's machine.
+    """Every source of training images with its share, and how it is degraded.
+
+    It never has a path of the trainer's machine.
     """
     data, own = settings["data"], (settings["task"].get("degradation") or {}).get("_target_")
-
-    def degraded(entry: dict) -> str:
-        made = (entry.get("degradation") or {}).get("_target_", own)
-        parts = [f"degraded on the fly by `{made}`"] if made and not _paired(entry) else ["pairs"]
-        parts += [
-            f"{entry[key]:.0%} {words}"
-            for key, words in (
-                ("lighter", "mixed back towards the clean image"),
-                ("same", "left clean"),
-            )
-            if entry.get(key)
-        ]
-        return ", ".join(parts)
-
-    held = (
-        f"; every {data['validation']}th scene held back for validation"
-        if data.get("validation")
-        else ""
-    )
+    held = ""
+    if data.get("validation"):
+        held = f"; every {data['validation']}th scene held back for validation"
     if data.get("mix"):
-        return (
-            "; ".join(
-                f"{entry['weight']:.0%} {_called(entry)} ({degraded(entry)})"
-                for entry in data["mix"]
-            )
-            + held
-        )
+        sources = [
+            f"{entry['weight']:.0%} {_called(entry)} ({_degraded(entry, own)})"
+            for entry in data["mix"]
+        ]
+        return "; ".join(sources) + held
     if data.get("root"):
         return f"the training half of {data['benchmark']}"
     source = data.get("train") or data.get("clean")
     count = f"{len(ImageSource(find(source)))} photographs of " if find(source).exists() else ""
-    return (
-        f"{count}`{without_paths(source)}`, "
-        + (f"degraded on the fly by `{own}`" if own else "pairs of photographs")
-        + held
-    )
+    how = f"degraded on the fly by `{own}`" if own else "pairs of photographs"
+    return f"{count}`{without_paths(source)}`, {how}{held}"
+
+
+def _degraded(entry: dict, own: str | None) -> str:
+    """How the images of a source are degraded; ``own``: the task's degradation."""
+    made = (entry.get("degradation") or {}).get("_target_", own)
+    parts = [f"degraded on the fly by `{made}`"] if made and not _paired(entry) else ["pairs"]
+    if entry.get("lighter"):
+        parts.append(f"{entry['lighter']:.0%} mixed back towards the clean image")
+    if entry.get("same"):
+        parts.append(f"{entry['same']:.0%} left clean")
+    return ", ".join(parts)
 
 
 def _paired(entry: dict) -> bool:
@@ -180,17 +178,17 @@ def _paired(entry: dict) -> bool:
 
 def _called(entry: dict) -> str:
     """The name of a source: its own, or that of its files without their folders."""
-    where = (
-        entry.get("pairs") or entry.get("degraded") or entry.get("benchmark") or entry.get("clean")
-    )
-    return entry.get("name") or ", ".join(
-        Path(p).name for p in (where if isinstance(where, list) else [where])
-    )
+    if entry.get("name"):
+        return entry["name"]
+    places = (entry.get(key) for key in ("pairs", "degraded", "benchmark", "clean"))
+    where = next((place for place in places if place), None)
+    return ", ".join(Path(p).name for p in (where if isinstance(where, list) else [where]))
 
 
 def without_paths(value):
-    """Settings, or a part of them, whose absolute paths are reduced to their last part: the rest is
-    the trainer's machine.
+    """Settings, or a part of them, whose absolute paths are reduced to their last part.
+
+    The rest is of the trainer's machine.
     """
     if isinstance(value, dict):
         return {key: without_paths(part) for key, part in value.items()}
@@ -203,9 +201,7 @@ def without_paths(value):
 
 
 def private(settings: dict) -> dict:
-    """The settings without what names the trainer's machine: its folders, and the paths of a
-    mix.
-    """
+    """The settings without what names the trainer's machine: its folders, and a mix's paths."""
     data = dict(settings["data"])
     if data.get("mix"):
         places = "pairs", "clean", "degraded", "root"
@@ -218,14 +214,14 @@ def private(settings: dict) -> dict:
 
 
 def _last(run: Path) -> dict:
-    """The counters that belong to a run's weights: of the newest checkpoint, with which they are
-    written, or where it has none of the last line of its metrics.
+    """The counters that belong to a run's weights.
+
+    They are those of the newest checkpoint, with which the weights are written, or where there is
+    none those of the last line of its metrics.
     """
     try:
-        last, newest = (
-            json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]),
-            Checkpoints(run).latest(),
-        )
+        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        newest = Checkpoints(run).latest()
         return last | (read_json(newest / "state.json") if newest else {})
     except (OSError, IndexError, ValueError):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Pictures."""
+"""Pictures of what a model does to images, call by call."""
 
 import numpy as np
 import torch
@@ -8,6 +8,8 @@ from irbridge.images.arrays import pad, to_image, to_tensor
 from irbridge.images.grid import grid
 from irbridge.models.restorer import Restorer
 
+MOST = 8  # calls that are shown
+
 
 @torch.no_grad()
 def picture(model: Restorer, pairs, seed: int, count: int = 4) -> np.ndarray:
@@ -16,7 +18,7 @@ def picture(model: Restorer, pairs, seed: int, count: int = 4) -> np.ndarray:
     for pair in (pairs[i] for i in range(min(count, len(pairs)))):
         y = pad(to_tensor(pair.seen)[None].to(next(model.parameters()).device), model.stride)
         states = list(model.path(y, seeds=[image_seed(seed, pair.name)]))
-        calls = np.unique(np.linspace(0, len(states) - 1, 8).round().astype(int))
+        calls = np.unique(np.linspace(0, len(states) - 1, MOST).round().astype(int))
         height, width = pair.clean.shape[:2]
         shots = [to_image(model.image(states[i].x0)[0])[:height, :width] for i in calls]
         rows.append([pair.degraded, *shots, pair.clean])

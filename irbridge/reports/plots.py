@@ -1,4 +1,4 @@
-"""Plots."""
+"""Plots: scores against the training budget, and against network calls."""
 
 import re
 from pathlib import Path
@@ -6,57 +6,81 @@ from pathlib import Path
 import numpy as np
 
 from irbridge.errors import UserError
-from irbridge.evaluation.records import SCORES, Row
+from irbridge.evaluation.metrics import STANDARD, Metric
+from irbridge.evaluation.rows import Row
+from irbridge.files import write_atomically
+from irbridge.reports.efficiency import Budget
 from irbridge.reports.table import comparisons
 from irbridge.reports.task_table import line_up
 
+PSNR, _, LPIPS = STANDARD
+PLOTTED = PSNR, LPIPS
+BUDGETS = {"images": "training images seen", "seconds": "seconds of one core"}
+PANELS = ("images", PSNR), ("images", LPIPS), ("seconds", PSNR)
+MOST_BANDS = 6  # more bands would hide each other
 
-def budget_plot(rows: list[dict], path: Path) -> None:
-    """PNG: PSNR and LPIPS against images seen and against core seconds, one line a contender, one
-    dot a seed.
-    """
+
+def _pyplot():
+    """matplotlib, without a screen."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    tasks, panels = (
-        sorted({r["task"] for r in rows}),
-        [("images", "psnr"), ("images", "lpips"), ("seconds", "psnr")],
-    )
-    labels = {
-        "images": "training images seen",
-        "seconds": "seconds of one core",
-        "psnr": "PSNR, dB",
-        "lpips": "LPIPS",
-    }
+    return plt
+
+
+def _save(figure, path: Path, dpi: int) -> None:
+    write_atomically(Path(path), lambda aside: figure.savefig(aside, dpi=dpi, format="png"))
+    _pyplot().close(figure)
+
+
+def axis_label(metric: Metric) -> str:
+    """Such as "PSNR, dB"."""
+    return f"{metric.name}, {metric.unit}" if metric.unit else metric.name
+
+
+def budget_plot(rows: list[Budget], path: Path) -> None:
+    """PNG: PSNR and LPIPS against images seen, PSNR against core seconds.
+
+    One line is a contender, through its means; one dot is a seed.
+    """
+    plt = _pyplot()
+    tasks = sorted({row.task for row in rows})
+    contenders = list(dict.fromkeys(row.contender for row in rows))
     figure, axes = plt.subplots(len(tasks), 3, figsize=(13, 3.6 * len(tasks)), squeeze=False)
-    for task, line in zip(tasks, axes):
-        for axis, (across, up) in zip(line, panels):
-            for contender in dict.fromkeys(r["contender"] for r in rows):
-                own = [r for r in rows if (r["task"], r["contender"]) == (task, contender)]
-                counts = sorted({r["images"] for r in own})
-                means = [
-                    [np.mean([r[k] for r in own if r["images"] == n]) for n in counts]
-                    for k in (across, up)
-                ]
-                drawn = axis.plot(*means, label=contender)
-                axis.plot(
-                    [r[across] for r in own], [r[up] for r in own], ".", color=drawn[0].get_color()
-                )
-            axis.set(xscale="log", xlabel=labels[across], ylabel=labels[up], title=task)
+    for task, line in zip(tasks, axes, strict=True):
+        for axis, (across, metric) in zip(line, PANELS, strict=True):
+            for contender in contenders:
+                own = [r for r in rows if (r.task, r.contender) == (task, contender)]
+                _draw_budgets(axis, contender, own, across, metric)
+            axis.set(xscale="log", xlabel=BUDGETS[across], ylabel=axis_label(metric), title=task)
             axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize=8)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+    _save(figure, path, 80)
+
+
+def _draw_budgets(axis, contender: str, rows: list[Budget], across: str, metric: Metric) -> None:
+    """A contender's line and dots in one panel."""
+    scored = [row for row in rows if row.scores.get(metric.key) is not None]
+    points = [(getattr(row, across), row.scores[metric.key]) for row in scored]
+    means = []
+    for count in sorted({row.images for row in scored}):
+        at = [point for row, point in zip(scored, points, strict=True) if row.images == count]
+        means.append(np.mean(at, axis=0))
+    drawn = axis.plot(*np.reshape(means, (-1, 2)).T, label=contender)
+    axis.plot(*np.reshape(points, (-1, 2)).T, ".", color=drawn[0].get_color())
 
 
 def nfe_plot(rows: list[Row], path: str | Path) -> None:
-    """PNG: mean PSNR and LPIPS against network calls, one line a method (with its 95 % band where
-    there are few), one column of panels per task and set of images. UserError if no row has a
-    number of calls.
+    """PNG: mean PSNR and LPIPS against network calls.
+
+    One line is a method, with its 95 % band where there are few; one column of panels is a task and
+    set of images.
+
+    Raises:
+        UserError: if no row has a number of calls.
     """
     counted = [row for row in rows if row.nfe is not None]
     if not counted:
@@ -64,17 +88,10 @@ def nfe_plot(rows: list[Row], path: str | Path) -> None:
             'No record says its number of network calls ("nfe"), so there is nothing to draw; score'
             " again."
         )
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = _pyplot()
     panels = comparisons(counted)
     lines = [nfe_lines(panel) for panel in panels]
-    marks = {
-        label: {"color": f"C{i % 10}", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4]}
-        for i, label in enumerate(dict.fromkeys(label for by_label in lines for label in by_label))
-    }
+    marks = _marks(dict.fromkeys(label for by_label in lines for label in by_label))
     figure, axes = plt.subplots(
         2,
         len(panels),
@@ -82,48 +99,53 @@ def nfe_plot(rows: list[Row], path: str | Path) -> None:
         squeeze=False,
         layout="constrained",
     )
-    for panel, by_label, column in zip(panels, lines, axes.T):
-        calls = sorted({r.nfe for r in panel})
-        for axis, score in zip(column, ("psnr", "lpips")):
-            for label, points in by_label.items():
-                scored = [r for r in points if getattr(r, score) is not None]
-                across = [r.nfe for r in scored]
-                axis.plot(
-                    across,
-                    [getattr(r, score) for r in scored],
-                    marker="o",
-                    markersize=4,
-                    **marks[label],
-                )
-                if scored and len(by_label) <= 6:  # more bands would hide each other
-                    bounds = zip(*(r.bounds(score) for r in scored))
-                    axis.fill_between(across, *bounds, color=marks[label]["color"], alpha=0.12)
-            name, _, higher = SCORES[score]
-            axis.set(
-                xscale="log",
-                xlabel="network calls",
-                ylabel=(
-                    f"{name}{', dB' * (score == 'psnr')}, "
-                    f"{'higher' if higher else 'lower'} is better"
-                ),
-            )
+    for panel, by_label, column in zip(panels, lines, axes.T, strict=True):
+        for axis, metric in zip(column, PLOTTED, strict=True):
+            _draw_panel(axis, by_label, metric, marks)
+            calls = sorted({row.nfe for row in panel})
             axis.set_xticks(calls, map(str, calls))
             axis.minorticks_off()
             axis.grid(alpha=0.3)
         setting = "; ".join([panel[0].task, *panel[0].setting, f"images {len(panel[0].images)}"])
         column[0].set_title(f"{setting}\n{panel[0].protocol}", fontsize=9, parse_math=False)
     drawn = [plt.Line2D([], [], marker="o", markersize=4, **mark) for mark in marks.values()]
-    for text in figure.legend(
-        drawn, list(marks), loc="outside right upper", fontsize=8
-    ).get_texts():
+    legend = figure.legend(drawn, list(marks), loc="outside right upper", fontsize=8)
+    for text in legend.get_texts():
         text.set_parse_math(False)  # a name may hold dollar signs
-    figure.savefig(path, dpi=90, format="png")
-    plt.close(figure)
+    _save(figure, Path(path), 90)
+
+
+def _marks(labels: dict[str, None]) -> dict[str, dict[str, str]]:
+    """Colour and dashes of each line."""
+    styles = "-", "--", ":", "-."
+    return {
+        label: {"color": f"C{i % 10}", "linestyle": styles[i // 10 % 4]}
+        for i, label in enumerate(labels)
+    }
+
+
+def _draw_panel(
+    axis, by_label: dict[str, list[Row]], metric: Metric, marks: dict[str, dict[str, str]]
+) -> None:
+    """The lines of one comparison's score."""
+    for label, points in by_label.items():
+        scored = [row for row in points if row.scores.get(metric.key) is not None]
+        across = [row.nfe for row in scored]
+        means = [row.scores[metric.key] for row in scored]
+        axis.plot(across, means, marker="o", markersize=4, **marks[label])
+        if scored and len(by_label) <= MOST_BANDS:
+            low, high = zip(*(row.bounds(metric.key) for row in scored), strict=True)
+            axis.fill_between(across, low, high, color=marks[label]["color"], alpha=0.12)
+    better = "higher" if metric.higher_is_better else "lower"
+    axis.set(
+        xscale="log", xlabel="network calls", ylabel=f"{axis_label(metric)}, {better} is better"
+    )
 
 
 def nfe_lines(panel: list[Row]) -> dict[str, list[Row]]:
-    """Rows of one comparison by method, settings named where one method has several, sorted by
-    their network calls.
+    """Rows of one comparison by method, sorted by their network calls.
+
+    Settings are named where one method has several.
     """
 
     def bare(row: Row) -> str:
@@ -135,9 +157,8 @@ def nfe_lines(panel: list[Row]) -> dict[str, list[Row]]:
         lambda r: bare(r) + (f" [{r.run}]" if r.run else ""),
     )
     lines: dict[str, list[Row]] = {}
-    columns = [
-        [row for row in panel if row.nfe == calls] for calls in sorted({row.nfe for row in panel})
-    ]
+    counts = sorted({row.nfe for row in panel})
+    columns = [[row for row in panel if row.nfe == calls] for calls in counts]
     for column in line_up(columns, labels):
         for label, row in column.items():
             lines.setdefault(label, []).append(row)

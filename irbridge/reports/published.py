@@ -1,5 +1,6 @@
-"""What the IRBridge paper reports: Wang et al., ICML 2025 (PMLR 267:63266-63289, arXiv 2505.24406),
-Tables 1, 3, 4 and Fig. 11, with the digits that it prints.
+"""What the IRBridge paper reports in Tables 1, 3, 4 and Fig. 11, with the digits that it prints.
+
+Source: Wang et al., ICML 2025 (PMLR 267:63266-63289, arXiv 2505.24406).
 
 Traps: its scores are at 512 px, PSNR and SSIM on the Y channel, with the VAE round trip of the
 clean image as the reference, which spares its method the VAE's loss. The rows in ``COPIED`` equal
@@ -176,9 +177,16 @@ FIG11 = {  # one of SCHEDULES after the other
 
 
 class Line(NamedTuple):
-    """One published row: the task or set, the method, its figures as printed (in the order of
-    ``SCORES``); the run that reproduces it with its experiment, None for other people's methods;
-    the test set's name and number of images.
+    """One published row.
+
+    Args:
+        group: the task, or the set of photographs.
+        method: as the paper calls it.
+        figures: as printed, in the order of ``SCORES``.
+        run: the run that reproduces it; None for other people's methods.
+        experiment: that run's file of configs/experiment/paper.
+        data: name of the test set.
+        images: of the test set.
     """
 
     group: str
@@ -192,56 +200,48 @@ class Line(NamedTuple):
 
 def lines(table: str) -> list[Line]:
     """The rows of "table1", "table3", "table4" or "fig11" in the paper's order."""
+    return {"table1": _table1, "table3": _table3, "table4": _table4, "fig11": _fig11}[table]()
+
+
+def _figures(text: str) -> tuple[str, ...]:
+    return tuple(text.split("/"))
+
+
+def _table1() -> list[Line]:
+    bridges = {label: key for key, label in OWN.items()}
     found = []
-    if table == "table1":
-        runs = {label: key for key, label in OWN.items()}
-        for task, methods in TABLE1.items():
-            for method, figures in methods.items():
-                name = f"table1_{task}_{runs[method]}" if method in runs else None
-                copied = " (copied)" * (method in COPIED.get(task, ()))
-                found.append(
-                    Line(
-                        task,
-                        method + copied,
-                        tuple(figures.split("/")),
-                        name,
-                        name,
-                        *TEST_SETS[task],
-                    )
-                )
-    elif table == "table3":
-        for steps, figures in TABLE3.items():
-            name = f"table3_{steps}"
-            found.append(
-                Line(
-                    "derain",
-                    f"{OWN['goub']}, {steps} steps",
-                    tuple(figures.split("/")),
-                    name,
-                    name,
-                    *TEST_SETS["derain"],
-                )
-            )
-    elif table == "table4":
-        for (key, title, _), methods in TABLE4.items():
-            for method, figures in methods.items():
-                name = f"table4_{key}" if method == "IRBridge" else None
-                found.append(Line(title, method, tuple(figures.split("/")), name, name))
-    else:
-        for task, bridge in (
-            (task, bridge) for task, bridges in FIG11.items() for bridge in bridges
-        ):
-            for schedule, pair in zip(SCHEDULES, FIG11[task][bridge].split()):
-                experiment = f"fig11_{task}_{bridge}"
-                found.append(
-                    Line(
-                        task,
-                        f"{OWN[bridge]}, {schedule}",
-                        tuple(pair.split("/")),
-                        f"{experiment}_{schedule}",
-                        experiment,
-                        TEST_SETS[task][0],
-                        4,
-                    )
-                )
+    for task, methods in TABLE1.items():
+        for method, figures in methods.items():
+            run = f"table1_{task}_{bridges[method]}" if method in bridges else None
+            label = f"{method} (copied)" if method in COPIED.get(task, ()) else method
+            found.append(Line(task, label, _figures(figures), run, run, *TEST_SETS[task]))
+    return found
+
+
+def _table3() -> list[Line]:
+    found = []
+    for steps, figures in TABLE3.items():
+        label, run = f"{OWN['goub']}, {steps} steps", f"table3_{steps}"
+        found.append(Line("derain", label, _figures(figures), run, run, *TEST_SETS["derain"]))
+    return found
+
+
+def _table4() -> list[Line]:
+    found = []
+    for (key, title, _), methods in TABLE4.items():
+        for method, figures in methods.items():
+            run = f"table4_{key}" if method == "IRBridge" else None
+            found.append(Line(title, method, _figures(figures), run, run))
+    return found
+
+
+def _fig11() -> list[Line]:
+    found = []
+    for task, bridges in FIG11.items():
+        for bridge, pairs in bridges.items():
+            experiment = f"fig11_{task}_{bridge}"
+            for schedule, pair in zip(SCHEDULES, pairs.split(), strict=True):
+                label, run = f"{OWN[bridge]}, {schedule}", f"{experiment}_{schedule}"
+                data = TEST_SETS[task][0]
+                found.append(Line(task, label, _figures(pair), run, experiment, data, 4))
     return found

@@ -1,45 +1,255 @@
-"""From the records of scored images to tables; only scores of the same images and protocol are
-ranked.
+"""A table of text and scores, written for Markdown, LaTeX, CSV and HTML.
+
+Layouts make tables of rows; :meth:`Table.render` writes any of them. Only scores of the same
+images and protocol are ranked.
 """
 
 import csv
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
 
-from irbridge.evaluation.records import CLEAN, SCORES, Row
+from irbridge.evaluation.metrics import Metric
+from irbridge.evaluation.records import read_records
+from irbridge.evaluation.rows import Row, aggregate
+
+FORMULA = "=", "+", "-", "@", "\t", "\r"  # what a spreadsheet would compute, not show
+
+
+class Cell(NamedTuple):
+    """One entry of a table.
+
+    Args:
+        text: as it is shown.
+        value: as a CSV has it, in full; None: the text.
+        mark: "best" or "second" of its column.
+        half: half of an interval, shown behind a plus-minus.
+        note: what else is shown behind.
+    """
+
+    text: str
+    value: float | int | None = None
+    mark: str = ""
+    half: str = ""
+    note: str = ""
+
+
+Entry = Cell | str | None | tuple[Cell | None, ...]
+"""A cell, plain text, None where it is missing, or several cells that share one place."""
 
 
 @dataclass(frozen=True)
-class Style:
-    """How a language writes best, second and missing cells, the arrows, plus-minus and any text."""
+class Language:
+    """How a language writes marked and missing entries, plus-minus, and any text."""
 
     best: str
     second: str
     missing: str
-    up: str
-    down: str
     within: str
     escape: Callable[[str], str]
+
+    def entry(self, entry: Entry) -> str:
+        """An entry as the language writes it."""
+        if entry is None:
+            return self.missing
+        if isinstance(entry, str):
+            return self.escape(entry)
+        if not isinstance(entry, Cell):
+            return " / ".join(self.entry(cell) for cell in entry)
+        form = {"best": self.best, "second": self.second}.get(entry.mark, "{}")
+        half = f"{self.within}{entry.half}" if entry.half else ""
+        return form.format(self.escape(entry.text)) + half + entry.note
+
+
+def _latex_text(text: str) -> str:
+    special = {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "—": "---",
+        "↑": "$\\uparrow$",
+        "↓": "$\\downarrow$",
+        "±": "$\\pm$",
+    }
+    special |= {c: f"\\{c}" for c in "&%$#_{}"}
+    return "".join(special.get(c, c) for c in " ".join(text.split()))
+
+
+def _markdown_text(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+MARKDOWN = Language("**{}**", "<u>{}</u>", "—", " ±", _markdown_text)
+LATEX = Language("\\textbf{{{}}}", "\\underline{{{}}}", "---", " $\\pm$ ", _latex_text)
+HTML = Language("<b>{}</b>", "<u>{}</u>", "—", " ±", escape)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Formatted cells; ``groups`` are (title, width) of columns under one title, the first column
-    left out.
+    """A table that any language can write.
+
+    Args:
+        caption: above it; a CSV has none.
+        headings: of its columns.
+        body: its lines, an entry a column.
+        groups: (title, width) of columns under one title, the first column left out.
+        left: so many columns are text, and stand at the left.
+        tight: Markdown's rule below the headings has no spaces.
     """
 
     caption: str
-    groups: list[tuple[str, int]]
     headings: list[str]
-    body: list[list[str]]
+    body: list[list[Entry]]
+    groups: list[tuple[str, int]] = field(default_factory=list)
+    left: int = 1
+    tight: bool = False
+
+    def render(self, form: str) -> str:
+        """The table as "markdown", "latex", "csv" or "html".
+
+        In Markdown best is bold, second underlined, and columns of one title share a cell. LaTeX
+        needs the package booktabs, and graphicx for grouped columns.
+        """
+        return WRITERS[form](self)
 
 
-def shown(rows: list[Row]) -> list[str]:
-    """The scores that a table of these rows has columns for: always those against the clean
-    image.
+def render(tables: Iterable[Table], form: str) -> str:
+    """Tables one after the other."""
+    return "\n\n".join(table.render(form) for table in tables)
+
+
+def _markdown(table: Table) -> str:
+    lines = [[MARKDOWN.entry(entry) for entry in line] for line in (table.headings, *table.body)]
+    if table.groups:
+        lines = [_shared(line, table, MARKDOWN.missing) for line in lines]
+        titles = ["", *(f"{MARKDOWN.escape(title)}: " for title, _ in table.groups)]
+        lines[0] = [title + cell for title, cell in zip(titles, lines[0], strict=True)]
+    rule = ["---"] * table.left + ["---:"] * (len(lines[0]) - table.left)
+    written = ["| " + " | ".join(line) + " |" for line in lines]
+    written.insert(1, f"|{'|'.join(rule)}|" if table.tight else f"| {' | '.join(rule)} |")
+    return f"{MARKDOWN.escape(table.caption)}\n\n" + "\n".join(written)
+
+
+def _shared(line: list[str], table: Table, missing: str) -> list[str]:
+    """A line whose entries of one group share a cell; one dash where all of them are missing."""
+    joined, rest = line[:1], iter(line[1:])
+    for _, width in table.groups:
+        cells = [next(rest) for _ in range(width)]
+        joined.append(missing if set(cells) == {missing} else " / ".join(cells))
+    return joined
+
+
+def _latex(table: Table) -> str:
+    head, *lines = (
+        " & ".join(LATEX.entry(entry) for entry in line) + " \\\\"
+        for line in (table.headings, *table.body)
+    )
+    wide = "*" if table.groups else ""
+    columns = "l" + "r" * (len(table.headings) - 1)
+    return "\n".join(
+        [
+            f"\\begin{{table{wide}}}",
+            "\\centering",
+            f"\\caption{{{LATEX.escape(table.caption)}}}",
+            *(["\\resizebox{\\textwidth}{!}{%"] if wide else []),
+            f"\\begin{{tabular}}{{{columns}}}",
+            "\\toprule",
+            *(_latex_titles(table.groups) if wide else []),
+            head,
+            "\\midrule",
+            *lines,
+            "\\bottomrule",
+            "\\end{tabular}" + ("}" if wide else ""),
+            f"\\end{{table{wide}}}",
+        ]
+    )
+
+
+def _latex_titles(groups: list[tuple[str, int]]) -> list[str]:
+    """The line of titles above the headings, and the rules below them."""
+    titles, rules, column = [""], [], 2
+    for title, width in groups:
+        titles.append(f"\\multicolumn{{{width}}}{{c}}{{{LATEX.escape(title)}}}")
+        rules.append(f"\\cmidrule(lr){{{column}-{column + width - 1}}}")
+        column += width
+    return [" & ".join(titles) + " \\\\", " ".join(rules)]
+
+
+def _html(table: Table) -> str:
+    above = ""
+    if table.groups:
+        titles = (f'<th colspan="{n}">{HTML.escape(title)}</th>' for title, n in table.groups)
+        above = f"<tr><th></th>{''.join(titles)}</tr>\n"
+    heads = "".join(f"<th>{HTML.entry(heading)}</th>" for heading in table.headings)
+    lines = ("".join(f"<td>{HTML.entry(entry)}</td>" for entry in line) for line in table.body)
+    return "\n".join(
+        [
+            f"<table>\n<caption>{HTML.escape(table.caption)}</caption>",
+            f"<thead>\n{above}<tr>{heads}</tr>\n</thead>",
+            "<tbody>",
+            *(f"<tr>{line}</tr>" for line in lines),
+            "</tbody>\n</table>",
+        ]
+    )
+
+
+def _csv(table: Table) -> str:
+    """Full numbers; missing is empty."""
+    titles = [""] + [f"{title} " for title, width in table.groups for _ in range(width)]
+    heads = table.headings
+    if table.groups:
+        heads = [title + heading for title, heading in zip(titles, heads, strict=True)]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows([_plain(entry) for entry in line] for line in table.body)
+    return out.getvalue().rstrip("\n")
+
+
+def _plain(entry: Entry) -> str | float | int | None:
+    if entry is None:
+        return None
+    if isinstance(entry, str):
+        return f"'{entry}" if entry.startswith(FORMULA) else entry
+    if isinstance(entry, Cell):
+        return entry.text if entry.value is None else entry.value
+    return " / ".join("" if cell is None else cell.text for cell in entry)
+
+
+WRITERS = {"markdown": _markdown, "latex": _latex, "html": _html, "csv": _csv}
+
+
+def number(value: float | int | None) -> Cell | None:
+    """An entry of a table of full numbers."""
+    return None if value is None else Cell(str(value), value)
+
+
+def dictionaries(lines: list[dict[str, Entry]], caption: str = "") -> Table:
+    """A table of dictionaries, whose keys are the headings; what one lacks is missing."""
+    heads = list(dict.fromkeys(key for line in lines for key in line))
+    return Table(caption, heads, [[line.get(head) for head in heads] for line in lines])
+
+
+# tables of rows
+
+
+def shown(rows: list[Row]) -> list[Metric]:
+    """The metrics that a table of these rows has columns for.
+
+    Those against the clean image always have one, those against the VAE's round trip where a row
+    has a score.
     """
-    return [k for k in SCORES if k in CLEAN or any(row.scores[k] is not None for row in rows)]
+    found = {metric.key: metric for row in rows for metric in row.metrics}
+    kept = [
+        metric
+        for metric in found.values()
+        if metric.reference == "clean"
+        or any(row.scores.get(metric.key) is not None for row in rows)
+    ]
+    return sorted(kept, key=lambda metric: metric.reference != "clean")
 
 
 def comparisons(rows: list[Row]) -> list[list[Row]]:
@@ -50,192 +260,82 @@ def comparisons(rows: list[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def by_comparison(rows: list[Row], style: Style) -> list[Table]:
-    """One table per comparison, a row per method."""
-    return [_one_task(group, style) for group in comparisons(rows)]
+def by_comparison(rows: list[Row]) -> list[Table]:
+    """One table per comparison, a line per method."""
+    return [_comparison(group) for group in comparisons(rows)]
 
 
-def _one_task(group: list[Row], style: Style) -> Table:
+def _comparison(group: list[Row]) -> Table:
     row = group[0]
     caption = "; ".join([f"{row.task}: {row.protocol}", *row.setting, f"images {len(row.images)}"])
-    columns = {"Method": [style.escape(r.label) for r in group]}
-    for score in shown(group):
-        cells = ranked([r.scores[score] for r in group], score, style)
-        columns[heading(score, row.protocol, style)] = [
-            cell + between(r, score, " [{:.{digits}f}, {:.{digits}f}]")
-            for cell, r in zip(cells, group)
-        ]
-    columns["s/image"] = [style.missing if r.seconds is None else f"{r.seconds:.3f}" for r in group]
     brackets = " Brackets: 95 % bootstrap interval over images." if len(row.images) > 1 else ""
-    body = [list(line) for line in zip(*columns.values())]
-    return Table(style.escape(f"{caption}.{brackets}"), [], list(columns), body)
-
-
-def heading(score: str, protocol: str, style: Style) -> str:
-    name, _, higher = SCORES[score]
-    luma = protocol.startswith("y,") and not score.startswith("lpips")
-    return f"{name}{' (Y)' * luma} {style.up if higher else style.down}"
-
-
-def between(row: Row, score: str, form: str) -> str:
-    """The interval (low, high, half its width) as text; empty where one image leaves none."""
-    bounds = row.bounds(score)
-    if bounds is None or len(row.images) < 2:
-        return ""
-    return form.format(*bounds, half=(bounds[1] - bounds[0]) / 2, digits=SCORES[score][1] - 1)
-
-
-def ranked(values: list, score: str, style: Style) -> list[str]:
-    """Formatted cells, ranked as they are shown, so that values that look equal are marked
-    alike.
-    """
-    _, digits, higher = SCORES[score]
-    cells = [None if v is None else f"{v:.{digits}f}" for v in values]
-    order = sorted(set(cells) - {None}, key=float, reverse=higher)
-    marks = dict(zip(order, (style.best, style.second))) if len(order) > 1 else {}
-    return [style.missing if c is None else marks.get(c, "{}").format(c) for c in cells]
-
-
-def to_markdown(
-    rows: list[Row], layout: Callable[[list[Row], Style], list[Table]] = by_comparison
-) -> str:
-    """Tables with best in bold, second underlined, missing as an em dash; columns of one title
-    share a cell.
-    """
-    text = []
-    style = Style(
-        "**{}**",
-        "<u>{}</u>",
-        "—",
-        "↑",
-        "↓",
-        " ±",
-        lambda s: " ".join(s.split()).replace("|", "\\|"),
-    )
-    for table in layout(rows, style):
-        lines = [_shared(line, table, style.missing) for line in [table.headings, *table.body]]
-        titles = ["", *(f"{title}: " for title, _ in table.groups)]
-        lines[0] = [t + cell for t, cell in zip(titles, lines[0])] if table.groups else lines[0]
-        lines.insert(1, ["---"] + ["---:"] * (len(lines[0]) - 1))
-        text.append(
-            f"{table.caption}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        )
-    return "\n\n".join(text)
-
-
-def _shared(line: list[str], table: Table, missing: str) -> list[str]:
-    """A line whose cells of one group are joined by slashes; one dash where all of them are
-    missing.
-    """
-    if not table.groups:
-        return line
-    joined, rest = line[:1], iter(line[1:])
-    for _, width in table.groups:
-        cells = [next(rest) for _ in range(width)]
-        joined.append(missing if set(cells) == {missing} else " / ".join(cells))
-    return joined
-
-
-def to_latex(
-    rows: list[Row], layout: Callable[[list[Row], Style], list[Table]] = by_comparison
-) -> str:
-    """The same tables for LaTeX, which needs the package booktabs; grouped columns also need
-    graphicx.
-    """
-    text = []
-    style = Style(
-        "\\textbf{{{}}}",
-        "\\underline{{{}}}",
-        "---",
-        "$\\uparrow$",
-        "$\\downarrow$",
-        " $\\pm$ ",
-        _escape,
-    )
-    for table in layout(rows, style):
-        head, *lines = (" & ".join(line) + " \\\\" for line in [table.headings, *table.body])
-        wide, titles = ("*", _titles(table.groups)) if table.groups else ("", [])
-        start = f"\\begin{{tabular}}{{l{'r' * (len(table.headings) - 1)}}}"
-        fit = ["\\resizebox{\\textwidth}{!}{%"] if wide else []
-        text.append(
-            "\n".join(
-                [
-                    f"\\begin{{table{wide}}}",
-                    "\\centering",
-                    f"\\caption{{{table.caption}}}",
-                    *fit,
-                    start,
-                    "\\toprule",
-                    *titles,
-                    head,
-                    "\\midrule",
-                    *lines,
-                    "\\bottomrule",
-                    "\\end{tabular}" + "}" * bool(wide),
-                    f"\\end{{table{wide}}}",
-                ]
-            )
-        )
-    return "\n\n".join(text)
-
-
-def _titles(groups: list[tuple[str, int]]) -> list[str]:
-    """The line of titles above the headings, and the rules below them."""
-    titles, rules, column = [""], [], 2
-    for title, width in groups:
-        titles.append(f"\\multicolumn{{{width}}}{{c}}{{{title}}}")
-        rules.append(f"\\cmidrule(lr){{{column}-{column + width - 1}}}")
-        column += width
-    return [" & ".join(titles) + " \\\\", " ".join(rules)]
-
-
-def _escape(text: str) -> str:
-    special = {
-        "\\": "\\textbackslash{}",
-        "~": "\\textasciitilde{}",
-        "^": "\\textasciicircum{}",
-        "—": "---",
-    }
-    return "".join(special.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
-
-
-def to_csv(rows: list[Row]) -> str:
-    """All rows with full numbers, the protocol and the image count in columns; missing is empty."""
-    scores = shown(rows)
-    return csv_text(
-        [
-            {
-                "task": r.task,
-                "method": r.label,
-                "protocol": r.protocol,
-                "setting": ", ".join(r.setting),
-                "images": len(r.images),
-                **numbers(r, scores),
-                "seconds": r.seconds,
-            }
-            for r in rows
+    columns: dict[str, list[Entry]] = {"Method": [r.label for r in group]}
+    for metric in shown(group):
+        entries = ranked([r.scores.get(metric.key) for r in group], metric)
+        columns[metric.heading(row.protocol)] = [
+            entry and entry._replace(note=_brackets(r, metric))
+            for entry, r in zip(entries, group, strict=True)
         ]
-    )
+    columns["s/image"] = [None if r.seconds is None else f"{r.seconds:.3f}" for r in group]
+    body = [list(line) for line in zip(*columns.values(), strict=True)]
+    return Table(f"{caption}.{brackets}", list(columns), body)
 
 
-def numbers(row: Row | None, scores: list[str]) -> dict[str, float | None]:
-    """Scores and their intervals under the names of a CSV's columns; None without a row."""
-    return {
-        f"{k}{end}": value
-        for k in scores
-        for end, value in zip(
-            ("", "_low", "_high"),
-            (row and row.scores[k], *((row and row.bounds(k)) or (None, None))),
-        )
-    }
+def _brackets(row: Row, metric: Metric) -> str:
+    """The interval of a row's score; empty where one image leaves none."""
+    bounds = interval(row, metric)
+    if bounds is None:
+        return ""
+    low, high = (f"{edge:.{metric.digits - 1}f}" for edge in bounds)
+    return f" [{low}, {high}]"
 
 
-def csv_text(lines: list[dict]) -> str:
-    """CSV of dictionaries, whose keys are the columns; missing is empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(
-        out, list(dict.fromkeys(k for line in lines for k in line)), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue().rstrip("\n")
+def interval(row: Row, metric: Metric) -> tuple[float, float] | None:
+    """(low, high) of a row's score over its images; None where one image leaves none."""
+    return row.bounds(metric.key) if len(row.images) > 1 else None
+
+
+def ranked(values: list[float | None], metric: Metric) -> list[Cell | None]:
+    """Cells of a column, ranked as they are shown: values that look equal are marked alike."""
+    texts = [None if value is None else metric.format(value) for value in values]
+    order = sorted(set(texts) - {None}, key=float, reverse=metric.higher_is_better)
+    marks = dict(zip(order, ("best", "second"), strict=False)) if len(order) > 1 else {}
+    return [
+        None if text is None else Cell(text, value, marks.get(text, ""))
+        for text, value in zip(texts, values, strict=True)
+    ]
+
+
+def figures(rows: list[Row]) -> list[Table]:
+    """All rows in one table of full numbers, for a CSV: protocol and setting are columns."""
+    metrics = shown(rows)
+    lines = [
+        {
+            "task": row.task,
+            "method": row.label,
+            "protocol": row.protocol,
+            "setting": ", ".join(row.setting),
+            "images": number(len(row.images)),
+            **numbers(row, metrics),
+            "seconds": number(row.seconds),
+        }
+        for row in rows
+    ]
+    return [dictionaries(lines)]
+
+
+def numbers(row: Row | None, metrics: list[Metric]) -> dict[str, Cell | None]:
+    """Scores and their intervals under the names of a CSV's columns; missing without a row."""
+    found = {}
+    for metric in metrics:
+        low, high = (row and row.bounds(metric.key)) or (None, None)
+        found[metric.key] = number(row and row.scores.get(metric.key))
+        found[f"{metric.key}_low"], found[f"{metric.key}_high"] = number(low), number(high)
+    return found
+
+
+def print_scores(results: Path) -> str:
+    """Print, and return, the Markdown tables of all that is scored below a folder."""
+    text = render(by_comparison(aggregate(read_records(results))), "markdown")
+    print(f"\n{text}\n")
+    return text

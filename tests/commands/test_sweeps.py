@@ -18,7 +18,7 @@ from runs_alike import QUICK
 from irbridge import cli
 from irbridge.commands import train
 from irbridge.errors import UserError
-from irbridge.evaluation import evaluate
+from irbridge.evaluation import share
 from irbridge.files import locked
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.weights import load_weights
@@ -107,7 +107,7 @@ def test_every_process_of_a_refused_command_leaves(tmp_path, monkeypatch):
     state = type("State", (), {"is_main_process": False, "num_processes": 2, "process_index": 1})
     monkeypatch.setattr(train, "PartialState", lambda **_: state)
     monkeypatch.setattr(
-        evaluate,
+        share,
         "broadcast_object_list",
         lambda objects: objects.__setitem__(0, UserError("in use")),
     )
