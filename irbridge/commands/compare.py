@@ -17,8 +17,8 @@ from irbridge.evaluation.scoring import weights_hash
 from irbridge.experiments.build import from_pretrained
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import test_pairs
-from irbridge.files import read_json
 from irbridge.gaussian.noise import image_seed
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.timestep_schedule import linear
@@ -35,7 +35,7 @@ def compare_run(options: dict) -> None:
     set_threads(options["threads"])
     model, config = (
         from_pretrained(run, device(options["device"]), frozen=options["backbone"]),
-        read_json(run / "run.json"),
+        read_settings(run / "run.json"),
     )
     if not isinstance(model, IRBridge):
         raise UserError(
@@ -50,7 +50,7 @@ def compare_run(options: dict) -> None:
     results = Path(options["results"] or f"runs/compare-{task}" + "-validation" * held)
     pairs = validation_images(run, options["size"]) if held else test_pairs(config, options["size"])
     protocol, lpips, trained = (
-        instantiate(config["task"]["protocol"]),
+        instantiate(config["task"]["protocol"], of="protocol"),
         LPIPS.load(),
         model.timesteps,
     )
@@ -111,7 +111,9 @@ def _settings(options: dict, task: str):
         if wrong := [name for name in names if name not in known]:
             raise UserError(f"{group}s={wrong} are unknown; choose of {', '.join(known)}.")
     bridges = {
-        b: instantiate(composed("train", f"task={task}", f"bridge={b}", "name=x")["bridge"])
+        b: instantiate(
+            composed("train", f"task={task}", f"bridge={b}", "name=x")["bridge"], of="bridge"
+        )
         for b in options["bridges"]
     }
     fields = {

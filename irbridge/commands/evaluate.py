@@ -23,8 +23,8 @@ from irbridge.evaluation.vae_reference import RoundTrip
 from irbridge.experiments.build import from_pretrained
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import test_pairs, validation_pairs
-from irbridge.files import read_json
 
 OWN = "irbridge", "ddim", "ddim_noise", "dpmpp", "anchor"  # of one adapter
 # Trained runs of their own and the configs/contender that makes them.
@@ -46,7 +46,7 @@ def evaluate_run(options: dict) -> None:
     else:
         pairs, data = images(options, task, config)
     given = {k: v for k, v in options["protocol"].items() if v is not None}
-    protocol = instantiate(config["task"]["protocol"] | given)
+    protocol = instantiate(config["task"]["protocol"] | given, of="protocol")
     # nfe says the same
     sampler = {k: v for k, v in options["sampler"].items() if v is not None and k != "steps"}
     model = cache(
@@ -81,7 +81,7 @@ def validation_images(run: Path, size: int | None):
     """The validation pairs of a run; UserError where its folder was exported, without what it was
     trained on.
     """
-    settings = read_json(run / "run.json")
+    settings = read_settings(run / "run.json")
     if not all(
         entry.keys() & {"pairs", "clean", "root"} for entry in settings["data"].get("mix") or ()
     ):
@@ -140,7 +140,7 @@ def home(options: dict) -> tuple[Path, str, dict]:
     task, run = options["task"].get("name"), options["run"]
     if run is not None:
         run = _here(run)
-        config = read_json(run / "run.json")
+        config = read_settings(run / "run.json")
         own = config["task"]["name"]
         if task and own not in (task, "universal", "paired"):
             raise UserError(
@@ -179,7 +179,9 @@ def images(options: dict, task: str, config: dict):
     if name := options["benchmark"]:
         root, split, resize = find(data["root"]), data["split"], data["resize"]
         if BENCHMARKS[name].task == "inpaint":
-            holes = instantiate(composed("train", "task=inpaint", "name=x")["task"]["degradation"])
+            holes = instantiate(
+                composed("train", "task=inpaint", "name=x")["task"]["degradation"], of="degradation"
+            )
             pairs = Faces(name, root, holes, data["masks"], split, 0, size, resize)
         else:
             pairs = BenchmarkPairs(name, root, split, size, resize)
@@ -292,6 +294,6 @@ def trained(method: str, task: str, run: Path, options: dict) -> Path:
 
 def kind_of(run: Path) -> str:
     """regression, bridge, irbridge or irbridge_y."""
-    config = read_json(run / "config.json")
+    config = read_settings(run / "config.json")
     kind = config.get("method", "irbridge")
     return "irbridge_y" if kind == "irbridge" and config.get("endpoint") == "y" else kind

@@ -537,7 +537,7 @@ class Noise(Degradation):
 
 
 @dataclass(frozen=True)
-class OneOf:
+class OneOf(Degradation):
     """One of several degradations, drawn anew for each image: one model for several tasks (RDBM's
     universal setting).
     """

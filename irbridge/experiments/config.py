@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from irbridge.assets import CONFIGS
 from irbridge.errors import UserError
-from irbridge.experiments.instantiate import _innermost
+from irbridge.experiments.instantiate import innermost
 from irbridge.experiments.validate import check_values
 from irbridge.training.signals import stops
 
@@ -99,7 +99,7 @@ def one_sentence(error: Exception) -> str:
     """An exception as one line: its own text, and for Hydra's errors also the innermost cause and
     the choices.
     """
-    cause = _innermost(error)
+    cause = innermost(error)
     error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
     if isinstance(error, OSError) and error.filename:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
