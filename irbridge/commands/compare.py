@@ -21,6 +21,7 @@ from irbridge.evaluation.records import About, fingerprint, read_records
 from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import test_pairs
 from irbridge.files import read_json, write_atomically
 from irbridge.gaussian.noise import image_seed
@@ -84,7 +85,7 @@ def compare_run(options: dict) -> None:
     run = Path(options["run"])
     set_threads(options["threads"])
     model = from_pretrained(run, device(options["device"]), frozen=options["backbone"])
-    config = read_json(run / "run.json")
+    config = read_settings(run / "run.json")
     check(model, options, config)
     held = options["split"] == "validation"
     task = config["task"]["name"]
@@ -99,7 +100,7 @@ def compare_run(options: dict) -> None:
         size=options["size"],
         seed=options["seed"],
     )
-    protocol = instantiate(config["task"]["protocol"])
+    protocol = instantiate(config["task"]["protocol"], of="protocol")
     for metric in STANDARD:
         metric.ready()
     settings, scheduled = list(_settings(options, task)), model.timesteps
@@ -183,7 +184,7 @@ def _settings(options: dict, task: str) -> Iterator[Setting]:
         if wrong := [name for name in names if name not in known]:
             raise UserError(f"{group}s={wrong} are unknown; choose of {', '.join(known)}.")
     bridges = {
-        name: instantiate(_composed(f"task={task}", f"bridge={name}")["bridge"])
+        name: instantiate(_composed(f"task={task}", f"bridge={name}")["bridge"], of="bridge")
         for name in options["bridges"]
     }
     samplers = []

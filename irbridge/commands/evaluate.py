@@ -25,6 +25,7 @@ from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.metrics import metrics
+from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import test_pairs, validation_pairs
 from irbridge.files import read_json
 from irbridge.models.restorer import Restorer
@@ -63,7 +64,9 @@ def evaluate_run(options: dict) -> None:
         pairs, data = validation_images(at.run, options["size"]), "validation images"
     else:
         pairs, data = images(options, at)
-    protocol = instantiate(at.config["task"]["protocol"] | _given(options["protocol"]))
+    protocol = instantiate(
+        at.config["task"]["protocol"] | _given(options["protocol"]), of="protocol"
+    )
     # nfe says the same
     sampler = {k: v for k, v in sampler_fields(options["sampler"]).items() if k != "steps"}
 
@@ -114,7 +117,7 @@ def validation_images(run: Path, size: int | None):
     Raises:
         UserError: if its folder was exported, without what it was trained on.
     """
-    settings = read_json(run / "run.json")
+    settings = read_settings(run / "run.json")
     places = {"pairs", "clean", "root"}
     if not all(entry.keys() & places for entry in settings["data"].get("mix") or ()):
         raise UserError(
@@ -171,7 +174,7 @@ def home(options: dict) -> Home:
     task, run, config = options["task"].get("name"), options["run"], None
     if run is not None:
         run = _here(run)
-        config = read_json(run / "run.json")
+        config = read_settings(run / "run.json")
         own = config["task"]["name"]
         if task and own not in (task, "universal", "paired"):
             raise UserError(
@@ -208,7 +211,9 @@ def images(options: dict, at: Home):
     if name := options["benchmark"]:
         root, split, resize = find(data["root"]), data["split"], data["resize"]
         if BENCHMARKS[name].task == "inpaint":
-            holes = instantiate(composed("train", "task=inpaint", "name=x")["task"]["degradation"])
+            holes = instantiate(
+                composed("train", "task=inpaint", "name=x")["task"]["degradation"], of="degradation"
+            )
             pairs = Faces(name, root, holes, data["masks"], split, 0, size, resize)
         else:
             pairs = BenchmarkPairs(name, root, split, size, resize)
@@ -337,6 +342,6 @@ def trained(method: str, task: str, run: Path, options: dict) -> Path:
 
 def kind_of(run: Path) -> str:
     """What a trained run is: regression, bridge, irbridge or irbridge_y."""
-    config = read_json(run / "config.json")
+    config = read_settings(run / "config.json")
     kind = config.get("method", "irbridge")
     return "irbridge_y" if kind == "irbridge" and config.get("endpoint") == "y" else kind

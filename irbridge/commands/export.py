@@ -12,8 +12,9 @@ from irbridge.errors import UserError
 from irbridge.evaluation.records import read_records
 from irbridge.evaluation.rows import aggregate
 from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import held_back_every, test_pairs, validation_pairs
-from irbridge.files import read_json, write_atomically, write_json
+from irbridge.files import write_atomically, write_json
 from irbridge.images.arrays import to_bytes
 from irbridge.models.precision import deviation
 from irbridge.models.restorer import Restorer
@@ -31,9 +32,12 @@ def export_run(options: dict) -> None:
     run, output = find(options["run"]), Path(options["output"])
     check_output(run, output)
     set_threads(options["threads"])
-    model, settings = from_pretrained(run, frozen=options["backbone"]), read_json(run / "run.json")
+    model, settings = (
+        from_pretrained(run, frozen=options["backbone"]),
+        read_settings(run / "run.json"),
+    )
     done = history(run)
-    config = without_paths(read_json(run / "config.json")) | {
+    config = without_paths(read_settings(run / "config.json")) | {
         "bf16_error": round(half_precision(model, settings), 3)
     }
     tables = "\n\n".join(

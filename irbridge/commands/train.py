@@ -118,7 +118,7 @@ def references(model: Restorer, config: dict):
     """(protocol, the second reference that it asks for or None) of a run; UserError if the model
     cannot give it.
     """
-    protocol = instantiate(config["task"]["protocol"])
+    protocol = instantiate(config["task"]["protocol"], of="protocol")
     return protocol, RoundTrip(model) if protocol.reference == "vae" else None
 
 

@@ -11,7 +11,8 @@ from irbridge.backbones.encoding_cache import LatentCache
 from irbridge.environment import cache_folder, commit
 from irbridge.errors import UserError
 from irbridge.experiments.instantiate import instantiate
-from irbridge.experiments.names import present
+from irbridge.experiments.names import part_named, present
+from irbridge.experiments.saved import read_settings
 from irbridge.files import read_json, sha256, write_json
 from irbridge.models import precision
 from irbridge.models.bridge_network import BridgeNetwork
@@ -61,7 +62,7 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
             return Regression(make_trunk(**sizes))
         if method == "bridge":
             return BridgeNetwork(
-                instantiate(config["bridge"]),
+                instantiate(config["bridge"], of="bridge"),
                 bridge_network(**sizes),
                 **config["objective"],
                 sampler=sampler_fields(config["sampler"]),
@@ -70,9 +71,9 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
         backbone = _frozen(config["backbone"], backbone, lazy)
         model = IRBridge(
             backbone,
-            instantiate(adapter, backbone),
-            instantiate(config["bridge"]),
-            instantiate(config["timesteps"]),
+            instantiate(adapter, backbone, of="adapter"),
+            instantiate(config["bridge"], of="bridge"),
+            instantiate(config["timesteps"], of="timesteps"),
             config["endpoint"],
             config["task"]["sampler"] | sampler_fields(config["sampler"]),
             config["loss"],
@@ -90,7 +91,7 @@ def sampler_fields(config: dict) -> dict:
     """
     given = {key: value for key, value in config.items() if value is not None}
     if target := given.pop("_target_", None):
-        kind = instantiate({"_target_": target, "_partial_": True}).func
+        kind = part_named(target, "sampler")
         given["rule"] = make(kind, **{k: v for k, v in given.items() if k != "rule"}).rule
         if named(given["rule"]).kind is not kind:
             raise UserError(
@@ -106,7 +107,8 @@ def _frozen(config: dict, backbone: Backbone | None, lazy: bool) -> Backbone:
     if backbone is None:
         wanted = {"_target_": PIXELS} | {k: v for k, v in config.items() if k not in RECORDED}
         backbone = instantiate(
-            wanted | ({"lazy": True} if lazy and wanted["_target_"] == PIXELS else {})
+            wanted | ({"lazy": True} if lazy and wanted["_target_"] == PIXELS else {}),
+            of="backbone",
         )
     digest, signature = (config.get(key) for key in RECORDED)
 
@@ -206,7 +208,7 @@ def from_pretrained(
     """
     folder = trained(folder)
     path = folder / "config.json"
-    config = present(read_json(path))
+    config = read_settings(path)
     missing = [
         k
         for k in (*MODEL_KEYS, *["objective"] * (config.get("method") == "bridge"))

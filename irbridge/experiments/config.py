@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from irbridge.assets import CONFIGS
 from irbridge.errors import UserError
-from irbridge.experiments.instantiate import _innermost
+from irbridge.experiments.instantiate import innermost
+from irbridge.experiments.names import import_named
 from irbridge.experiments.validate import check_values
 from irbridge.training.signals import stops
 
@@ -54,6 +55,7 @@ def run_cli(task, config_name: str) -> None:
             check_types(cfg, config_name)
             config = plain(cfg)
             check_values(config)
+            import_named(config)
             task(config)
         except Exception as error:  # kept from Hydra, which would print a line of its own
             raised.append(error if debug else _told(error))
@@ -99,7 +101,7 @@ def one_sentence(error: Exception) -> str:
     """An exception as one line: its own text, and for Hydra's errors also the innermost cause and
     the choices.
     """
-    cause = _innermost(error)
+    cause = innermost(error)
     error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
     if isinstance(error, OSError) and error.filename:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,24 +1,53 @@
-"""Instantiate."""
-
-import hydra
+"""From a part of a configuration to the object that it describes."""
 
 from irbridge.errors import UserError
-from irbridge.experiments.names import present
+from irbridge.experiments.names import MARKS, part_named, present
 
 
-def _innermost(error: Exception) -> Exception:
+def innermost(error: Exception) -> Exception:
     """What an exception comes from; a UserError says it, whatever it comes from itself."""
     while error.__cause__ is not None and not isinstance(error, UserError):
         error = error.__cause__
     return error
 
 
-def instantiate(config, *args, **kwargs):
-    """Hydra's instantiate, with constructor errors as :class:`UserError`."""
+def instantiate(config: dict, *args, of: str | None = None):
+    """Build what a part of a configuration describes.
+
+    Args:
+        config: plain data: the class under ``_target_``, and the fields to call it with. A field
+            that describes a part in the same way is built first.
+        args: further arguments, given before the fields.
+        of: the family that the class must be of, a key of
+            :data:`~irbridge.experiments.names.FAMILIES`; None: any.
+
+    Raises:
+        UserError: The class is none of the project's, or it refuses the fields.
+
+    Example:
+        >>> instantiate({"_target_": "irbridge.bridges.GOUB", "T": 50}).T
+        50
+    """
+    config = present(config)
+    if "_target_" not in config:
+        raise UserError(f"{config} names no class; give it a _target_.")
+    target = config.pop("_target_")
+    part = part_named(target, of)
+    if marks := [mark for mark in MARKS if mark in config]:
+        raise UserError(f"{target} cannot be built: {marks[0]} is none of its fields.")
     try:
-        return hydra.utils.instantiate(present(config), *args, **kwargs)
+        return part(*args, **{key: _built(value, of) for key, value in config.items()})
     except Exception as error:
-        if isinstance(cause := _innermost(error), UserError):
+        if isinstance(cause := innermost(error), UserError):
             raise cause from None
-        target = config.get("_target_", "The configured object")
         raise UserError(f"{target} cannot be built: {cause}".strip() + ".") from error
+
+
+def _built(value, of: str | None):
+    if isinstance(value, list):
+        return [_built(item, of) for item in value]
+    if isinstance(value, dict) and "_target_" in value:
+        return instantiate(value, of=of)
+    if isinstance(value, dict):
+        return {key: _built(item, of) for key, item in value.items()}
+    return value

@@ -1,8 +1,21 @@
-"""What classes that saved configs name are called now.
+"""Which classes a configuration may name, and what those that older ones name are called now.
 
-A config names a class by where it was when the config was written. Runs and adapters of earlier
-versions stay readable by this one table.
+A configuration names a class by its dotted path under ``_target_``. Configurations come from
+outside too: with a downloaded adapter, with a run's folder. So a name is looked up here and nowhere
+else, and it may only be a part of one of the project's families (:data:`FAMILIES`): a bridge, an
+adapter, a degradation. No other function of Python can be reached by it.
+
+Runs and adapters of earlier versions stay readable by the table :data:`MOVED`.
 """
+
+import inspect
+import pkgutil
+import sys
+from functools import cache
+from importlib import import_module
+from typing import NamedTuple
+
+from irbridge.errors import UserError
 
 MOVED = {
     "irbridge.adapters.": {
@@ -27,6 +40,47 @@ MOVED = {
 name behind it."""
 
 
+class Family(NamedTuple):
+    """One kind of part that a configuration may name."""
+
+    base: str  # dotted path of the class that all of the family derive from
+    chapter: str  # the package whose modules hold the family
+    called: str  # what a sentence calls one of them
+
+    def kind(self) -> type:
+        """The base class."""
+        module, _, name = self.base.rpartition(".")
+        return getattr(import_module(module), name)
+
+    def has(self, part) -> bool:
+        """Whether an object is a class of the family, or a function that says it returns one."""
+        if inspect.isclass(part):
+            return issubclass(part, self.kind())
+        if not inspect.isfunction(part) or not part.__module__.startswith(self.chapter):
+            return False
+        given = part.__annotations__.get("return")
+        return inspect.isclass(given) and issubclass(given, self.kind())
+
+
+FAMILIES = {
+    "bridge": Family("irbridge.bridges.base.Bridge", "irbridge.bridges", "bridge"),
+    "adapter": Family("irbridge.adapters.base.Adapter", "irbridge.adapters", "adapter"),
+    "backbone": Family("irbridge.backbones.base.Backbone", "irbridge.backbones", "backbone"),
+    "timesteps": Family(
+        "irbridge.models.timestep_schedule.Timesteps", "irbridge.models", "timestep schedule"
+    ),
+    "degradation": Family("irbridge.data.degradations.Degradation", "irbridge.data", "degradation"),
+    "protocol": Family("irbridge.evaluation.protocol.Protocol", "irbridge.evaluation", "protocol"),
+    "sampler": Family("irbridge.samplers.base.Sampler", "irbridge.samplers", "sampler"),
+    "metric": Family("irbridge.evaluation.metrics.Metric", "irbridge.evaluation", "metric"),
+}
+"""The families by the key of a configuration that names one of them. A new bridge or degradation is
+found in its chapter by itself and needs no line here."""
+
+MARKS = "_args_", "_partial_", "_recursive_", "_convert_"
+"""Words by which Hydra would be told to call a class otherwise; none is taken from outside."""
+
+
 def present(config):
     """The config, or a part of it, with every class under its present name.
 
@@ -36,12 +90,16 @@ def present(config):
     Returns:
         A copy; the given one is left as it is.
     """
-    if isinstance(config, dict):
-        return {
-            key: present_name(value) if key == "_target_" else present(value)
-            for key, value in config.items()
-        }
-    return [present(value) for value in config] if isinstance(config, list) else config
+    if isinstance(config, list):
+        return [present(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: present_name(value) if key == "_target_" else present(value)
+        for key, value in config.items()
+        # earlier versions had to tell Hydra that lists are lists
+        if (key, value) != ("_convert_", "all")
+    }
 
 
 def present_name(target: str) -> str:
@@ -52,3 +110,95 @@ def present_name(target: str) -> str:
             continue
         return now + name if isinstance(now, str) else now.get(name, target)
     return target
+
+
+def part_named(target, family: str | None = None):
+    """The class or function that a configuration names; the only way from a name to something
+    that is called.
+
+    Args:
+        target: the dotted name, of today or of an earlier version.
+        family: a key of :data:`FAMILIES`; None: any of them.
+
+    Raises:
+        UserError: It is not of the family, whatever else it may be; nothing of it was run.
+    """
+    families = [FAMILIES[family]] if family else list(FAMILIES.values())
+    found = _attribute(present_name(target), families) if isinstance(target, str) else None
+    if any(one.has(found) for one in families):
+        return found
+    wanted = families[0].called if family else "part of irbridge"
+    choices = f"; choose one of {', '.join(members(family))}" if family else ""
+    raise UserError(f"{target} cannot be built: it is no {wanted}{choices}.")
+
+
+def _attribute(target: str, families: list[Family]):
+    """What a dotted name stands for, None where it may not be looked at.
+
+    Only modules of the families' chapters are imported. A class of a program that uses this package
+    is found where that program has imported it already.
+    """
+    module, _, name = target.rpartition(".")
+    if not name or name.startswith("_"):
+        return None
+    if any(module in _modules(family.chapter) for family in families):
+        return vars(import_module(module)).get(name)
+    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    return found if inspect.isclass(found) else None
+
+
+def import_named(config) -> None:
+    """Import the modules of the classes that the user's own words and YAML files name.
+
+    What a person types, or has in a folder of configs, is as much their own as their program. What
+    came with an adapter or a run's folder never passes here: its names find what is imported, and
+    import nothing (see :func:`part_named`).
+
+    Args:
+        config: the plain config of a command.
+
+    Raises:
+        UserError: A module cannot be found.
+    """
+    if isinstance(config, list):
+        for value in config:
+            import_named(value)
+    if not isinstance(config, dict):
+        return
+    for key, value in config.items():
+        if key != "_target_" or not isinstance(value, str):
+            import_named(value)
+            continue
+        module = value.rpartition(".")[0]
+        if not module or module.partition(".")[0] == "irbridge" or module in sys.modules:
+            continue
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"{value} cannot be built: Python finds no module {error.name}; put its folder on"
+                " PYTHONPATH."
+            ) from error
+
+
+@cache
+def _modules(chapter: str) -> list[str]:
+    """The names of a chapter's modules, its own first; only the chapter itself is imported."""
+    package = import_module(chapter)
+    return [chapter, *(m.name for m in pkgutil.walk_packages(package.__path__, f"{chapter}."))]
+
+
+@cache
+def members(family: str) -> list[str]:
+    """The names of a family's classes and functions, for a sentence that lists the choices."""
+    one, found = FAMILIES[family], set()
+    for module in _modules(one.chapter):
+        found |= {
+            f"{module}.{name}"
+            for name, part in vars(import_module(module)).items()
+            if getattr(part, "__module__", None) == module
+            and not name.startswith("_")
+            and one.has(part)
+            and part is not one.kind()
+        }
+    return sorted(found)

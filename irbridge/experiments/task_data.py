@@ -175,7 +175,11 @@ def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders
         return _half(config, "test", size, resize)
     if degradation:
         return SyntheticPairs(
-            find(data["test"]), instantiate(degradation), config["seed"], size, resize
+            find(data["test"]),
+            instantiate(degradation, of="degradation"),
+            config["seed"],
+            size,
+            resize,
         )
     if data["test_clean"] is not None:
         return _folders(data, "test_", size, resize)
@@ -202,7 +206,7 @@ def training_sources(config: dict, size: int | None = None) -> list[Source]:
             Source(
                 str(data["train"]),
                 photographs_of([find(data["train"])], resize=resize),
-                instantiate(degradation),
+                instantiate(degradation, of="degradation"),
             )
         ]
     pairs = _folders(data, "", size, resize)
@@ -323,7 +327,10 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
                 f"data.mix: {paths[0]} holds clean images, and task={config['task']['name']} does"
                 " not degrade them; give the source a degradation, or pairs."
             )
-        name, degradation = ", ".join(Path(path).name for path in paths), instantiate(own)
+        name, degradation = (
+            ", ".join(Path(path).name for path in paths),
+            instantiate(own, of="degradation"),
+        )
     if config["task"].get("masked") and degradation is None:
         raise UserError(
             f"data.mix: {name} holds pairs, but task={config['task']['name']} must know its holes;"
@@ -396,7 +403,7 @@ def _half(config: dict, half: str, size: int | None, resize: int | None) -> Benc
         pairs = Faces(
             name,
             root,
-            instantiate(degradation),
+            instantiate(degradation, of="degradation"),
             data.get("masks"),
             None if whole else half,
             config["seed"],

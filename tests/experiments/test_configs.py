@@ -7,7 +7,6 @@ import pipelines
 import pytest
 import torch
 from conftest import ROOT, configured, small_unet
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from irbridge.backbones.pixel import PixelBackbone
@@ -17,6 +16,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.build import build_model
 from irbridge.experiments.config import plain
 from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.names import part_named
 from irbridge.experiments.run_folder import contradiction
 from irbridge.experiments.validate import check_values
 from irbridge.models.irbridge import IRBridge
@@ -245,7 +245,7 @@ def test_a_bridge_is_public_and_as_published(choice):
     """Trained from scratch, a bridge has its class's published constants but for lam, which doubles
     in [-1, 1]."""
     config = bridged("bridge", choice)["bridge"]
-    kind = get_class(config["_target_"])
+    kind = part_named(config["_target_"], "bridge")
     assert not kind.__name__.startswith("_") and issubclass(kind, Bridge) and kind is not Bridge
     bridge, published = instantiate(config), kind()
     for key, value in config.items():

@@ -17,6 +17,7 @@ from irbridge.backbones.pixel import PixelBackbone, inject
 from irbridge.bridges.brownian import Brownian
 from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM
 from irbridge.errors import UserError
+from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
 from irbridge.gaussian.marginal import broadcast, marginal
 from irbridge.gaussian.noise import Noise
@@ -399,14 +400,14 @@ def test_regression_is_y_at_its_start_and_learns_l1():
 
 
 def test_configured_parts_make_a_model(backbone):
-    cfg = configured("train", "name=t", "adapter.channels=[8,8]")
+    config = composed("train", "name=t", "adapter.channels=[8,8]")
     model = IRBridge(
         backbone,
-        instantiate(cfg.adapter, backbone),
-        instantiate(cfg.bridge),
-        instantiate(cfg.timesteps),
-        cfg.endpoint,
-        dict(cfg.sampler),
-        dict(cfg.loss),
+        instantiate(config["adapter"], backbone),
+        instantiate(config["bridge"]),
+        instantiate(config["timesteps"]),
+        config["endpoint"],
+        config["sampler"],
+        config["loss"],
     )
     assert model.restore(noise(1, 3, 16, 16)).isfinite().all()

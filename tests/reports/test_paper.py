@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, configured, save_images
+from irbridge.evaluation.scoring import slug
+from irbridge.evaluation.unpaired import read_scores
 from omegaconf import OmegaConf
 from pipelines import load, save_sd15
 from safetensors.torch import load_file
@@ -22,8 +24,6 @@ from irbridge.errors import UserError
 from irbridge.evaluation import fid
 from irbridge.evaluation.metrics import psnr, ssim
 from irbridge.evaluation.protocol import Protocol
-from irbridge.evaluation.scoring import slug
-from irbridge.evaluation.unpaired import read_scores
 from irbridge.evaluation.vae_reference import RoundTrip
 from irbridge.experiments.build import build_model, from_pretrained
 from irbridge.experiments.config import plain

@@ -9,7 +9,7 @@ from irbridge.errors import UserError
 
 
 @dataclass(frozen=True)
-class OneOf:
+class OneOf(Degradation):
     """One of several degradations, drawn anew for each image: one model for several tasks.
 
     This is the universal setting of RDBM.

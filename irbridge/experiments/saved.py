@@ -1,0 +1,67 @@
+"""Settings that come from a file: config.json and run.json of a run or a downloaded adapter.
+
+Whoever made the file may have written anything into it, so all that is read from it passes here.
+"""
+
+from pathlib import Path
+
+from irbridge.errors import UserError
+from irbridge.experiments.names import FAMILIES, MARKS, part_named, present
+from irbridge.files import read_json
+
+
+def read_settings(path: Path) -> dict:
+    """What a settings file holds, under present names, as :func:`check_foreign` lets it pass.
+
+    Raises:
+        UserError: The file is missing or no JSON, or it names what no configuration may name.
+    """
+    return check_foreign(read_json(path), path)
+
+
+def check_foreign(config: dict, source) -> dict:
+    """The settings that a file from outside holds, under present names.
+
+    Every ``_target_`` must be of the family of the key that it stands under (see :data:`FAMILIES`),
+    and all else plain values: what is written there is never resolved, called or imported.
+
+    Args:
+        config: what the file holds, as JSON or YAML gives it.
+        source: the file, for the error.
+
+    Raises:
+        UserError: It names the file and the first key that is something else.
+    """
+    config = present(config)
+    _check_part(config, "", None, source)
+    return config
+
+
+def _check_part(value, key: str, family: str | None, source) -> None:
+    if isinstance(value, str):
+        if "${" in value:
+            raise UserError(
+                f"{source}: {key}={value!r} asks for a value from outside the file; replace it by"
+                " the value itself, and use such a file only from someone whom you trust."
+            )
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_part(item, f"{key}[{index}]", family, source)
+    elif isinstance(value, dict):
+        if marks := [mark for mark in MARKS if mark in value]:
+            raise UserError(
+                f"{source}: {key}.{marks[0]} is no setting of irbridge; delete it, and use such a"
+                " file only from someone whom you trust."
+            )
+        if "_target_" in value:
+            _check_target(value["_target_"], key, family, source)
+        for name, item in value.items():
+            here = f"{key}.{name}".removeprefix(".")
+            _check_part(item, here, name if name in FAMILIES else family, source)
+
+
+def _check_target(target, key: str, family: str | None, source) -> None:
+    try:
+        part_named(target, family)
+    except UserError as error:
+        raise UserError(f"{source}: {key}._target_: {error}") from None
