@@ -191,8 +191,8 @@ def table(result: dict, headings: dict[str, str]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def benchmark_run(cfg: DictConfig) -> None:
-    """The command ``scripts/benchmark.py``."""
+def profile_run(cfg: DictConfig) -> None:
+    """The command ``irbridge profile``."""
     config = plain(cfg)
     if config["benchmark"]["restore"]:
         return race(config["benchmark"], config["output"], config["threads"])

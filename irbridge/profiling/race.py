@@ -94,7 +94,7 @@ def race_training(config: dict, overrides: list[str], threads: int) -> None:
                 file = Path(folder) / f"{name}.json"
                 command = [
                     sys.executable,
-                    str(root / "scripts" / "benchmark.py"),
+                    str(_script(root)),
                     *given[name],
                     f"output={file}",
                 ]
@@ -153,6 +153,12 @@ def _checkouts(against: str | None) -> dict[str, Path]:
             " folder irbridge."
         )
     return {"here": ROOT, "there": other}
+
+
+def _script(root: Path) -> Path:
+    """The script of a checkout that measures the training; older ones call it benchmark."""
+    present = root / "scripts" / "profile_speed.py"
+    return present if present.is_file() else root / "scripts" / "benchmark.py"
 
 
 def _key(word: str) -> str:
