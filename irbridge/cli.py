@@ -34,6 +34,7 @@ COMMANDS = {
     "table": Command("irbridge.commands.table", "table_run", "TableOptions"),
     "export": Command("irbridge.commands.export", "export_run", "ExportOptions"),
     "pretrain": Command("irbridge.commands.pretrain", "pretrain_run", config="pretrain"),
+    "prior": Command("irbridge.commands.prior", "prior_run", config="prior"),
     "profile": Command("irbridge.commands.profile", "profile_run", config="benchmark"),
     "data": Command("irbridge.commands.data", "data_run", "DataOptions"),
     "demo": Command("irbridge.commands.demo", "demo_run", "DemoOptions"),
@@ -48,6 +49,7 @@ HELP = """irbridge restores photographs with diffusion bridges on a frozen diffu
   irbridge table runs/derain-brownian               a table, page or plot of scored runs
   irbridge export --run runs/mine --output DIR      an adapter to hand on, with its model card
   irbridge pretrain                                 train an unconditional prior
+  irbridge prior                                    how well a prior denoises
   irbridge profile task=derain                      where time and memory go
   irbridge data list                                public sets and where they go; check NAME DIR
   irbridge demo                                     restore in the browser

@@ -9,32 +9,39 @@ from irbridge.commands.options import DataOptions
 from irbridge.data.manifest import KEYS, _write, check, manifest
 from irbridge.data.public_sets import BENCHMARKS, Benchmark
 from irbridge.errors import UserError, unknown
+from irbridge.reports.task_pictures import draw_tasks
 
+# the verbs, and the options that go with each
+VERBS = {**KEYS, "tasks": ("output",)}
 USAGE = (
-    "list, check NAME DIR [split=train|test] [manifest=FILE], or manifest NAME DIR [output=FILE]"
+    "list, check NAME DIR [split=train|test] [manifest=FILE], manifest NAME DIR [output=FILE], or"
+    " tasks [output=DIR]"
 )
 
 
 def data_run(options: DataOptions) -> None:
-    """Do what the first word says: list, check or manifest.
+    """Do what the first word says: list, check, manifest or tasks.
 
     Raises:
         UserError: a word or an option is wrong, or the set is not there.
         SystemExit: status 1, of check, where counts, images or hashes are not right.
     """
     verb, *places = options.words or ("",)
-    if verb and verb not in KEYS:
-        raise unknown(f"{verb!r} is not understood", verb, KEYS, f"give {USAGE}")
-    if not verb or len(places) != (0 if verb == "list" else 2):
+    if verb and verb not in VERBS:
+        raise unknown(f"{verb!r} is not understood", verb, VERBS, f"give {USAGE}")
+    if not verb or len(places) != (0 if verb in ("list", "tasks") else 2):
         raise UserError(f"The words are not understood; give {USAGE}.")
     for key in ("manifest", "output", "split"):
-        if getattr(options, key) is not None and key not in KEYS[verb]:
+        if getattr(options, key) is not None and key not in VERBS[verb]:
             raise UserError(f"{key}= does not go with {verb}; give {USAGE}.")
     split = options.split
     if split not in (None, "train", "test"):
         raise UserError(f"split={split!r} is not known; use train or test, or leave it out.")
     if verb == "list":
         print(listing())
+    elif verb == "tasks":
+        for line in draw_tasks(Path(options.output or "runs/tasks-pictures")):
+            print(line)
     elif verb == "check":
         findings = check(*places, split, options.manifest)
         print("\n".join(f"{'ok   ' if right else 'WRONG'} {text}" for right, text in findings))

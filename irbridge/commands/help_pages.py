@@ -137,6 +137,17 @@ PAGES = {
         },
         ('irbridge pretrain "data.train=[photos.tar,data/samples/train]"',),
     ),
+    "prior": Page(
+        "Score a prior as a denoiser: the PSNR of one call at some noise levels.",
+        {
+            "images": "Folder of clean photographs.",
+            "backbone.pretrained": "The prior's folder or hub id; null: the embedded one.",
+            "stds": "Stds of the noise, of 255, a list.",
+            "classical": "Whether non-local means are scored beside it.",
+            "seed": COMMON["seed"],
+        },
+        ("irbridge prior images=data/samples/test backbone.pretrained=runs/longer/prior",),
+    ),
     "profile": Page(
         "Measure where the time and memory of training and restoring go; or, with"
         " benchmark.restore, time the whole restore command. It takes every key of train as well.",

@@ -243,7 +243,8 @@ class DataOptions(Options):
     list shows every set: folders, pair rule, counts, terms, how to ask for it. check NAME DIR finds
     it below DIR, counts it, opens every header and compares hashes; it ends with status 1 where
     counts, images or hashes are not right. manifest NAME DIR prints a JSON line for each pair:
-    name, paths relative to DIR, SHA-256 of both. Nothing is downloaded, moved or renamed.
+    name, paths relative to DIR, SHA-256 of both. Nothing is downloaded, moved or renamed. tasks
+    draws what the synthetic degradations do to a folder of pictures.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -254,7 +255,7 @@ class DataOptions(Options):
 
     words: tuple[str, ...] = option(
         (),
-        text("list | check NAME DIR | manifest NAME DIR"),
+        text("list | check NAME DIR | manifest NAME DIR | tasks"),
         "",
         several=True,
         positional=True,
@@ -262,7 +263,9 @@ class DataOptions(Options):
     )
     split: str | None = option(None, text("train|test"), "Only this half.")
     manifest: str | None = option(None, text("FILE"), "Of check: hashes to compare with.")
-    output: str | None = option(None, text("FILE"), "Of manifest: the file to write.")
+    output: str | None = option(
+        None, text("FILE"), "Of manifest: the file to write; of tasks: the folder."
+    )
 
 
 @dataclass(frozen=True)
