@@ -69,3 +69,20 @@ def test_python_m_irbridge(tmp_path):
         text=True,
     )
     assert done.returncode == 2 and "did you mean restore?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "script, word, meant",
+    [
+        ("train", "task=derian", "task=derain"),
+        ("train", "bridge=gobu", "bridge=goub"),
+        ("train", "trainer.lrr=3", "trainer.lr"),
+        ("train", "trianer.lr=3", "trainer.lr"),
+        ("train", "experiment=paper/table1_derain", "experiment=paper/table1_derain_"),
+        ("train", "brige=goub", "bridge"),
+        ("evaluate", "sed=1", "seed"),
+    ],
+)
+def test_a_near_miss_is_told_what_was_meant(command, script, word, meant):
+    status, _, err = command(script, word)
+    assert status == 2 and f"Did you mean {meant}" in err and err.count("\n") == 1
