@@ -1,46 +1,64 @@
-"""The command ``irbridge``: what the scripts do, under one name."""
+"""The command ``irbridge``: which command a word names, and how its mistakes are told."""
 
 import gc
 import os
-import re
+import signal
 import sys
 from importlib import import_module
+from typing import NamedTuple
 
-from irbridge.errors import UserError
+from irbridge.errors import UserError, unknown
 
-# Name, config and function of each command under Hydra.
-HYDRA = {
-    "restore": ("restore", "irbridge.commands.restore", "restore_run"),
-    "train": ("train", "irbridge.commands.train", "train_run"),
-    "evaluate": ("evaluate", "irbridge.commands.evaluate", "evaluate_run"),
-    "compare": ("compare", "irbridge.commands.compare", "compare_run"),
-    "benchmark": ("benchmark", "irbridge.commands.profile", "benchmark_run"),
-    "export": ("export", "irbridge.commands.export", "export_run"),
-}
-# modules with main(words)
-PLAIN = {
-    "table": "irbridge.commands.table",
-    "data": "irbridge.commands.data",
-    "demo": "irbridge.commands.demo",
+
+class Command(NamedTuple):
+    """A command: its module, the function that runs it, and where its options come from.
+
+    Attributes:
+        module: that holds the function.
+        function: called with the options.
+        options: of a command of plain flags, the class in ``commands.options``.
+        config: of a command under Hydra, the file of ``configs``.
+    """
+
+    module: str
+    function: str
+    options: str = ""
+    config: str = ""
+
+
+COMMANDS = {
+    "restore": Command("irbridge.commands.restore", "restore_run", "RestoreOptions"),
+    "train": Command("irbridge.commands.train", "train_run", config="train"),
+    "evaluate": Command("irbridge.commands.evaluate", "evaluate_run", config="evaluate"),
+    "compare": Command("irbridge.commands.compare", "compare_run", config="compare"),
+    "table": Command("irbridge.commands.table", "table_run", "TableOptions"),
+    "export": Command("irbridge.commands.export", "export_run", "ExportOptions"),
+    "pretrain": Command("irbridge.commands.pretrain", "pretrain_run", config="pretrain"),
+    "prior": Command("irbridge.commands.prior", "prior_run", config="prior"),
+    "profile": Command("irbridge.commands.profile", "profile_run", config="benchmark"),
+    "data": Command("irbridge.commands.data", "data_run", "DataOptions"),
+    "demo": Command("irbridge.commands.demo", "demo_run", "DemoOptions"),
+    "reproduce": Command("irbridge.commands.reproduce", "reproduce_run", "ReproduceOptions"),
 }
 HELP = """irbridge restores photographs with diffusion bridges on a frozen diffusion model.
 
-  irbridge restore task=derain input=photo.jpg      restore photographs: file, folder or "glob"
+  irbridge restore --task derain photo.jpg          restore photographs: file, folder or "glob"
   irbridge train task=derain                        train, score and draw; again: resume
   irbridge evaluate run=runs/derain-brownian        score a trained run again, with other settings
   irbridge compare run=data/adapters/derain         bridges, step rules and call counts
-  irbridge table runs/derain-brownian format=latex  a table of scored runs
-  irbridge export run=runs/mine output=DIR          an adapter to hand on, with its model card
-  irbridge benchmark benchmark.restore=derain       where the seconds of restoring go
+  irbridge table runs/derain-brownian               a table, page or plot of scored runs
+  irbridge export --run runs/mine --output DIR      an adapter to hand on, with its model card
+  irbridge pretrain                                 train an unconditional prior
+  irbridge prior                                    how well a prior denoises
+  irbridge profile task=derain                      where time and memory go
   irbridge data list                                public sets and where they go; check NAME DIR
   irbridge demo                                     restore in the browser
+  irbridge reproduce list                           every table of the documentation, by one word
 
-irbridge COMMAND --cfg job prints every key of all but table, data and demo."""
-FLAGS = {
-    "--compare": "compare=true",
-    "--save-path": "save_path=true",
-    "--save_path": "save_path=true",
-}
+irbridge COMMAND --help explains a command. Every option may be said as key=value, such as
+irbridge restore task=derain input=photo.jpg steps=3."""
+# commands of earlier versions
+RENAMED = {"benchmark": "profile"}
 
 
 def main() -> None:
@@ -50,13 +68,15 @@ def main() -> None:
         print(HELP)
         return
     try:
-        if name in HYDRA:
-            return _under_hydra(name, words)
-        if name not in PLAIN:
-            raise UserError(
-                f"{name!r} is not a command; the commands are {', '.join([*HYDRA, *PLAIN])}."
-            )
-        import_module(PLAIN[name]).main(words)
+        if name not in COMMANDS:
+            raise _unknown(name)
+        command = COMMANDS[name]
+        if asks_for_help(words):
+            print(help_page(name))
+        elif command.config:
+            _under_hydra(command, name, words)
+        else:
+            _plain(name, words)
     except UserError as error:
         if os.environ.get("IRBRIDGE_DEBUG") == "1":
             raise
@@ -64,50 +84,100 @@ def main() -> None:
         sys.exit(2)
 
 
-def _under_hydra(name: str, words: list[str]) -> None:
-    config, module, function = HYDRA[name]
-    plain = {"restore": restore_words, "evaluate": evaluate_words}.get(name, list)
-    sys.argv = [f"irbridge {name}", *plain(words)]
+def run(name: str, words: list[str]) -> None:
+    """Run a command of plain flags, as ``run("table", ["runs/mine", "format=csv"])``.
 
-    def task(cfg) -> None:
-        run = getattr(import_module(module), function)
-        # What is imported stays: to look through it again, also at the exit, takes longer than a
-        # photograph. Once a process: the cycles that a sweep's job leaves must go before the next.
-        if not gc.get_freeze_count():
-            gc.freeze()
+    Raises:
+        UserError: the words, or what they name, are wrong.
+    """
+    command = COMMANDS[name]
+    from irbridge.commands import flags, options  # late: they import click
+
+    given = flags.parse(name, getattr(options, command.options), words)
+    gc.disable()
+    try:
+        function = getattr(import_module(command.module), command.function)
+        _keep_imports()
+    finally:
         gc.enable()
-        run(cfg)
+    function(given)
+
+
+def asks_for_help(words: list[str]) -> bool:
+    """Whether the words of a command ask for its help page."""
+    end = words.index("--") if "--" in words else len(words)
+    return any(word in ("--help", "-h") for word in words[:end])
+
+
+def help_page(name: str) -> str:
+    """The help page of a command."""
+    if COMMANDS[name].config:
+        from irbridge.commands.help_pages import PAGES
+
+        return PAGES[name].text(name)
+    from irbridge.commands import flags, options
+
+    return flags.page(name, getattr(options, COMMANDS[name].options))
+
+
+def _unknown(name: str) -> UserError:
+    """The error for a word that is no command."""
+    remedy = f"the commands are {', '.join(COMMANDS)}"
+    return unknown(f"{name!r} is not a command", RENAMED.get(name, name), COMMANDS, remedy)
+
+
+def _plain(name: str, words: list[str]) -> None:
+    """Run a command of plain flags; a fault ends it with one sentence and status 1."""
+    # a file name that the terminal cannot show must not stop a command
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(name, words)
+    except UserError:
+        raise
+    except KeyboardInterrupt:
+        print("Interrupted; what was finished is saved, and the same command goes on.")
+    except Exception as error:
+        if os.environ.get("IRBRIDGE_DEBUG") == "1":
+            raise
+        from irbridge.experiments.config import one_sentence  # late: it imports Hydra
+
+        print(f"Error: {one_sentence(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _under_hydra(command: Command, name: str, words: list[str]) -> None:
+    """Run a command whose words Hydra composes into a config."""
+    if name == "evaluate":
+        words = evaluate_words(words)
+    sys.argv = [f"irbridge {name}", *words]
+
+    def task(config) -> None:
+        run = getattr(import_module(command.module), command.function)
+        _keep_imports()
+        gc.enable()
+        run(config)
 
     gc.disable()
     try:
         from irbridge.experiments.config import run_cli  # late: it imports torch
 
-        run_cli(task, config)
+        run_cli(task, command.config)
     finally:
         gc.enable()
 
 
-def restore_words(words: list[str]) -> list[str]:
-    """The restore command's words for Hydra: flags become keys; ``task``, which Hydra takes for a
-    group of configs, becomes ``shipped``; and names of files are quoted, as Hydra would parse
-    brackets and commas in them.
+def _keep_imports() -> None:
+    """Tell the garbage collector that what is imported stays.
+
+    To look through it again, also at the exit, takes longer than a photograph. Once a process: the
+    cycles that a sweep's job leaves must go before the next.
     """
-    return [
-        FLAGS.get(word) or re.sub(r"(?s)^(input|output|run|task|suffix|mask)=(.*)$", _quoted, word)
-        for word in words
-    ]
+    if not gc.get_freeze_count():
+        gc.freeze()
 
 
 def evaluate_words(words: list[str]) -> list[str]:
     """The evaluate command's words for Hydra, which takes no null for a group."""
     return [word for word in words if word not in ("task=null", "method=null")]
-
-
-def _quoted(match: re.Match) -> str:
-    key, value = match[1].replace("task", "shipped"), match[2]
-    if value == "null" or (value[:1] in ("'", '"') and value[-1:] == value[:1]):
-        return f"{key}={value}"
-    # Hydra: a quote is escaped by a backslash, and so are the backslashes before one and at the
-    # end.
-    escaped = re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
-    return f'{key}="{escaped}"'

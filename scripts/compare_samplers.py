@@ -1,6 +1,4 @@
-"""Bridges, step rules and call counts of one adapter: ``python scripts/compare_samplers.py
-run=data/adapters/derain``.
-"""
+"""Bridges, step rules and call counts: ``compare_samplers.py run=data/adapters/derain``."""
 
 import sys
 

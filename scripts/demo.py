@@ -1,6 +1,4 @@
-"""The web page: ``python scripts/demo.py port=7860 task=derain``; the words are those of ``irbridge
-demo``.
-"""
+"""The web page: ``python scripts/demo.py port=7860 task=derain``."""
 
 import sys
 

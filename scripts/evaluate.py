@@ -1,9 +1,4 @@
-"""Score methods: ``python scripts/evaluate.py run=runs/derain-brownian sampler.nfe=10``; the same
-command again goes on.
-
-``python scripts/evaluate.py -m task=derain,dehaze method=irbridge,ddim,classical`` scores the
-shipped adapters.
-"""
+"""Score methods: ``python scripts/evaluate.py run=runs/derain-brownian sampler.nfe=10``."""
 
 import sys
 

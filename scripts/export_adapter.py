@@ -1,4 +1,4 @@
-"""Turn a finished run into a folder to hand on, with a model card; see configs/export.yaml."""
+"""A finished run as a folder to hand on; ``--help`` says how."""
 
 import sys
 

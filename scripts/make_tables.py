@@ -1,6 +1,4 @@
-"""Tables, pictures and plots from scored runs: ``python scripts/make_tables.py runs/derain
-format=latex output=t.tex``; every option is in irbridge/tables_command.py.
-"""
+"""Tables, pages and plots of scored runs: ``python scripts/make_tables.py runs/derain``."""
 
 import sys
 

@@ -1,7 +1,4 @@
-"""Public sets, what goes where and whether it is right: ``python scripts/prepare_data.py list``,
-``check NAME DIR [split=train|test] [manifest=FILE]`` or ``manifest NAME DIR [output=FILE]``;
-every word is in irbridge/preparing.py.
-"""
+"""Public sets and what goes where: ``python scripts/prepare_data.py list``."""
 
 import sys
 

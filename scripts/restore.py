@@ -1,6 +1,4 @@
-"""Restore photographs: ``python scripts/restore.py task=derain input=photo.jpg``;
-configs/restore.yaml has the keys.
-"""
+"""Restore photographs: ``python scripts/restore.py task=derain input=photo.jpg``."""
 
 import sys
 

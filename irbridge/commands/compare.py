@@ -23,7 +23,7 @@ from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import test_pairs
-from irbridge.files import read_json, write_atomically
+from irbridge.files import write_atomically
 from irbridge.gaussian.noise import image_seed
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.timestep_schedule import linear

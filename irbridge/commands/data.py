@@ -1,79 +1,85 @@
-"""The command that says of public sets what goes where, and whether what is there is right:
-``python scripts/prepare_data.py``, then one of
-
-list                                                every set: folders, pair rule, counts, terms,
-how to ask for it check NAME DIR [split=train|test] [manifest=FILE]   find it below DIR, count it,
-open every header, compare hashes manifest NAME DIR [split=train|test] [output=FILE]  a JSON line
-per pair: name, paths relative to DIR, SHA-256 of both
-
-``check`` ends with status 0 where all is right, 1 where counts, images or hashes are not, 2 after a
-mistake in the command. Nothing is downloaded, moved or renamed.
-"""
+"""The command ``irbridge data``: what of public sets goes where, and whether it is right."""
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from irbridge.commands.options import DataOptions
 from irbridge.data.manifest import KEYS, _write, check, manifest
 from irbridge.data.public_sets import BENCHMARKS, Benchmark
-from irbridge.errors import UserError
+from irbridge.errors import UserError, unknown
+from irbridge.reports.task_pictures import draw_tasks
 
+# the verbs, and the options that go with each
+VERBS = {**KEYS, "tasks": ("output",)}
 USAGE = (
-    "prepare_data.py list, check NAME DIR [split=train|test] [manifest=FILE], or manifest NAME DIR"
-    " [output=FILE]"
+    "list, check NAME DIR [split=train|test] [manifest=FILE], manifest NAME DIR [output=FILE], or"
+    " tasks [output=DIR]"
 )
 
 
-def main(words: list[str]) -> None:
-    """Do what the words ask for, as above. UserError names a wrong word and the choices."""
-    verb, *places = [w for w in words if "=" not in w] or [""]
-    options = dict(w.split("=", 1) for w in words if "=" in w)
-    if verb not in KEYS or len(places) != 2 * (verb != "list"):
+def data_run(options: DataOptions) -> None:
+    """Do what the first word says: list, check, manifest or tasks.
+
+    Raises:
+        UserError: a word or an option is wrong, or the set is not there.
+        SystemExit: status 1, of check, where counts, images or hashes are not right.
+    """
+    verb, *places = options.words or ("",)
+    if verb and verb not in VERBS:
+        raise unknown(f"{verb!r} is not understood", verb, VERBS, f"give {USAGE}")
+    if not verb or len(places) != (0 if verb in ("list", "tasks") else 2):
         raise UserError(f"The words are not understood; give {USAGE}.")
-    if wrong := sorted(options.keys() - set(KEYS[verb])):
-        raise UserError(f"{wrong[0]}= does not go with {verb}; give {USAGE}.")
-    split = options.get("split")
+    for key in ("manifest", "output", "split"):
+        if getattr(options, key) is not None and key not in VERBS[verb]:
+            raise UserError(f"{key}= does not go with {verb}; give {USAGE}.")
+    split = options.split
     if split not in (None, "train", "test"):
         raise UserError(f"split={split!r} is not known; use train or test, or leave it out.")
     if verb == "list":
         print(listing())
+    elif verb == "tasks":
+        for line in draw_tasks(Path(options.output or "runs/tasks-pictures")):
+            print(line)
     elif verb == "check":
-        findings = check(*places, split, options.get("manifest"))
+        findings = check(*places, split, options.manifest)
         print("\n".join(f"{'ok   ' if right else 'WRONG'} {text}" for right, text in findings))
         sys.exit(0 if all(right for right, _ in findings) else 1)
     else:
         lines = "".join(json.dumps(line) + "\n" for line in manifest(*places, split))
-        if "output" in options:
-            _write(Path(options["output"]), lines)
-        else:
+        if options.output is None:
             print(lines, end="")
+        else:
+            _write(Path(options.output), lines)
 
 
 def listing() -> str:
-    """What is known of every benchmark: a table, then a paragraph each."""
+    """What is known of every public set: a table, then a paragraph each."""
     rows = [("NAME", "SET", "TASK", "TRAIN", "TEST", "TERMS")]
     for name, known_set in BENCHMARKS.items():
-        counts = [
-            (
-                f"{known_set.counts[t]:,}"
-                if (t := _title(known_set, half)) in known_set.counts
-                else "-"
-            )
-            for half in ("train", "test")
-        ]
+        counts = _counts(known_set)
         rows.append((name, known_set.title, known_set.task, *counts, known_set.terms))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    table = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    ]
-    return "\n".join(
-        [*table, *(_paragraph(name, known_set) for name, known_set in BENCHMARKS.items())]
-    )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        table.append("  ".join(cells).rstrip())
+    paragraphs = [_paragraph(name, known_set) for name, known_set in BENCHMARKS.items()]
+    return "\n".join([*table, *paragraphs])
+
+
+def _counts(known_set: Benchmark) -> Iterator[str]:
+    """How many pairs the training and the test half have, as a table says it."""
+    for half in ("train", "test"):
+        count = known_set.counts.get(_title(known_set, half))
+        yield "-" if count is None else f"{count:,}"
 
 
 def _paragraph(name: str, known_set: Benchmark) -> str:
+    """What is known of one set: a line for each fact."""
     task = known_set.task
-    train = f"python scripts/train.py task={task} data.benchmark={name} data.root=DIR"
+    train = f"irbridge train task={task} data.benchmark={name} data.root=DIR"
     if name == "reside_ots":
         train += " data.test_benchmark=sots_outdoor data.test_root=DIR"
     facts = {
@@ -81,9 +87,9 @@ def _paragraph(name: str, known_set: Benchmark) -> str:
         "folders": known_set.layout,
         "pairs": known_set.rule,
         "remark": known_set.remark,
-        "check": f"python scripts/prepare_data.py check {name} DIR",
+        "check": f"irbridge data check {name} DIR",
         "train": train * (known_set.only != "test"),
-        "score": f"python scripts/evaluate.py task={task} benchmark={name} data.root=DIR size=null",
+        "score": f"irbridge evaluate task={task} benchmark={name} data.root=DIR size=null",
     }
     return "\n".join([f"\n{name}", *(f"  {key:8} {text}" for key, text in facts.items() if text)])
 

@@ -1,7 +1,4 @@
-"""The web page: a photograph, a task, before and after. Words of the command, all optional:
-``port=7860 host=127.0.0.1 share=false device=auto task=derain run=FOLDER`` (a trained run of one's
-own, added to the shipped adapters).
-"""
+"""The command ``irbridge demo``, a web page: a photograph, a task, before and after."""
 
 import os
 import tempfile
@@ -11,8 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from irbridge.assets import find, shipped
+from irbridge.commands.options import DemoOptions, RestoreOptions
 from irbridge.environment import device as to_device
-from irbridge.errors import UserError
+from irbridge.errors import UserError, unknown
 from irbridge.experiments.build import from_pretrained, precision_of
 from irbridge.experiments.config import one_sentence
 from irbridge.files import read_json
@@ -22,44 +20,15 @@ from irbridge.images.holes import CLEAR, holes_of
 from irbridge.images.photo import read_photo, write_photo
 from irbridge.restoration.memory import Plan, footprint
 
-DEFAULTS = {
-    "port": "7860",
-    "host": "127.0.0.1",
-    "share": "false",
-    "device": "auto",
-    "task": None,
-    "run": None,
-}
-# as configs/restore.yaml: the pixels are the command's
-CUTS = {"tile": None, "memory": None, "overlap": 64, "batch": 4}
-
-
-def options(words: list[str]) -> dict:
-    """The command's words as values for the keys of ``DEFAULTS``; UserError for an unknown key or
-    an unfit value.
-    """
-    given = dict(word.partition("=")[::2] for word in words)
-    for key, value in given.items():
-        if key not in DEFAULTS:
-            raise UserError(
-                f"{key!r} is no option of the page; use {', '.join(DEFAULTS)}, such as port=7860."
-            )
-        if not value:
-            raise UserError(
-                f"{key}= has no value; leave it out, or give one such as port=7860 or run=FOLDER."
-            )
-    chosen = DEFAULTS | given
-    port, share = chosen["port"], chosen["share"].lower()
-    if not port.isdecimal() or port == "0":
-        raise UserError(f"port={port} must be a whole number such as 7860.")
-    if share not in ("true", "false"):
-        raise UserError(f"share={share} must be true or false.")
-    return chosen | {"port": int(port), "share": share == "true"}
+# as the restore command cuts photographs where it is not told: the pixels are the command's
+CUTS = {key: getattr(RestoreOptions, key) for key in ("tile", "memory", "overlap", "batch")}
 
 
 def models(run: str | None = None) -> dict[str, Path]:
-    """What the page offers, name -> folder: the shipped adapters, then ``run``. UserError if there
-    is none at all.
+    """What the page offers, name -> folder: the shipped adapters, then ``run``.
+
+    Raises:
+        UserError: there is none at all, or the run is none.
     """
     found = shipped()
     if run is not None:
@@ -87,8 +56,9 @@ def own_calls(folder: Path) -> int:
 
 
 def loader(folders: dict[str, Path], device, precision: str) -> Callable:
-    """A function of (name, calls) that gives the model of that name, loaded once, in the precision
-    that ``irbridge restore`` chooses for so many calls.
+    """A function of (name, calls) that gives the model of that name, loaded once.
+
+    Its precision is the one that ``irbridge restore`` chooses for so many calls.
     """
     load = cache(lambda name: from_pretrained(folders[name], device))
     fitting = cache(
@@ -105,11 +75,23 @@ def loader(folders: dict[str, Path], device, precision: str) -> Callable:
 def restore(
     model, file: str, name: str, label: str, steps: int, seed: int, folder: str, progress: Callable
 ):
-    """What ``irbridge restore`` computes, of the photograph ``file`` that its owner calls ``name``.
+    """Restore one photograph, to the very pixels of ``irbridge restore``.
 
-    Returns (before, after), uint8 (H, W, 3), and the path of the restored PNG in ``folder``, its
-    name ending in ``label``. ``progress((done, all))`` counts tiles. UserError if the file is no
-    image or the steps do not fit.
+    Args:
+        model: that restores.
+        file: the photograph.
+        name: what its owner calls it.
+        label: what the name of the result ends with.
+        steps: calls of the frozen network.
+        seed: of the noise, together with the name.
+        folder: that the result is written below.
+        progress: called with (done, all) tiles.
+
+    Returns:
+        (before, after), uint8 (H, W, 3), and the path of the restored PNG.
+
+    Raises:
+        UserError: the file is no image, or the steps do not fit.
     """
     try:
         photo = read_photo(file)
@@ -142,28 +124,62 @@ def build_demo(
     device: str = "auto",
     precision: str = "auto",
 ):
-    """The page, a ``gradio.Blocks`` to be started with :func:`launch`. ``folders`` are what it
-    offers, see :func:`models`; ``task`` is selected at first. UserError without gradio, or if task
-    or device is not there.
+    """The page, a ``gradio.Blocks`` to be started with :func:`launch`.
+
+    Args:
+        folders: what it offers, see :func:`models`.
+        task: that is selected at first.
+        device: that restores.
+        precision: that it restores in, as of ``irbridge restore``.
+
+    Raises:
+        UserError: gradio is not installed, or task or device is not there.
     """
+    gr = _gradio()
+    folders, place = folders or models(), to_device(device)
+    task = task or ("derain" if "derain" in folders else min(folders))
+    if task not in folders:
+        remedy = f"choose one of {', '.join(folders)}, or give run=FOLDER"
+        raise unknown(f"task={task} has no adapter here", task, folders, remedy)
+    model = loader(folders, place, precision)
+    with gr.Blocks(title="irbridge", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        gr.Markdown(
+            "# irbridge\nRestore a degraded photograph, on the machine that serves this page."
+        )
+        with gr.Row():
+            with gr.Column(scale=2):
+                asked = _questions(gr, folders, task)
+                button = gr.Button("Restore", variant="primary", elem_id="restore")
+            with gr.Column(scale=3):
+                shown = _answers(gr)
+        _, name, steps, _ = asked
+        download = shown[1]
+        name.change(lambda chosen: own_calls(folders[chosen]), name, steps, api_name=False)
+        # One at a time: the models are shared, and two restorations would only wait for the same
+        # processor.
+        answer = _answer(gr, model, download.GRADIO_CACHE)
+        done = button.click(answer, asked, shown, api_name="restore", concurrency_limit=1)
+        done.success(lambda: gr.DownloadButton(interactive=True), None, download, api_name=False)
+    return page
+
+
+def _gradio():
+    """The package gradio; UserError where it is not installed."""
     # before the import: nothing is asked of other machines
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
-        import gradio as gr
+        import gradio
     except ImportError:
         raise UserError(
             'The web page needs gradio, which is not installed; run pip install -e ".[demo]".'
         ) from None
-    folders, place = folders or models(), to_device(device)
-    task = task or ("derain" if "derain" in folders else min(folders))
-    if task not in folders:
-        raise UserError(
-            f"task={task} has no adapter here; choose one of {', '.join(folders)}, or give"
-            " run=FOLDER."
-        )
-    model = loader(folders, place, precision)
+    return gradio
 
-    def answer(photo, name, steps, seed, progress=gr.Progress()):
+
+def _answer(gr, model: Callable, folder: str) -> Callable:
+    """What a click on the button does: a :func:`loader`'s model restores into ``folder``."""
+
+    def answer(photo, name, steps, seed, progress=gr.Progress()):  # noqa: B008 (gradio's way)
         if photo is None or seed is None:
             raise gr.Error(
                 "Give a seed such as 0." if photo else "Choose a degraded photograph first."
@@ -178,7 +194,7 @@ def build_demo(
                 Path(name).name,
                 int(steps),
                 int(seed),
-                download.GRADIO_CACHE,
+                folder,
                 lambda part: progress(part, desc="Restoring", unit="tiles"),
             )
         except UserError as error:
@@ -188,57 +204,54 @@ def build_demo(
                 f"{called} cannot be restored ({one_sentence(error)}); try a smaller one."
             ) from error
 
-    with gr.Blocks(title="irbridge", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        gr.Markdown(
-            "# irbridge\nRestore a degraded photograph, on the machine that serves this page."
-        )
-        with gr.Row():
-            with gr.Column(scale=2):
-                photo = gr.Image(
-                    label="Degraded photograph",
-                    sources=["upload", "clipboard"],
-                    height=320,
-                    elem_id="photo",
-                )
-                # The file and its own name, untouched: gradio would change the pixels' format and
-                # the name's signs.
-                photo.preprocess = lambda payload: payload
-                name = gr.Radio(list(folders), value=task, label="Task", elem_id="task")
-                steps = gr.Slider(
-                    0,
-                    20,
-                    value=own_calls(folders[task]),
-                    step=1,
-                    label="Calls of the frozen prior",
-                    elem_id="steps",
-                )
-                seed = gr.Number(0, label="Seed", precision=0, elem_id="seed")
-                button = gr.Button("Restore", variant="primary", elem_id="restore")
-            with gr.Column(scale=3):
-                result = gr.ImageSlider(
-                    label="Before and after",
-                    format="png",
-                    buttons=["fullscreen"],
-                    interactive=False,
-                    elem_id="result",
-                )
-                download = gr.DownloadButton("Download", interactive=False, elem_id="download")
-        name.change(lambda chosen: own_calls(folders[chosen]), name, steps, api_name=False)
-        # One at a time: the models are shared, and two restorations would only wait for the same
-        # processor.
-        button.click(
-            answer,
-            [photo, name, steps, seed],
-            [result, download],
-            api_name="restore",
-            concurrency_limit=1,
-        ).success(lambda: gr.DownloadButton(interactive=True), None, download, api_name=False)
-    return page
+    return answer
+
+
+def _questions(gr, folders: dict[str, Path], task: str) -> list:
+    """What the page asks for: photograph, task, calls of the prior, seed."""
+    photo = gr.Image(
+        label="Degraded photograph",
+        sources=["upload", "clipboard"],
+        height=320,
+        elem_id="photo",
+    )
+    # The file and its own name, untouched: gradio would change the pixels' format and the name's
+    # signs.
+    photo.preprocess = lambda payload: payload
+    name = gr.Radio(list(folders), value=task, label="Task", elem_id="task")
+    steps = gr.Slider(
+        0,
+        20,
+        value=own_calls(folders[task]),
+        step=1,
+        label="Calls of the frozen prior",
+        elem_id="steps",
+    )
+    seed = gr.Number(0, label="Seed", precision=0, elem_id="seed")
+    return [photo, name, steps, seed]
+
+
+def _answers(gr) -> list:
+    """What the page shows: before and after, and a button that downloads the result."""
+    result = gr.ImageSlider(
+        label="Before and after",
+        format="png",
+        buttons=["fullscreen"],
+        interactive=False,
+        elem_id="result",
+    )
+    return [result, gr.DownloadButton("Download", interactive=False, elem_id="download")]
 
 
 def launch(page, **changes):
-    """Start the page; ``changes`` are options of ``gradio.Blocks.launch``. Returns what that
-    returns.
+    """Start the page.
+
+    Args:
+        page: of :func:`build_demo`.
+        changes: options of ``gradio.Blocks.launch``.
+
+    Returns:
+        What that returns.
     """
     import gradio as gr
 
@@ -248,18 +261,22 @@ def launch(page, **changes):
     return page.launch(**fixed | changes)
 
 
-def main(words: list[str]) -> None:
-    """The command ``irbridge demo``: serve until interrupted. UserError for a mistake in the
-    words.
+def demo_run(options: DemoOptions) -> None:
+    """Serve the page until interrupted.
+
+    Raises:
+        UserError: an option names nothing that is here, or the port is taken.
     """
-    given = options(words)
-    found, host, port = models(given["run"]), given["host"], given["port"]
-    page = build_demo(
-        found, given["task"] or (list(found)[-1] if given["run"] else None), given["device"]
-    )
+    found, host, port = models(options.run), options.host, options.port
+    task = options.task or (list(found)[-1] if options.run else None)
+    page = build_demo(found, task, options.device)
     try:
         launch(
-            page, server_name=host, server_port=port, share=given["share"], prevent_thread_lock=True
+            page,
+            server_name=host,
+            server_port=port,
+            share=options.share,
+            prevent_thread_lock=True,
         )
     except (OSError, OverflowError) as error:  # taken, or beyond 65535
         raise UserError(

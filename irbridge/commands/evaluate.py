@@ -27,7 +27,6 @@ from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.metrics import metrics
 from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import test_pairs, validation_pairs
-from irbridge.files import read_json
 from irbridge.models.restorer import Restorer
 from irbridge.reports.table import print_scores
 

@@ -1,11 +1,13 @@
-"""Export."""
+"""The command ``irbridge export``: a finished run as a folder to hand on."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from irbridge.assets import find
+from irbridge.commands.options import ExportOptions
 from irbridge.data.pair import spread
 from irbridge.environment import set_threads
 from irbridge.errors import UserError
@@ -24,43 +26,42 @@ from irbridge.reports.table import by_comparison, render
 from irbridge.weights import load_weights, save_weights
 
 
-def export_run(options: dict) -> None:
-    """Write ``output/{model.safetensors,config.json,run.json,README.md,restored.jpg}`` of a
-    finished run. UserError if it has no weights or metrics, a folder of results no records, or the
-    output is a run's folder or a file.
+def export_run(options: ExportOptions) -> None:
+    """Write a folder to hand on: weights, configs, a card and its picture.
+
+    Raises:
+        UserError: the run has no weights or metrics, a folder of results no records, or the output
+            is a run's folder or a file.
     """
-    run, output = find(options["run"]), Path(options["output"])
+    run, output = find(options.run), Path(options.output)
     check_output(run, output)
-    set_threads(options["threads"])
-    model, settings = (
-        from_pretrained(run, frozen=options["backbone"]),
-        read_settings(run / "run.json"),
-    )
-    done = history(run)
+    set_threads(options.threads)
+    model = from_pretrained(run, frozen=asdict(options.backbone))
+    settings, done = read_settings(run / "run.json"), history(run)
     config = without_paths(read_settings(run / "config.json")) | {
         "bf16_error": round(half_precision(model, settings), 3)
     }
     tables = "\n\n".join(
         render(by_comparison(aggregate(read_records(folder))), "markdown")
-        for folder in options["results"]
+        for folder in options.results
     )
-    shot = Image.fromarray(
-        to_bytes(picture(model, test_pairs(settings, options["size"]), settings["seed"], 3))
-    )
-    text = card(settings, config, done, _parameters(model), tables, options)
-    save_weights(
-        output / "model.safetensors", load_weights(run / "model.safetensors"), torch.float16
-    )
+    shot = picture(model, test_pairs(settings, options.size), settings["seed"], 3)
+    image = Image.fromarray(to_bytes(shot))
+    text = card(settings, config, done, _parameters(model), tables, asdict(options))
+    weights = load_weights(run / "model.safetensors")
+    save_weights(output / "model.safetensors", weights, torch.float16)
     write_json(output / "config.json", config)
     write_json(output / "run.json", private(settings))
-    write_atomically(output / "restored.jpg", lambda p: shot.save(p, format="JPEG", quality=88))
+    write_atomically(output / "restored.jpg", lambda p: image.save(p, format="JPEG", quality=88))
     write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
     print(f"Wrote: {output}")
 
 
 def check_output(run: Path, output: Path) -> None:
-    """UserError where an export into ``output`` would overwrite the run, another one's, or a
-    file.
+    """Refuse an output that an export would spoil.
+
+    Raises:
+        UserError: it is the run itself, another one's folder, or a file.
     """
     there = next(p for p in (output, *output.absolute().parents) if p.exists())
     if not there.is_dir():
@@ -77,9 +78,17 @@ def check_output(run: Path, output: Path) -> None:
 
 
 def half_precision(model: Restorer, settings: dict, size: int = 160, most: int = 24) -> float:
-    """The largest deviation of a pixel, of 255, that bfloat16 makes on validation images, or test
-    images where none are held back: the centre crops of at most ``most`` of all sources. UserError
-    if the images are not there.
+    """The largest deviation of a pixel, of 255, that bfloat16 makes.
+
+    Args:
+        model: that restores.
+        settings: of its run; its validation images are taken, or its test images where none were
+            held back.
+        size: of the centre crops, in pixels.
+        most: so many images, spread over all sources.
+
+    Raises:
+        UserError: the images are not there.
     """
     pairs = (validation_pairs if held_back_every(settings["data"]) else test_pairs)(settings, size)
     return deviation(model, [pair.seen for pair in spread(pairs, most)])

@@ -188,8 +188,8 @@ def table(result: dict, headings: dict[str, str]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def benchmark_run(config: dict) -> None:
-    """The command ``scripts/benchmark.py``."""
+def profile_run(config: dict) -> None:
+    """The command ``irbridge profile``."""
     if config["benchmark"]["restore"]:
         return race(config["benchmark"], config["output"], config["threads"])
     threads = set_threads(config["threads"])

@@ -1,68 +1,70 @@
-"""Restore."""
+"""The command ``irbridge restore``: photographs of one's own."""
 
 import os
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 from irbridge.assets import find, shipped
+from irbridge.commands.options import RestoreOptions
 from irbridge.environment import device, set_threads
-from irbridge.errors import UserError
+from irbridge.errors import UserError, unknown
 from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.files import locked, read_json, sha256
 from irbridge.images.tiles import Tiles
-from irbridge.restoration.jobs import Report, plan, sweep
+from irbridge.restoration.jobs import Job, Report, plan, sweep
 from irbridge.restoration.memory import Plan, footprint, keep_pages
-from irbridge.restoration.restore import _sampling, restore_all
+from irbridge.restoration.restore import Restoring, restore_all, sampler_record
 
 
-def restore_run(options: dict) -> None:
-    """Restore the photographs that ``input`` names. UserError where the command is wrong;
-    RuntimeError in the end where a photograph failed.
+def restore_run(options: RestoreOptions) -> None:
+    """Restore the photographs that the options name.
+
+    Raises:
+        UserError: the command is wrong.
+        RuntimeError: in the end, where a photograph failed.
     """
-    set_threads(options["threads"])
+    set_threads(options.threads)
     keep_pages()
-    run, task = chosen(options["shipped"], options["run"])
-    label = options["suffix"] or task
+    run, task = chosen(options.task, options.run)
+    label = options.suffix or task
     if label != Path(label).name:
         raise UserError(f"suffix={label!r} must be a part of a file's name.")
-    jobs = plan(options, label)
-    if options["mask"] and not masked(run):
-        why = (
-            "this adapter was trained without masks"
-            if task == "inpaint"
-            else (
-                f"it is for task=inpaint and other models that fill holes, and {label} restores the"
-                " whole photograph"
-            )
-        )
-        raise UserError(f"mask={options['mask']} tells nothing here: {why}; leave it out.")
-    # a mistake shows before the model is loaded
-    Tiles(options["tile"], options["overlap"], options["batch"])
-    fields = sampler_fields(options["sampler"]) | (
-        {"nfe": options["steps"]} if options["steps"] is not None else {}
+    jobs = plan(
+        options.input,
+        label,
+        output=options.output,
+        mask=options.mask,
+        compare=options.compare,
+        save_path=options.save_path,
     )
+    if options.mask and not masked(run):
+        raise _without_masks(options.mask, task, label)
+    # a mistake shows before the model is loaded
+    Tiles(options.tile, options.overlap, options.batch)
+    fields = sampling(options)
     model = from_pretrained(
         run,
-        device(options["device"]),
-        frozen=options["backbone"],
-        precision=options["precision"],
+        device(options.device),
+        frozen=asdict(options.backbone),
+        precision=options.precision,
         **fields,
     )
     settings = {
-        "seed": options["seed"],
-        **_sampling(model, fields),
+        "seed": options.seed,
+        **sampler_record(model, fields),
         "precision": model.precision,
-        **{key: options[key] for key in ("tile", "overlap", "memory")},
+        "tile": options.tile,
+        "overlap": options.overlap,
+        "memory": options.memory,
         "weights": sha256(run / "model.safetensors"),
         "config": sha256(run / "config.json"),
     }
-    cuts = Plan(
-        model,
-        footprint(model, **fields),
-        *(options[k] for k in ("tile", "memory", "overlap", "batch")),
-    )
-    folders = sorted({job.output.parent for job in jobs})
+    measured = footprint(model, **fields)
+    cuts = Plan(model, measured, options.tile, options.memory, options.overlap, options.batch)
+    restoring = Restoring(model, fields, cuts, settings)
     with ExitStack() as stack:
+        folders = sorted({job.output.parent for job in jobs})
         for folder in folders:
             stack.enter_context(locked(folder))
         reports = {folder: Report(folder, label) for folder in folders}
@@ -70,26 +72,63 @@ def restore_run(options: dict) -> None:
             reports[job.output.parent].check(job)
         sweep(jobs)
         left = [job for job in jobs if not reports[job.output.parent].finished(job, settings)]
-        failed = restore_all(left, model, fields, cuts, settings, reports)
-    wrote = [
-        p
-        for job in jobs[: 3 * (len(jobs) <= 3)]
-        for p in (job.output, job.compare, job.path)
-        if p and p.exists()
-    ]
-    print(
-        "Wrote: "
-        + "  ".join(str(p) for p in (*wrote, *(report.path for report in reports.values())))
-    )
+        failed = restore_all(left, restoring, reports)
+    paths = [report.path for report in reports.values()]
+    _tell(jobs, left, failed, paths, model.precision)
+
+
+def sampling(options: RestoreOptions) -> dict:
+    """What the model is asked with: the fields of the sampler that are given."""
+    fields = asdict(options.sampler)
+    if fields["nfe"] is None:
+        fields["nfe"] = fields["steps"]
+    if options.steps is not None:
+        fields["nfe"] = options.steps
+    return sampler_fields(fields)
+
+
+def _without_masks(mask: str, task: str, label: str) -> UserError:
+    """The error for a mask given to a model that fills no holes."""
+    if task == "inpaint":
+        why = "this adapter was trained without masks"
+    else:
+        why = (
+            "it is for task=inpaint and other models that fill holes, and"
+            f" {label} restores the whole photograph"
+        )
+    return UserError(f"mask={mask} tells nothing here: {why}; leave it out.")
+
+
+def _tell(
+    jobs: list[Job], left: list[Job], failed: list[str], reports: list[Path], precision: str
+) -> None:
+    """Print what was written.
+
+    Args:
+        jobs: all photographs.
+        left: those that were not finished before.
+        failed: a sentence for each that failed.
+        reports: files of the reports.
+        precision: that the networks computed in.
+
+    Raises:
+        RuntimeError: a photograph failed.
+    """
+    wrote: list[Path] = []
+    if len(jobs) <= 3:
+        for job in jobs:
+            wrote += [p for p in (job.output, job.compare, job.path) if p and p.exists()]
+    print("Wrote: " + "  ".join(map(str, [*wrote, *reports])))
     earlier = f" {len(jobs) - len(left)} were finished before." if len(left) < len(jobs) else ""
-    print(
-        f"Restored {len(left) - len(failed)} of {len(jobs)} photographs in"
-        f" {model.precision}.{earlier}"
+    print(f"Restored {len(left) - len(failed)} of {len(jobs)} photographs in {precision}.{earlier}")
+    if not failed:
+        return
+    if len(left) == 1:
+        raise RuntimeError(failed[0])
+    told = "  ".join(map(str, reports))
+    raise RuntimeError(
+        f"{len(failed)} of {len(jobs)} photographs could not be restored; {told} says why."
     )
-    if failed:
-        told = "  ".join(str(r.path) for r in reports.values())
-        many = f"{len(failed)} of {len(jobs)} photographs could not be restored; {told} says why."
-        raise RuntimeError(failed[0] if len(left) == 1 else many)
 
 
 def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
@@ -99,17 +138,14 @@ def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
         raise UserError(f"task={task} and run={run} both name a model; give one of them.")
     if run:
         folder = find(os.path.expanduser(run))
-        return (
-            folder,
-            (read_json(folder / "config.json").get("task") or {}).get("name") or folder.name,
-        )
-    if task not in adapters:
-        wrong = f"task={task!r} has no shipped adapter" if task else "No model is named"
-        raise UserError(
-            f"{wrong}; give task={' or task='.join(adapters)}, or run=FOLDER of a training of your"
-            " own."
-        )
-    return adapters[task], task
+        said = read_json(folder / "config.json").get("task") or {}
+        return folder, said.get("name") or folder.name
+    if task in adapters:
+        return adapters[task], task
+    remedy = f"give task={' or task='.join(adapters)}, or run=FOLDER of a training of your own"
+    if task:
+        raise unknown(f"task={task!r} has no shipped adapter", task, adapters, remedy)
+    raise UserError(f"No model is named; {remedy}.")
 
 
 def masked(run: Path) -> bool:

@@ -20,6 +20,7 @@ from irbridge.assets import CONFIGS
 from irbridge.errors import UserError
 from irbridge.experiments.instantiate import innermost
 from irbridge.experiments.names import import_named
+from irbridge.experiments.suggestions import suggested
 from irbridge.experiments.validate import check_values
 from irbridge.training.signals import stops
 
@@ -72,9 +73,8 @@ def run_cli(task, config_name: str) -> None:
         interrupted = True
     except Exception as error:
         fault = isinstance(error, RuntimeError)  # of a worker; else Hydra could not compose
-        raised.append(
-            error if debug else (RuntimeError if fault else UserError)(one_sentence(error))
-        )
+        told = one_sentence(error) if fault else _meant(one_sentence(error), config_name)
+        raised.append(error if debug else (RuntimeError if fault else UserError)(told))
     if raised and debug:
         raise raised[0]
     for error in raised:
@@ -83,6 +83,14 @@ def run_cli(task, config_name: str) -> None:
         print("Interrupted; what was finished is saved, and the same command goes on.")
     if raised or interrupted:
         sys.exit(min((2 if isinstance(error, UserError) else 1 for error in raised), default=0))
+
+
+def _meant(sentence: str, config_name: str) -> str:
+    """A sentence on a word that Hydra does not know, with what was meant."""
+    try:
+        return suggested(sentence, composed(config_name))
+    except Exception:  # where the config cannot be had, the sentence stands as it is
+        return suggested(sentence, None)
 
 
 def _told(error: Exception) -> Exception:

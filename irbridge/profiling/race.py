@@ -145,7 +145,7 @@ def _step_seconds(root: Path, words: list[str], threads: int, file: Path) -> flo
     Raises:
         UserError: the command fails.
     """
-    program = root / "scripts" / "benchmark.py"
+    program = _script(root)
     ran = subprocess.run(
         [sys.executable, str(program), *words, f"output={file}"],
         cwd=file.parent,
@@ -177,6 +177,12 @@ def _checkouts(against: str | None) -> dict[str, Path]:
             " folder irbridge."
         )
     return {"here": CHECKOUT, "there": other}
+
+
+def _script(root: Path) -> Path:
+    """The script of a checkout that measures the training; older ones call it benchmark."""
+    present = root / "scripts" / "profile_speed.py"
+    return present if present.is_file() else root / "scripts" / "benchmark.py"
 
 
 def _key(word: str) -> str:

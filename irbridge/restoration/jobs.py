@@ -1,11 +1,10 @@
-"""Which photographs a command restores, under which names, and the report by which the same command
-goes on.
-"""
+"""Which photographs a command restores, under which names, and by which report it goes on."""
 
 import glob
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,70 +27,108 @@ class Job:
     @property
     def names(self) -> dict[str, str]:
         """What a report says of the files that it writes."""
-        return {
-            k: os.path.abspath(v) for k in ("output", "compare", "path") if (v := getattr(self, k))
-        }
+        files = {"output": self.output, "compare": self.compare, "path": self.path}
+        return {key: os.path.abspath(file) for key, file in files.items() if file}
 
 
-def plan(options: dict, label: str) -> list[Job]:
-    """The jobs of a command, none of which writes to another's names or to any input."""
-    photographs = sources(options["input"], label)
-    given = Path(options["output"]).expanduser() if options["output"] else None
-    named = (
-        given is not None
-        and not given.is_dir()
-        and given.suffix.lower() in SUFFIXES | {".gif", ".heic", ".avif"}
-    )
-    if named and given.suffix.lower() != ".png":
-        raise UserError(
-            f"Restored photographs are written as PNG, so output={given} must end in .png, or be a"
-            " folder."
-        )
+def plan(
+    inputs: Sequence[str],
+    label: str,
+    *,
+    output: str | None = None,
+    mask: str | None = None,
+    compare: bool = False,
+    save_path: bool = False,
+) -> list[Job]:
+    """The jobs of a command, none of which writes to another's names or to any input.
+
+    Args:
+        inputs: photographs, folders and globs.
+        label: what the names of the results end with, such as the task.
+        output: a folder, or for one photograph a name; None: beside each photograph.
+        mask: an image, or a folder of them, that says what is to be filled.
+        compare: whether degraded and restored are also written side by side.
+        save_path: whether the estimates of all network calls are also written.
+
+    Raises:
+        UserError: names clash, an input would be overwritten, or something is not there.
+    """
+    photographs = list(dict.fromkeys(p for given in inputs for p in sources(given, label)))
+    place = Path(output).expanduser() if output else None
+    named = place is not None and _is_file(place)
     if named and len(photographs) > 1:
         raise UserError(
-            f"output={given} is one file, but input={options['input']} names {len(photographs)} "
+            f"output={place} is one file, but input={' '.join(inputs)} names {len(photographs)} "
             "photographs; give a folder."
         )
-    stems: dict[Path, Counter] = {}
-    jobs, taken = [], {p.resolve(): None for p in photographs}
+    extra = ["compare"] * compare + ["path"] * save_path
+    stems, jobs = _Stems(label), []
+    # whose name each file is; None: an input, which nobody may write to
+    taken: dict[Path, Path | None] = {p.resolve(): None for p in photographs}
     for source in photographs:
-        if source.parent not in stems:
-            stems[source.parent] = Counter(p.stem for p in source.parent.iterdir() if is_image(p))
-        twins = stems[source.parent][source.stem] > 1  # a.jpg beside a.png
-        stem = f"{source.stem}-{source.suffix[1:]}-{label}" if twins else f"{source.stem}-{label}"
-        mask = mask_file(source, options["mask"]) if options.get("mask") else None
-        if mask:
-            taken[mask.resolve()] = None
-        output = given if named else (given or source.parent) / f"{stem}.png"
-        extra = [
-            k
-            for k, wanted in (("compare", options["compare"]), ("path", options["save_path"]))
-            if wanted
-        ]
-        job = Job(
-            source,
-            output,
-            **{k: output.with_name(f"{output.stem}-{k}.png") for k in extra},
-            mask=mask,
-        )
-        for name in map(Path, job.names.values()):
-            other = taken.setdefault(name.resolve(), source)
-            if other is None or (name.exists() and os.path.samefile(name, source)):
-                raise UserError(
-                    f"{name} is an input, which is never overwritten; give another output."
-                )
-            if other != source:
-                raise UserError(
-                    f"{other} and {source} would both be written to {name}; restore them into"
-                    " folders of their own."
-                )
+        holes = mask_file(source, mask) if mask else None
+        if holes:
+            taken[holes.resolve()] = None
+        path = place if named else (place or source.parent) / f"{stems.of(source)}.png"
+        beside = {kind: path.with_name(f"{path.stem}-{kind}.png") for kind in extra}
+        job = Job(source, path, **beside, mask=holes)
+        _take(job, taken)
         jobs.append(job)
     return jobs
 
 
+def _is_file(output: Path) -> bool:
+    """Whether an output names a file, not a folder; UserError where it could not be a PNG."""
+    if output.is_dir() or output.suffix.lower() not in SUFFIXES | {".gif", ".heic", ".avif"}:
+        return False
+    if output.suffix.lower() != ".png":
+        raise UserError(
+            f"Restored photographs are written as PNG, so output={output} must end in .png, or be a"
+            " folder."
+        )
+    return True
+
+
+class _Stems:
+    """Names of results, told apart where a.jpg lies beside a.png."""
+
+    def __init__(self, label: str):
+        self.label = label
+        self.counts: dict[Path, Counter] = {}
+
+    def of(self, source: Path) -> str:
+        """The name, without its ending, of what a photograph becomes."""
+        folder = source.parent
+        if folder not in self.counts:
+            self.counts[folder] = Counter(p.stem for p in folder.iterdir() if is_image(p))
+        if self.counts[folder][source.stem] > 1:
+            return f"{source.stem}-{source.suffix[1:]}-{self.label}"
+        return f"{source.stem}-{self.label}"
+
+
+def _take(job: Job, taken: dict[Path, Path | None]) -> None:
+    """Note the names that a job writes; UserError where one is an input's or another job's."""
+    for name in map(Path, job.names.values()):
+        other = taken.setdefault(name.resolve(), job.source)
+        if other is None or (name.exists() and os.path.samefile(name, job.source)):
+            raise UserError(f"{name} is an input, which is never overwritten; give another output.")
+        if other != job.source:
+            raise UserError(
+                f"{other} and {job.source} would both be written to {name}; restore them into"
+                " folders of their own."
+            )
+
+
 def sources(given: str, label: str) -> list[Path]:
-    """The photographs that ``input`` names, sorted; of a folder or a glob those that are no outputs
-    of earlier runs.
+    """The photographs that one input names, sorted.
+
+    Args:
+        given: a file, a folder or a glob.
+        label: of this command; of a folder or a glob only those are taken that are no outputs of
+            earlier runs.
+
+    Raises:
+        UserError: there is none.
     """
     if not given:  # which Path takes for the current folder
         raise UserError(
@@ -122,25 +159,25 @@ def sources(given: str, label: str) -> list[Path]:
 
 
 def outputs(folder: Path, label: str) -> set[str]:
-    """Names in a folder that its reports say a run has written: with this label, or of photographs
-    beside them.
+    """Names in a folder that its reports say a run has written.
+
+    Those with this label count, and those of photographs beside them.
     """
-    names = set()
+    names: set[str] = set()
     for report in folder.glob("restored-*.json"):
+        ours = report.name == f"restored-{label}.json"
         for record in _records(report):
-            if (
-                report.name == f"restored-{label}.json"
-                or Path(record["input"]).parent == Path(record["output"]).parent
-            ):
-                names |= {
-                    Path(record[k]).name for k in ("output", "compare", "path") if record.get(k)
-                }
+            if ours or Path(record["input"]).parent == Path(record["output"]).parent:
+                made = (record.get(key) for key in ("output", "compare", "path"))
+                names |= {Path(name).name for name in made if name}
     return names
 
 
 class Report:
-    """``restored-<label>.json`` in the folder of the outputs: ``{"label", "files": [a record per
-    photograph]}``, written anew and at once after every photograph.
+    """What was made from what, by which the same command goes on.
+
+    ``restored-<label>.json`` in the folder of the outputs holds ``{"label", "files"}``, a record
+    for each photograph, and is written anew and at once after every one.
     """
 
     def __init__(self, folder: Path, label: str):
@@ -148,41 +185,42 @@ class Report:
         self.files = {Path(r["output"]).name: r for r in _records(self.path)}
 
     def finished(self, job: Job, settings: dict) -> bool:
-        """Whether all that this job would write is there, made of this photograph with these
-        settings, untouched.
+        """Whether all that this job would write is there, untouched.
+
+        It must have been made of this very photograph, with these settings.
         """
         record = self.files.get(job.output.name, {})
-        names = {k: os.path.basename(record.get(k) or "") for k in job.names}
-        if record.get("status") != "done" or names != {
-            k: os.path.basename(v) for k, v in job.names.items()
-        }:
+        made = {key: os.path.basename(record.get(key) or "") for key in job.names}
+        if made != {key: os.path.basename(path) for key, path in job.names.items()}:
             return False
-        if any(record.get(k) != v for k, v in settings.items()) or not all(
-            map(os.path.isfile, job.names.values())
-        ):
+        if record.get("status") != "done":
             return False
+        if any(record.get(key) != value for key, value in settings.items()):
+            return False
+        if not all(map(os.path.isfile, job.names.values())):
+            return False
+        files = {"input": job.source, "output": job.output, "mask": job.mask}
         try:
-            files = {"input": job.source, "output": job.output, "mask": job.mask}
             return all(record.get(f"{k}_sha256") == (p and sha256(p)) for k, p in files.items())
         except UserError:  # what cannot be read fails where its turn comes
             return False
 
     def check(self, job: Job) -> None:
-        """UserError where the job would overwrite the restored version of another photograph that
-        is still there.
+        """Refuse to overwrite the result of another photograph that is still there.
+
+        Raises:
+            UserError: the job would.
         """
         other = self.files.get(job.output.name, {}).get("input")
-        if (
-            other
-            and job.output.exists()
-            and os.path.exists(other)
-            and not os.path.samefile(other, job.source)
-        ):
+        if not other or not job.output.exists() or not os.path.exists(other):
+            return
+        if not os.path.samefile(other, job.source):
             raise UserError(
                 f"{job.output} is the restored {other}; give another output for {job.source}."
             )
 
     def add(self, record: dict) -> None:
+        """Write the report with one more record, or with this one in place of an earlier."""
         self.files[Path(record["output"]).name] = record
         try:
             write_json(self.path, {"label": self.label, "files": list(self.files.values())})

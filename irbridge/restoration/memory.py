@@ -37,15 +37,12 @@ DEFAULTS = 3, 2, 1
 
 
 class Footprint(NamedTuple):
-    """Bytes of tensors for each pixel of a tile: the most that a network call takes at once, the
-    most that the adapter's pass over y takes, what is kept of that for all calls, and the most that
-    a VAE takes to encode or decode.
-    """
+    """Bytes of tensors for each pixel of a tile."""
 
-    call: float
-    look: float
-    kept: float
-    vae: float = 0.0
+    call: float  # the most that a network call takes at once
+    look: float  # the most that the adapter's pass over y takes
+    kept: float  # what is kept of that for all calls
+    vae: float = 0.0  # the most that a VAE takes to encode or decode
 
 
 class _Live(TorchDispatchMode):
@@ -80,15 +77,18 @@ class _Live(TorchDispatchMode):
 
 @torch.inference_mode()
 def measured(model: Restorer, calls: int) -> Footprint:
-    """The footprint of a model that calls its network ``calls`` times: two small sizes are run, and
-    what grows with the pixels counts.
+    """The footprint of a model that calls its network ``calls`` times.
+
+    Two small sizes are run, and what grows with the pixels counts.
     """
     sides = 4 * model.stride, 8 * model.stride
     small, large = (_bytes(model, side, calls) for side in sides)
-    return Footprint(*((b - a) / (sides[1] ** 2 - sides[0] ** 2) for a, b in zip(small, large)))
+    more = sides[1] ** 2 - sides[0] ** 2
+    return Footprint(*((b - a) / more for a, b in zip(small, large, strict=True)))
 
 
 def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int, int]:
+    """The fields of a :class:`Footprint`, of an image of ``side`` x ``side`` pixels in all."""
     y = torch.zeros(1, 3 + model.masked, side, side, device=next(model.parameters()).device)
     if not hasattr(model, "adapter"):
         return _most(lambda: next(iter(model.path(y, nfe=1)))), 0, 0, 0
@@ -109,14 +109,10 @@ def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int, int]:
     with _Live() as live:
         look()
         held, most = live.now, live.most
-    vae = (
-        0
-        if model.backbone.vae is None
-        else max(
-            _most(lambda: model.backbone.encode(y[:, :3])),
-            _most(lambda: model.backbone.decode(state)),
-        )
-    )
+    vae = 0
+    if model.backbone.vae is not None:
+        encoding = _most(lambda: model.backbone.encode(y[:, :3]))
+        vae = max(encoding, _most(lambda: model.backbone.decode(state)))
     call = _most(lambda: model.denoise(state, tau, kept[0]))
     # what the trunk has freed, once for the whole image, serves only a part of the calls
     if model.adapter.silent:
@@ -131,8 +127,11 @@ def _most(run: Callable) -> int:
 
 
 def footprint(model: Restorer, **options) -> Footprint:
-    """:func:`measured`, or what it gave before of a model of these shapes. options: fields of its
-    sampler.
+    """:func:`measured`, or what it gave before of a model of these shapes.
+
+    Args:
+        model: that restores.
+        options: fields of its sampler.
     """
     calls = model.calls(**options) if hasattr(model, "calls") else 1
     shapes = [(name, list(value.shape)) for name, value in model.trainable().state_dict().items()]
@@ -150,9 +149,10 @@ def footprint(model: Restorer, **options) -> Footprint:
 
 
 def keep_pages() -> None:
-    """Let this process keep the memory that it frees, until it ends: glibc takes tensors of tens of
-    MB from the system anew at every layer, page by page, which takes as long as the layers of a
-    large image.
+    """Let this process keep the memory that it frees, until it ends.
+
+    glibc takes tensors of tens of MB from the system anew at every layer, page by page, which takes
+    as long as the layers of a large image.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
@@ -174,11 +174,16 @@ def free(device: torch.device) -> int:
 class Plan:
     """How a restoration cuts images.
 
-    Args: tile: the side of a tile where the user gives it; None: by memory. memory: GB that the
-        whole process may take (on CUDA: of the GPU); None: a share of what is free, in steps of
-            1 GB, and 3 GB at most for images of up to 2048 x 2048 pixels and light weights.
-        overlap, batch: see :class:`~irbridge.images.tiles.Tiles`. Where the model's reach is known, tiles
+    Args:
+        model: that restores.
+        cost: what it takes for each pixel.
+        tile: the side of a tile where the user gives it; None: by memory.
+        memory: GB that the whole process may take (on CUDA: of the GPU); None: a share of what is
+            free, in steps of 1 GB, and 3 GB at most for images of up to 2048 x 2048 pixels and
+            light weights.
+        overlap: see :class:`~irbridge.images.tiles.Tiles`. Where the model's reach is known, tiles
             and overlap are at least so large that tiles give what the whole image gives.
+        batch: see there.
     """
 
     def __init__(
@@ -192,20 +197,12 @@ class Plan:
     ):
         cut = Tiles(tile, overlap, batch).reaching(model.reach)  # a mistake shows here
         self.model, self.cost, self.tile, self.memory = model, cost, cut.size, memory
-        self.overlap, self.still, self.batch, self.device = (
-            cut.overlap,
-            cut.still,
-            batch,
-            next(model.parameters()).device,
-        )
-        anchors = [
-            value
-            for anchor in getattr(getattr(model, "adapter", None), "pretrained", ())
-            for value in anchor.weights
-        ]
-        self.weights = sum(
-            v.numel() * v.element_size() for v in (*model.parameters(), *model.buffers(), *anchors)
-        )
+        self.overlap, self.still, self.batch = cut.overlap, cut.still, batch
+        self.device = next(model.parameters()).device
+        weights = [*model.parameters(), *model.buffers()]
+        for anchor in getattr(getattr(model, "adapter", None), "pretrained", ()):
+            weights += anchor.weights
+        self.weights = sum(v.numel() * v.element_size() for v in weights)
         self.base = BASE * (1 if self.device.type == "cpu" else 0.1) + self.weights
 
     def budget(self, pixels: int) -> float:
@@ -217,18 +214,18 @@ class Plan:
         return cap * GB + PIXEL * max(0, pixels - COMMON) + max(0, self.weights - LIGHT)
 
     def tiles(self, height: int, width: int) -> Tiles:
-        """The tiles of an image of these sides; UserError where ``memory`` is too little for the
-        smallest one.
+        """The tiles of an image of these sides, in pixels.
+
+        Raises:
+            UserError: ``memory`` is too little for the smallest tile.
         """
         stride = self.model.stride
         height, width = height + -height % stride, width + -width % stride
         pixels = height * width
         left = self.budget(pixels) - self.base - PIXEL * pixels
         if self.tile is not None:
-            size, keep = (
-                self.tile,
-                self.cost.kept * pixels + self._working(self.tile**2, True) <= left,
-            )
+            size = self.tile
+            keep = self.cost.kept * pixels + self._working(size**2, True) <= left
         else:
             size, keep = self._cut(height, width, left)
         return Tiles(size, self.overlap, self.batch, still=self.still, keep=keep)
@@ -254,8 +251,9 @@ class Plan:
         return size or self._side(height, width), False
 
     def _working(self, pixels: float, keep: bool = False) -> float:
-        """Bytes of a call on tiles of so many pixels; what is not kept of them is there at their
-        call.
+        """Bytes of a call on tiles of so many pixels.
+
+        What is not ``keep``, kept of them for all calls, is there at their own call.
         """
         at_once = self.batch if self.device.type != "cpu" else 1
         most = max(self.cost.call + self.cost.kept * (not keep), self.cost.look + self.cost.kept)

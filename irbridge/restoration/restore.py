@@ -1,6 +1,4 @@
-"""Restoring one's own photographs: the command. ``jobs`` says which files, ``photos`` what they
-keep.
-"""
+"""Restoring one's own photographs one after another; :mod:`.jobs` says which, and their names."""
 
 import json
 import os
@@ -28,6 +26,7 @@ from irbridge.images.grid import grid
 from irbridge.images.holes import holes_of
 from irbridge.images.io import read_header, write_image
 from irbridge.images.photo import Photo, read_photo, write_photo
+from irbridge.images.tiles import Tiles
 from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.restorer import Restorer
 from irbridge.restoration.jobs import Job, Report
@@ -40,25 +39,37 @@ THUMBNAIL = 512
 
 
 class Read(NamedTuple):
-    """A photograph, read, what is to be filled of it, (H, W) bool, hashes of the files, and the
-    seconds that it took.
-    """
+    """A photograph that was read."""
 
     photo: Photo
-    holes: np.ndarray | None
-    hashes: dict[str, str]
-    seconds: float
+    holes: np.ndarray | None  # what is to be filled of it, (H, W) bool
+    hashes: dict[str, str]  # SHA-256 of the files, by the keys of a record
+    seconds: float  # that reading took
 
 
 class Restored(NamedTuple):
-    """What is to be written of a photograph: float pixels (H, W, 3) in [0, 1], the estimates of the
-    calls, and what the report says of it so far.
-    """
+    """What is to be written of a photograph."""
 
     photo: Photo
-    pixels: np.ndarray
-    shots: list[np.ndarray]
-    about: dict
+    pixels: np.ndarray  # float, (H, W, 3) in [0, 1]
+    shots: list[np.ndarray]  # the estimates of the calls, where they are asked for
+    about: dict  # what the report says so far
+
+
+class Restoring(NamedTuple):
+    """With what photographs are restored.
+
+    Attributes:
+        model: that restores.
+        fields: of its sampler, None where they are its own.
+        cuts: how large photographs are cut into tiles.
+        settings: what a report says of all this, by which a photograph counts as finished.
+    """
+
+    model: Restorer
+    fields: dict
+    cuts: Plan
+    settings: dict
 
 
 class Background:
@@ -83,69 +94,79 @@ class Background:
         return self._value
 
 
-def restore_all(
-    jobs: list[Job],
-    model: Restorer,
-    fields: dict,
-    cuts: Plan,
-    settings: dict,
-    reports: dict[Path, Report],
-) -> list[str]:
-    """Restore under one progress bar, a record after each; returns a sentence for each that failed.
+def restore_all(jobs: list[Job], restoring: Restoring, reports: dict[Path, Report]) -> list[str]:
+    """Restore under one progress bar, a record after each.
+
     While the networks work on a photograph the next one is read and the one before is written, each
     by one thread.
+
+    Args:
+        jobs: the photographs.
+        restoring: with what.
+        reports: by the folder of the outputs.
+
+    Returns:
+        A sentence for each photograph that failed.
+
+    Raises:
+        RuntimeError: the user or the system stopped the command.
     """
-    about = {
-        "machine": machine(),
-        "device": str(next(model.parameters()).device),
-        "irbridge": __version__,
-    }
-    counts, ends = _counts(jobs, cuts, model.passes(**fields)), []
-    readers = (Background(_caught, _read, job, model.masked) for job in jobs)
-    writing: list[Background] = []
-
-    def wait() -> None:
-        """Until what is being written is recorded."""
-        if writing:
-            ends.append(writing[0].result())
-            writing.clear()
-
+    counts = _counts(jobs, restoring)
+    readers = (Background(_caught, _read, job, restoring.model.masked) for job in jobs)
+    writer = _Writer(restoring, reports, several=len(jobs) > 1)
+    total, idle = sum(counts.values()), not jobs
     try:
         with tqdm(
-            total=sum(counts.values()),
-            desc="restoring",
-            unit="tile",
-            dynamic_ncols=True,
-            disable=not jobs,
+            total=total, desc="restoring", unit="tile", dynamic_ncols=True, disable=idle
         ) as bar:
             ahead = next(readers, None)
             for job in jobs:
                 before, read = bar.n, ahead.result()
                 ahead = next(readers, None)
                 bar.set_postfix_str(job.source.name)
-                restored = _caught(
-                    _restored, job, read, model, fields, cuts, settings["seed"], bar.update
-                )
+                restored = _caught(_restored, job, read, restoring, bar.update)
                 bar.update(before + counts[job] - bar.n)
-                wait()
-                record = {"input": os.path.abspath(job.source), **job.names, **settings, **about}
-                writing.append(
-                    Background(
-                        _recorded, job, restored, record, reports[job.output.parent], len(jobs) > 1
-                    )
-                )
-            wait()
+                writer.write(job, restored)
+            writer.wait()
     except KeyboardInterrupt:
-        wait()
+        writer.wait()
         raise RuntimeError(
-            f"Interrupted; {ends.count(None)} of {len(jobs)} photographs are restored, and the same"
-            " command goes on."
+            f"Interrupted; {writer.ends.count(None)} of {len(jobs)} photographs are restored, and"
+            " the same command goes on."
         ) from None
     # also where something else ends the command: nothing is cut in the middle, and no folder
     # released before
     finally:
-        wait()
-    return [end for end in ends if end]
+        writer.wait()
+    return [end for end in writer.ends if end]
+
+
+class _Writer:
+    """Writes what came of photographs, one at a time, in a thread of its own."""
+
+    def __init__(self, restoring: Restoring, reports: dict[Path, Report], several: bool):
+        self.reports, self.several = reports, several
+        self.about = {
+            **restoring.settings,
+            "machine": machine(),
+            "device": str(next(restoring.model.parameters()).device),
+            "irbridge": __version__,
+        }
+        self.ends: list[str | None] = []  # of each that is recorded: why it failed
+        self._writing: Background | None = None
+
+    def write(self, job: Job, restored: Restored | Exception) -> None:
+        """Begin to write, when the photograph before is recorded."""
+        self.wait()
+        record = {"input": os.path.abspath(job.source), **job.names, **self.about}
+        report = self.reports[job.output.parent]
+        self._writing = Background(_recorded, job, restored, record, report, self.several)
+
+    def wait(self) -> None:
+        """Until what is being written is recorded."""
+        if self._writing is not None:
+            self.ends.append(self._writing.result())
+            self._writing = None
 
 
 def _caught(function: Callable, *args):
@@ -157,6 +178,7 @@ def _caught(function: Callable, *args):
 
 
 def _read(job: Job, masked: bool) -> Read:
+    """Read one photograph, and what is to be filled of it where the model is ``masked``."""
     started = time.perf_counter()
     hashes, photo, holes = {"input_sha256": sha256(job.source)}, read_photo(job.source), None
     if masked:
@@ -170,47 +192,54 @@ def _read(job: Job, masked: bool) -> Read:
 
 @torch.inference_mode()
 def _restored(
-    job: Job,
-    read: Read | Exception,
-    model: Restorer,
-    fields: dict,
-    cuts: Plan,
-    seed: int,
-    progress: Callable[[int], None],
+    job: Job, read: Read | Exception, restoring: Restoring, progress: Callable[[int], None]
 ) -> Restored:
-    """Restore one photograph."""
+    """Restore one photograph; ``progress`` is told of tiles that went through the networks."""
     if isinstance(read, Exception):
         raise read
-    started, photo, shots = time.perf_counter(), read.photo, []
+    started, photo, model = time.perf_counter(), read.photo, restoring.model
     height, width = photo.pixels.shape[:2]
-    tiles = replace(cuts.tiles(height, width), progress=progress)
-    factor = max(1, -(-max(height, width) // THUMBNAIL))
+    tiles = replace(restoring.cuts.tiles(height, width), progress=progress)
+    shots: list[np.ndarray] = []
+    pixels = model.restore(
+        photo.pixels,
+        path=_watched(model, tiles, (height, width), shots) if job.path else model.path,
+        mask=read.holes,
+        seeds=[image_seed(restoring.settings["seed"], job.source.stem)],
+        tiles=tiles,
+        **restoring.fields,
+    )
+    whole = tiles.count(height, width, model.stride) == 1
+    about = {
+        "size": [width, height],
+        "bits": photo.bits,
+        "tiles": None if whole else list(tiles.sides),
+        **read.hashes,
+        "seconds": read.seconds + time.perf_counter() - started,
+    }
+    return Restored(photo, pixels, shots, about)
 
-    def watched(y, **options):
+
+def _watched(model: Restorer, tiles: Tiles, size: tuple[int, int], shots: list) -> Callable:
+    """The model's path of states that also keeps a small picture of each estimate in ``shots``.
+
+    Args:
+        model: that restores.
+        tiles: by which a latent estimate is decoded.
+        size: height and width of the photograph, in pixels.
+        shots: pictures are added here.
+    """
+    height, width = size
+    factor = max(1, -(-max(size) // THUMBNAIL))
+    small = max(1, height // factor), max(1, width // factor)
+
+    def path(y, **options):
         for state in model.path(y, **options):
-            if job.path:
-                size = max(1, height // factor), max(1, width // factor)
-                shot = model.image(state.x0, tiles)[..., :height, :width]
-                shots.append(to_image(F.interpolate(shot, size=size, mode="area")[0]))
+            shot = model.image(state.x0, tiles)[..., :height, :width]
+            shots.append(to_image(F.interpolate(shot, size=small, mode="area")[0]))
             yield state
 
-    seeds = [image_seed(seed, job.source.stem)]
-    pixels = model.restore(
-        photo.pixels, path=watched, mask=read.holes, seeds=seeds, tiles=tiles, **fields
-    )
-    used = list(tiles.sides) if tiles.count(height, width, model.stride) > 1 else None
-    return Restored(
-        photo,
-        pixels,
-        shots,
-        {
-            "size": [width, height],
-            "bits": photo.bits,
-            "tiles": used,
-            **read.hashes,
-            "seconds": read.seconds + time.perf_counter() - started,
-        },
-    )
+    return path
 
 
 def _recorded(
@@ -248,7 +277,7 @@ def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]
     return sha256(job.output)
 
 
-def _sampling(model: Restorer, fields: dict) -> dict:
+def sampler_record(model: Restorer, fields: dict) -> dict:
     """The sampler as a report says it; UserError where these fields do not go together."""
     sampler = getattr(model, "sampler", None)
     if sampler is None:  # regression
@@ -283,22 +312,25 @@ def _check_room(job: Job, photo: Photo) -> None:
         )
 
 
-def _counts(jobs: list[Job], cuts: Plan, passes: int) -> dict[Job, int]:
-    """Tiles that each photograph sends through the networks; UserError where memory is too little
-    for every one.
+def _counts(jobs: list[Job], restoring: Restoring) -> dict[Job, int]:
+    """Tiles that each photograph sends through the networks.
+
+    Raises:
+        UserError: memory is too little for every one.
     """
-    counts, refused = {}, []
+    counts, refused = dict.fromkeys(jobs, 0), []
+    passes = restoring.model.passes(**restoring.fields)
     for job in jobs:
         try:
             (width, height), _ = read_header(job.source)
         except UserError:  # comes up again where its turn comes
-            counts[job] = 0
             continue
         try:
-            counts[job] = passes * cuts.tiles(height, width).count(height, width, cuts.model.stride)
+            tiles = restoring.cuts.tiles(height, width)
         except UserError as error:
-            counts[job] = 0
             refused.append(error)
+            continue
+        counts[job] = passes * tiles.count(height, width, restoring.model.stride)
     if refused and len(refused) == len(jobs):
         raise refused[0]
     return counts

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from irbridge import cli
 from irbridge.commands import demo
+from irbridge.commands.flags import parse
+from irbridge.commands.options import DemoOptions
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
 from irbridge.gaussian.noise import image_seed
@@ -62,22 +65,12 @@ def pixels(path):
 
 
 def test_words():
-    plain = {
-        "port": 7860,
-        "host": "127.0.0.1",
-        "share": False,
-        "device": "auto",
-        "task": None,
-        "run": None,
-    }
-    assert demo.options([]) == plain
-    given = demo.options(["port=8000", "share=true", "run=a=b", "task=dehaze"])
-    assert (
-        given["port"] == 8000
-        and given["share"] is True
-        and given["run"] == "a=b"
-        and given["task"] == "dehaze"
+    assert parse("demo", DemoOptions, []) == DemoOptions()
+    words = ["port=8000", "share=true", "run=a=b", "task=dehaze"]
+    assert parse("demo", DemoOptions, words) == DemoOptions(
+        port=8000, share=True, run="a=b", task="dehaze"
     )
+    assert parse("demo", DemoOptions, ["--port", "8000", "--share", "--run", "a=b"]).run == "a=b"
 
 
 @pytest.mark.parametrize(
@@ -110,13 +103,13 @@ def test_mistakes_that_only_the_page_can_see(page):
         ("port=70000", "another port"),
     ):
         with pytest.raises(UserError, match=said):
-            demo.main([word])
+            cli.run("demo", [word])
 
 
 def test_without_gradio(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[demo\]"'):
-        demo.main([])
+        cli.run("demo", [])
 
 
 def test_a_run_of_ones_own_joins_the_adapters(tmp_path):

@@ -311,7 +311,7 @@ def test_the_command(command, small, tmp_path):
         "benchmark.size=16",
         f"output={tmp_path / 'numbers.json'}",
     ]
-    status, out, err = command("benchmark", *words)
+    status, out, err = command("profile_speed", *words)
     assert status == 0, err
     rows = [line for line in out.splitlines() if line.startswith("|")]
     assert (

@@ -180,7 +180,7 @@ def test_a_failing_job_in_a_worker_process(small, tmp_path):
 @pytest.mark.parametrize(
     "script, module, words",
     [
-        ("benchmark", "profile", []),
+        ("profile_speed", "profile", []),
         ("compare_samplers", "compare", ["run=data/adapters/derain"]),
         ("export_adapter", "export", ["run=data/adapters/derain", "output=out"]),
     ],
@@ -211,6 +211,6 @@ def test_what_a_job_leaves_behind_is_collected_in_the_next(monkeypatch):
     monkeypatch.setattr(cli, "import_module", lambda name: SimpleNamespace(train_run=job))
     monkeypatch.setattr(sys, "argv", [])
     gc.unfreeze()
-    cli._under_hydra("train", [])
+    cli._under_hydra(cli.COMMANDS["train"], "train", [])
     assert alive == [[], [False], [False, False]] and gc.get_freeze_count() and gc.isenabled()
     gc.unfreeze()

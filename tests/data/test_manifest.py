@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 from public_trees import BOTH, tree
 
-from irbridge.commands.data import main
+from irbridge import cli
 from irbridge.data.manifest import check, manifest
 from irbridge.data.public_sets import BENCHMARKS
 
@@ -30,7 +30,7 @@ def test_the_list_says_how_to_ask_for_every_set(command):
     status, out, err = command("prepare_data", "list")
     assert status == 0 and not err
     for name, known_set in BENCHMARKS.items():
-        train = f"train.py task={known_set.task} data.benchmark={name} data.root=DIR"
+        train = f"irbridge train task={known_set.task} data.benchmark={name} data.root=DIR"
         assert (train in out) == (
             known_set.only != "test"
         ) and f"benchmark={name} data.root=DIR size=null" in out
@@ -151,7 +151,7 @@ def test_a_manifest_is_written_whole_or_not_at_all(lol, tmp_path, monkeypatch):
     target.write_text("old")
     monkeypatch.setattr("irbridge.data.manifest.sha256", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        main(["manifest", "lol", str(lol), f"output={target}"])
+        cli.run("data", ["manifest", "lol", str(lol), f"output={target}"])
     assert target.read_text() == "old"
 
 

@@ -7,7 +7,6 @@ import pytest
 from conftest import save_images
 from PIL import Image
 
-from irbridge.cli import restore_words
 from irbridge.errors import UserError
 from irbridge.images.holes import holes_of, mask_file, read_mask
 from irbridge.images.io import read_image
@@ -51,7 +50,7 @@ def run(tmp_path_factory, backbone_folder):
 @pytest.fixture
 def restore(command, tmp_path, run):
     def go(*words, status=0):
-        words = restore_words([f"run={run}", "suffix=filled", "device=cpu", *map(str, words)])
+        words = [f"run={run}", "suffix=filled", "device=cpu", *map(str, words)]
         code, out, err = command("restore", *words)
         assert code == status, err
         return err if status else out
@@ -240,12 +239,10 @@ def test_a_mask_for_another_task_is_refused(command, tmp_path):
     photo = save_images(tmp_path / "p", 1) / "0.png"
     write(tmp_path / "m.png", HOLE * 255)
     status, _, err = command(
-        "restore", *restore_words(["task=dehaze", f"input={photo}", f"mask={tmp_path / 'm.png'}"])
+        "restore", "task=dehaze", f"input={photo}", f"mask={tmp_path / 'm.png'}"
     )
     assert status == 2 and "is for task=inpaint" in err
-    status, _, err = command(
-        "restore", *restore_words(["task=dehaze", f"input={photo}", "mask=nowhere.png"])
-    )
+    status, _, err = command("restore", "task=dehaze", f"input={photo}", "mask=nowhere.png")
     assert status == 2 and "mask=nowhere.png does not exist" in err
 
 
@@ -253,7 +250,7 @@ def test_a_mask_for_an_inpainting_that_knows_none_is_refused(command, tmp_path):
     photo = save_images(tmp_path / "p", 1) / "0.png"
     write(tmp_path / "m.png", HOLE * 255)
     (tmp_path / "config.json").write_text(json.dumps({"task": {"name": "inpaint"}, "adapter": {}}))
-    words = restore_words([f"run={tmp_path}", f"input={photo}", f"mask={tmp_path / 'm.png'}"])
+    words = [f"run={tmp_path}", f"input={photo}", f"mask={tmp_path / 'm.png'}"]
     status, _, err = command("restore", *words)
     assert (
         status == 2 and "trained without masks; leave it out" in err and "task=inpaint" not in err

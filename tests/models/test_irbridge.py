@@ -4,7 +4,7 @@ counts on."""
 import numpy as np
 import pytest
 import torch
-from conftest import configured, small_unet
+from conftest import small_unet
 from losses import given
 from torch import nn
 

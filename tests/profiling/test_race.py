@@ -28,7 +28,7 @@ def test_the_command_beside_another_checkout(command, tmp_path):
     cli = (other / "irbridge/cli.py").read_text()
     (other / "irbridge/cli.py").write_text(cli.replace("def main() -> None:", late, 1))
     status, out, err = command(
-        "benchmark",
+        "profile_speed",
         "benchmark.restore=derain",
         "benchmark.sizes=[24]",
         "benchmark.calls=1",
@@ -74,7 +74,11 @@ def test_the_command_beside_another_checkout(command, tmp_path):
 )
 def test_mistakes_are_one_sentence(command, words, said):
     status, _, err = command(
-        "benchmark", "benchmark.restore=derain", "benchmark.sizes=[24]", "benchmark.runs=1", *words
+        "profile_speed",
+        "benchmark.restore=derain",
+        "benchmark.sizes=[24]",
+        "benchmark.runs=1",
+        *words,
     )
     last = err.strip().splitlines()[-1]
     assert status == 2 and last.startswith("Error: ") and all(word in last for word in said), err
@@ -130,7 +134,7 @@ def test_trainings_beside_an_older_checkout(command, tmp_path, monkeypatch, trun
     monkeypatch.setattr("irbridge.commands.profile.set_threads", lambda requested: requested)
     own = ["adapter.width=16"] * differ
     status, out, err = command(
-        "benchmark",
+        "profile_speed",
         f"benchmark.against={other}",
         "threads=3",
         "trainer=ship",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from irbridge.commands.table import main
+from irbridge import cli
 from irbridge.errors import UserError
 from irbridge.evaluation.records import aggregate, read_records
 from irbridge.images.io import read_image, write_image
@@ -177,14 +177,15 @@ def test_large_images_are_shown_small(tmp_path):
 
 
 def test_the_command_writes_the_page_with_the_table_of_tasks(results, tmp_path):
-    main(
+    cli.run(
+        "table",
         [
             str(results),
             "format=html",
             "images=1",
             "layout=tasks",
             f"output={tmp_path / 'page.html'}",
-        ]
+        ],
     )
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert text == page(results, by_task, 1) + "\n" and '<th colspan="3">derain</th>' in text

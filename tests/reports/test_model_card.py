@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from irbridge import read_image
 from irbridge.commands import export
+from irbridge.commands.options import ExportOptions
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
-from irbridge.experiments.config import composed
 from irbridge.experiments.task_data import validation_pairs
 from irbridge.reports import model_card
 
@@ -263,9 +263,7 @@ def test_a_run_without_metrics_is_told_before_anything_is_written(tmp_path, monk
     (tmp_path / "run/run.json").write_text('{"trainer": {}}')
     monkeypatch.setattr(export, "from_pretrained", lambda run, frozen: None)
     with pytest.raises(UserError, match="metrics.jsonl is missing"):
-        export.export_run(
-            composed("export", f"run={tmp_path / 'run'}", f"output={tmp_path / 'out'}")
-        )
+        export.export_run(ExportOptions(run=str(tmp_path / "run"), output=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 

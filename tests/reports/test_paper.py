@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from pipelines import load, save_sd15
 from safetensors.torch import load_file
 
-from irbridge.commands.table import main as make_tables
+from irbridge import cli
 from irbridge.data.public_sets import BENCHMARKS
 from irbridge.errors import UserError
 from irbridge.evaluation import fid
@@ -468,7 +468,7 @@ def table_of(text):
 @pytest.mark.parametrize("name", published.SCORES)
 def test_without_runs_all_is_missing(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_tables([f"paper={name}"])
+    cli.run("table", [f"paper={name}"])
     found = table_of(capsys.readouterr().out)
     assert len(found) == len(published.lines(name))
     for line in published.lines(name):
@@ -600,9 +600,9 @@ def test_the_adapter_that_was_taken_over_is_looked_at_too(tmp_path):
 )
 def test_mistakes_of_the_table_command(words, said):
     with pytest.raises(UserError, match=said):
-        make_tables(words)
+        cli.run("table", words)
 
 
 def test_the_command_writes(tmp_path):
-    make_tables(["paper=table3", str(tmp_path), f"output={tmp_path / 't.md'}"])
+    cli.run("table", ["paper=table3", str(tmp_path), f"output={tmp_path / 't.md'}"])
     assert "Table 3" in Path(tmp_path / "t.md").read_text()

@@ -5,16 +5,18 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from irbridge.commands.table import main
+from irbridge import cli
 from irbridge.errors import UserError
 from irbridge.evaluation.records import aggregate, read_records
 from irbridge.reports.table import to_csv, to_latex, to_markdown
 
+main = partial(cli.run, "table")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_tables.py"
 RGB, Y = "rgb, 8 bit, crop 0, reference clean", "y, 8 bit, crop 0, reference clean"
 VAE = f"{Y} and VAE round trip 1a2b"
@@ -329,7 +331,7 @@ def test_the_command(tmp_path):
 @pytest.mark.parametrize(
     "words, named",
     [
-        (["FOLDER", "form=csv"], "the keys are format and output"),
+        (["FOLDER", "form=csv"], "The keys are format, output"),
         (["FOLDER", "format=word"], "md, latex, csv"),
         (["FOLDER", "layout=wide"], "methods or tasks"),
         (["FOLDER", "weights=w.pth"], "goes with format=fid"),

@@ -14,15 +14,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, configured
-from hydra.core.global_hydra import GlobalHydra
+from conftest import ROOT
 from PIL import Image
 
 from irbridge import cli, environment
 from irbridge.commands import restore as restore_command
+from irbridge.commands.flags import parse
+from irbridge.commands.options import RestoreOptions, SamplerOptions
 from irbridge.environment import set_threads
 from irbridge.errors import UserError
-from irbridge.experiments.config import plain
 from irbridge.files import locked
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.photo import Photo, read_photo, write_photo
@@ -48,11 +48,8 @@ def files(folder):
     return {os.path.basename(r["input"]): r for r in json.loads(report.read_text())["files"]}
 
 
-def planned(**changes):
-    options = {"input": ".", "output": None, "compare": False, "save_path": False} | changes
-    return plan(
-        {k: v if isinstance(v, bool) or v is None else str(v) for k, v in options.items()}, "derain"
-    )
+def planned(*inputs, **changes):
+    return plan([str(given) for given in inputs], "derain", **changes)
 
 
 @pytest.fixture
@@ -323,16 +320,16 @@ def test_names_that_clash(tmp_path):
     for name in ("a.jpg", "a.png", "b.png"):
         photograph(tmp_path / "in" / name)
     photograph(tmp_path / "other" / "b.png")
-    names = {job.source.name: job.output.name for job in planned(input=tmp_path / "in")}
+    names = {job.source.name: job.output.name for job in planned(tmp_path / "in")}
     assert names == {
         "a.jpg": "a-jpg-derain.png",
         "a.png": "a-png-derain.png",
         "b.png": "b-derain.png",
     }
     # also alone
-    assert planned(input=tmp_path / "in" / "a.jpg")[0].output.name == "a-jpg-derain.png"
+    assert planned(tmp_path / "in" / "a.jpg")[0].output.name == "a-jpg-derain.png"
     with pytest.raises(UserError, match="both be written"):
-        planned(input=tmp_path / "*" / "b.png", output=tmp_path / "out")
+        planned(tmp_path / "*" / "b.png", output=str(tmp_path / "out"))
 
 
 def test_another_photographs_result_is_not_overwritten(fast, restore, tmp_path):
@@ -367,36 +364,101 @@ def test_outputs_are_no_inputs_of_a_folder(fast, restore, tmp_path):
 
 def test_whole_images_and_a_run_of_ones_own(fast, tmp_path):
     photograph(tmp_path / "a.png")
-    cfg = configured("restore", f"input={tmp_path}", "run=data/adapters/derain", "tile=null")
-    restore_command.restore_run(plain(cfg))
+    restore_command.restore_run(
+        RestoreOptions(input=(str(tmp_path),), run="data/adapters/derain", tile=None)
+    )
     assert files(tmp_path)["a.png"]["tile"] is None and (tmp_path / "a-derain.png").exists()
 
 
+NAMES = [
+    "a.jpg",
+    "a b (1).jpg",
+    "[1]*.jpg",
+    "a,b=c.jpg",
+    "q\"uo'te.jpg",
+    "back\\slash",
+    "end\\",
+    'both\\".png',
+    "{x}: y",
+    "${seed}",
+    "123",
+    "true",
+    "-x=y.jpg",
+    "--",
+    "steps=3",
+    "null.jpg",
+    "caf\udce9.png",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_needs_no_quoting(name):
+    """As key=value, as a flag and behind a double dash; alone where it is no flag and no key."""
+    given = [[f"input={name}"], ["--", name]]
+    if name != "--":  # what click takes for the end of flags
+        given.append(["--input", name])
+    if not name.startswith("-") and name != "steps=3" and "=" not in name:
+        given.append([name])
+    for words in given:
+        assert parse("restore", RestoreOptions, words).input == (name,), words
+
+
+def test_a_name_with_an_equals_sign_alone_is_a_file_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sedes=1.jpg").write_text("")
+    assert parse("restore", RestoreOptions, ["sedes=1.jpg"]).input == ("sedes=1.jpg",)
+    with pytest.raises(UserError, match="'sede' is not a key of irbridge restore; did you mean se"):
+        parse("restore", RestoreOptions, ["sede=1"])
+
+
+def test_flags_and_words_mean_the_same():
+    given = parse(
+        "restore",
+        RestoreOptions,
+        ["task=derain", "--compare", "--save-path", "seed=1", "output=null", "input=a", "steps=3"]
+        + ["sampler=heun", "sampler.boot=0", "memory=0.5", "sampler.times=[100,50.5,0]"],
+    )
+    assert given == parse(
+        "restore",
+        RestoreOptions,
+        ["--task", "derain", "compare=true", "--save_path", "--seed=1", "a", "--steps", "3"]
+        + ["--sampler", "heun", "--sampler.boot", "0", "--memory=0.5"]
+        + ["--sampler.times", "[100,50.5,0]"],
+    )
+    assert given.sampler == SamplerOptions(
+        rule="heun", churn=0.33, spacing="karras", boot=0, times=[100, 50.5, 0]
+    )
+    assert given.compare and given.save_path and given.output is None and given.input == ("a",)
+
+
 @pytest.mark.parametrize(
-    "value",
+    "words, said",
     [
-        "a.jpg",
-        "a b (1).jpg",
-        "[1]*.jpg",
-        "a,b=c.jpg",
-        "q\"uo'te.jpg",
-        "back\\slash",
-        "end\\",
-        'both\\".png',
-        "{x}: y",
-        "123",
-        "true",
+        (["--taks", "derain", "a"], "'--taks' is not a flag .* did you mean --task?"),
+        (["stps=3", "a"], "'stps' is not a key .* did you mean steps?"),
+        (["sampler.rle=ddim", "a"], "did you mean sampler.rule?"),
+        (["sampler=posterio", "a"], "sampler='posterio' is unknown; did you mean posterior?"),
+        (["--steps", "x", "a"], "steps=x must be a whole number, 0 or more, or null"),
+        (["seed=null", "a"], "seed=null must be a value, such as 0"),
+        (["compare=maybe", "a"], "compare=maybe must be true or false"),
+        (["precision=fp8", "a"], "precision=fp8 must be one of auto, float32, bf16"),
+        (["memory=nan", "a"], "memory=nan must be a number of GB above 0, or null"),
+        (["sampler.times=[1,x]", "a"], "sampler.times=.* must be a list of numbers"),
+        (["--steps", "3", "steps=3", "a"], "steps is given as a flag and as steps=3"),
+        (["input=a", "b"], "input and b both name one"),
+        (["--input"], "requires an argument"),
+        ([], "input has no value; give input=... on the command line"),
     ],
 )
-def test_file_names_survive_hydra(value):
-    GlobalHydra.instance().clear()
-    assert plain(configured("restore", *cli.restore_words([f"input={value}"])).input) == value
+def test_wrong_words_are_told_with_what_was_meant(words, said):
+    with pytest.raises(UserError, match=said):
+        parse("restore", RestoreOptions, words)
 
 
-def test_flags_and_task_become_keys():
-    assert cli.restore_words(
-        ["task=derain", "--compare", "--save-path", "seed=1", "output=null"]
-    ) == ['shipped="derain"', "compare=true", "save_path=true", "seed=1", "output=null"]
+def test_several_photographs(fast, restore, tmp_path):
+    names = [photograph(tmp_path / f"{name}, 1.png") for name in "abc"]
+    assert restore("--task", "derain", names[0], names[1], names[0])[0] == 0 and len(fast) == 2
+    assert set(files(tmp_path)) == {"a, 1.png", "b, 1.png"}
 
 
 @pytest.mark.parametrize(
@@ -404,14 +466,16 @@ def test_flags_and_task_become_keys():
     [
         ([], 0, ["restore", "train", "evaluate", "table", "demo"]),
         (["--help"], 0, ["input=photo.jpg"]),
-        (["restor"], 2, ["'restor'", "restore, train"]),
+        (["restore", "--help"], 0, ["--save-path", "default: 64", "Examples:", "photo.jpg"]),
+        (["restor"], 2, ["'restor'", "did you mean restore?", "restore, train"]),
+        (["benchmark"], 2, ["did you mean profile?"]),
+        (["restore", "task=derian", "input=nope.png"], 2, ["did you mean derain?"]),
         (["restore", "task=derain", "input=nope.png"], 2, ["nope.png"]),
     ],
 )
 def test_the_command(words, status, said, monkeypatch, capfd, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["irbridge", *words])
-    GlobalHydra.instance().clear()
     code = 0
     try:
         cli.main()

@@ -1,0 +1,392 @@
+"""Plain flags: the fields of a dataclass are a command's flags, and its ``key=value`` words.
+
+A command declares its options once, as a subclass of :class:`Options` whose fields are made by
+:func:`option` and :func:`group`. :func:`parse` reads the words of the command line into it, and
+:func:`page` explains it. ``--save-path``, ``--save_path`` and ``save_path=true`` mean the same;
+``--sampler.nfe 3`` and ``sampler.nfe=3`` as well. What follows a flag, or ``--``, is taken
+literally, so that any file name can be given as it is.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from irbridge.assets import CONFIGS
+from irbridge.errors import UserError, unknown
+
+NULL = "null"
+# key=value; a file name that holds "=" seldom begins like this, and can then follow --
+ASSIGNMENT = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
+QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
+# an item of a list: quoted, or anything without a comma
+ITEM = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,]*?)\s*(?:,|\Z)""", re.DOTALL)
+
+
+class Kind(NamedTuple):
+    """How a word becomes the value of an option, and which values fit.
+
+    Attributes:
+        metavar: what the help page shows for the value.
+        wanted: what a value must be, in words that follow "must be".
+        read: from a word to a value; ValueError where it is none.
+        fits: whether a value is in range.
+    """
+
+    metavar: str
+    wanted: str
+    read: Callable[[str], Any]
+    fits: Callable[[Any], bool]
+
+
+def whole(low: int, high: float = math.inf) -> Kind:
+    """A whole number from ``low`` to ``high``."""
+    wanted = f"a whole number, {low} or more"
+    if math.isfinite(high):
+        wanted = f"a whole number from {low} to {high}"
+    return Kind("N", wanted, int, lambda v: type(v) is int and low <= v <= high)
+
+
+def number(wanted: str, fits: Callable[[float], bool] = math.isfinite) -> Kind:
+    """A finite number of which ``fits`` says whether it is in range."""
+
+    def finite(value) -> bool:
+        return type(value) in (int, float) and math.isfinite(value) and fits(value)
+
+    return Kind("X", wanted, _number, finite)
+
+
+def numbers() -> Kind:
+    """A list of numbers in brackets, such as ``[100,50,0]``."""
+    wanted = "a list of numbers such as [100,50,0]"
+    return Kind("[X,...]", wanted, lambda text: [_number(item) for item in items(text)], bool)
+
+
+def text(metavar: str = "TEXT") -> Kind:
+    """Any text."""
+    return Kind(metavar, "a text", str, lambda v: isinstance(v, str))
+
+
+def one_of(*words: str) -> Kind:
+    """One of these words."""
+    return Kind("|".join(words), f"one of {', '.join(words)}", str, lambda v: v in words)
+
+
+def switch() -> Kind:
+    """True or false; as a flag it stands alone."""
+    return Kind("", "true or false", _boolean, lambda v: type(v) is bool)
+
+
+def option(default: Any, kind: Kind, explained: str, **more: bool) -> Any:
+    """A field of an :class:`Options` class.
+
+    Args:
+        default: None where the value may be left out, or where it must be given.
+        kind: which values it takes.
+        explained: a sentence for the help page.
+        more: ``required``: it must be given. ``several``: it is a tuple, of which a flag gives one
+            value each time. ``literal``: of several, ``key=value`` gives one name as it is instead
+            of a list in brackets. ``positional``: words that stand alone are its values;
+            ``alone``: there is no flag of that name. ``open``: words with an equals sign whose key
+            is unknown are its values too.
+    """
+    return field(default=default, metadata={"kind": kind, "explained": explained, **more})
+
+
+def group(default: Any, explained: str = "", files: str | None = None) -> Any:
+    """A field that is itself an :class:`Options`, whose keys are dotted: ``sampler.nfe``.
+
+    Args:
+        default: an instance.
+        explained: a sentence for the help page, where the group has files.
+        files: folder of ``configs`` whose YAML files are named sets of these keys:
+            ``sampler=posterior``.
+    """
+    return field(default=default, metadata={"explained": explained, "files": files})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a command; the docstring of a subclass opens its help page."""
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = ()
+    PREFIX: ClassVar[str] = ""  # of the names of a group's keys
+
+    def __post_init__(self):
+        """Refuse values out of range; UserError names key, value and what it must be."""
+        for entry in fields(self):
+            if "kind" in entry.metadata:
+                self._check(entry, getattr(self, entry.name))
+
+    def _check(self, entry, value) -> None:
+        kind, name = entry.metadata["kind"], self.PREFIX + entry.name
+        if entry.metadata.get("several"):
+            if entry.metadata.get("required") and not value:
+                raise _missing(name)
+            return
+        if value is None:
+            if entry.metadata.get("required"):
+                raise _missing(name)
+            if entry.default is not None:
+                raise UserError(f"{name}=null must be a value, such as {entry.default}.")
+        elif not kind.fits(value):
+            raise _unfit(name, value, kind, entry.default is None)
+
+
+OptionsType = TypeVar("OptionsType", bound=Options)
+
+
+class Flag(NamedTuple):
+    """One key of a command: its dotted name, the dataclass field behind it, the click option."""
+
+    key: str
+    entry: Any
+    option: click.Parameter
+
+    @property
+    def kind(self) -> Kind:
+        """Which values it takes; of a group, the name of one of its files."""
+        return self.entry.metadata.get("kind") or text("NAME")
+
+
+def parse(command: str, options: type[OptionsType], words: list[str]) -> OptionsType:
+    """The options that a command's words give.
+
+    Args:
+        command: its name, as ``restore``.
+        options: the class of its options.
+        words: of the command line, after the command's name.
+
+    Raises:
+        UserError: a flag, key or value is not known, or one is missing.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    flags, context = known_flags(options), _clicked(command, options, words[:end])
+    alone = [flag for flag in flags.values() if flag.entry.metadata.get("positional")]
+    given: dict[str, Any] = {}
+    for flag in flags.values():
+        parameter = flag.option.name
+        if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
+            given[flag.key] = _of_flag(flag, context.params[parameter])
+    assigned: set[str] = set()
+    names: list[str] = []
+    for word in context.params["words"]:
+        match = ASSIGNMENT.fullmatch(word)
+        if match and match[1] in flags and not flags[match[1]].entry.metadata.get("alone"):
+            key = match[1]
+            if key in given and key not in assigned:
+                raise UserError(f"{key} is given as a flag and as {word}; give it once.")
+            assigned.add(key)
+            given[key] = _of_word(flags[key], match[2])
+        elif match and not (alone and _is_name(alone[0], word)):
+            raise unknown_key(command, match[1], flags)
+        else:
+            names.append(word)
+    names += words[end + 1 :]
+    if names and not alone:
+        fault = f"{names[0]!r} says nothing to irbridge {command}"
+        raise unknown(fault, names[0], flags, f"give {names[0]}=..., or see --help")
+    if names:
+        key = alone[0].key
+        if key in given:
+            raise UserError(f"{key} and {names[0]} both name one; give them in one way.")
+        given[key] = tuple(names)
+    return _built(options, given, "")
+
+
+def unknown_key(command: str, key: str, flags: dict[str, Flag]) -> UserError:
+    """The error for a ``key=value`` that the command does not have."""
+    keys = [k for k, flag in flags.items() if not flag.entry.metadata.get("alone")]
+    shown = [k for k in keys if "." not in k]
+    fault = f"{key!r} is not a key of irbridge {command}"
+    return unknown(fault, key, keys, f"the keys are {', '.join(shown)}; see --help")
+
+
+def page(command: str, options: type[Options]) -> str:
+    """The help page of a command."""
+    built = _command(command, options)
+    context = click.Context(built, info_name=f"irbridge {command}", **built.context_settings)
+    return built.get_help(context)
+
+
+@cache
+def known_flags(options: type[Options], prefix: str = "") -> dict[str, Flag]:
+    """The keys of an options class, dotted where they are of a group."""
+    found: dict[str, Flag] = {}
+    for entry in fields(options):
+        key = prefix + entry.name
+        if "kind" in entry.metadata or entry.metadata["files"]:
+            found[key] = Flag(key, entry, _option(key, entry))
+        if "kind" not in entry.metadata:
+            found |= known_flags(type(entry.default), f"{key}.")
+    return found
+
+
+def _option(key: str, entry) -> click.Parameter:
+    """The click option of a key."""
+    kind = entry.metadata.get("kind") or text("NAME")
+    name, said = key.replace("_", "-"), entry.metadata["explained"]
+    if isinstance(entry.default, str | int) and entry.default is not False:
+        said += f"  [default: {entry.default}]"
+    parameter = f"option_{key.replace('.', '__')}"
+    if kind.read is _boolean:
+        return click.Option([f"--{name}/--no-{name}", parameter], default=None, help=said)
+    return click.Option(
+        [f"--{name}", parameter],
+        type=click.UNPROCESSED,
+        metavar=kind.metavar,
+        multiple=bool(entry.metadata.get("several")),
+        help=said,
+        hidden=bool(entry.metadata.get("alone")),
+    )
+
+
+def _command(command: str, options: type[Options]) -> click.Command:
+    """The click command that reads an options class and prints its page."""
+    flags = known_flags(options)
+    alone = [f.entry.metadata["kind"] for f in flags.values() if f.entry.metadata.get("positional")]
+    shown = f"[{alone[0].metavar}]..." if alone else "[key=value]..."
+    argument = click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar=shown)
+    examples = "\n".join(f"  {line}" for line in options.EXAMPLES)
+    return click.Command(
+        command,
+        params=[*(flag.option for flag in flags.values()), argument],
+        help=options.__doc__,
+        epilog=f"\b\nExamples:\n{examples}\n\nEvery --flag VALUE may also be said as flag=VALUE.",
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": 100,
+            # --save_path is --save-path
+            "token_normalize_func": lambda token: token.replace("_", "-"),
+        },
+    )
+
+
+def _clicked(command: str, options: type[Options], words: list[str]) -> click.Context:
+    """What click reads of the words; UserError in place of its own errors."""
+    try:
+        return _command(command, options).make_context(command, list(words))
+    except click.NoSuchOption as error:
+        known = [name for flag in known_flags(options).values() for name in flag.option.opts]
+        fault = f"{error.option_name!r} is not a flag of irbridge {command}"
+        remedy = "see --help, and give a name that begins with a dash after --"
+        raise unknown(fault, error.option_name, known, remedy) from None
+    except click.UsageError as error:
+        raise UserError(f"{error.format_message().rstrip('.')}; see --help.") from None
+
+
+def _of_flag(flag: Flag, value) -> Any:
+    """The value that a flag gives: text is taken literally."""
+    if isinstance(value, tuple):
+        return tuple(_read(flag, item) for item in value)
+    return value if type(value) is bool else _read(flag, value)
+
+
+def _of_word(flag: Flag, word: str) -> Any:
+    """The value that ``key=word`` gives: null is None, and quotes around it all are left out."""
+    if word.lower() == NULL:
+        return () if flag.entry.metadata.get("several") else None
+    if flag.entry.metadata.get("several"):
+        literal = flag.entry.metadata.get("literal")
+        found = [unquoted(word)] if literal or not word.startswith("[") else items(word)
+        return tuple(_read(flag, item) for item in found)
+    return _read(flag, unquoted(word))
+
+
+def _read(flag: Flag, word: str) -> Any:
+    """One value of a key; UserError where it is none of its kind."""
+    kind, default = flag.kind, flag.entry.default
+    if kind.read is not str and word.lower() == NULL:
+        return None
+    try:
+        return kind.read(word)
+    except ValueError:
+        raise _unfit(flag.key, word, kind, default is None) from None
+
+
+def _built(options: type[OptionsType], given: dict[str, Any], prefix: str) -> OptionsType:
+    """An options class from values by dotted key."""
+    values = {}
+    for entry in fields(options):
+        key = prefix + entry.name
+        if "kind" in entry.metadata:
+            if key in given:
+                values[entry.name] = given[key]
+            continue
+        nested = given
+        if given.get(key) is not None:
+            file = _file(entry.metadata["files"], given[key])
+            nested = {f"{key}.{name}": value for name, value in file.items()} | given
+        values[entry.name] = _built(type(entry.default), nested, f"{key}.")
+    return options(**values)
+
+
+def _file(folder: str, name: str) -> dict[str, Any]:
+    """The keys that a file of a group of configs sets: ``sampler/heun.yaml``."""
+    import yaml  # late: few commands name one
+
+    files = {path.stem: path for path in sorted((CONFIGS / folder).glob("*.yaml"))}
+    if name not in files:
+        fault = f"{folder}={name!r} is unknown"
+        raise unknown(fault, name, files, f"choose one of {', '.join(files)}")
+    said = yaml.safe_load(files[name].read_text(encoding="utf-8"))
+    return {
+        key: value
+        for key, value in said.items()
+        if key != "defaults" and not (isinstance(value, str) and value.startswith("${"))
+    }
+
+
+def items(word: str) -> list[str]:
+    """The items of a list such as ``[a,"b, c"]``."""
+    if not (word.startswith("[") and word.endswith("]")):
+        raise ValueError(word)
+    inner = word[1:-1].strip()
+    return list(_items(inner)) if inner else []
+
+
+def _items(inner: str) -> Iterator[str]:
+    at = 0
+    while at < len(inner):
+        match = ITEM.match(inner, at)
+        if match is None or match.end() == at:
+            raise ValueError(inner)
+        yield unquoted(match[1])
+        at = match.end()
+
+
+def unquoted(word: str) -> str:
+    """A word without the quotes around it; in them a backslash stands before a quote."""
+    match = QUOTED.fullmatch(word)
+    if match is None:
+        return word
+    return re.sub(rf"\\([\\{match[1]}])", r"\1", match[2])
+
+
+def _boolean(word: str) -> bool:
+    if word.lower() not in ("true", "false"):
+        raise ValueError(word)
+    return word.lower() == "true"
+
+
+def _number(word: str) -> float:
+    return int(word) if re.fullmatch(r"[+-]?\d+", word) else float(word)
+
+
+def _is_name(flag: Flag, word: str) -> bool:
+    """Whether a word with an equals sign is no key but a name that stands alone."""
+    return bool(flag.entry.metadata.get("open")) or os.path.exists(word)
+
+
+def _missing(name: str) -> UserError:
+    return UserError(f"{name} has no value; give {name}=... on the command line.")
+
+
+def _unfit(name: str, value, kind: Kind, null: bool) -> UserError:
+    return UserError(f"{name}={value} must be {kind.wanted}{', or null' * null}.")

@@ -1,0 +1,322 @@
+"""The options of the plain commands: every flag with its default and a sentence.
+
+They stand here, apart from what the commands do, so that a mistake or a help page waits for no
+import of torch.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+from irbridge.commands.flags import (
+    Options,
+    group,
+    number,
+    numbers,
+    one_of,
+    option,
+    switch,
+    text,
+    whole,
+)
+from irbridge.errors import UserError
+
+# more threads do not help, and thousands cannot be had
+THREADS = whole(1, max(16, 4 * (os.cpu_count() or 1)))
+BENEFIT = "of the CPU; as many as cores are free where it is left out."
+
+
+@dataclass(frozen=True)
+class SamplerOptions(Options):
+    """How the bridge is sampled; what is left out stays as the adapter was trained."""
+
+    PREFIX: ClassVar[str] = "sampler."
+
+    steps: int | None = option(None, whole(0), "Another name of sampler.nfe.")
+    nfe: int | None = option(None, whole(0), "Calls of the frozen network, whatever the rule.")
+    rule: str | None = option(
+        None,
+        text("RULE"),
+        "The step rule: reverse, implicit, posterior, eta, mean, renoise, drift, dbim2, dbim3,"
+        " odes3, heun, ddim or dpmpp.",
+    )
+    eta: float | None = option(
+        None, number("a number"), "Of rule eta: from 0, implicit, to 1, posterior."
+    )
+    churn: float | None = option(
+        None, number("a number"), "Of rule heun: the stochastic share of a step."
+    )
+    noise: bool | None = option(None, switch(), "Whether fresh noise is drawn at all.")
+    spacing: str | None = option(
+        None, text("NAME"), "How the times are spaced: time, logsnr or karras."
+    )
+    rho: float | None = option(None, number("a number"), "The exponent of spacing karras.")
+    boot: float | None = option(
+        None, number("a number"), "The share of the time that the first step takes."
+    )
+    times: list[float] | None = option(
+        None, numbers(), "The times themselves, falling, instead of nfe and spacing."
+    )
+
+
+@dataclass(frozen=True)
+class BackboneOptions(Options):
+    """Where the frozen model is now; what is left out is as it was trained."""
+
+    PREFIX: ClassVar[str] = "backbone."
+
+    pretrained: str | None = option(
+        None, text("FOLDER"), "Where the frozen model is now, if it was moved since the training."
+    )
+    vae: str | None = option(None, text("FOLDER"), "Where its VAE is now, of a latent model.")
+    dtype: str | None = option(
+        None,
+        one_of("float32", "bfloat16", "float16"),
+        "What its weights are kept in, of a latent model.",
+    )
+    anchor: str | None = option(
+        None, text("FILE"), "Where a pretrained anchor's weights are now (spandrel:FILE)."
+    )
+
+
+@dataclass(frozen=True)
+class RestoreOptions(Options):
+    """Restore photographs: files, folders of them, or a glob in quotes.
+
+    The restored photo-derain.png is written beside photo.jpg, with a report, restored-derain.json.
+    The same command again goes on where it was stopped. A photograph's name is given as it is,
+    whatever it holds; one that begins with a dash goes after --.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "irbridge restore --task derain photo.jpg",
+        'irbridge restore --task lowlight --steps 3 --output restored "holiday/*.jpg"',
+        "irbridge restore --task inpaint --mask holes.png photo.jpg",
+        "irbridge restore task=derain input=photo.jpg sampler.rule=ddim",
+    )
+
+    input: tuple[str, ...] = option(
+        (),
+        text("PHOTO"),
+        "A photograph, a folder of them, or a glob in quotes; the words that stand alone.",
+        required=True,
+        several=True,
+        literal=True,
+        positional=True,
+    )
+    task: str | None = option(
+        None, text("NAME"), "The shipped adapter: derain, dehaze, desnow, raindrop, lowlight, ..."
+    )
+    run: str | None = option(
+        None, text("FOLDER"), "A run that irbridge train made, instead of a task."
+    )
+    output: str | None = option(
+        None, text("PATH"), "A folder, or for one photograph a name ending in .png."
+    )
+    mask: str | None = option(
+        None,
+        text("PATH"),
+        "Of task inpaint: an image that is white where it is to be filled, or a folder of them;"
+        " the photograph's transparency where it is left out.",
+    )
+    suffix: str | None = option(
+        None, text("TEXT"), "What is added to the names of the results instead of the task."
+    )
+    steps: int | None = option(
+        None, whole(0), "Calls of the frozen network; 0 gives the adapter's own estimate alone."
+    )
+    seed: int = option(0, whole(0), "Seed of the noise, together with the photograph's name.")
+    sampler: SamplerOptions = group(
+        SamplerOptions(), "A file of configs/sampler, such as posterior or ddim.", "sampler"
+    )
+    backbone: BackboneOptions = group(BackboneOptions())
+    device: str = option("auto", text("NAME"), "auto (CUDA, else MPS, else CPU), cpu, cuda, mps.")
+    precision: str = option(
+        "auto",
+        one_of("auto", "float32", "bf16"),
+        "auto takes bf16 where a trial on this machine finds it faster and no pixel shows it.",
+    )
+    memory: float | None = option(
+        None,
+        number("a number of GB above 0", lambda v: v > 0),
+        "GB that the command may take; a share of what is free where it is left out.",
+    )
+    tile: int | None = option(
+        None, whole(1), "Pixels of a side of the tiles; as large as memory allows if left out."
+    )
+    overlap: int = option(64, whole(0), "Pixels that neighbouring tiles share.")
+    threads: int | None = option(None, THREADS, f"Threads {BENEFIT}")
+    batch: int = option(4, whole(1), "Tiles in one network call, on a GPU.")
+    compare: bool = option(
+        False, switch(), "Also write degraded and restored side by side, photo-derain-compare.png."
+    )
+    save_path: bool = option(
+        False, switch(), "Also write the estimate of every network call, photo-derain-path.png."
+    )
+
+
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """Turn a finished run into a folder to hand on: half-precision weights, config, model card."""
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "irbridge export --run runs/derain-brownian --output my-adapter",
+        "irbridge export --run runs/derain-brownian --output my-adapter"
+        ' --results runs/derain-brownian/results --weak "Hail."',
+        "irbridge export run=runs/mine output=my-adapter 'results=[runs/mine/results]'",
+    )
+
+    run: str | None = option(None, text("FOLDER"), "The folder of a finished run.", required=True)
+    output: str | None = option(
+        None, text("FOLDER"), "The folder to write, such as data/adapters/derain.", required=True
+    )
+    results: tuple[str, ...] = option(
+        (), text("FOLDER"), "A folder of scores for the card; may be given again.", several=True
+    )
+    backbone: BackboneOptions = group(BackboneOptions())
+    machine: str = option("not stated", text(), "What it was trained on, for the card.")
+    weak: str = option("Not examined.", text(), "What it is bad at, in words, for the card.")
+    size: int | None = option(
+        160, whole(1), "Pixels of a side of the card's pictures, cut from the centre; null: whole."
+    )
+    threads: int | None = option(None, THREADS, f"Threads {BENEFIT}")
+    shipped: bool = option(
+        False, switch(), "The output is data/adapters/TASK, which --task TASK finds."
+    )
+
+
+@dataclass(frozen=True)
+class TableOptions(Options):
+    """Make a table, a page or a plot of scored runs.
+
+    FOLDER is a run, its results, or a folder of runs. What is text is printed where no output is
+    named.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "irbridge table runs/derain-brownian --format latex",
+        "irbridge table results --layout tasks --output table.md",
+        "irbridge table runs/derain-brownian --format html --images 6 --output page.html",
+        "irbridge table paper=table1",
+    )
+
+    folder: tuple[str, ...] = option(
+        (), text("FOLDER"), "", several=True, positional=True, alone=True
+    )
+    format: str | None = option(
+        None,
+        text("NAME"),
+        "md, latex or csv: a table with 95 % intervals; html: a page with pictures; nfe: a plot of"
+        " quality against network calls; fid: FID of saved images; iqa: scores without a"
+        " reference.  [default: md]",
+    )
+    output: str | None = option(None, text("FILE"), "The file to write.")
+    layout: str | None = option(
+        None,
+        text("NAME"),
+        "methods: a row for each method; tasks: a row for each method and three columns for each"
+        " task; budgets: of experiment=efficiency, a column for each training budget."
+        "  [default: methods]",
+    )
+    images: str | None = option(
+        None, text("N"), "Of format html: pictures of each task.  [default: 4]"
+    )
+    weights: str | None = option(
+        None, text("FILE"), "Of format fid, and of paper: weights of the Inception network."
+    )
+    metrics: str | None = option(
+        None, text("NAMES"), "Of format iqa: names of pyiqa, such as niqe,musiq."
+    )
+    plot: str | None = option(None, text("FILE"), "Of layout budgets: a PNG of the same numbers.")
+    paper: str | None = option(
+        None,
+        text("NAME"),
+        "table1, table3, table4 or fig11: the published figures beside those of your runs, by"
+        " default of runs/paper.",
+    )
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """Say of public sets what goes where, and whether what is there is right.
+
+    list shows every set: folders, pair rule, counts, terms, how to ask for it. check NAME DIR finds
+    it below DIR, counts it, opens every header and compares hashes; it ends with status 1 where
+    counts, images or hashes are not right. manifest NAME DIR prints a JSON line for each pair:
+    name, paths relative to DIR, SHA-256 of both. Nothing is downloaded, moved or renamed. tasks
+    draws what the synthetic degradations do to a folder of pictures.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "irbridge data list",
+        "irbridge data check rain100h DIR --split test",
+        "irbridge data manifest lol DIR --output lol.jsonl",
+    )
+
+    words: tuple[str, ...] = option(
+        (),
+        text("list | check NAME DIR | manifest NAME DIR | tasks"),
+        "",
+        several=True,
+        positional=True,
+        alone=True,
+    )
+    split: str | None = option(None, text("train|test"), "Only this half.")
+    manifest: str | None = option(None, text("FILE"), "Of check: hashes to compare with.")
+    output: str | None = option(
+        None, text("FILE"), "Of manifest: the file to write; of tasks: the folder."
+    )
+
+
+@dataclass(frozen=True)
+class DemoOptions(Options):
+    """Serve a page in the browser: a photograph, a task, before and after; Ctrl-C ends it."""
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "irbridge demo",
+        "irbridge demo --port 8000 --run runs/derain-brownian",
+    )
+
+    port: int = option(
+        7860,
+        whole(1)._replace(wanted="a whole number such as 7860"),
+        "Where the page is served, as http://127.0.0.1:7860/.",
+    )
+    host: str = option("127.0.0.1", text("NAME"), "The address that it is served at.")
+    share: bool = option(
+        False, switch(), "Whether gradio hands out a public address; photographs then leave here."
+    )
+    device: str = option("auto", text("NAME"), "auto (CUDA, else MPS, else CPU), cpu, cuda, mps.")
+    task: str | None = option(None, text("NAME"), "The task that is selected at first.")
+    run: str | None = option(
+        None, text("FOLDER"), "A trained run of your own, added to the shipped adapters."
+    )
+
+    def __post_init__(self):
+        for name in ("host", "device", "task", "run"):
+            if getattr(self, name) == "":
+                raise UserError(
+                    f"{name}= has no value; leave it out, or give one such as port=7860 or"
+                    " run=FOLDER."
+                )
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class ReproduceOptions(Options):
+    """Make a table of the documentation again: every run that it needs, then the table.
+
+    What is finished is not run again, so the same command goes on where it was stopped. Words after
+    the name go to the commands that train and score, such as data.root=DIR or debug=default.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "irbridge reproduce list",
+        "irbridge reproduce rdbm",
+        "irbridge reproduce paper/table3 data.root=DIR --dry-run",
+    )
+
+    name: tuple[str, ...] = option(
+        (), text("NAME"), "", several=True, positional=True, alone=True, open=True
+    )
+    dry_run: bool = option(False, switch(), "Only print the commands.")

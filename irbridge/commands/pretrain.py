@@ -1,0 +1,99 @@
+"""The command ``irbridge pretrain``: train an unconditional prior.
+
+It writes an ordinary diffusers folder to ``<run>/prior``, which ``backbone.pretrained=`` takes.
+"""
+
+from pathlib import Path
+
+import diffusers
+import torch
+
+from irbridge.assets import find
+from irbridge.backbones.pixel import PixelBackbone, load_backbone
+from irbridge.data.crops import CropStream
+from irbridge.data.pairs import photographs_of
+from irbridge.environment import set_threads
+from irbridge.errors import UserError
+from irbridge.experiments.run_folder import claim, mirror
+from irbridge.images.grid import grid
+from irbridge.images.io import write_image
+from irbridge.models.pretrainer import Pretrainer
+from irbridge.priors.from_diffusers import prior_from_config
+from irbridge.training.checkpoint import Checkpoints
+from irbridge.training.trainer import Trainer
+
+
+def pretrain_run(config: dict) -> None:
+    """Train as configured, with samples on the way, and write the prior.
+
+    Raises:
+        UserError: the config, the photographs or the weights to start from are wrong.
+    """
+    run = Path(config["run"])
+    set_threads(config["threads"], Checkpoints(run).state().get("threads"))
+    claim(run, config)
+    data = config["data"]
+    photographs = photographs_of(
+        [find(p) for p in data["train"]], find(data["exclude"]) if data["exclude"] else None
+    )
+    backbone = new_backbone(config["unet"], config["scheduler"], config["start"], config["seed"])
+    model = Pretrainer(backbone, **config["levels"])
+    size = config["trainer"]["crop"]
+
+    def sample(current, step):
+        place = next(current.parameters()).device
+        drawn = current.restore(torch.zeros(8, backbone.channels, size, size, device=place))
+        images = [((x + 1) / 2).cpu().permute(1, 2, 0).numpy() for x in drawn]
+        write_image(run / "samples" / f"step-{step:06d}.png", grid([images[:4], images[4:]]))
+
+    done = Trainer(
+        model,
+        CropStream(photographs, size, config["seed"]),
+        config["trainer"],
+        config["seed"],
+        run,
+        sample,
+        lambda weights: save_prior(backbone, weights, run / "prior"),
+        mirror(config, run),
+        on_device=data["on_device"],
+    ).run()
+    ended = "Finished" if done else "Stopped and saved; run the same command to go on"
+    print(f"{ended}: {run / 'prior'}")
+
+
+def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int) -> PixelBackbone:
+    """A network to train, with its prior.
+
+    Args:
+        unet: config of a fresh ``UNet2DModel``.
+        scheduler: config of the diffusers scheduler that says its prior.
+        start: a diffusers folder to go on from instead.
+        seed: of the fresh weights.
+
+    Raises:
+        UserError: it cannot be built or loaded.
+    """
+    if start:
+        return load_backbone(start)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            network = diffusers.UNet2DModel(**unet)
+            prior = prior_from_config(scheduler)
+            return PixelBackbone(network, prior, "new", scheduler=scheduler)
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"A UNet2DModel cannot be built of the keys unet.* ({error}); see "
+                "configs/pretrain.yaml."
+            ) from error
+
+
+def save_prior(backbone: PixelBackbone, weights: dict, folder: Path) -> None:
+    """Write an ordinary diffusers folder: config, fp16 safetensors, scheduler config."""
+    config = {k: v for k, v in backbone.network.config.items() if k != "_name_or_path"}
+    copy = type(backbone.network).from_config(config)
+    copy.load_state_dict(weights)
+    copy.half().save_pretrained(folder)
+    scheduler = getattr(diffusers, backbone.scheduler["_class_name"])
+    config = {k: v for k, v in backbone.scheduler.items() if k != "_class_name"}
+    scheduler.from_config(config).save_pretrained(folder)

@@ -1,0 +1,79 @@
+"""The command ``irbridge prior``: what a prior is worth, as the PSNR of one denoising call."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from irbridge.assets import find
+from irbridge.backbones.pixel import PixelBackbone, load_backbone
+from irbridge.data.image_source import ImageSource
+from irbridge.environment import machine
+from irbridge.evaluation.metrics import psnr
+from irbridge.evaluation.protocol import Protocol
+from irbridge.gaussian.marginal import draw
+from irbridge.gaussian.noise import Noise, image_seed
+from irbridge.images.arrays import pad, to_image, to_tensor
+
+
+def prior_run(config: dict) -> None:
+    """Print a table of PSNR by noise level; UserError where prior or images are not there."""
+    backbone = load_backbone(config["backbone"]["pretrained"])
+    images = ImageSource(find(config["images"]))
+    classical, seed = config["classical"], config["seed"]
+    print(
+        f"PSNR in dB, rgb, 8 bit, whole images; {len(images)} images of {config['images']}, seed"
+        f" {seed}, {machine()}"
+    )
+    print("| noise std (of 255) | one call of the prior |" + " non-local means |" * classical)
+    print("| ---: | ---: |" + " ---: |" * classical)
+    for std in config["stds"]:
+        scores = []
+        for index, name in enumerate(tqdm(images.names, desc=f"std {std}", leave=False)):
+            clean = images[index]
+            noise = unit_noise(clean, seed, name)
+            denoised = [one_call(backbone, clean, noise, std / 255)]
+            if classical:
+                denoised.append(non_local_means(clean, noise, std / 255))
+            scores.append([psnr(image, clean, Protocol()) for image in denoised])
+        print(f"| {std} | " + " | ".join(f"{mean:.2f}" for mean in np.mean(scores, axis=0)) + " |")
+
+
+def unit_noise(image: np.ndarray, seed: int, name: str) -> Tensor:
+    """Unit normal noise (1, 3, H, W) for an image (H, W, 3), seeded by (seed, name)."""
+    return Noise([image_seed(seed, name)])(to_tensor(image)[None])
+
+
+def one_call(backbone: PixelBackbone, clean: np.ndarray, noise: Tensor, sigma: float) -> np.ndarray:
+    """One call of the prior on a noisy image, which is not clipped.
+
+    Args:
+        backbone: the prior.
+        clean: (H, W, 3) in [0, 1].
+        noise: unit normal, (1, 3, H, W).
+        sigma: std of the noise in units of the image.
+
+    Returns:
+        The denoised image, (H, W, 3).
+    """
+    height, width = clean.shape[:2]
+    x0, tau = to_tensor(clean)[None], backbone.prior.timestep(2 * sigma)
+    with torch.no_grad():
+        z = pad(draw(backbone.prior.marginal(tau), x0, x0, noise), backbone.stride)
+        return to_image(backbone.denoise(z, tau)[0, :, :height, :width])
+
+
+def non_local_means(clean: np.ndarray, noise: Tensor, sigma: float) -> np.ndarray:
+    """scikit-image's non-local means on the same noise: fast, patch 5, distance 6, h 0.6 std."""
+    from skimage.restoration import denoise_nl_means
+
+    noisy = clean + sigma * noise[0].permute(1, 2, 0).numpy()
+    return denoise_nl_means(
+        noisy,
+        patch_size=5,
+        patch_distance=6,
+        h=0.6 * sigma,
+        sigma=sigma,
+        fast_mode=True,
+        channel_axis=-1,
+    ).clip(0, 1)

@@ -1,0 +1,108 @@
+"""One word for every table of the documentation: what it runs, in which order, and that it does."""
+
+import re
+import shlex
+
+import pytest
+from conftest import ROOT, configured
+from omegaconf import OmegaConf
+
+from irbridge import cli
+from irbridge.commands import options
+from irbridge.commands.flags import parse
+from irbridge.commands.reproduce import RECIPES, planned
+from irbridge.errors import UserError
+
+
+def one_job(words):
+    """The words of a sweep's first job."""
+    if "-m" not in words:
+        return words
+    found = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if word != "-m":
+            found.append(f"{key}={value.split(',')[0]}" if key in ("task", "method") else word)
+    return found
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_command_that_it_prints_is_one(name, capsys):
+    cli.run("reproduce", [name, "--dry-run"])
+    commands = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
+    assert commands and commands == list(planned(name, []))
+    for command, *words in commands:
+        entry = cli.COMMANDS[command]
+        if entry.config:
+            composed = configured(entry.config, *cli.evaluate_words(one_job(words)))
+            for word in one_job(words):
+                key = word.partition("=")[0]
+                if not (ROOT / "configs" / key).is_dir() and not key.startswith("hydra"):
+                    assert OmegaConf.select(composed, key, default="absent") != "absent", word
+        else:
+            parse(command, getattr(options, entry.options), words)
+
+
+def test_the_list_has_names_costs_and_pages(capsys):
+    cli.run("reproduce", ["list"])
+    out = capsys.readouterr().out
+    for name, recipe in RECIPES.items():
+        assert name in out and recipe.cost in out and (ROOT / recipe.page).is_file()
+
+
+def test_adapters_come_before_the_rows_that_take_them_over():
+    for table in ("table1", "table3", "table4", "fig11"):
+        made = set()
+        for command, word, *_ in planned(f"paper/{table}", []):
+            if command == "train":
+                row = word.removeprefix("experiment=paper/")
+                said = (ROOT / f"configs/experiment/paper/{row}.yaml").read_text()
+                taken = re.search(r"^reuse: \$\{run_root\}/(\w+)$", said, re.MULTILINE)
+                assert taken is None or taken[1] in made, row
+                made.add(row)
+        assert (command, word) == ("table", f"paper={table}")
+
+
+def test_words_reach_the_steps_that_they_name():
+    words = ["derain.data.root=A", "dehaze.data.root=B", "table4_rtts.evaluate.real=C", "seed=1"]
+    steps = {step[1].rpartition("/")[2]: step[2:] for step in planned("paper/table4", words)}
+    assert steps["table1_derain_goub"] == ["data.root=A", "seed=1"]
+    assert steps["table4_rtts"] == ["data.root=B", "evaluate.real=C", "seed=1"]
+    assert steps["table1_desnow_goub"] == ["seed=1"] and steps["paper=table4"] == []
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ([], "irbridge reproduce list"),
+        (["paper/table2"], "did you mean paper/table"),
+        (["rdbm", "tasks"], "'tasks' is no key=value"),
+    ],
+)
+def test_mistakes(words, said):
+    with pytest.raises(UserError, match=said):
+        cli.run("reproduce", words)
+
+
+def test_two_tiny_runs_and_their_table(small, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    words = ["rdbm", *small, "debug=default", 'hydra.sweeper.params.contender="rdbm,rdbm_zero"']
+    cli.run("reproduce", words)
+    first = capfd.readouterr().out
+    assert "[1/2] irbridge train experiment=rdbm" in first and "[2/2] irbridge table" in first
+    table = first[first.index("[2/2]") :]
+    assert "[rdbm-0]" in table and "[rdbm_zero-0]" in table and "PSNR" in table
+
+    cli.run("reproduce", words)  # all is finished: the same table
+    again = capfd.readouterr().out
+    assert again[again.index("[2/2]") :] == table
+
+
+def test_a_step_that_fails_ends_it(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(RuntimeError, match="ended with status 2; the same reproduce command goes"):
+        cli.run("reproduce", ["rdbm", "bridge=none"])
+    out, err = capfd.readouterr()
+    assert "[2/2]" not in out and "none" in err
