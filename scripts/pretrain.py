@@ -13,7 +13,7 @@ from irbridge.experiments.config import run_cli
 def main(cfg):
     from irbridge.assets import find
     from irbridge.data.crops import CropStream
-    from irbridge.data.pairs import photographs_of
+    from irbridge.data.selection import photographs_of
     from irbridge.environment import set_threads
     from irbridge.experiments.config import plain
     from irbridge.experiments.run_folder import claim, mirror

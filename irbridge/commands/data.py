@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from irbridge.data.manifest import KEYS, _write, check, manifest
+from irbridge.data.manifest import KEYS, check, manifest, write_text
 from irbridge.data.public_sets import BENCHMARKS, Benchmark
 from irbridge.errors import UserError
 
@@ -44,7 +44,7 @@ def main(words: list[str]) -> None:
     else:
         lines = "".join(json.dumps(line) + "\n" for line in manifest(*places, split))
         if "output" in options:
-            _write(Path(options["output"]), lines)
+            write_text(Path(options["output"]), lines)
         else:
             print(lines, end="")
 

@@ -10,7 +10,8 @@ from irbridge.data.pairs import SyntheticPairs
 from irbridge.errors import UserError
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data/samples/test"
-NAMES = sorted(kind.__name__ for kind in degradations.Degradation.__subclasses__())
+KINDS = set(degradations.Degradation.__subclasses__()) - {degradations.OneOf}
+NAMES = sorted(kind.__name__ for kind in KINDS)
 # dB over the test photographs, with the defaults
 BANDS = {
     "Rain": (13.5, 18.5),
