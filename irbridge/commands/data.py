@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from irbridge.commands.options import DataOptions
-from irbridge.data.manifest import KEYS, _write, check, manifest
+from irbridge.data.manifest import KEYS, check, manifest, write_text
 from irbridge.data.public_sets import BENCHMARKS, Benchmark
 from irbridge.errors import UserError, unknown
 from irbridge.reports.task_pictures import draw_tasks
@@ -51,7 +51,7 @@ def data_run(options: DataOptions) -> None:
         if options.output is None:
             print(lines, end="")
         else:
-            _write(Path(options.output), lines)
+            write_text(Path(options.output), lines)
 
 
 def listing() -> str:

@@ -11,7 +11,7 @@ import torch
 from irbridge.assets import find
 from irbridge.backbones.pixel import PixelBackbone, load_backbone
 from irbridge.data.crops import CropStream
-from irbridge.data.pairs import photographs_of
+from irbridge.data.selection import photographs_of
 from irbridge.environment import set_threads
 from irbridge.errors import UserError
 from irbridge.experiments.run_folder import claim, mirror

@@ -1,4 +1,4 @@
-"""Crops."""
+"""Endless training crops, a pure function of seed and draw, and batches of them."""
 
 import os
 from collections.abc import Iterator
@@ -20,15 +20,18 @@ from irbridge.images.arrays import to_bytes, to_tensor
 class CropStream(Dataset):
     """Endless training crops; ``stream[draw]`` is a pure function of (seed, draw).
 
-    The draw picks the image, the position, a horizontal flip and the degradation. It is a dict of
-    ``clean`` and ``degraded``, (3, crop, crop) in [-1, 1], and ``draw``; ``degraded`` has the mask
-    as a fourth channel where the degradation makes holes. Images smaller than the crop are padded
-    by reflection.
+    The draw picks the image, the position, a horizontal flip and the degradation. Images smaller
+    than the crop are padded by reflection.
 
-    Args: source: clean images, degraded after the crop (unchanged without a degradation); or
-        aligned pairs. fixed: the draw picks the image and the flip alone; the crop is the central
-        one and the degradation depends on
-            (seed, name), so that an image has two versions in all, whose encodings can be kept.
+    Args:
+        source: clean images, degraded after the crop (unchanged without a degradation); or aligned
+            pairs.
+        crop: side of a crop.
+        seed: of all draws.
+        degradation: ``degradation(image, rng)`` of clean images.
+        fixed: the draw picks the image and the flip alone; the crop is the central one and the
+            degradation depends on (seed, name), so that an image has two versions in all, whose
+            encodings can be kept.
         lighter: share of the draws whose degradation is mixed back towards the clean image, by a
             uniform amount.
         same: share of the draws that stay clean, so that a clean image passes unharmed.
@@ -48,55 +51,65 @@ class CropStream(Dataset):
         turn: bool = False,
         room: "Room | None" = None,
     ):
-        self.source, self.crop, self.seed, self.degradation, self.fixed = (
-            source,
-            crop,
-            seed,
-            degradation,
-            fixed,
-        )
-        self.lighter, self.same, self.turn = lighter, same, turn
-        self.room, self.kept, self.moved = room or Room(), {}, {}
+        self.source = source
+        self.crop = crop
+        self.seed = seed
+        self.degradation = degradation
+        self.fixed = fixed
+        self.lighter = lighter
+        self.same = same
+        self.turn = turn
+        self.room = room or Room()
+        self.kept: dict[int, np.ndarray] = {}
+        """Decoded images in this memory, by index: uint8 (1 or 2, H, W, 3)."""
+        self.moved: dict[int, Tensor] = {}
+        """Decoded images on the device, by index: uint8 (1 or 2, 3, H, W)."""
 
     def __getitem__(self, draw: int) -> dict[str, Tensor]:
+        """A crop: ``clean`` and ``degraded``, (3, crop, crop) in [-1, 1], and ``draw``.
+
+        ``degraded`` has the mask as a fourth channel where the degradation makes holes.
+        """
         rng = np.random.default_rng([self.seed, draw])
         i = int(rng.integers(len(self.source)))
         images = self._crop(self._padded(self._read(i)), rng).astype(np.float32) / 255
-        mirror = slice(None, None, -1 if rng.random() < 0.5 else None)
+        flip = rng.random() < 0.5
         if self.fixed:  # the degradation must not see the flip
-            clean, seen = (
-                im[:, mirror]
-                for im in self._pair(images, name_rng(self.seed, self.source.names[i]))
-            )
+            clean, seen = self._pair(images, name_rng(self.seed, self.source.names[i]))
+            if flip:
+                clean, seen = clean[:, ::-1], seen[:, ::-1]
         else:
-            images = images[:, :, mirror]
-            clean, seen = self._pair(
-                np.rot90(images, rng.integers(4), (1, 2)) if self.turn else images, rng
-            )
+            images = images[:, :, ::-1] if flip else images
+            if self.turn:
+                images = np.rot90(images, rng.integers(4), (1, 2))
+            clean, seen = self._pair(images, rng)
         return {"clean": to_tensor(clean), "degraded": to_tensor(seen), "draw": draw}
 
     def on_device(self, draw: int, device: torch.device, room: "Room") -> dict[str, Tensor]:
-        """``self[draw]`` of a stream without a degradation, cropped and flipped on the device,
-        where its images are kept as uint8 while there is ``room``.
+        """``self[draw]`` of a stream without a degradation, made on a device.
+
+        Args:
+            draw: which one.
+            device: where it is cropped and flipped.
+            room: while there is some, images are kept on the device, as uint8.
         """
         rng = np.random.default_rng([self.seed, draw])
         images = self._moved(int(rng.integers(len(self.source))), device, room)
-        images = (
-            self._crop(images.permute(0, 2, 3, 1), rng).float().permute(0, 3, 1, 2) / 255 * 2 - 1
-        )
+        cropped = self._crop(images.permute(0, 2, 3, 1), rng)
+        images = cropped.float().permute(0, 3, 1, 2) / 255 * 2 - 1
         images = images.flip(-1) if rng.random() < 0.5 else images
         images = images.rot90(int(rng.integers(4)), (2, 3)) if self.turn else images
         share, same = self._share(rng)
-        clean, worse = images[0], images[0] if same else images[-1]
-        return {
-            "clean": clean,
-            "degraded": worse if share is None else clean + share * (worse - clean),
-            "draw": draw,
-        }
+        clean = images[0]
+        worse = clean if same else images[-1]
+        if share is not None:
+            worse = clean + share * (worse - clean)
+        return {"clean": clean, "degraded": worse, "draw": draw}
 
     def _moved(self, i: int, device: torch.device, room: "Room") -> Tensor:
-        """The padded image or pair on the device, uint8 (1 or 2, 3, H, W). What is kept there is
-        not kept here as well.
+        """The padded image or pair on the device, uint8 (1 or 2, 3, H, W).
+
+        What is kept there is not kept here as well.
         """
         if i in self.moved:
             return self.moved[i]
@@ -111,14 +124,12 @@ class CropStream(Dataset):
 
     def _padded(self, images: np.ndarray) -> np.ndarray:
         """(N, H, W, 3), padded to the crop where it is smaller."""
-        missing = [max(0, self.crop - side) for side in images.shape[1:3]]
-        return (
-            np.pad(
-                images, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)], mode="reflect"
-            )
-            if any(missing)
-            else images
-        )
+        height, width = (max(0, self.crop - side) for side in images.shape[1:3])
+        if not (height or width):
+            return images
+        above, left = height // 2, width // 2
+        margins = [(0, 0), (above, height - above), (left, width - left), (0, 0)]
+        return np.pad(images, margins, mode="reflect")
 
     def _crop(self, images, rng: np.random.Generator):
         """A random crop of (N, H, W, 3), the central one of a ``fixed`` stream."""
@@ -127,9 +138,7 @@ class CropStream(Dataset):
         return images[:, top : top + self.crop, left : left + self.crop]
 
     def _share(self, rng: np.random.Generator) -> tuple[np.float32 | None, bool]:
-        """How much of the degradation a draw keeps, None for all of it; and whether it stays
-        clean.
-        """
+        """How much of the degradation a draw keeps, None for all; and whether it stays clean."""
         if not (self.same or self.lighter):
             return None, False
         chance = rng.random()
@@ -138,6 +147,15 @@ class CropStream(Dataset):
         return (np.float32(rng.random()) if chance < self.same + self.lighter else None), False
 
     def _pair(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The clean image and what is seen of it.
+
+        Args:
+            images: float32 (1 or 2, H, W, 3) in [0, 1], the clean image first.
+            rng: draws the degradation, and how much of it is kept.
+
+        Returns:
+            (H, W, 3), and (H, W, 3 or 4) with the mask last.
+        """
         clean, mask = images[0], None
         if self.degradation is None:
             worse = images[-1]
@@ -151,9 +169,7 @@ class CropStream(Dataset):
         return clean, with_mask(worse, mask)
 
     def _read(self, i: int) -> np.ndarray:
-        """The clean image, or the pair, as uint8 (1 or 2, H, W, 3); decoded once while there is
-        room.
-        """
+        """The clean image or the pair, uint8 (1 or 2, H, W, 3), kept while there is room."""
         return self.kept[i] if i in self.kept else self._keep(i, self._decoded(i))
 
     def _decoded(self, i: int) -> np.ndarray:
@@ -167,8 +183,9 @@ class CropStream(Dataset):
         return images
 
     def preload(self) -> None:
-        """Decode every image that there is room for, before workers start, which then share one
-        copy.
+        """Decode every image that there is room for.
+
+        This is for before workers start, which then share one copy.
         """
         for i in range(len(self.source)):
             self._read(i)
@@ -177,8 +194,12 @@ class CropStream(Dataset):
 
 
 class MixedStream(Dataset):
-    """Several streams as one: a draw takes one of them, with the odds of its weight, as a function
-    of (seed, draw).
+    """Several streams as one: a draw takes one of them, as a function of (seed, draw).
+
+    Args:
+        streams: of crops of one size.
+        weights: the odds of each.
+        seed: of the choice.
     """
 
     def __init__(self, streams: list[CropStream], weights: list[float], seed: int):
@@ -186,6 +207,7 @@ class MixedStream(Dataset):
         self.shares = np.cumsum(weights) / np.sum(weights)
 
     def __getitem__(self, draw: int) -> dict[str, Tensor]:
+        """See :meth:`CropStream.__getitem__`."""
         return self._chosen(draw)[draw]
 
     def on_device(self, draw: int, device: torch.device, room: "Room") -> dict[str, Tensor]:
@@ -195,9 +217,8 @@ class MixedStream(Dataset):
     def _chosen(self, draw: int) -> CropStream:
         # other numbers than the chosen stream draws
         chance = np.random.default_rng([self.seed, draw, 1]).random()
-        return self.streams[
-            int(np.searchsorted(self.shares, chance, side="right").clip(max=len(self.streams) - 1))
-        ]
+        found = np.searchsorted(self.shares, chance, side="right")
+        return self.streams[int(found.clip(max=len(self.streams) - 1))]
 
     def preload(self) -> None:
         """See :meth:`CropStream.preload`."""
@@ -206,9 +227,12 @@ class MixedStream(Dataset):
 
 
 class Room:
-    """Memory for decoded images, in bytes: by default a share of what is free when it is first
-    asked for, of a GPU where ``device`` is one, else of the machine, which the processes of a
-    command share. What a worker of a loader takes, each of the others may take as well.
+    """Memory for decoded images. What a worker of a loader takes, each other may take as well.
+
+    Args:
+        limit: in bytes; None: a share of what is free when it is first asked for, of a GPU where
+            ``device`` is one, else of the machine, which the processes of a command share.
+        device: where the images are.
     """
 
     def __init__(self, limit: int | None = None, device: torch.device | None = None):
@@ -218,7 +242,8 @@ class Room:
         """Whether so many bytes are left; they are then taken."""
         if self.limit is None:
             self.limit = int(CACHE_SHARE * self._free())
-        size *= worker.num_workers if (worker := get_worker_info()) else 1
+        worker = get_worker_info()
+        size *= worker.num_workers if worker else 1
         if self.taken + size > self.limit:
             return False
         self.taken += size
@@ -240,15 +265,21 @@ def stream_loader(
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader:
-    """Endless batches of consecutive draws from start_draw on, the same for any number of workers.
-    With ``world`` processes each takes every world-th batch, so that together they see what one
-    would.
+    """Endless batches of consecutive draws, the same for any number of workers.
+
+    Args:
+        stream: of crops.
+        start_draw: the first draw.
+        batch_size: draws in a batch.
+        workers: processes that make them; 0: this one does.
+        rank: of this process among ``world`` that train together. Each takes every world-th batch,
+            so that together they see what one would.
+        world: the number of these processes.
     """
-    batches = _Batches(start_draw + rank * batch_size, batch_size, batch_size * world)
     # Its own generator, because a loader otherwise draws from torch's global one.
     return DataLoader(
         stream,
-        batch_sampler=batches,
+        batch_sampler=_Batches(start_draw, batch_size, rank, world),
         num_workers=workers,
         generator=torch.Generator(),
         prefetch_factor=4 if workers else None,
@@ -263,8 +294,10 @@ def device_batches(
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[dict[str, Tensor]]:
-    """The batches of :func:`stream_loader`, made on the device. UserError where a degradation is in
-    the way, which the processor makes.
+    """The batches of :func:`stream_loader`, made on a device.
+
+    Raises:
+        UserError: a degradation is in the way, which the processor makes.
     """
     if any(part.degradation is not None for part in getattr(stream, "streams", [stream])):
         raise UserError(
@@ -272,13 +305,15 @@ def device_batches(
             " its images on the processor; leave it out, and give trainer.workers=8."
         )
     room = Room(device=device)
-    for draws in _Batches(start_draw + rank * batch_size, batch_size, batch_size * world):
+    for draws in _Batches(start_draw, batch_size, rank, world):
         yield default_collate([stream.on_device(draw, device, room) for draw in draws])
 
 
 class _Batches:
-    def __init__(self, start: int, size: int, stride: int):
-        self.start, self.size, self.stride = start, size, stride
+    """Endless ranges of consecutive draws, those of one process of several."""
 
-    def __iter__(self):
-        return (range(k, k + self.size) for k in count(self.start, self.stride))
+    def __init__(self, start_draw: int, size: int, rank: int, world: int):
+        self.start, self.size, self.stride = start_draw + rank * size, size, size * world
+
+    def __iter__(self) -> Iterator[range]:
+        return (range(first, first + self.size) for first in count(self.start, self.stride))

@@ -1,9 +1,11 @@
-"""Holes for inpainting: ``KINDS[kind](shape, share, rng)`` is bool (H, W), True where the image is
-missing.
+"""Holes for inpainting: ``KINDS[kind](shape, share, rng)`` is bool (H, W), True in the holes.
 
 Marks are drawn until ``share`` of the image is missing, which the last ones may exceed. Their sizes
 are in pixels, save that none is wide for a small image. The kinds that are no marks, from half on,
 have a share of their own.
+
+A mark is a function ``mark(pen, shape, rng)`` that draws with Pillow's pen on a canvas of the
+shape.
 """
 
 from collections.abc import Callable
@@ -15,34 +17,45 @@ ROUNDS = 1000  # of marks at most: where an image is so small that they miss it
 
 
 def draw_marks(shape, share: float, mark: Callable, rng: np.random.Generator) -> np.ndarray:
-    """Calls ``mark(pen, shape, rng)``, once per 2 ** 16 pixels and round, until the share is
-    masked.
+    """Draw marks in rounds until the share is masked.
+
+    Args:
+        shape: (H, W) of the image.
+        share: of it to be masked, 0 to 1.
+        mark: draws one mark; it is called once per 2 ** 16 pixels in a round.
+        rng: draws the marks.
+
+    Returns:
+        bool (H, W), True where there are marks.
     """
     canvas = Image.new("L", shape[::-1])
     pen = ImageDraw.Draw(canvas)
+    marks_a_round = 1 + shape[0] * shape[1] // 2**16
     for _ in range(ROUNDS):
         if np.asarray(canvas).mean() >= 255 * min(share, 0.95):
             break
-        for _ in range(1 + shape[0] * shape[1] // 2**16):
+        for _ in range(marks_a_round):
             mark(pen, shape, rng)
     return np.asarray(canvas) > 0
 
 
 def walk(width, steps, stride, turn, narrowest=8) -> Callable:
-    """A mark: a brush of a ``width`` in the range, at most 1/``narrowest`` of the shorter side,
-    along a random walk of less than steps[1] ``steps``, each some widths (``stride``) long and
-    turned by ``turn`` radians (std).
+    """A mark: a brush along a random walk.
+
+    Args:
+        width: range of the brush's width, pixels.
+        steps: range of the number of steps, the end excluded.
+        stride: range of a step's length, in widths.
+        turn: std of the turn from step to step, radians.
+        narrowest: the width is at most this part of the shorter side: 8 is an eighth.
     """
 
     def mark(pen, shape, rng):
         brush = max(1, min(rng.uniform(*width), min(shape) / narrowest))
         count = rng.integers(*steps)
         headings = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, turn, count))
-        moves = (
-            np.stack([np.cos(headings), np.sin(headings)], 1)
-            * brush
-            * rng.uniform(*stride, (count, 1))
-        )
+        directions = np.stack([np.cos(headings), np.sin(headings)], 1)
+        moves = directions * brush * rng.uniform(*stride, (count, 1))
         points = rng.uniform(0, shape[::-1]) + np.cumsum(moves, 0)
         pen.line(points.ravel().tolist(), fill=255, width=round(brush), joint="curve")
         for x, y in (points[0], points[-1]):
@@ -66,7 +79,8 @@ def thick(shape, share, rng):
     stroke = walk((25, 70), (2, 4), (0.5, 1.5), 0.8, narrowest=4)
 
     def mark(pen, shape, rng):
-        (stroke if rng.random() < 0.5 else box)(pen, shape, rng)
+        kind = stroke if rng.random() < 0.5 else box
+        kind(pen, shape, rng)
 
     return draw_marks(shape, share, mark, rng)
 
@@ -79,14 +93,17 @@ def box(pen, shape, rng):
 
 
 def boxes(shape, share, rng):
+    """Rectangles."""
     return draw_marks(shape, share, box, rng)
 
 
 def scratches(shape, share, rng):
-    """Long, slightly bent lines, 1 to 3 pixels wide, all roughly along one direction; a third of
-    the share.
+    """Long, slightly bent lines, 1 to 3 pixels wide, all roughly along one direction.
+
+    They get a third of the share.
     """
-    along, width = rng.uniform(0, np.pi), rng.integers(1, 4)
+    along = rng.uniform(0, np.pi)
+    width = rng.integers(1, 4)
 
     def mark(pen, shape, rng):
         heading = rng.normal(along, 0.2) + np.cumsum(rng.normal(0, 0.08, 12))
@@ -98,14 +115,17 @@ def scratches(shape, share, rng):
 
 
 def text(shape, share, rng):
-    """Lines of made-up letters, 8 to 40 pixels high; each letter is three strokes between points of
-    a grid; half the share.
+    """Lines of made-up letters, 8 to 40 pixels high.
+
+    Each letter is three strokes between points of a grid. They get half the share.
     """
     height = min(rng.uniform(8, 40), max(min(shape) / 3, 2))
-    stroke, slant = max(1, round(height * rng.uniform(0.08, 0.22))), rng.uniform(-0.3, 0.3)
+    stroke = max(1, round(height * rng.uniform(0.08, 0.22)))
+    slant = rng.uniform(-0.3, 0.3)
 
     def mark(pen, shape, rng):
-        start, count = rng.uniform((-height, 0), shape[::-1]), rng.integers(2, 12)
+        start = rng.uniform((-height, 0), shape[::-1])
+        count = rng.integers(2, 12)
         for i in range(count):
             grid = rng.integers(0, (2, 3), (4, 2)) * (0.55, 0.5) * height
             grid[:, 0] += i * 0.85 * height + slant * grid[:, 1]
@@ -119,10 +139,10 @@ def blob(shape, share, rng):
     y, x = (np.arange(side) - side * rng.uniform(0.35, 0.65) for side in shape)
     y, x = y[:, None], x[None]
     angle = np.arctan2(y, x)
-    waves = sum(
-        rng.uniform(-0.4, 0.4) / order * np.cos(order * angle + rng.uniform(0, 6))
-        for order in (1, 2, 3, 5)
-    )
+    waves = 0
+    for order in (1, 2, 3, 5):
+        height = rng.uniform(-0.4, 0.4) / order
+        waves = waves + height * np.cos(order * angle + rng.uniform(0, 6))
     reach = np.hypot(y, x) * (1 + waves)
     return reach <= np.quantile(reach, min(share, 0.95))
 
@@ -139,7 +159,8 @@ def half(shape, share, rng):
 
 def frame(shape, share, rng):
     """All but a window in the middle, of a quarter to three quarters of each side."""
-    missing, part = np.ones(shape, bool), rng.uniform(0.25, 0.75)
+    missing = np.ones(shape, bool)
+    part = rng.uniform(0.25, 0.75)
     top, left = (round(side * (1 - part) / 2) for side in shape)
     missing[top : max(shape[0] - top, top + 1), left : max(shape[1] - left, left + 1)] = False
     return missing
@@ -148,24 +169,31 @@ def frame(shape, share, rng):
 def lines(shape, share, rng):
     """Every second row or column."""
     y, x = np.ogrid[: shape[0], : shape[1]]
-    return np.broadcast_to(
-        ((y if rng.random() < 0.5 else x) + rng.integers(2)) % 2 == 0, shape
-    ).copy()
+    numbers = y if rng.random() < 0.5 else x
+    return np.broadcast_to((numbers + rng.integers(2)) % 2 == 0, shape).copy()
 
 
 def lattice(shape, share, rng):
-    """All but every second to fourth pixel of every second to fourth row: super-resolution as
-    inpainting.
-    """
+    """All but every n-th pixel of every n-th row, n from 2 to 4: super-resolution as inpainting."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     step = rng.integers(2, 5)
     start = rng.integers(0, step, 2)
     return ((y + start[0]) % step > 0) | ((x + start[1]) % step > 0)
 
 
-KINDS = {
-    f.__name__: f
-    for f in (brush, thin, thick, boxes, scratches, text, blob, half, frame, lines, lattice)
-}
-# how often each is drawn, among those that are wanted
-WEIGHTS = dict(zip(KINDS, (3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1)))
+# each kind, and how often it is drawn among those that are wanted
+_WEIGHTED = [
+    (brush, 3),
+    (thin, 3),
+    (thick, 3),
+    (boxes, 2),
+    (scratches, 2),
+    (text, 2),
+    (blob, 2),
+    (half, 1),
+    (frame, 1),
+    (lines, 1),
+    (lattice, 1),
+]
+KINDS: dict[str, Callable] = {kind.__name__: kind for kind, _ in _WEIGHTED}
+WEIGHTS: dict[str, int] = {kind.__name__: weight for kind, weight in _WEIGHTED}

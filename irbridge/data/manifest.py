@@ -1,6 +1,7 @@
-"""Manifest."""
+"""Manifests: the pairs of a public set with their hashes, and whether what is there is right."""
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -16,65 +17,103 @@ KEYS = {"list": (), "check": ("split", "manifest"), "manifest": ("split", "outpu
 # of a manifest's lines
 FIELDS = "split", "name", "clean", "degraded", "clean_sha256", "degraded_sha256"
 
+Finding = tuple[bool, str]
+"""Whether something is right, and one line on it."""
+
 
 def check(
     name: str, root: str | Path, split: str | None = None, manifest: str | Path | None = None
-) -> list[tuple[bool, str]]:
-    """(right or not, one line on it) of everything that is looked at: of each half of a benchmark
-    below ``root`` the number of pairs and the headers; and of a manifest the first file that is
-    missing, differs, or is not in it. UserError if there is nothing to look at.
+) -> list[Finding]:
+    """Check a public set: the number of pairs and the headers, and the hashes of a manifest.
+
+    Args:
+        name: a key of ``BENCHMARKS``.
+        root: the folder that holds it.
+        split: "train" or "test"; None: both that are there.
+        manifest: its file. Named is the first file that is missing, differs, or is not in it.
+
+    Raises:
+        UserError: there is nothing to look at.
     """
     known(name)
     lines = read_manifest(manifest, split) if manifest else None
-    findings: list[tuple[bool, str]] = []
+    findings: list[Finding] = []
     try:
         parts = _parts(name, root, split)
-    # with a file away the rest may not pair, but its name is to be told
     except UserError as error:
+        # with a file away the rest may not pair, but its name is to be told
         if lines is None or not Path(root).is_dir():
             raise
-        parts, findings = {}, [(False, str(error))]
+        parts = {}
+        findings.append((False, str(error)))
     for pairs in parts.values():
-        number, wanted = len(pairs), pairs.benchmark.counts.get(pairs.title)
-        what = "images" if pairs.benchmark.clean_only else "pairs"
-        expected = "as expected" if wanted else "of no stated number"
-        if not (right := wanted in (None, number)):
-            expected = f"expected are {wanted}" + f" ({pairs.benchmark.remark})" * bool(
-                pairs.benchmark.remark
-            )
-        findings.append((right, f"{pairs.title}: {number} {what}, {expected}"))
-        try:
-            pairs.check()
-            fits = "" if pairs.benchmark.clean_only else " and the two of a pair fit"
-            findings.append((True, f"{pairs.title}: every header opens{fits}"))
-        except UserError as error:
-            findings.append((False, f"{pairs.title}: {error}"))
+        findings += [_counted(pairs), _opened(pairs)]
     if lines is not None:
         findings += _compared(lines, Path(root), parts, manifest)
     return findings
 
 
+def _counted(pairs: BenchmarkPairs) -> Finding:
+    """Whether a half has as many pairs as it should."""
+    benchmark = pairs.benchmark
+    number, wanted = len(pairs), benchmark.counts.get(pairs.title)
+    right = wanted in (None, number)
+    if not right:
+        remark = f" ({benchmark.remark})" if benchmark.remark else ""
+        expected = f"expected are {wanted}{remark}"
+    else:
+        expected = "as expected" if wanted else "of no stated number"
+    what = "images" if benchmark.clean_only else "pairs"
+    return right, f"{pairs.title}: {number} {what}, {expected}"
+
+
+def _opened(pairs: BenchmarkPairs) -> Finding:
+    """Whether the headers of a half are right."""
+    try:
+        pairs.check()
+    except UserError as error:
+        return False, f"{pairs.title}: {error}"
+    fits = "" if pairs.benchmark.clean_only else " and the two of a pair fit"
+    return True, f"{pairs.title}: every header opens{fits}"
+
+
 def manifest(name: str, root: str | Path, split: str | None = None) -> list[dict]:
-    """One record (``FIELDS``) per pair of a benchmark below ``root``, in the order of the pairs,
-    training half first; ``degraded`` is None where the set has clean images only. UserError if the
-    set is not found or does not pair.
+    """The manifest of a public set.
+
+    Args:
+        name: a key of ``BENCHMARKS``.
+        root: the folder that holds it.
+        split: "train" or "test"; None: both that are there.
+
+    Returns:
+        One record of ``FIELDS`` per pair, in the order of the pairs, training half first;
+        ``degraded`` is None where the set has clean images only.
+
+    Raises:
+        UserError: the set is not found or does not pair.
     """
-    digest, records = cache(sha256), []
+    digest = cache(sha256)
+    records = []
     for half, pairs in _parts(name, root, split).items():
-        for stem, paths in zip(
-            pairs.names, tqdm(pairs.paths, desc=pairs.title, unit="pair", disable=None)
-        ):
-            paths = [paths[0], None] if pairs.benchmark.clean_only else paths
-            places = [path and path.relative_to(root).as_posix() for path in paths]
-            records.append(
-                dict(zip(FIELDS, (half, stem, *places, *(path and digest(path) for path in paths))))
-            )
+        paths = tqdm(pairs.paths, desc=pairs.title, unit="pair", disable=None)
+        for stem, (clean, degraded) in zip(pairs.names, paths, strict=True):
+            both = clean, None if pairs.benchmark.clean_only else degraded
+            places = [path and path.relative_to(root).as_posix() for path in both]
+            hashes = [path and digest(path) for path in both]
+            values = half, stem, *places, *hashes
+            records.append(dict(zip(FIELDS, values, strict=True)))
     return records
 
 
 def read_manifest(path: str | Path, split: str | None = None) -> list[dict]:
-    """The records of a manifest's file, of one half or of all. UserError if it is missing, or is no
-    manifest.
+    """The records of a manifest's file.
+
+    Args:
+        path: of the file.
+        split: "train" or "test"; None: those of both halves.
+
+    Raises:
+        UserError: it is missing, or is no manifest.
     """
     try:
         records = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
@@ -84,19 +123,21 @@ def read_manifest(path: str | Path, split: str | None = None) -> list[dict]:
             " manifest NAME DIR output=FILE`."
         ) from None
     except ValueError:
-        records = [None]
-    if not records or any(
-        not isinstance(r, dict) or any(f not in r for f in FIELDS) for r in records
-    ):
+        records = []
+    if not records or not all(_is_record(record) for record in records):
         raise UserError(
             f"{path} is not a manifest; make one with `prepare_data.py manifest NAME DIR"
             " output=FILE`."
         )
-    return [r for r in records if split in (None, r["split"])]
+    return [record for record in records if split in (None, record["split"])]
 
 
-def _parts(name: str, root: str | Path, split: str | None) -> dict[str, BenchmarkPairs]:
-    """The halves of a benchmark that are below root, or the one that is asked for."""
+def _is_record(record) -> bool:
+    return isinstance(record, dict) and all(field in record for field in FIELDS)
+
+
+def _parts(name: str, root: str | Path, split: str | None) -> dict[str | None, BenchmarkPairs]:
+    """The halves of a public set that are below root, or the one that is asked for."""
     remedy = "give the folder that its archive unpacks to, or one around it"
     wanted = [split] if split else (Path(root).is_dir() and halves(name, root)) or [None]
     return {
@@ -104,11 +145,15 @@ def _parts(name: str, root: str | Path, split: str | None) -> dict[str, Benchmar
     }
 
 
-def _compared(records: list[dict], root: Path, parts: dict, manifest) -> list[tuple[bool, str]]:
+def _compared(
+    records: list[dict], root: Path, parts: dict[str | None, BenchmarkPairs], manifest: str | Path
+) -> list[Finding]:
     """What a manifest says of the files below root."""
-    files = {
-        r[side]: r[f"{side}_sha256"] for r in records for side in ("clean", "degraded") if r[side]
-    }
+    files = {}
+    for record in records:
+        for side in ("clean", "degraded"):
+            if record[side]:
+                files[record[side]] = record[f"{side}_sha256"]
     missing, differing = [], []
     for place, digest in tqdm(files.items(), desc="hashes", unit="file", disable=None):
         path = root / place
@@ -116,24 +161,34 @@ def _compared(records: list[dict], root: Path, parts: dict, manifest) -> list[tu
             missing.append(place)
         elif sha256(path) != digest:
             differing.append(place)
-    pairs = (pair for part in parts.values() for pair in part.paths)
-    there = dict.fromkeys(path.relative_to(root).as_posix() for pair in pairs for path in pair)
-    extra = [place for place in there if place not in files]
+    extra = [place for place in _places(root, parts.values()) if place not in files]
     faults = [
+        (missing, "is missing"),
+        (differing, "has another hash"),
+        (extra, "is not in the manifest"),
+    ]
+    findings = [
         (False, f"{manifest}: {found[0]} {what}{and_more(found)}")
-        for found, what in (
-            (missing, "is missing"),
-            (differing, "has another hash"),
-            (extra, "is not in the manifest"),
-        )
+        for found, what in faults
         if found
     ]
-    return faults or [(True, f"{manifest}: {len(files)} files with the hashes that it names")]
+    return findings or [(True, f"{manifest}: {len(files)} files with the hashes that it names")]
 
 
-def _write(path: Path, text: str) -> None:
+def _places(root: Path, parts: Iterable[BenchmarkPairs]) -> list[str]:
+    """The files of pairs, relative to root, each once."""
+    paths = [path for pairs in parts for pair in pairs.paths for path in pair]
+    return list(dict.fromkeys(path.relative_to(root).as_posix() for path in paths))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all, and say so.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     try:
-        write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         reason = f"output={path} cannot be written ({error.strerror or error})"
         raise UserError(f"{reason}; choose a writable place.") from error

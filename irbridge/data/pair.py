@@ -1,6 +1,6 @@
 """A clean photograph and its degraded version, in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +13,11 @@ Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def with_mask(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """An image (H, W, 3) with its mask (H, W), True in a hole, as a fourth channel of 0 and 1;
-    without one as it is.
+    """An image with its mask as a fourth channel of 0 and 1; without a mask as it is.
+
+    Args:
+        image: (H, W, 3).
+        mask: bool (H, W), True in a hole.
     """
     return image if mask is None else np.dstack([image, mask.astype(np.float32)])
 
@@ -27,7 +30,7 @@ def split_mask(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 def degraded(
     clean: np.ndarray, degradation: Degradation, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(degraded image, mask of its holes or None) of a clean image."""
+    """The degraded version of a clean image (H, W, 3), and the mask of its holes or None."""
     if not hasattr(degradation, "mask"):
         return degradation(clean, rng), None
     mask = degradation.mask(clean.shape[:2], rng)
@@ -35,42 +38,51 @@ def degraded(
 
 
 class Pair(NamedTuple):
-    """One image and its degraded version, both float32 (H, W, 3) in [0, 1], and where the task has
-    holes their mask, (H, W) bool, True in a hole.
-    """
+    """One image and its degraded version, and where the task has holes their mask."""
 
     name: str
     clean: np.ndarray
+    """float32 (H, W, 3) in [0, 1]."""
     degraded: np.ndarray
+    """float32 (H, W, 3) in [0, 1]."""
     mask: np.ndarray | None = None
+    """bool (H, W), True in a hole."""
 
     @property
     def seen(self) -> np.ndarray:
-        """What a method is given: the degraded image, with the mask as a fourth channel where there
-        is one.
-        """
+        """What a method is given: the degraded image, with the mask as a fourth channel."""
         return with_mask(self.degraded, self.mask)
 
 
-def spread(pairs, most: int) -> list[Pair]:
+def spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
     """At most so many of the pairs, evenly spaced, so that all sources of a mix are among them."""
-    return [
-        pairs[i] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)
-    ]
+    places = np.linspace(0, len(pairs) - 1, min(most, len(pairs)))
+    return [pairs[i] for i in places.round().astype(int)]
 
 
 def check_headers(pairs: list[tuple], header: Callable, fits: Callable) -> None:
-    """UserError if a header of these pairs of files cannot be opened, or two do not fit."""
+    """Open the headers of pairs of files.
+
+    Args:
+        pairs: (clean, degraded), whatever ``header`` takes.
+        header: gives (width, height) and mode of a file.
+        fits: whether two headers are those of a pair.
+
+    Raises:
+        UserError: a header cannot be opened, or two do not fit.
+    """
     faults = []
     for clean, degraded in pairs:
         try:
             kinds = header(clean), header(degraded)
-            faults += [] if fits(*kinds) else [mismatch(clean, degraded, *kinds)]
+            if not fits(*kinds):
+                faults.append(mismatch(clean, degraded, *kinds))
         except UserError as error:
             faults.append(str(error))
     if faults:
         raise UserError(faults[0].rstrip(".") + and_more(faults) + ".")
 
 
-def mismatch(clean: Path, degraded: Path, a, b) -> str:
+def mismatch(clean: str | Path, degraded: str | Path, a, b) -> str:
+    """What is said of two files that are no pair; ``a`` and ``b`` are their sizes or headers."""
     return f"{clean} and {degraded} differ in size or mode ({a} and {b}); make the pair agree."

@@ -9,18 +9,16 @@ from irbridge.assets import find
 from irbridge.data.crops import CropStream, MixedStream, Room
 from irbridge.data.layouts import BenchmarkPairs, Faces, halves
 from irbridge.data.pair import Degradation
-from irbridge.data.pairs import (
+from irbridge.data.pairs import PackedPairs, PairedFolders, SyntheticPairs
+from irbridge.data.public_sets import known
+from irbridge.data.selection import (
     Chain,
-    PackedPairs,
-    PairedFolders,
     Renamed,
     Subset,
-    SyntheticPairs,
     distinct,
     photographs_of,
     split_scenes,
 )
-from irbridge.data.public_sets import known
 from irbridge.errors import UserError
 from irbridge.experiments.instantiate import instantiate
 
@@ -129,7 +127,7 @@ def validation_pairs(config: dict, size: int | None):
 
 def _split(sources: list[Source], every: int | None) -> list[tuple[list[int], list[int]]]:
     """Of each source the indices to train on and those held back for validation: its own scenes'
-    share, see :func:`~irbridge.data.pairs.split_scenes`, and all scenes with a file that another source
+    share, see :func:`~irbridge.data.selection.split_scenes`, and all scenes with a file that another source
     holds back.
     """
     scenes = [source.scenes() for source in sources]

@@ -1,3 +1,5 @@
+"""Images, pairs and training crops: what is read, what is refused, what a seed decides."""
+
 import tarfile
 from itertools import islice
 
@@ -53,8 +55,7 @@ def test_tar_gives_the_same_images_as_its_folder(tmp_path, clean):
 
 @pytest.mark.parametrize("keep", [512, 100])
 def test_a_tar_damaged_in_the_middle_is_refused(tmp_path, clean, keep):
-    """tarfile takes a header that it cannot read for the end of the archive; keep: of the damaged
-    one."""
+    """tarfile takes a damaged header for the end. Of 100 bytes, the archive ends within it."""
     path = pack(tmp_path / "set.tar", clean)
     with tarfile.open(path) as tar:
         at = tar.getmembers()[2].offset

@@ -10,7 +10,8 @@ from irbridge.data.pairs import SyntheticPairs
 from irbridge.errors import UserError
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data/samples/test"
-NAMES = sorted(kind.__name__ for kind in degradations.Degradation.__subclasses__())
+KINDS = set(degradations.Degradation.__subclasses__()) - {degradations.OneOf}
+NAMES = sorted(kind.__name__ for kind in KINDS)
 # dB over the test photographs, with the defaults
 BANDS = {
     "Rain": (13.5, 18.5),
@@ -239,7 +240,7 @@ def test_rain_hides_the_scene_or_adds_to_it():
 
 
 def coherence(rain):
-    """Of the structure tensor: 1 for a single direction, 0 for none."""
+    """Coherence of the structure tensor: 1 for a single direction, 0 for none."""
     y, x = np.gradient(rain)
     return abs(((x + 1j * y) ** 2).sum()) / (x**2 + y**2).sum()
 
@@ -323,7 +324,7 @@ def test_near_flakes_are_larger_than_far_ones():
     )
 
     def correlation(radius):
-        """Of pixels 4 apart."""
+        """The correlation of pixels 4 apart."""
         snow = degradations.Snow(**options, radius=(radius, radius), cover=(0.03, 0.03))(
             black, rng()
         )[..., 0]
@@ -370,7 +371,7 @@ def test_the_pane_has_as_many_drops_as_cover_it():
 
 
 def test_a_drop_shows_the_scene_upside_down():
-    """Many sharp drops on a picture that is bright above: in a drop the brighter side is below."""
+    """The picture is bright above, so in each sharp drop the brighter side is below."""
     image = np.repeat(np.linspace(1, 0, 200, dtype=np.float32), 200 * 3).reshape(200, 200, 3)
     plain = {
         "gain": (1, 1),

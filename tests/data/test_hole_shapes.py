@@ -1,3 +1,5 @@
+"""The shapes of holes: how much each kind masks, and what it looks like."""
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,4 @@
-"""Public sets as their archives unpack, in miniature; mixed folders; other methods' saved
-images."""
+"""Miniature public sets as archives unpack, mixed folders, other methods' saved images."""
 
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ LOL = [
 
 @pytest.fixture
 def lol(tmp_path, monkeypatch):
-    """A miniature of LOL with the counts that are expected of it."""
+    """A miniature of LOL, and the number of pairs that is expected of it."""
     small = replace(BENCHMARKS["lol"], counts={"LOL v1 train": 2, "LOL v1": 1})
     monkeypatch.setitem(BENCHMARKS, "lol", small)
     return tree(tmp_path / "LOL", *LOL)

@@ -15,7 +15,8 @@ from irbridge.data.crops import CropStream, MixedStream, Room, device_batches, s
 from irbridge.data.degradations import Noise
 from irbridge.data.image_source import CACHE_SHARE, ImageSource
 from irbridge.data.pair import Pair
-from irbridge.data.pairs import PackedPairs, Subset, distinct, split_scenes
+from irbridge.data.pairs import PackedPairs
+from irbridge.data.selection import Subset, distinct, split_scenes
 from irbridge.errors import UserError
 from irbridge.experiments.task_data import test_pairs as held_back
 from irbridge.experiments.task_data import training_sources, training_stream, validation_pairs

@@ -25,7 +25,7 @@ def write(path, values, mode=None):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, backbone_folder):
-    """A tiny model that fills holes, its weights moved off their start so that it changes them."""
+    """A tiny model that fills holes. Its weights are random, so that it changes what it fills."""
     import torch
 
     from irbridge.experiments.build import build_model, describe, save_pretrained
@@ -193,7 +193,7 @@ def test_photographs_without_masks_are_refused_before_the_training(
 
 
 def test_without_its_mask_a_photograph_is_filled_anew(restore, tmp_path):
-    """Where it is transparent, and not where the mask of the command before was white."""
+    """It is filled where it is transparent, not where an earlier command's mask was white."""
     seen, clear = read_image(save_images(tmp_path / "s", 1) / "0.png"), np.roll(HOLE, 12, axis=0)
     write(tmp_path / "p/0.png", np.dstack([seen * 255, 255 * ~clear]), "RGBA")
     write(tmp_path / "m.png", HOLE * 255)

@@ -1,3 +1,5 @@
+"""Images are read whatever their mode, and written whole or not at all."""
+
 import io
 import struct
 import zlib

@@ -1,5 +1,7 @@
-"""Photographs keep depth, greyness, alpha, profile and EXIF; truth: what Pillow, torchvision and
-tifffile read."""
+"""Photographs keep depth, greyness, alpha, profile and EXIF.
+
+The truth is what Pillow, torchvision and tifffile read.
+"""
 
 import io
 import struct

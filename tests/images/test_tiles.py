@@ -1,5 +1,4 @@
-"""Tiles against the untiled result of functions whose reach is known, and through every kind of
-model."""
+"""Tiles give the untiled result: of functions whose reach is known, and of every kind of model."""
 
 import numpy as np
 import pytest
@@ -99,8 +98,7 @@ def test_tiles_of_the_whole_size_change_nothing_and_batches_give_the_same_bytes(
 
 @pytest.mark.parametrize("task", SHIPPED)
 def test_no_seams(task):
-    """Bar: below 1/255 at every pixel of a photograph, for tiles as small as one likes, with every
-    adapter's own calls."""
+    """Small tiles differ by less than 1/255 at every pixel, with every adapter's own calls."""
     model = from_pretrained(SHIPPED[task])
     image = read_image(PHOTO)[:96, :400]
     hole = {"mask": np.indices(image.shape[:2]).sum(0) % 90 < 20} if model.masked else {}

@@ -1,4 +1,4 @@
-"""The benchmark of the whole restore command: what is measured, and beside what."""
+"""Races of two checkouts: what is measured of the restore command and of a training."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_the_command_beside_another_checkout(command, tmp_path):
-    """The other one is this one, slowed down by half a second in the command line."""
+    """The other checkout is this one with a command line that waits for 1.5 seconds."""
     other = tmp_path / "other"
     for part in ("irbridge", "configs"):
         shutil.copytree(ROOT / part, other / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -109,8 +109,7 @@ def test_runs_alternate_and_the_first_is_not_counted(monkeypatch, tmp_path, caps
 
 @pytest.mark.parametrize("trunk, differ", [("nafnet", True), ("unet", False)])
 def test_trainings_beside_an_older_checkout(command, tmp_path, monkeypatch, trunk, differ):
-    """It gets every word but those that it does not know, which the heading names where they tell
-    apart."""
+    """It gets the words that it knows; the heading names the others where they matter."""
     other, asked = tmp_path / "other", {}
     shutil.copytree(ROOT / "configs", other / "configs")
     (other / "irbridge").mkdir()
@@ -181,7 +180,7 @@ def test_the_table_without_another_checkout():
 
 
 def test_a_part_does_not_count_what_runs_inside_it(tmp_path, monkeypatch):
-    """The frozen network asks the adapter for its residuals."""
+    """The frozen network asks the adapter for residuals, whose time is not the network's."""
     import time
 
     class Network:

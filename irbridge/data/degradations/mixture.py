@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
+from typing_extensions import override
 
 from irbridge.data.degradations.base import Degradation
 from irbridge.errors import UserError
@@ -27,6 +27,6 @@ class OneOf(Degradation):
         if not self.choices:
             raise UserError("task.degradation.choices is empty; name at least one degradation.")
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Degrade an image by one of the choices."""
+    @override
+    def apply(self, image, rng):
         return self.choices[int(rng.integers(len(self.choices)))](image, rng)
