@@ -151,7 +151,7 @@ class ZeroConvs(nn.Module):
 
 
 def require_fit(adapter: Adapter, backbone: Backbone) -> None:
-    """UserError, with the adapters that fit, unless the adapter can drive the backbone's network."""
+    """UserError unless the adapter can drive the backbone's network; it names those that can."""
     kind = type(backbone.network).__name__
     if kind not in adapter.networks:
         raise UserError(
