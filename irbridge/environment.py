@@ -1,4 +1,4 @@
-"""Environment."""
+"""The machine, its devices and threads, and where its user keeps things."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from irbridge.errors import UserError
 
 
 def device(name: str = "auto") -> torch.device:
-    """ "auto" is CUDA, then MPS, then the CPU."""
+    """The device of this name; "auto" is CUDA where there is one, then MPS, then the CPU."""
     if name == "auto":
         fallback = "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device("cuda" if torch.cuda.is_available() else fallback)
@@ -40,9 +40,12 @@ def machine() -> str:
 
 
 def set_threads(requested: int | None = None, before: int | None = None) -> int:
-    """Let torch compute with so many threads, and return how many; None: ``OMP_NUM_THREADS`` where
-    it is set, else ``before``, what a training that goes on had, else as many as there are cores
-    that this process may use and that others leave free.
+    """Let torch compute with so many threads, and return how many.
+
+    Args:
+        requested: the number; None: ``OMP_NUM_THREADS`` where it is set, else ``before``, else as
+            many as there are cores that this process may use and that others leave free.
+        before: what a training that goes on had.
     """
     if requested is None and not os.environ.get("OMP_NUM_THREADS"):
         requested = before or max(1, len(own_cores()) - round(busy_cores()))
@@ -61,8 +64,9 @@ def own_cores() -> set[int]:
 
 
 def busy_cores(seconds: float = 0.1) -> float:
-    """How many of the cores that this process may use others keep busy, measured for so long; those
-    that gave way by ``nice`` do not count.
+    """How many of the cores that this process may use others keep busy, measured for so long.
+
+    Processes that gave way by ``nice`` do not count.
     """
     cores = own_cores()
 
@@ -78,14 +82,15 @@ def busy_cores(seconds: float = 0.1) -> float:
 
     before = read()
     time.sleep(seconds)
-    elapsed, busy, own = (b - a for a, b in zip(before, read()))
+    elapsed, busy, own = (b - a for a, b in zip(before, read(), strict=True))
     return max(0.0, (busy - own) / elapsed)
 
 
 @cache
 def commit() -> str:
-    """The git commit of the code, "+" appended where the tree is modified; "unknown" outside a
-    checkout.
+    """The git commit of the code, with a "+" where the tree is modified.
+
+    "unknown" outside a checkout.
     """
     # A repository around an installed package is another project's.
     if CHECKOUT is None:
@@ -105,8 +110,10 @@ def commit() -> str:
 
 
 def cache_folder(name: str) -> Path:
-    """Where this user's files that can be computed again are kept: ``$IRBRIDGE_CACHE/name``, else
-    ``$XDG_CACHE_HOME/irbridge/name``, else ``~/.cache/irbridge/name``.
+    """Where this user's files that can be computed again are kept.
+
+    It is ``$IRBRIDGE_CACHE/name``, else ``$XDG_CACHE_HOME/irbridge/name``, else
+    ``~/.cache/irbridge/name``.
     """
     if own := os.environ.get("IRBRIDGE_CACHE"):
         return Path(own).expanduser() / name

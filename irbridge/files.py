@@ -1,6 +1,4 @@
-"""Checkpoints that survive a kill at any moment: safetensors and JSON, never pickles, written aside
-and renamed.
-"""
+"""Files that survive a kill at any moment: written aside and renamed, or appended line by line."""
 
 import errno
 import hashlib
@@ -9,6 +7,8 @@ import os
 import platform
 import re
 import shutil
+import stat
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from safetensors import SafetensorError
 
 from irbridge.errors import UserError
 
-UMASK = os.umask(0o022)
-os.umask(UMASK)
+LONGEST_NAME = 255  # bytes, of a file on the usual file systems
 
 
 @contextmanager
 def naming(path: Path):
-    """Within the block what the system refuses is an OSError that names ``path``; a failed write
-    alone does not.
+    """Within the block what the system refuses is an OSError that names ``path``.
+
+    The system's own error of a failed write names no file.
     """
     try:
         yield
@@ -35,17 +35,25 @@ def naming(path: Path):
         raise OSError(number, getattr(error, "strerror", None) or str(error), str(path)) from error
 
 
-def write_atomically(path: Path, write) -> None:
-    """Call ``write(temporary_path)`` and rename to ``path``; on any failure the old file stays as
-    it was, and an OSError names ``path``. Afterwards the file outlasts a power cut.
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that at any moment it is the old one or the new one, whole.
+
+    When this returns, the file outlasts a power cut.
+
+    Args:
+        path: of the file; folders above it are made.
+        write: ``write(temporary)`` writes to another path, which is then renamed.
+
+    Raises:
+        OSError: it names ``path``, and the old file stays as it was, as after any other failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # machines may share a disk
-    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with naming(path):
+            mode = _mode_of_new(temporary)
             write(temporary)
-            temporary.chmod(0o666 & ~UMASK)  # safetensors writes files that no one else may read
+            temporary.chmod(mode)  # safetensors writes files that no one else may read
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
@@ -53,8 +61,35 @@ def write_atomically(path: Path, write) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _temporary(path: Path) -> Path:
+    """Where a file is written first, beside it; machines may share a disk."""
+    ending = f".{platform.node()}-{os.getpid()}.tmp"
+    name = path.name
+    if len(os.fsencode(f".{name}{ending}")) > LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return path.with_name(f".{name}{ending}")
+
+
+def _mode_of_new(path: Path) -> int:
+    """The permissions that the system gives a new file here, by the process's umask and the folder.
+
+    The umask itself cannot be read without setting it for all threads, so one file is made.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
+
+
 def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until a file or a folder's names are on the disk, where the file system can do that."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():  # which Windows does not open
+            return
+        raise
     try:
         os.fsync(handle)
     except OSError:
@@ -65,8 +100,9 @@ def sync(path: Path) -> None:
 
 
 def remove_leftovers(run: Path) -> None:
-    """Remove what killed trainings left half-written in a run's folder. Call it under the lock
-    alone: what another process is writing looks the same.
+    """Remove what killed trainings left half-written in a run's folder.
+
+    Call it under the lock alone: what another process is writing looks the same.
     """
     for left in (*run.glob(".*.tmp"), *run.glob("samples/.*.tmp")):
         left.unlink(missing_ok=True)
@@ -76,8 +112,12 @@ def remove_leftovers(run: Path) -> None:
 
 @contextmanager
 def locked(folder: Path):
-    """Within the block the folder, made where it is missing, belongs to this process; the lock dies
-    with the process, also by kill -9. UserError if another process has it, or it cannot be written.
+    """Within the block the folder, made where it is missing, belongs to this process.
+
+    The lock dies with the process, also by kill -9.
+
+    Raises:
+        UserError: another process has it, or it cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -111,14 +151,14 @@ def write_json(path: Path, value) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object; :class:`UserError` where the file is missing or holds anything else."""
+    """Read a JSON object; UserError where the file is missing or holds anything else."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing; give the folder of a trained run or of a saved model."
         ) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} is not readable as JSON ({error}); copy it again.") from None
     if not isinstance(value, dict):
         raise UserError(
@@ -136,7 +176,7 @@ def append_line(path: Path, value) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes; UserError where it cannot be read."""
+    """The SHA-256 of a file's bytes; UserError where it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Weights."""
+"""Weights on disk, as safetensors alone."""
 
 from pathlib import Path
 
@@ -12,19 +12,20 @@ from irbridge.files import write_atomically
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """Write tensors as safetensors, atomically, floating ones cast to ``dtype`` where it is
-    given.
+    """Write tensors atomically.
+
+    Args:
+        path: of the file.
+        tensors: by name.
+        dtype: that floating ones are cast to; None: each keeps its own.
     """
-    cast = {
-        k: (
-            (v.to(dtype) if dtype and v.is_floating_point() else v)
-            .detach()
-            .cpu()
-            .contiguous()
-            .clone()
-        )
-        for k, v in tensors.items()
-    }
+
+    def plain(tensor: Tensor) -> Tensor:
+        if dtype and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        return tensor.detach().cpu().contiguous().clone()
+
+    cast = {name: plain(tensor) for name, tensor in tensors.items()}
     write_atomically(path, lambda p: save_file(cast, p))
 
 
@@ -43,8 +44,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Strictly load tensors into a module; :class:`UserError` names the first name or shape that
-    differs.
+    """Strictly load tensors into a module; UserError names the first name or shape that differs.
+
+    Args:
+        module: that gets them.
+        tensors: by name.
+        source: where they come from, for the error.
     """
     own = module.state_dict()
     for name in sorted(own.keys() | tensors.keys()):

@@ -1,1 +1,1 @@
-"""What sees the degraded image, the only part that is trained."""
+"""Condition adapters: the only part that trains, and the only part that sees the degraded image."""

@@ -1,5 +1,4 @@
-"""NAFNet, a network for restoration without activation functions (Chen et al., ECCV 2022), in light
-widths.
+"""NAFNet, a light network for restoration without activation functions (Chen et al., ECCV 2022).
 
 Nothing in it looks at the whole image: it normalises each pixel alone, and its channel attention,
 where it is turned on, averages over a window of fixed size. So a tile gives what the whole image
@@ -20,8 +19,11 @@ WINDOW = 64
 
 
 class Output(NamedTuple):
-    """The image that a network gives, ``sample`` as in diffusers, and its decoder's features by
-    stride.
+    """What a network gives.
+
+    Args:
+        sample: its image, named as in diffusers.
+        features: of its decoder, by their stride.
     """
 
     sample: Tensor
@@ -32,26 +34,27 @@ class PixelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of each pixel of (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The normalised x, (B, C, H, W)."""
         # no copy where memory is channels last
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def gate(x: Tensor) -> Tensor:
-    """The product of the first and the second half of the channels: the network's only
-    activation.
-    """
+    """The product of the two halves of the channels, the network's only nonlinearity."""
     first, second = x.chunk(2, dim=1)
     return first * second
 
 
 class Block(nn.Module):
-    """A gated depth-wise part and a gated point-wise part, each added to what comes in, times a
-    factor that is 0 at initialisation.
+    """A gated depth-wise part and a gated point-wise part, each added to what comes in.
 
-    Args: channels: of input and output, (B, channels, H, W). window: side of the channel
-        attention's average in pixels of this block; None: no attention. times: width of a time's
-        embedding that scales and shifts what is normalised (Luo et al., CVPRW 2023); None:
-            no time.
+    Both are multiplied by a factor that is 0 at initialisation.
+
+    Args:
+        channels: of input and output, (B, channels, H, W).
+        window: side of the channel attention's average in pixels of this block; None: no attention.
+        times: width of a time's embedding that scales and shifts what is normalised (Luo et al.,
+            CVPRW 2023); None: no time.
     """
 
     def __init__(self, channels: int, window: int | None = None, times: int | None = None):
@@ -60,10 +63,8 @@ class Block(nn.Module):
         self.widen = nn.Conv2d(channels, 2 * channels, 1)
         self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
         self.project = nn.Conv2d(channels, channels, 1)
-        self.expand, self.contract = (
-            nn.Conv2d(channels, 2 * channels, 1),
-            nn.Conv2d(channels, channels, 1),
-        )
+        self.expand = nn.Conv2d(channels, 2 * channels, 1)
+        self.contract = nn.Conv2d(channels, channels, 1)
         self.scale1, self.scale2 = (nn.Parameter(torch.zeros(channels, 1, 1)) for _ in range(2))
         self.window, self.attention = window, nn.Conv2d(channels, channels, 1) if window else None
         self.modulation = nn.Linear(times, 4 * channels) if times else None
@@ -72,6 +73,7 @@ class Block(nn.Module):
             nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """X (B, channels, H, W) with both parts added; time: its embedding, (B, times)."""
         inner, modulation = self.norm1(x), None
         if self.modulation is not None:
             modulation = self.modulation(time)[..., None, None].chunk(4, dim=1)
@@ -87,18 +89,25 @@ class Block(nn.Module):
 
 
 def scaled(point: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
-    """``scale * point(x)`` of a 1 x 1 convolution, the scale taken into its few weights instead of
-    the many pixels.
+    """``scale * point(x)`` of a 1 x 1 convolution.
+
+    The scale is taken into the few weights instead of the many pixels.
     """
     return F.conv2d(x, point.weight * scale[..., None], point.bias * scale.flatten())
 
 
 def local_mean(x: Tensor, window: int) -> Tensor:
-    """The mean over a window around each pixel, cut at the image's border; (B, C, 1, 1) where the
-    window spans it all.
+    """The mean over a window around each pixel, cut at the image's border.
 
-    As trained: a network that averages over its crops sees other statistics of whole images (Chu et
-    al., ECCV 2022).
+    So a network sees the statistics that it was trained on: one that averaged over its crops would
+    see others of whole images (Chu et al., ECCV 2022).
+
+    Args:
+        x: (B, C, H, W).
+        window: side in pixels.
+
+    Returns:
+        (B, C, H, W); (B, C, 1, 1) where the window spans the whole image.
     """
     height, width = x.shape[-2:]
     if window >= max(height, width):
@@ -120,9 +129,12 @@ class NAFNet(nn.Module):
     """An image-to-image network whose output is 0 at initialisation.
 
     Args:
-        inputs, outputs: channels of the image it takes and gives.
+        inputs: channels of the image it takes.
+        outputs: channels of the image it gives.
         width: channels at full size, doubled at each halving.
-        encoder, decoder: blocks per level, finest first; middle: blocks at the coarsest size.
+        encoder: blocks per level, finest first.
+        middle: blocks at the coarsest size.
+        decoder: blocks per level, finest first.
         attention: simplified channel attention, averaged over ``WINDOW`` image pixels a side.
         timed: it takes a time as well, for bridge networks.
     """
@@ -168,10 +180,12 @@ class NAFNet(nn.Module):
 
     @property
     def reach(self) -> int | None:
-        """How many pixels from an edge that is none of the image's own an output is another; None:
-        all, with attention's wide averages.
+        """How far from a tile's edge, in pixels, the output differs from the whole image's.
+
+        None: everywhere, as attention averages widely.
         """
-        if any(block.attention is not None for block in self.modules() if isinstance(block, Block)):
+        blocks = (module for module in self.modules() if isinstance(module, Block))
+        if any(block.attention is not None for block in blocks):
             return None
         depth = 1  # of the first convolution; each block adds one pixel of its own level
         for blocks in self.encoder:
@@ -182,12 +196,18 @@ class NAFNet(nn.Module):
         return depth + 1
 
     def forward(self, image: Tensor, time: Tensor | None = None) -> Output:
-        """(B, inputs, H, W), sides divisible by ``stride``, and for a timed network times (B,),
-        about 0 to 1000 -> the output (B, outputs, H, W), float32, and the features, coarsest first.
+        """The network's image and features.
+
+        Args:
+            image: (B, inputs, H, W), sides divisible by ``stride``.
+            time: of a timed network, (B,), about 0 to 1000.
+
+        Returns:
+            The output (B, outputs, H, W), float32, and the features, coarsest first.
         """
         embedding = None if self.time is None else self.time(sinusoidal(time, self.width))
         x, skips = self.intro(image), []
-        for blocks, down in zip(self.encoder, self.down):
+        for blocks, down in zip(self.encoder, self.down, strict=True):
             for block in blocks:
                 x = block(x, embedding)
             skips.append(x)
@@ -195,7 +215,7 @@ class NAFNet(nn.Module):
         for block in self.middle:
             x = block(x, embedding)
         features, stride = {self.stride: x}, self.stride
-        for up, blocks in zip(reversed(self.up), reversed(self.decoder)):
+        for up, blocks in zip(reversed(self.up), reversed(self.decoder), strict=True):
             x = skips.pop() + F.pixel_shuffle(up(x), 2)
             for block in blocks:
                 x = block(x, embedding)
@@ -204,16 +224,18 @@ class NAFNet(nn.Module):
         return Output(self.output(x), features)
 
     def output(self, features: Tensor) -> Tensor:
-        """The output of the finest features, in float32 whatever came before: half precision has 8
-        bits, as many as the image.
+        """The output of the finest features, in float32 whatever came before.
+
+        bfloat16 has 8 bits, as many as the image.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self.ending(features.float())
 
 
 def sinusoidal(time: Tensor, width: int) -> Tensor:
-    """Sines and cosines of times (B,), (B, width), of periods from 2 pi to 2 pi 10^4 (Vaswani et
-    al., 2017).
+    """Sines and cosines of times (B,) as (B, width) (Vaswani et al., 2017).
+
+    Their periods go from 2 pi to 2 pi 10^4.
     """
     rates = torch.exp(-math.log(1e4) * torch.arange(width // 2, device=time.device) / (width // 2))
     angles = time.float()[:, None] * rates

@@ -1,5 +1,6 @@
-"""Pretrained restoration networks as anchors: ``adapter.anchor=spandrel:FILE``, any of the
-architectures that spandrel knows by their weights (NAFNet, SwinIR, ...).
+"""Pretrained restoration networks as anchors: ``adapter.anchor=spandrel:FILE``.
+
+FILE may be of any architecture that spandrel knows by its weights (NAFNet, SwinIR, ...).
 """
 
 import os
@@ -18,8 +19,15 @@ INSIST = "IRBRIDGE_ALLOW_PICKLE"
 
 class PretrainedAnchor(nn.Module):
     """A frozen network g that maps images (B, 3, H, W) in [-1, 1] to the same, of any size.
-    ``digest``: SHA-256 of its file. UserError if spandrel is missing, or the file is no restoration
-    network of three channels and scale 1.
+
+    ``digest`` is the SHA-256 of its file.
+
+    Args:
+        path: of the weights.
+
+    Raises:
+        UserError: spandrel is missing, or the file is no restoration network of three channels and
+            scale 1.
     """
 
     stride = 1  # spandrel pads to what the network needs, and crops again
@@ -37,31 +45,7 @@ class PretrainedAnchor(nn.Module):
                 f"{path} is no .safetensors file, and a pickle may run code; convert it, or set"
                 f" {INSIST}=1 if you trust where it comes from."
             )
-        try:
-            from spandrel import ImageModelDescriptor, ModelLoader
-        except ImportError:
-            raise UserError(
-                'adapter.anchor=spandrel:FILE needs spandrel; pip install -e ".[spandrel]".'
-            ) from None
-        try:
-            self.network = ModelLoader().load_from_file(path)
-        # whatever the architectures raise on weights that are not theirs
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-            raise UserError(
-                f"{path} is not the weights of a network that spandrel knows ({reason}); give"
-                " another."
-            ) from error
-        fits = (
-            isinstance(self.network, ImageModelDescriptor)
-            and self.network.scale == 1
-            and self.network.input_channels == self.network.output_channels == 3
-        )
-        if not fits:
-            raise UserError(
-                f"{path} does not map an image to one of its size and channels; give a network of "
-                "restoration, not of super-resolution or masks."
-            )
+        self.network = _loaded(path)
         self.network.model.requires_grad_(False).eval()
         self.name, self.digest = f"{PREFIX}{path.resolve()}", sha256(path)
         self.architecture = self.network.architecture.name
@@ -72,17 +56,54 @@ class PretrainedAnchor(nn.Module):
         return [*self.network.model.parameters(), *self.network.model.buffers()]
 
     def to(self, *where):
+        """Move the network, which is no submodule, and return the anchor itself."""
         self.network.to(*where)
         return self
 
     @torch.no_grad()
     def forward(self, y: Tensor) -> Tensor:
+        """g(y) (B, 3, H, W) of y alike, in [-1, 1]."""
         return self.network(y.float().clamp(-1, 1) / 2 + 0.5).float() * 2 - 1
 
 
+def _loaded(path: Path):
+    """Spandrel's descriptor of the network; UserError where it cannot serve as an anchor."""
+    try:
+        from spandrel import ImageModelDescriptor, ModelLoader
+    except ImportError:
+        raise UserError(
+            'adapter.anchor=spandrel:FILE needs spandrel; pip install -e ".[spandrel]".'
+        ) from None
+    try:
+        network = ModelLoader().load_from_file(path)
+    # whatever the architectures raise on weights that are not theirs
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise UserError(
+            f"{path} is not the weights of a network that spandrel knows ({reason}); give another."
+        ) from error
+    fits = (
+        isinstance(network, ImageModelDescriptor)
+        and network.scale == 1
+        and network.input_channels == network.output_channels == 3
+    )
+    if not fits:
+        raise UserError(
+            f"{path} does not map an image to one of its size and channels; give a network of "
+            "restoration, not of super-resolution or masks."
+        )
+    return network
+
+
 def load_anchor(given: str, digest: str | None = None) -> PretrainedAnchor:
-    """The anchor that ``adapter.anchor`` names; UserError if it names none, or another than the one
-    of ``digest``.
+    """The anchor that ``adapter.anchor`` names.
+
+    Args:
+        given: "spandrel:FILE".
+        digest: SHA-256 of the file that the adapter was trained with; None: it is not trained yet.
+
+    Raises:
+        UserError: it names none, or another than the one of ``digest``.
     """
     if not given.startswith(PREFIX):
         raise UserError(f"adapter.anchor={given} must be true, false or {PREFIX}FILE.")

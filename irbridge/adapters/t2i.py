@@ -1,26 +1,33 @@
-"""T2i."""
+"""T2I-Adapter beside the UNet of a text-to-image model."""
+
+from typing import ClassVar
 
 import torch.nn.functional as F
 from diffusers import T2IAdapter
 from torch import Tensor
 
-from irbridge.adapters.base import Adapter, Condition, ZeroConvs, require
+from irbridge.adapters.base import Adapter, Condition, ZeroConvs, require_fit
 from irbridge.backbones.base import Backbone
 from irbridge.errors import UserError
 
 
 class T2I(Adapter):
-    """A convolutional encoder of y alone, in [0, 1], that runs once per image however many steps
-    follow (T2I-Adapter, Mou et al., AAAI 2024), through diffusers' ``T2IAdapter``. As that is not
-    zero at initialisation, zero-initialised 1 x 1 convolutions follow it.
+    """A convolutional encoder of y alone, in [0, 1], that runs once an image.
 
-    Args: channels: its width at each level of the UNet; None: the UNet's own. layers: residual
-        blocks per level.
+    It is diffusers' ``T2IAdapter`` (Mou et al., AAAI 2024). As that is not zero at initialisation,
+    zero-initialised 1 x 1 convolutions follow it.
+
+    Args:
+        backbone: the frozen network that is driven.
+        channels: its width at each level of the UNet; None: the UNet's own.
+        layers: residual blocks per level.
     """
+
+    networks: ClassVar = ("UNet2DConditionModel",)
 
     def __init__(self, backbone: Backbone, channels: list[int] | None = None, layers: int = 2):
         super().__init__()
-        require(self, backbone, "UNet2DConditionModel")
+        require_fit(self, backbone)
         config = backbone.network.config
         kinds, own = config.down_block_types, list(config.block_out_channels)
         channels = list(channels or own)
@@ -43,8 +50,9 @@ class T2I(Adapter):
         self.behind = [k == "DownBlock2D" and level < len(own) - 1 for level, k in enumerate(kinds)]
 
     def condition(self, y: Tensor, state: Tensor) -> Condition:
+        """All residuals of y (B, 3, H, W) in [-1, 1], in the sizes of the UNet's blocks."""
         features, size = [], state.shape[-2:]
-        for feature, behind in zip(self.net((y + 1) / 2), self.behind):
+        for feature, behind in zip(self.net((y + 1) / 2), self.behind, strict=True):
             # a UNet without padding rounds odd sides down
             smaller = [(side + self.padding) // 2 for side in size]
             height, width = smaller if behind else size
@@ -54,7 +62,8 @@ class T2I(Adapter):
         return Condition(state, None, self.zero(features))
 
     def residuals(
-        self, condition: Condition, inputs: Tensor, time: Tensor, encoder_hidden_states: Tensor
+        self, condition: Condition, z: Tensor, time: Tensor, encoder_hidden_states: Tensor
     ) -> dict:
-        # anew, as the UNet empties the list
+        """The residuals of y, the same at every call."""
+        # a new list, as the UNet empties it
         return {"down_intrablock_additional_residuals": list(condition.features)}

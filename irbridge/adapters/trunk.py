@@ -1,6 +1,7 @@
-"""The light networks that train: the trunk of every pixel adapter, which is also the regression
-baseline, and the networks of bridges trained from scratch. One definition, so that comparisons are
-fair.
+"""The light networks that train.
+
+The trunk of every pixel adapter, which is also the regression baseline, and the networks of bridges
+trained from scratch: one definition, so that comparisons are fair.
 """
 
 from collections.abc import Sequence
@@ -19,10 +20,16 @@ FIELDS = "trunk", "width", "encoder", "middle", "decoder", "attention", "channel
 
 
 def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3) -> nn.Module:
-    """A diffusers ``UNet2DModel`` without attention, of the given width per level and depth, whose
-    output is 0 at initialisation.
+    """A diffusers ``UNet2DModel`` without attention, whose output is 0 at initialisation.
+
+    Args:
+        channels: width per level, finest first.
+        layers: residual blocks per level.
+        inputs: channels that it takes.
+        outputs: channels that it gives.
     """
-    n, groups = len(channels), next(g for g in (8, 4, 2, 1) if all(c % g == 0 for c in channels))
+    n = len(channels)
+    groups = next(g for g in (8, 4, 2, 1) if all(width % g == 0 for width in channels))
     network = unet_class()(
         in_channels=inputs,
         out_channels=outputs,
@@ -40,8 +47,9 @@ def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3
 
 
 def bridge_network(trunk: str = "unet", masked: bool = False, **sizes) -> nn.Module:
-    """The network of a bridge from scratch, on (x_t, y) and a time; the arguments are those of
-    :func:`make_trunk`.
+    """The network of a bridge from scratch, on (x_t, y) and a time.
+
+    The arguments are those of :func:`make_trunk`.
     """
     if trunk == "nafnet":
         return NAFNet(6 + masked, 3, **_nafnet(sizes), timed=True)
@@ -51,11 +59,9 @@ def bridge_network(trunk: str = "unet", masked: bool = False, **sizes) -> nn.Mod
 
 def stride_of(network: nn.Module) -> int:
     """What image sides must divide by."""
-    return (
-        network.stride
-        if hasattr(network, "stride")
-        else 2 ** (len(network.config.block_out_channels) - 1)
-    )
+    if hasattr(network, "stride"):
+        return network.stride
+    return 2 ** (len(network.config.block_out_channels) - 1)
 
 
 def make_trunk(
@@ -67,12 +73,14 @@ def make_trunk(
 ) -> nn.Module:
     """A :class:`NAFTrunk` or a :class:`Trunk`.
 
-    Args: trunk: "nafnet" or "unet". sizes: ``width encoder middle decoder attention`` of the
-        former, ``channels layers``
-            of the latter; the others' are not looked at.
+    Args:
+        trunk: "nafnet" or "unet".
         predicts: it gives an image, not features alone.
+        image_channels: of its input.
         masked: its input has one channel more, the mask: 1 where the image is to be filled, else
             -1.
+        sizes: ``width encoder middle decoder attention`` of "nafnet", ``channels layers`` of
+            "unet"; the others' are not looked at.
     """
     if trunk == "nafnet":
         return NAFTrunk(predicts, image_channels, masked, **_nafnet(sizes))
@@ -100,8 +108,10 @@ def _nafnet(sizes: dict) -> dict:
 
 
 class Trunk(nn.Module):
-    """A light :func:`unet` on y alone, its time input held at 0: features per stride and, if
-    ``predicts``, the image y + correction, y at initialisation.
+    """A light :func:`unet` on y alone, its time input held at 0.
+
+    It gives features per stride and, if ``predicts``, the image y + correction, which is y at
+    initialisation. The arguments are those of :func:`make_trunk`.
     """
 
     def __init__(
@@ -127,26 +137,35 @@ class Trunk(nn.Module):
         return {self.stride: channels[-1], **finer, 1: channels[0]}
 
     def forward(self, y: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """Y (B, C, H, W) in [-1, 1], sides divisible by ``stride`` -> (image or None, stride ->
-        features).
+        """The image and the features of y.
+
+        Args:
+            y: (B, C, H, W) in [-1, 1], sides divisible by ``stride``.
+
+        Returns:
+            The image (B, C, H, W), None unless ``predicts``; and features by their stride.
         """
         outputs: list[Tensor] = []
+
+        def keep(block, args, output) -> None:
+            outputs.append(output)
+
         blocks = [self.unet.mid_block, *self.unet.up_blocks]
-        handles = [
-            b.register_forward_hook(lambda block, args, out: outputs.append(out)) for b in blocks
-        ]
+        handles = [block.register_forward_hook(keep) for block in blocks]
         try:
             correction = self.unet(y, 0).sample
         finally:
             for handle in handles:
                 handle.remove()
-        features = {y.shape[-1] // o.shape[-1]: o for o in outputs}
-        return (filled(correction.float(), y, self.masked) if self.predicts else None), features
+        features = {y.shape[-1] // output.shape[-1]: output for output in outputs}
+        image = filled(correction.float(), y, self.masked) if self.predicts else None
+        return image, features
 
 
 class NAFTrunk(nn.Module):
-    """A light :class:`~irbridge.adapters.nafnet.NAFNet` on y alone: features per stride and, if
-    ``predicts``, the image y + correction, y at initialisation. ``sizes``: those of NAFNet.
+    """A light :class:`~irbridge.adapters.nafnet.NAFNet` on y alone, in the place of :class:`Trunk`.
+
+    ``sizes`` are those of NAFNet; the other arguments those of :func:`make_trunk`.
     """
 
     def __init__(
@@ -154,12 +173,8 @@ class NAFTrunk(nn.Module):
     ):
         super().__init__()
         self.net = NAFNet(image_channels + masked, image_channels, **sizes)
-        self.predicts, self.stride, self.masked, self.reach = (
-            predicts,
-            self.net.stride,
-            masked,
-            self.net.reach,
-        )
+        self.predicts, self.masked = predicts, masked
+        self.stride, self.reach = self.net.stride, self.net.reach
         if not predicts:
             self.net.ending = nn.Identity()
 
@@ -172,12 +187,16 @@ class NAFTrunk(nn.Module):
     def forward(self, y: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
         """As :class:`Trunk`'s."""
         correction, features = self.net(y)
-        return (filled(correction, y, self.masked) if self.predicts else None), features
+        return filled(correction, y, self.masked) if self.predicts else None, features
 
 
 def filled(correction: Tensor, y: Tensor, masked: bool) -> Tensor:
-    """Y + correction, where y's last channel is a mask in its holes alone: known pixels stay bit
-    for bit.
+    """Y + correction; of a ``masked`` y in its holes alone, so that known pixels stay bit for bit.
+
+    Args:
+        correction: (B, C, H, W).
+        y: alike; a masked one has its mask as a last channel, above 0 in the holes.
+        masked: whether it has.
     """
     if not masked:
         return y + correction

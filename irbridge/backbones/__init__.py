@@ -1,1 +1,1 @@
-"""Frozen, pretrained networks."""
+"""Frozen pretrained networks behind one convention: ``denoise(z, tau) -> x0``."""

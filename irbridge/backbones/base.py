@@ -1,7 +1,12 @@
-"""Frozen pretrained denoisers as ``denoise(z, tau) -> x0``; with ``priors``, all that knows what
-networks predict. Here those of pixels; ``latent`` has those of a VAE's latents.
+"""What every frozen pretrained denoiser is.
+
+Together with ``priors`` this chapter holds all that knows what networks predict.
+
+A new backbone is a subclass of :class:`Backbone` and a function that loads one, in a module of its
+own, and a file ``configs/backbone/NAME.yaml`` whose ``_target_`` is the function's dotted name.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -16,8 +21,12 @@ from irbridge.priors.base import Prior
 
 
 class Later(NamedTuple):
-    """A frozen network that is loaded where it is first asked for: its config, the dtype of its
-    weights, and what loads it.
+    """A frozen network that is loaded where it is first asked for.
+
+    Args:
+        config: its config.
+        dtype: of its weights.
+        load: what loads it.
     """
 
     config: SimpleNamespace
@@ -25,18 +34,28 @@ class Later(NamedTuple):
     load: Callable[[], nn.Module]
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A frozen network in eval mode and the prior that it was trained on, behind one convention.
-    ``network`` may be given as :class:`Later`.
 
-    ``channels`` of a state, ``factor`` image pixels per pixel of it, ``stride`` by which image
-    sides must divide; ``bounded``: states lie in [-1, 1]. ``name`` and ``digest``, recorded in
-    checkpoints, are where the weights came from and their SHA-256; ``scheduler`` is the diffusers
-    config that the prior was read from.
+    Attributes:
+        stride: what image sides must divide by; set by the constructor of a subclass.
+        factor: image pixels a side for each pixel of a state.
+        channels: of a state.
+        bounded: states lie in [-1, 1].
+        vae: what encodes images as states; None: states are images.
+        dtype: of the frozen weights.
+
+    Args:
+        network: the frozen network, or :class:`Later`.
+        prior: the noise levels and the prediction that it was trained on.
+        name: where the weights came from, for checkpoints.
+        digest: SHA-256 of the weights, or a function that computes it when it is asked for.
+        scheduler: the diffusers config that the prior was read from.
     """
 
-    factor = 1
-    bounded = True
+    stride: int
+    factor: int = 1
+    bounded: bool = True
 
     def __init__(
         self,
@@ -47,9 +66,10 @@ class Backbone(nn.Module):
         scheduler: dict | None = None,
     ):
         super().__init__()
-        self.later, self.moves, self.checks = (
-            (network, [], []) if isinstance(network, Later) else (None, [], [])
-        )
+        self.later = network if isinstance(network, Later) else None
+        # what is to be done once it is loaded
+        self.moves: list[Callable] = []
+        self.checks: list[Callable[[], None]] = []
         if self.later is None:
             self._keep(network)
         self.prior, self.name, self._digest, self.scheduler = prior, name, digest, scheduler
@@ -63,7 +83,7 @@ class Backbone(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The frozen network."""
+        """The frozen network, loaded here where it is :class:`Later`."""
         if self.later is not None:
             # weights are no inference tensors, wherever they are first needed
             with torch.inference_mode(False):
@@ -96,6 +116,7 @@ class Backbone(nn.Module):
         return self._digest
 
     def train(self, mode: bool = True):
+        """Stay in eval mode also while an adapter trains."""
         return super().train(False)
 
     def encode(self, image: Tensor, tiles: Tiles = WHOLE) -> Tensor:
@@ -107,18 +128,33 @@ class Backbone(nn.Module):
         return state
 
     def denoise(self, z: Tensor, tau: Tensor, residuals: Callable | None = None) -> Tensor:
-        """The clean estimate x0 of a state z (B, C, H, W); float32. tau is float64 on the CPU, ()
-        or (B,). ``residuals(inputs, time, **context)``, given what the network is given, returns
-        what an adapter adds. Gradients pass through the frozen weights. A learned variance is
-        dropped.
+        """The clean estimate x0 of a state; gradients pass through the frozen weights.
+
+        Args:
+            z: (B, C, H, W).
+            tau: the prior's timestep, () or (B,), float64 on the CPU.
+            residuals: ``residuals(inputs, time, **context)`` is given what the network is given and
+                returns what an adapter adds.
+
+        Returns:
+            (B, C, H, W), float32. A learned variance is dropped.
         """
         inputs, time = self.prior.network_input(z, tau.expand(len(z)))
         output = self.predict(inputs.to(self.dtype), time.to(torch.float32).to(z.device), residuals)
         return self.prior.clean(z.float(), output[:, : self.channels].float(), tau)
 
+    @abstractmethod
     def predict(self, inputs: Tensor, time: Tensor, residuals: Callable | None) -> Tensor:
-        """The network's output."""
-        raise NotImplementedError
+        """The network's output for its own input and timestep.
+
+        Args:
+            inputs: (B, C, H, W), in the dtype of the frozen weights.
+            time: (B,), float32.
+            residuals: see :meth:`denoise`.
+
+        Returns:
+            (B, C or more, H, W); channels behind C are a learned variance.
+        """
 
     def signature(self) -> list[float]:
         """What besides the weights an adapter relies on, in a few numbers; none for pixels."""
@@ -139,7 +175,5 @@ def number_type(name: torch.dtype | str) -> torch.dtype:
 
 
 def alike(a: list[float] | None, b: list[float] | None) -> bool:
-    """Whether two backbones' signatures are one, up to rounding; runs of older versions have
-    none.
-    """
+    """Whether two backbones' signatures agree up to rounding; runs of older versions have none."""
     return not a or not b or (len(a) == len(b) and np.allclose(a, b, rtol=0.02, atol=0.02))

@@ -1,5 +1,6 @@
-"""VAE encodings on disk, keyed by what was encoded and by what encodes it: a fixed data set is
-encoded once.
+"""VAE encodings on disk, so that a fixed data set is encoded once.
+
+They are keyed by what was encoded and by what encodes it.
 """
 
 import hashlib
@@ -20,19 +21,20 @@ from irbridge.files import write_atomically
 
 
 class LatentCache:
-    """``cache(images)`` is ``backbone.encode(images)``, bit by bit, read from disk where it was
-    encoded before.
-
-    Args: folder: of the files ``<key[:2]>/<key>.safetensors``, one for each image; None:
-        ``cache_folder("latents")``. Any
-            number of processes may share it.
-        backbone: with ``vae`` and ``encode``, which treats every image of a batch alone. UserError
-            without a VAE.
+    """``cache(images)`` is ``backbone.encode(images)``, bit by bit, from disk where it is known.
 
     A key is the SHA-256 of the image's float32 bytes and shape and of all that encodes it: the
     VAE's class, config, weights, dtype, memory layout and kind of device. A file that is damaged is
     computed and written again. Where the folder cannot be written, a full disk included, one
     warning says so and states are computed from then on.
+
+    Args:
+        folder: of the files ``<key[:2]>/<key>.safetensors``, one for each image; None:
+            ``cache_folder("latents")``. Any number of processes may share it.
+        backbone: with ``vae`` and ``encode``, which treats every image of a batch alone.
+
+    Raises:
+        UserError: the backbone has no VAE.
     """
 
     def __init__(self, folder: str | Path | None, backbone: nn.Module):
@@ -79,7 +81,7 @@ class LatentCache:
         states = [_read(self.path(key)) for key in keys]
         missing = [i for i, state in enumerate(states) if state is None]
         if missing:
-            for i, state in zip(missing, self.backbone.encode(images[missing])):
+            for i, state in zip(missing, self.backbone.encode(images[missing]), strict=True):
                 states[i] = state
                 self._write(self.path(keys[i]), state)
         return torch.stack([state.to(images.device) for state in states])

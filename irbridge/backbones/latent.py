@@ -1,6 +1,4 @@
-"""Frozen text-to-image models as backbones: the bridge lives in the latents of a VAE (IRBridge,
-Sec. 4).
-"""
+"""Frozen text-to-image models: the bridge lives in the latents of a VAE (IRBridge, Sec. 4)."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -23,8 +21,10 @@ VAES = "AutoencoderKL", "AutoencoderTiny"
 
 
 class Context(nn.Module):
-    """What a text encoder says of one prompt, (1, ...) each, under the names of the network's
-    arguments.
+    """What a text encoder says of one prompt.
+
+    Args:
+        tensors: (1, ...) each, under the names of the network's arguments.
     """
 
     def __init__(self, tensors: dict[str, Tensor]):
@@ -33,20 +33,26 @@ class Context(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def expanded(self, batch: int) -> dict[str, Tensor]:
+        """The same for each of ``batch`` images."""
         return {name: value.expand(batch, *value.shape[1:]) for name, value in self.named_buffers()}
 
 
 class LatentBackbone(Backbone):
-    """A ``UNet2DConditionModel`` or ``SD3Transformer2DModel`` on the latents of an
-    ``AutoencoderKL`` or ``AutoencoderTiny``. A state is (latent - shift) * scale, as the network
-    was trained on.
+    """A network on the latents of a VAE; a state is (latent - shift) * scale, as it was trained on.
 
     Adapters return a dict of arguments of the network's forward; "input" in it is added to what its
     first convolution, ``first``, gives.
 
-    Args: contexts: of the prompt; with ``guidance`` other than 1 of the negative prompt and the
-        prompt (classifier-free
-            guidance, Ho and Salimans 2021); IRBridge uses the empty prompt alone.
+    Args:
+        network: a ``UNet2DConditionModel`` or ``SD3Transformer2DModel``.
+        vae: an ``AutoencoderKL`` or ``AutoencoderTiny``.
+        prior: see :class:`~irbridge.backbones.base.Backbone`.
+        contexts: of the prompt; with ``guidance`` other than 1 of the negative prompt and the
+            prompt. IRBridge uses the empty prompt alone.
+        guidance: of classifier-free guidance (Ho and Salimans, 2021); 1 is none.
+        name: see :class:`~irbridge.backbones.base.Backbone`, as ``digest`` and ``scheduler``.
+        digest: see there.
+        scheduler: see there.
     """
 
     bounded = False
@@ -98,6 +104,7 @@ class LatentBackbone(Backbone):
 
     @torch.no_grad()
     def decode(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
+        """The image (B, 3, H, W) of a state; float32, about [-1, 1]."""
         with self._tiled(tiles), torch.autocast(state.device.type, enabled=False):
             return self.vae.decode(
                 (state / self.scale + self.shift).to(self.vae.dtype)
@@ -105,8 +112,9 @@ class LatentBackbone(Backbone):
 
     @contextmanager
     def _tiled(self, tiles: Tiles):
-        """Within the block the VAE goes tile by tile over images larger than a tile; diffusers
-        blends a quarter.
+        """Within the block the VAE goes tile by tile over images larger than a tile.
+
+        Its tiles overlap by a quarter, in which diffusers blends them.
         """
         if tiles.size is not None:
             step = 8 * self.factor
@@ -120,8 +128,9 @@ class LatentBackbone(Backbone):
             self.vae.disable_tiling()
 
     def signature(self) -> list[float]:
-        """A few values of the prompt's embeddings, to tell them apart: zeros, another prompt,
-        another encoder.
+        """A few values of the prompt's embeddings.
+
+        They tell zeros, another prompt and another encoder apart.
         """
         values = [
             value.float().flatten() for context in self.contexts for value in context.buffers()
@@ -131,6 +140,11 @@ class LatentBackbone(Backbone):
         ]
 
     def predict(self, inputs: Tensor, time: Tensor, residuals: Callable | None) -> Tensor:
+        """The network's output, guided where there are two prompts.
+
+        Raises:
+            UserError: the image has more patches than an SD3 transformer has positions.
+        """
         known = self.network.config.get("pos_embed_max_size")  # positions of SD3's patches
         if known and max(inputs.shape[-2:]) > known * self.network.config.patch_size:
             side = known * self.stride
@@ -142,16 +156,15 @@ class LatentBackbone(Backbone):
         outputs = [
             self._call(inputs, time, c.expanded(len(inputs)), residuals) for c in self.contexts
         ]
-        return (
-            outputs[0]
-            if len(outputs) == 1
-            else outputs[0] + self.guidance * (outputs[1] - outputs[0])
-        )
+        if len(outputs) == 1:
+            return outputs[0]
+        return outputs[0] + self.guidance * (outputs[1] - outputs[0])
 
     def _call(
         self, inputs: Tensor, time: Tensor, context: dict[str, Tensor], residuals: Callable | None
     ) -> Tensor:
-        given = residuals(inputs, time, **context) if residuals else {}
+        """One call of the network with the context of one prompt."""
+        given = (residuals(inputs, time, **context) if residuals else None) or {}
         given = {key: _cast(value, inputs.dtype) for key, value in given.items()}
         added = given.pop("input", None)
         handle = added is not None and self.first.register_forward_hook(
@@ -167,8 +180,9 @@ class LatentBackbone(Backbone):
 
 
 def _even(config) -> int:
-    """What the sides of a state must divide by: of a UNet 1, as it interpolates, but for blocks
-    that cannot.
+    """What the sides of a state must divide by.
+
+    It is 1 for a UNet, which interpolates, but for blocks that cannot.
     """
     if "down_block_types" not in config:
         return config.patch_size
@@ -194,18 +208,45 @@ def load_latent(
 ) -> LatentBackbone:
     """Load a text-to-image pipeline's network, VAE, scheduler config and the prompt's embedding.
 
-    Args: pretrained: a diffusers pipeline's folder or hub id, with ``unet`` or ``transformer``,
-        ``vae`` and ``scheduler``. dtype: of the frozen weights, such as "bfloat16". vae: a folder
-        or hub id of another VAE of the same latents, such as a tiny one; None: the pipeline's.
-        prompt, negative, guidance: guidance 1 asks the network once a step, of ``prompt`` alone.
-        skip: text encoders and tokenizers of the pipeline to do without, such as
-        ``text_encoder_3``.
-
     The text encoders are loaded only where the prompt's embedding is not in the cache, see
-    ``prompts``. UserError where a part is missing, of a class that is not covered, gated, or the
-    hub is out of reach.
+    ``prompts``.
+
+    Args:
+        pretrained: a diffusers pipeline's folder or hub id, with ``unet`` or ``transformer``,
+            ``vae`` and ``scheduler``.
+        dtype: of the frozen weights, such as "bfloat16".
+        vae: a folder or hub id of another VAE of the same latents, such as a tiny one; None: the
+            pipeline's.
+        prompt: what the network is asked for.
+        negative: what it is guided away from, where ``guidance`` is not 1.
+        guidance: 1 asks the network once a step, of ``prompt`` alone.
+        skip: text encoders and tokenizers of the pipeline to do without, such as
+            ``text_encoder_3``.
+
+    Raises:
+        UserError: a part is missing, gated or of a class that is not covered, or the hub is out of
+            reach.
     """
     dtype = number_type(dtype)
+    folder, part = _pipeline(pretrained, vae)
+    scheduler = pretrained_files.scheduler_config(folder)
+    network = _covered(pretrained_files.load(folder / part, NETWORKS[part], dtype), folder / part)
+    vae_folder, coder = _coder(folder, vae, dtype)
+    if coder.config.latent_channels != network.config.in_channels:
+        raise UserError(
+            f"The VAE in {vae_folder} has {coder.config.latent_channels} latent channels and the"
+            f" network in {folder / part} takes {network.config.in_channels}; give a backbone.vae"
+            " of the same latents."
+        )
+    prompts = [prompt] if guidance == 1 else [negative, prompt]
+    own, digest = pretrained_files.digests(folder / part, vae_folder)
+    contexts = embeddings(Prompt(pretrained, folder, own, tuple(skip)), prompts, network)
+    prior = prior_from_config(scheduler)
+    return LatentBackbone(network, coder, prior, contexts, guidance, pretrained, digest, scheduler)
+
+
+def _pipeline(pretrained: str, vae: str | None) -> tuple[Path, str]:
+    """A pipeline's folder and which of ``NETWORKS`` it has; UserError unless it is complete."""
     folder = pretrained_files.fetched(pretrained, [*NETWORKS, "vae", "scheduler"])
     part = next((p for p in NETWORKS if (folder / p / "config.json").is_file()), None)
     if part is None and Path(pretrained).is_dir():
@@ -220,42 +261,28 @@ def load_latent(
         *["vae/config.json"] * (not vae),
     ]
     pretrained_files.complete(pretrained, folder, needed)
-    scheduler = pretrained_files.scheduler_config(folder)
-    network = _covered(pretrained_files.load(folder / part, NETWORKS[part], dtype), folder / part)
-    vae_folder = folder / "vae"
+    return folder, part
+
+
+def _coder(folder: Path, vae: str | None, dtype: torch.dtype) -> tuple[Path, nn.Module]:
+    """The VAE ``vae``, or that of a pipeline's folder, and the folder that it is in."""
+    at = folder / "vae"
     if vae:
-        vae_folder = pretrained_files.fetched(vae, ["", "vae"], key="backbone.vae")
-        vae_folder = vae_folder / "vae" if (vae_folder / "vae").is_dir() else vae_folder
-    overflows = read_json(vae_folder / "config.json").get("force_upcast", True)
-    coder = pretrained_files.load(
-        vae_folder, VAES, torch.float32 if dtype == torch.float16 and overflows else dtype
-    )
+        at = pretrained_files.fetched(vae, ["", "vae"], key="backbone.vae")
+        at = at / "vae" if (at / "vae").is_dir() else at
+    # of float16 some overflow
+    if dtype == torch.float16 and read_json(at / "config.json").get("force_upcast", True):
+        dtype = torch.float32
+    coder = pretrained_files.load(at, VAES, dtype)
     if (coder.config.in_channels, coder.config.out_channels) != (3, 3):
         raise UserError(
-            f"The VAE in {vae_folder} is not one of images of 3 channels; choose another backbone."
+            f"The VAE in {at} is not one of images of 3 channels; choose another backbone."
         )
-    if coder.config.latent_channels != network.config.in_channels:
-        raise UserError(
-            f"The VAE in {vae_folder} has {coder.config.latent_channels} latent channels and the"
-            f" network in {folder / part} takes {network.config.in_channels}; give a backbone.vae"
-            " of the same latents."
-        )
-    prompts = [prompt] if guidance == 1 else [negative, prompt]
-    own, digest = pretrained_files.digests(folder / part, vae_folder)
-    contexts = embeddings(Prompt(pretrained, folder, own, tuple(skip)), prompts, network)
-    return LatentBackbone(
-        network,
-        coder,
-        prior_from_config(scheduler),
-        contexts,
-        guidance,
-        pretrained,
-        digest,
-        scheduler,
-    )
+    return at, coder
 
 
 def _covered(network: nn.Module, folder: Path) -> nn.Module:
+    """The network itself; UserError if it needs what no backbone gives it."""
     config = network.config
     wrong = [
         f"{key}={config[key]}"

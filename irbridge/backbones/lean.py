@@ -59,8 +59,9 @@ class _Empty(Loader):
 
 
 class _Finder:
-    """Finds what the finders before it found, but for what is optional; to other threads it hides
-    nothing.
+    """Finds what the finders before it found, but for what is optional.
+
+    To other threads it hides nothing.
     """
 
     def __init__(self, finders: list):
@@ -101,8 +102,10 @@ def _without_optional():
 
 @cache
 def unet_class() -> type:
-    """``UNet2DModel``: the ordinary one where diffusers has been imported or cannot be imported so,
-    else one that is equal in all but its identity, to be made by its constructor alone.
+    """``UNet2DModel``, without the rest of diffusers where that is possible.
+
+    It is the ordinary class where diffusers has been imported or cannot be imported so. Else it is
+    one that is equal in all but its identity, to be made by its constructor alone.
     """
     if "diffusers" not in sys.modules:
         with suppress(Exception), _without_optional():  # whatever another version raises

@@ -1,4 +1,4 @@
-"""Pixel."""
+"""Frozen denoisers of images: diffusers' ``UNet2DModel``."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
@@ -21,45 +21,56 @@ EMBEDDED = ROOT / "data" / "prior"
 
 @contextmanager
 def inject(unet: nn.Module, residuals: list[Tensor] | None):
-    """While active, add ``residuals``, ordered as :func:`skip_layout`, to a UNet2DModel's skips and
-    mid block output. Skips reach the up blocks as their second positional argument, so the
-    network's own forward is never copied; the up blocks consume them from the end. Not for
-    ``Skip*Block2D`` networks.
+    """Within the block, add residuals to a UNet2DModel's skips and to its middle block's output.
+
+    Skips reach the up blocks as their second positional argument, and the up blocks consume them
+    from the end. So hooks do, and the network's own forward is never copied. Not for networks of
+    ``Skip*Block2D``.
+
+    Args:
+        unet: the network.
+        residuals: ordered as :func:`skip_layout`; None adds nothing.
     """
+    if residuals is None:
+        yield
+        return
+    left = list(residuals[:-1])
+
+    def add_to_skips(block, args):
+        hidden, skips, *rest = args
+        own = [left.pop() for _ in skips][::-1]
+        summed = tuple(s + r.to(s.dtype) for s, r in zip(skips, own, strict=True))
+        return hidden, summed, *rest
+
+    def add_to_middle(block, args, output):
+        return output + residuals[-1].to(output.dtype)
+
     with ExitStack() as stack:
-        if residuals is not None:
-            left = list(residuals[:-1])
-
-            def add_skips(block, args):
-                hidden, skips, *rest = args
-                mine = [left.pop() for _ in skips][::-1]
-                return hidden, tuple(s + r.to(s.dtype) for s, r in zip(skips, mine)), *rest
-
-            for block in unet.up_blocks:
-                stack.callback(block.register_forward_pre_hook(add_skips).remove)
-            stack.callback(
-                unet.mid_block.register_forward_hook(
-                    lambda block, args, out: out + residuals[-1].to(out.dtype)
-                ).remove
-            )
+        for block in unet.up_blocks:
+            stack.callback(block.register_forward_pre_hook(add_to_skips).remove)
+        stack.callback(unet.mid_block.register_forward_hook(add_to_middle).remove)
         yield
 
 
 def skip_layout(unet) -> list[tuple[int, int]]:
-    """(channels, stride) of every skip tensor in the encoder's order, then of the mid block's
-    output; of a UNet2DModel, or of anything that has its ``config``.
+    """(channels, stride) of every skip in the encoder's order, then of the middle block's output.
+
+    Args:
+        unet: a UNet2DModel, or anything that has its ``config``.
     """
     channels = unet.config.block_out_channels
     layout = [(channels[0], 1)]
     for level, c in enumerate(channels):
         layout += [(c, 2**level)] * unet.config.layers_per_block
         layout += [(c, 2 ** (level + 1))] * (level < len(channels) - 1)
-    return layout + [(channels[-1], 2 ** (len(channels) - 1))]
+    return [*layout, (channels[-1], 2 ** (len(channels) - 1))]
 
 
 class PixelBackbone(Backbone):
-    """A diffusers ``UNet2DModel`` on pixels in [-1, 1]. Adapters return a list of residuals, see
-    :func:`inject`.
+    """A diffusers ``UNet2DModel`` on pixels in [-1, 1].
+
+    Adapters return a list of residuals, see :func:`inject`. The arguments are
+    :class:`~irbridge.backbones.base.Backbone`'s.
     """
 
     def __init__(self, unet: nn.Module, *described, **description):
@@ -71,6 +82,7 @@ class PixelBackbone(Backbone):
         keep_ends(network.conv_in, network.conv_out)
 
     def predict(self, inputs: Tensor, time: Tensor, residuals: Callable | None) -> Tensor:
+        """The network's output, with an adapter's residuals injected."""
         given = residuals(inputs, time) if residuals else None
         with inject(self.network, given):
             return self.network(inputs, time).sample
@@ -79,14 +91,19 @@ class PixelBackbone(Backbone):
 def load_backbone(
     pretrained: str | None = None, dtype: torch.dtype | str = torch.float32, lazy: bool = False
 ) -> PixelBackbone:
-    """Load a UNet2DModel and its scheduler's config from a folder or hub id; ``None`` is this
-    repository's own prior.
+    """Load a UNet2DModel and its scheduler's config.
 
     Both layouts of diffusers are read: a pipeline (``unet/`` and ``scheduler/``) and a bare model
-    folder with ``scheduler_config.json`` beside ``config.json``. dtype: of the frozen weights, such
-    as "bfloat16". lazy: the weights are read when the network is first called, where its config
-    says enough. UserError if nothing is there, the hub is out of reach, it is no UNet2DModel, or
-    the scheduler is not covered.
+    folder with ``scheduler_config.json`` beside ``config.json``.
+
+    Args:
+        pretrained: a folder or hub id; None: this repository's own prior.
+        dtype: of the frozen weights, such as "bfloat16".
+        lazy: the weights are read when the network is first called, where its config says enough.
+
+    Raises:
+        UserError: nothing is there, the hub is out of reach, it is no UNet2DModel, or the scheduler
+            is not covered.
     """
     if not EMBEDDED.is_dir() and not pretrained:
         raise UserError(
@@ -99,12 +116,11 @@ def load_backbone(
     unet = _sketch(unet_folder, classes, dtype) if lazy else None
     unet = unet or pretrained_files.load(unet_folder, classes, dtype)
     scheduler, config = pretrained_files.scheduler_config(folder), unet.config
+    skipping = [kind for kind in block_types(config) if kind.startswith("K") or "Skip" in kind]
     unlike = {
         "3 channels": config.in_channels == 3,
         "no classes": not (config.class_embed_type or config.num_class_embeds),
-        "no Skip or K blocks": not any(
-            t.startswith("K") or "Skip" in t for t in block_types(config)
-        ),
+        "no Skip or K blocks": not skipping,
         "a middle block": getattr(config, "mid_block_type", "") is not None,
         "sinusoidal times": config.time_embedding_type == "positional",
     }
@@ -123,8 +139,9 @@ def load_backbone(
 
 
 def _sketch(folder: Path, classes: tuple[str, ...], dtype: torch.dtype) -> Later | None:
-    """The network of a folder, to be loaded later; None where its config, of an older diffusers,
-    leaves to defaults what is asked of it.
+    """The network of a folder, to be loaded later.
+
+    None where its config, of an older diffusers, leaves to defaults what is asked of it.
     """
     config = read_json(folder / "config.json")
     asked = (

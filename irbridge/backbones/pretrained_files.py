@@ -1,6 +1,4 @@
-"""Where pretrained weights come from: a folder, or the Hugging Face hub and its cache; one sentence
-where they do not.
-"""
+"""Where pretrained weights come from: a folder, or the Hugging Face hub and its cache."""
 
 import errno
 import hashlib
@@ -32,9 +30,15 @@ KINDS = "*.json", "*.safetensors", "*.txt", "*.model"
 
 
 def fetched(name: str, parts: list[str], key: str = "backbone.pretrained") -> Path:
-    """The folder of a pretrained pipeline or model: ``name`` itself, or the hub's copy of the given
-    subfolders ("" is the top), downloaded where the cache lacks them. UserError says what to
-    download and where to put it.
+    """The folder of a pretrained pipeline or model, downloaded where the hub's cache lacks it.
+
+    Args:
+        name: a folder, or a name on the hub.
+        parts: the subfolders that are needed; "" is the top.
+        key: of the config, for the error.
+
+    Raises:
+        UserError: it is neither; it says what to download and where to put it.
     """
     if Path(name).is_dir():
         return Path(name)
@@ -52,8 +56,9 @@ def fetched(name: str, parts: list[str], key: str = "backbone.pretrained") -> Pa
 
 
 def complete(name: str, folder: Path, needed: list[str], key: str = "backbone.pretrained") -> None:
-    """UserError unless the folder that ``name`` was fetched to has these files; a cache may hold a
-    part of a model.
+    """UserError unless the folder that ``name`` was fetched to has these files.
+
+    A cache may hold a part of a model.
     """
     missing = [file for file in needed if not (folder / file).is_file()]
     if missing and not Path(name).is_dir():
@@ -109,9 +114,15 @@ def _refusal(name: str, error: Exception, key: str) -> str:
 
 
 def load(folder: Path, classes: tuple[str, ...], dtype):
-    """The diffusers model of a folder, of the class that its config names, in eval mode, its
-    weights complete and in ``dtype``; :class:`UserError` otherwise, also for another class than
-    these. Only safetensors are read, no pickles.
+    """The diffusers model of a folder, in eval mode. Only safetensors are read, no pickles.
+
+    Args:
+        folder: of ``config.json`` and the weights.
+        classes: the names of the classes that the config may name.
+        dtype: of the weights.
+
+    Raises:
+        UserError: it is of another class, or its weights are not complete.
     """
     name = read_json(folder / "config.json").get("_class_name", classes[0])
     if name not in classes:
@@ -137,6 +148,8 @@ def load(folder: Path, classes: tuple[str, ...], dtype):
         )
         if found["missing_keys"]:
             raise ValueError(f"{found['missing_keys'][0]} is missing")
+    except MemoryError:  # which says nothing of the file
+        raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
@@ -147,23 +160,23 @@ def load(folder: Path, classes: tuple[str, ...], dtype):
 
 
 def _plain_unet(folder: Path, dtype: torch.dtype):
-    """A UNet2DModel whose config and weights are as this version of diffusers writes them, in one
-    file; None of others, which diffusers converts.
+    """A UNet2DModel whose config and weights are as this version of diffusers writes them.
+
+    None of others, and of weights in several files, which diffusers converts.
     """
     kind, files = unet_class(), _weights(folder)
     if len(files) != 1:
         return None
     try:
+        config = read_json(folder / "config.json")
+        options = {key: value for key, value in config.items() if not key.startswith("_")}
         with torch.device("meta"):  # no time for weights that are overwritten
-            model = kind(
-                **{
-                    k: v
-                    for k, v in read_json(folder / "config.json").items()
-                    if not k.startswith("_")
-                }
-            )
-        model.load_state_dict({k: v.to(dtype) for k, v in load_file(files[0]).items()}, assign=True)
+            model = kind(**options)
+        weights = {name: value.to(dtype) for name, value in load_file(files[0]).items()}
+        model.load_state_dict(weights, assign=True)
         return model
+    except MemoryError:
+        raise
     except Exception:  # told by diffusers itself
         return None
 
@@ -190,8 +203,9 @@ def digest(folder: Path) -> str:
 
 
 def digests(*folders: Path) -> list[str]:
-    """SHA-256 over the weights of the first folder, of the first two together, and so on, each read
-    once, and in pieces, as they may be larger than memory.
+    """SHA-256 over the weights of the first folder, of the first two together, and so on.
+
+    Each is read once, and in pieces, as it may be larger than memory.
     """
     total, found = hashlib.sha256(), []
     for folder in folders:

@@ -1,11 +1,13 @@
-"""Embeddings of prompts, computed once and kept on disk, so that no text encoder is loaded in
-training or restoring.
+"""Embeddings of prompts, computed once and kept on disk.
+
+So no text encoder is loaded in training or restoring.
 """
 
 import gc
 import hashlib
 import json
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,14 +21,19 @@ from irbridge.errors import UserError
 from irbridge.files import read_json, write_atomically
 from irbridge.weights import load_weights
 
-# What the frozen networks call the outputs of a pipeline's encode_prompt: of SD 1 and 2, and of SD
-# 3.
+# What the frozen networks call the outputs of a pipeline's encode_prompt, by the number of these:
+# 2 of SD 1 and 2, 4 of SD 3.
 NAMES = {2: {"encoder_hidden_states": 0}, 4: {"encoder_hidden_states": 0, "pooled_projections": 2}}
 
 
 class Prompt(NamedTuple):
-    """Whose text encoders: the pipeline's name and folder, the digest of its frozen network, the
-    parts to do without.
+    """Whose text encoders answer.
+
+    Args:
+        name: the pipeline's, a folder or a name on the hub.
+        folder: where it is.
+        digest: of its frozen network.
+        skip: its parts to do without.
     """
 
     name: str
@@ -36,13 +43,17 @@ class Prompt(NamedTuple):
 
 
 def embeddings(source: Prompt, prompts: list[str], network: nn.Module) -> list[dict[str, Tensor]]:
-    """Each prompt's embedding, (1, tokens, channels) under the network's names, on the CPU in its
-    dtype.
+    """Each prompt's embedding, read from the cache or else computed and written there.
 
-    Read from the cache ``prompts`` (see ``latent_cache.cache_folder``), or else computed by the
-    pipeline's own ``encode_prompt`` and written there. A pipeline without a text encoder gives
-    zeros, with a warning; UserError where transformers is not installed or the encoders cannot be
-    loaded.
+    The cache is ``prompts``, see ``environment.cache_folder``; the pipeline's own
+    ``encode_prompt`` computes. A pipeline without a text encoder gives zeros, with a warning.
+
+    Returns:
+        A prompt's tensors (1, tokens, channels) under the network's names, on the CPU, in its
+        dtype.
+
+    Raises:
+        UserError: transformers is not installed, or the encoders cannot be loaded.
     """
     paths = [_cached(source, prompt) for prompt in prompts]
     if not all(path.is_file() for path in paths):
@@ -54,11 +65,11 @@ def embeddings(source: Prompt, prompts: list[str], network: nn.Module) -> list[d
                 stacklevel=2,
             )
             return [_zeros(network) for _ in prompts]
-        for path, tensors in zip(paths, _encode(source, folder, prompts, network)):
+        for path, tensors in zip(paths, _encode(source, folder, prompts, network), strict=True):
             write_atomically(path, lambda p, tensors=tensors: save_file(tensors, p))
     wanted = _zeros(network)
     found = [{k: v.to(network.dtype) for k, v in load_weights(path).items()} for path in paths]
-    for path, tensors in zip(paths, found):
+    for path, tensors in zip(paths, found, strict=True):
         shapes = ({k: v.shape[-1] for k, v in t.items()} for t in (tensors, wanted))
         if len({json.dumps(s, sort_keys=True) for s in shapes}) > 1:
             raise UserError(f"{path} does not fit the network of {source.name}; delete that file.")
@@ -119,7 +130,7 @@ def _encode(
     source: Prompt, folder: Path, prompts: list[str], network: nn.Module
 ) -> list[dict[str, Tensor]]:
     try:
-        import transformers
+        import_module("transformers")
     except ImportError:
         raise UserError(
             f"The empty prompt's embedding of {source.name} is not in {cache_folder('prompts')}"

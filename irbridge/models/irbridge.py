@@ -62,10 +62,7 @@ class IRBridge(Restorer):
             max(adapter.stride, backbone.stride),
             adapter.masked,
         )
-        # A pretrained anchor sees y as well, and how far is not known of it.
-        self.reach = (
-            None if adapter.pretrained else getattr(getattr(adapter, "trunk", None), "reach", None)
-        )
+        self.reach = adapter.reach
         self.sampler = self._checked(
             make(sampler) if isinstance(sampler, Sampler) else make(**(sampler or {}))
         )
@@ -137,14 +134,9 @@ class IRBridge(Restorer):
         """The conditional clean estimate of a prior state z (B, C, H, W) at tau () or (B,);
         float32.
         """
-        with self.networks():
-            x0 = self.backbone.denoise(
-                z,
-                tau,
-                lambda inputs, time, **context: self.adapter.residuals(
-                    condition, inputs, time, **context
-                ),
-            )
+        residuals = partial(self.adapter.residuals, condition)
+        with self.networks(), self.adapter.active(self.backbone.network):
+            x0 = self.backbone.denoise(z, tau, residuals)
         return keep_known(x0, condition.y, condition.mask)
 
     def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:

@@ -1,6 +1,7 @@
-"""Half precision (bfloat16) where it is faster and does not show. A trial of the networks
-themselves on this machine says so, once; processors that list the same instructions differ tenfold
-in them.
+"""Half precision (bfloat16) where it is faster and does not show.
+
+A trial of the networks themselves on this machine says so, once; processors that list the same
+instructions differ tenfold in them.
 """
 
 import hashlib
@@ -27,8 +28,9 @@ CALLS = 3
 
 
 def faster(functions: Sequence[Callable[[], object]], rounds: int = 2) -> int:
-    """The index of the function whose fastest of ``rounds`` runs is the fastest. They run in turn,
-    so that what else the machine does meets all of them.
+    """The index of the function whose fastest of ``rounds`` runs is the fastest.
+
+    They run in turn, so that what else the machine does meets all of them.
     """
     best = [math.inf] * len(functions)
     for _ in range(rounds):
@@ -40,14 +42,18 @@ def faster(functions: Sequence[Callable[[], object]], rounds: int = 2) -> int:
 
 
 def remembered(key: dict, measure: Callable[[], dict]) -> dict:
-    """What ``measure()`` gives, JSON, or gave before for the same key on this machine, with this
-    torch and this version of irbridge. Where nothing can be written it is measured every time.
+    """What ``measure()`` gives, or gave before for the same key.
+
+    It counts for this machine, this torch and this version of irbridge. Where nothing can be
+    written it is measured every time.
+
+    Args:
+        key: JSON that says what is measured.
+        measure: what measures it; its answer is JSON.
     """
     key = key | machine_key()
-    path = (
-        cache_folder("precision")
-        / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.json"
-    )
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = cache_folder("precision") / f"{name}.json"
     with suppress(UserError, OSError):
         found = read_json(path)
         if found.get("key") == key and isinstance(found.get("result"), dict):
@@ -59,8 +65,11 @@ def remembered(key: dict, measure: Callable[[], dict]) -> dict:
 
 
 def frozen_parts(model) -> dict:
-    """What a model's frozen networks are, as far as it decides their speed and memory, JSON: the
-    network's config and dtype, those of a VAE, and hashes of pretrained anchors.
+    """What a model's frozen networks are, as far as it decides their speed and memory.
+
+    Returns:
+        JSON: the network's config and dtype, those of a VAE, and hashes of pretrained anchors;
+        empty for a model without a backbone.
     """
     if (backbone := getattr(model, "backbone", None)) is None:
         return {}
@@ -80,8 +89,12 @@ def frozen_parts(model) -> dict:
 
 
 def trial(run: Callable[[bool], None], key: dict | None = None, rounds: int = 3) -> bool:
-    """Whether ``run(True)``, something in bfloat16, is faster here than ``run(False)``, the same in
-    float32. ``key``, JSON, says what is run: its answer is remembered; without one it is not.
+    """Whether something is faster here in bfloat16 than in float32.
+
+    Args:
+        run: ``run(True)`` does it in bfloat16, ``run(False)`` in float32.
+        key: JSON that says what is run: the answer is remembered; None: it is not.
+        rounds: of each, in turn.
     """
 
     def measure() -> dict:
@@ -93,13 +106,17 @@ def trial(run: Callable[[bool], None], key: dict | None = None, rounds: int = 3)
 def chosen(requested: str, model, about: dict, limit: float | None = None, **options) -> str:
     """The precision to restore in, "float32" or "bf16".
 
-    Args: requested: "float32", "bf16", or "auto": bf16 where a trial on this machine finds it
-        faster and nowhere more than
-            ``ACCEPTED`` of 255 off. MPS has float32 alone.
-        model: on its device. about: JSON that tells its weights from others. options: fields of its
-            sampler.
+    Args:
+        requested: "float32", "bf16", or "auto": bf16 where a trial on this machine finds it faster
+            and nowhere more than ``ACCEPTED`` of 255 off. MPS has float32 alone.
+        model: on its device.
+        about: JSON that tells its weights from others.
         limit: the largest deviation, of 255, that was measured for it before; above ``VISIBLE`` it
             is float32.
+        options: fields of its sampler.
+
+    Raises:
+        UserError: the precision is unknown, or not for this device.
     """
     if requested not in CHOICES:
         raise UserError(f"precision={requested!r} is unknown; choose one of {', '.join(CHOICES)}.")
@@ -136,11 +153,12 @@ def _measured(model, options: dict) -> dict:
 
 
 def deviation(model, images: Sequence[np.ndarray], **options) -> float:
-    """The largest deviation, in units of 1/255, of images restored in bfloat16 from the same
-    restored in float32.
+    """The largest deviation of images restored in bfloat16 from the same in float32, of 255.
 
-    images: float (H, W, 3) in [0, 1], or (H, W, 4) with a mask. options: those of
-    ``model.restore``.
+    Args:
+        model: that restores.
+        images: float (H, W, 3) in [0, 1], or (H, W, 4) with a mask.
+        options: those of ``model.restore``.
     """
     worst = 0.0
     for image in images:
@@ -171,9 +189,15 @@ def changed(model, precision: str) -> Iterator[None]:
 
 
 def picture(side: int, seed: int = 0, masked: bool = False) -> np.ndarray:
-    """Something like a photograph, float32 (side, side, 3) in [0, 1], a function of the seed:
-    smooth shades, edges, fine texture, a dark and a bright part. ``masked``: a fourth channel, 1 in
-    a square hole.
+    """Something like a photograph: smooth shades, edges, fine texture, a dark and a bright part.
+
+    Args:
+        side: in pixels.
+        seed: that all of it follows from.
+        masked: a fourth channel, 1 in a square hole.
+
+    Returns:
+        float32 (side, side, 3 or 4) in [0, 1].
     """
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:side, 0:side] / side

@@ -1,4 +1,4 @@
-"""Checkpoint."""
+"""Everything that a training needs to go on bit by bit where it was stopped."""
 
 import os
 import shutil
@@ -14,22 +14,24 @@ from irbridge.weights import load_into, load_weights, save_weights
 
 
 class Checkpoints:
-    """The training states of one run, ``<run>/checkpoints/step-N``: weights, EMA, optimizer and
-    counters. A folder gets its final name only when it is complete; the older one is removed after
-    that.
+    """The training states of one run, ``<run>/checkpoints/step-N``.
+
+    Each holds weights, their average, the optimizer's state and counters. A folder gets its final
+    name only when it is complete; the older one is removed after that.
     """
 
     def __init__(self, run: Path):
         self.folder = Path(run) / "checkpoints"
 
     def latest(self) -> Path | None:
-        """The newest complete checkpoint."""
-        complete = (p for p in self.folder.glob("step-*") if p.name[5:].isdecimal())
-        return max(complete, key=lambda p: int(p.name[5:]), default=None)
+        """The newest complete checkpoint; None where there is none."""
+        complete = (path for path in self.folder.glob("step-*") if path.name[5:].isdecimal())
+        return max(complete, key=_step_of, default=None)
 
     def state(self) -> dict:
-        """The counters of the newest checkpoint; empty where there is none, or where it is damaged,
-        which :meth:`restore` tells.
+        """The counters of the newest checkpoint.
+
+        They are empty where there is none, or where it is damaged, which :meth:`restore` tells.
         """
         with suppress(UserError):
             return read_json(self.latest() / "state.json") if self.latest() else {}
@@ -43,9 +45,21 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         **state,
     ) -> None:
-        """Write the state after ``step`` steps; ``state`` is any JSON."""
+        """Write the state after ``step`` steps.
+
+        Args:
+            step: how many are done.
+            module: that trains.
+            ema: its average.
+            optimizer: of its weights.
+            state: other counters, any JSON.
+
+        Raises:
+            RuntimeError: it cannot be written; the previous checkpoint is intact.
+        """
         final, temporary = self.folder / f"step-{step:08d}", self.folder / f".tmp-{os.getpid()}"
-        older = [p for p in self.folder.glob("step-*") if p != final]
+        replaced = temporary.with_name(f"{temporary.name}-old")
+        older = [path for path in self.folder.glob("step-*") if path != final]
         for left in self.folder.glob(".tmp-*"):  # of killed processes
             shutil.rmtree(left, ignore_errors=True)
         try:
@@ -59,7 +73,7 @@ class Checkpoints:
             write_json(temporary / "state.json", {"step": step, **state})
             sync(temporary)
             if final.exists():
-                os.replace(final, temporary.with_name(f"{temporary.name}-old"))
+                os.replace(final, replaced)
             os.replace(temporary, final)
             sync(self.folder)  # before the older one goes
         except OSError as error:
@@ -69,12 +83,17 @@ class Checkpoints:
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for path in (*older, temporary.with_name(f"{temporary.name}-old")):
+        for path in (*older, replaced):
             shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-        """Load the newest checkpoint in place and return its counters; ``{"step": 0}`` where there
-        is none. UserError if it is damaged, or of another model.
+        """Load the newest checkpoint in place.
+
+        Returns:
+            Its counters; ``{"step": 0}`` where there is none.
+
+        Raises:
+            UserError: it is damaged, or of another model.
         """
         if not (folder := self.latest()):
             return {"step": 0}
@@ -84,7 +103,7 @@ class Checkpoints:
                 for name in ("model", "ema", "optimizer")
             }
             state = read_json(folder / "state.json")
-            if state.get("step") != int(folder.name[5:]):
+            if state.get("step") != _step_of(folder):
                 raise UserError(
                     f"{folder / 'state.json'} is not readable as the state of that step"
                 )
@@ -99,7 +118,12 @@ class Checkpoints:
         return state
 
 
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as tensors named ``<index of the weight>.<name in its state>``."""
     flat = {}
     for index, values in optimizer.state_dict()["state"].items():
         # bitsandbytes keeps some one level deeper, and loads them from either
@@ -110,17 +134,18 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give an optimizer the state that :func:`_flatten` returned."""
     state: dict[int, dict] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
+        weight = parameters[int(index)]
         if not tensor.dim() and not tensor.is_floating_point():
             tensor = tensor.item()  # a count of steps that was no tensor
-        # laid out as the weight: fused steps rely on it
-        elif tensor.shape == parameters[int(index)].shape:
-            tensor = torch.empty_like(
-                parameters[int(index)], dtype=tensor.dtype, device="cpu"
-            ).copy_(tensor)
+        # laid out in memory as the weight: fused steps rely on it
+        elif tensor.shape == weight.shape:
+            laid_out = torch.empty_like(weight, dtype=tensor.dtype, device="cpu")
+            tensor = laid_out.copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}

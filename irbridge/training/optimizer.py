@@ -1,22 +1,30 @@
-"""Optimizer."""
+"""The optimizer, its learning rate, and the running average of the weights."""
 
 import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from irbridge.errors import UserError
 
 
 def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) -> float:
-    """The learning rate of a step (0-based): linear warm-up, then "constant" or "cosine" down to 1
-    % at ``steps``.
+    """The learning rate of a step.
+
+    Args:
+        step: counted from 0.
+        lr: the highest rate.
+        steps: of the whole training.
+        warmup: steps in which the rate rises from 0 in a straight line.
+        schedule: "constant", or "cosine": it then falls to 1 % at ``steps``.
     """
     rate = lr * min(1.0, (step + 1) / max(warmup, 1))
     if schedule == "cosine":
-        return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))
+        share = min(step / max(steps, 1), 1.0)
+        return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
     if schedule == "constant":
         return rate
     raise UserError(f"trainer.schedule={schedule!r} is unknown; choose cosine or constant.")
@@ -25,20 +33,34 @@ def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) 
 def build_optimizer(
     groups: list[dict], options: dict, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW of groups of parameters as the ``trainer`` config says, or with ``optimizer=adamw8bit``
-    bitsandbytes', whose two averages take a byte a weight (Dettmers et al., ICLR 2022). UserError
-    if that is not installed or cannot work on the device.
+    """AdamW, or bitsandbytes' version of it, as the ``trainer`` config says.
+
+    With ``optimizer=adamw8bit`` both averages take a byte a weight (Dettmers et al., ICLR 2022).
+
+    Args:
+        groups: of parameters.
+        options: the ``trainer`` config.
+        device: of the parameters.
+
+    Raises:
+        UserError: bitsandbytes is not installed or cannot work on the device.
     """
-    kind, given = (
-        options["optimizer"],
-        {"betas": tuple(options["betas"]), "weight_decay": options["weight_decay"]},
-    )
+    kind = options["optimizer"]
+    given = {"betas": tuple(options["betas"]), "weight_decay": options["weight_decay"]}
     if kind == "adamw":
-        return torch.optim.AdamW(
-            groups, options["lr"], **given, fused=device.type in ("cuda", "cpu")
-        )
+        fused = device.type in ("cuda", "cpu")
+        return torch.optim.AdamW(groups, options["lr"], **given, fused=fused)
     if kind != "adamw8bit":
         raise UserError(f"trainer.optimizer={kind!r} is unknown; choose adamw or adamw8bit.")
+    kind = _eight_bit(options["lr"], given, device)
+    # as its first step would make them: a resumed run must see one layout throughout
+    for parameter in (p for group in groups for p in group["params"]):
+        parameter.data = parameter.data.contiguous()
+    return kind(groups, options["lr"], **given)
+
+
+def _eight_bit(lr: float, given: dict, device: torch.device) -> type[torch.optim.Optimizer]:
+    """The class of bitsandbytes; UserError unless a step of it works on the device."""
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
@@ -49,22 +71,20 @@ def build_optimizer(
     trial = nn.Parameter(torch.ones(8192, device=device))
     trial.grad = torch.ones_like(trial)
     try:
-        AdamW8bit([trial], options["lr"], **given).step()
+        AdamW8bit([trial], lr, **given).step()
     except Exception as error:  # whatever a build without this device raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise UserError(
             "trainer.optimizer=adamw8bit: the installed bitsandbytes does not work on"
             f" {device.type} ({reason}); use adamw, or a CUDA device."
         ) from error
-    # as its first step would make them: a resumed run must see one layout throughout
-    for parameter in (p for group in groups for p in group["params"]):
-        parameter.data = parameter.data.contiguous()
-    return AdamW8bit(groups, options["lr"], **given)
+    return AdamW8bit
 
 
-def averaging(decay: float):
-    """Exponential average whose first steps count more, so that short runs are not held at their
-    start.
+def averaging(decay: float) -> Callable[[list, list, Tensor], None]:
+    """The update of an exponential average, for torch's ``AveragedModel``.
+
+    Its first steps count more, so that short runs are not held at their start.
     """
 
     @torch.no_grad()
@@ -76,7 +96,7 @@ def averaging(decay: float):
 
 
 @contextmanager
-def averaged(module: nn.Module, ema: AveragedModel):
+def averaged(module: nn.Module, ema: AveragedModel) -> Iterator[None]:
     """Within the block the module carries its averaged weights, in eval mode."""
     own = {k: v.clone() for k, v in module.state_dict().items()}
     module.load_state_dict(ema.module.state_dict())

@@ -1,4 +1,4 @@
-"""Pace."""
+"""A training as long as one says: how many steps fill the minutes."""
 
 import math
 import time
@@ -14,9 +14,14 @@ from irbridge.training.precision_trial import dry_step
 
 
 def planned_steps(run: Path, options: dict) -> float:
-    """The steps of a run: ``trainer.steps``; with ``trainer.minutes`` what its first steps came to,
-    infinite before. Other minutes than then, of a run that goes on, are filled at the pace that was
-    measured.
+    """The steps of a run: ``trainer.steps``, or what fills ``trainer.minutes``.
+
+    Its first steps settle what fills the minutes; before, the number is infinite. Other minutes
+    than then, of a run that goes on, are filled at the pace that was measured.
+
+    Args:
+        run: the run's folder.
+        options: the ``trainer`` config.
     """
     if (minutes := options.get("minutes")) is None:
         return options["steps"]
@@ -26,20 +31,26 @@ def planned_steps(run: Path, options: dict) -> float:
     pace = read_json(path)
     if pace["minutes"] == minutes:
         return pace["steps"]
-    return max(
-        Checkpoints(run).state().get("step", 0), round(minutes * 60 / pace["seconds_per_step"])
-    )
+    done = Checkpoints(run).state().get("step", 0)
+    return max(done, round(minutes * 60 / pace["seconds_per_step"]))
 
 
 class Pace:
-    """The clock of ``trainer.minutes``: after ``SKIPPED`` steps, which allocate and prepare, it
-    times ``COUNTED`` others.
+    """The clock of ``trainer.minutes``.
+
+    After ``SKIPPED`` steps, which allocate and prepare, it times ``COUNTED`` others.
+
+    Args:
+        run: the run's folder.
+        minutes: to fill.
     """
 
     SKIPPED, COUNTED = 3, 12
 
     def __init__(self, run: Path, minutes: float):
-        self.run, self.minutes, self.done, self.started, self.seconds = run, minutes, 0, 0.0, 0.0
+        self.run, self.minutes = run, minutes
+        self.done = 0  # steps so far
+        self.started = self.seconds = 0.0  # when it began to time, and what a step took
 
     def step(self) -> bool:
         """To be called after each step; whether enough are timed."""
@@ -50,12 +61,16 @@ class Pace:
         return self.done == self.SKIPPED + self.COUNTED
 
     def settle(self, done: int, more: float, first_share: float, repeats: int) -> int:
-        """How many steps fill the minutes, kept in ``pace.json``, so that a resumed run has the
-        same end.
+        """How many steps fill the minutes.
 
-        Args: done: steps so far. first_share: share of the training whose steps cost as the first
-            ones do. more: seconds that a step costs more after that. repeats: other trainings of as
-            many steps that share the minutes, at the first steps' cost.
+        The number is kept in ``pace.json``, so that a resumed run has the same end.
+
+        Args:
+            done: steps so far.
+            more: seconds that a step costs more behind ``first_share``.
+            first_share: share of the training whose steps cost as the first ones do.
+            repeats: other trainings of as many steps that share the minutes, at the first steps'
+                cost.
         """
         early = self.seconds
         seconds = (1 + repeats) * early + (1 - first_share) * more

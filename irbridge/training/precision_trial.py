@@ -1,4 +1,4 @@
-"""Precision trial."""
+"""Which precision a training computes in: a few steps of it, tried in both."""
 
 import hashlib
 import json
@@ -19,19 +19,27 @@ from irbridge.models.training_step import Batch, TrainingStep
 def best_precision(
     model: Restorer, options: dict, stream: CropStream, before: str | None = None
 ) -> str:
-    """The precision that ``trainer.precision`` asks for. "auto" is ``before``, what a training that
-    goes on had, else bf16 where a few steps of this model on its device take less time in it, else
-    float32, as always on MPS. A baseline that follows in the same process trains in the model's
-    precision.
+    """The precision that ``trainer.precision`` asks for: "no", which is float32, "bf16" or "fp16".
+
+    "auto" is what a training that goes on had, else bf16 where a few steps of this model on its
+    device take less time in it, else float32, as always on MPS. A baseline that follows in the same
+    process trains in the model's precision.
+
+    Args:
+        model: to train.
+        options: the ``trainer`` config.
+        stream: its crops, for the trial.
+        before: what a training that goes on had.
+
+    Raises:
+        UserError: the device, or the dtype of the frozen weights, does not go with it.
     """
     requested, state = options["precision"], PartialState(cpu=options["device"] == "cpu")
     at = state.device
     if requested == "fp16" and at.type != "cuda":
         raise UserError("trainer.precision=fp16 needs a CUDA device; use auto.")
-    if (
-        getattr(getattr(model, "backbone", None), "dtype", None) == torch.float16
-        and requested != "fp16"
-    ):
+    frozen = getattr(getattr(model, "backbone", None), "dtype", None)
+    if frozen == torch.float16 and requested != "fp16":
         raise UserError(
             "backbone.dtype=float16 loses small gradients; train with bfloat16 or float32, or on"
             " CUDA with trainer.precision=fp16, which scales the loss."
@@ -40,18 +48,23 @@ def best_precision(
         return requested
     if AcceleratorState._shared_state:
         return AcceleratorState().mixed_precision
-    if at.type != "cpu" and not (
-        at.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
+    if not _knows_bf16(at):
         return "no"
     if before is None and state.is_main_process:  # two processes might find two answers
         before = _tried_precision(model, options, stream, at)
     return broadcast_object_list([before])[0]
 
 
+def _knows_bf16(at: torch.device) -> bool:
+    if at.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return at.type == "cpu"
+
+
 def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: torch.device) -> str:
-    """ "bf16" or "no", whichever takes less time on a device, by trial or as an earlier trial of
-    the same found.
+    """Whichever takes less time on a device, "bf16" or "no".
+
+    It is tried, or an earlier trial of the same has found it.
     """
     model.to(at)
     batch, drawn = first_batch(model, stream, min(4, options["batch_size"]), at)
@@ -74,11 +87,8 @@ def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: tor
         "batch": len(batch.clean),
         **{key: options[key] for key in ("crop", "channels_last", "checkpointing")},
     }
-    key = {
-        "training": (
-            hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
-        )
-    }
+    said = json.dumps(about, sort_keys=True, default=str)
+    key = {"training": hashlib.sha256(said.encode()).hexdigest()}
     return "bf16" if trial(step, key) else "no"
 
 

@@ -101,7 +101,8 @@ def odd(backbone, batch=2):
 
 def answer(backbone, adapter, z, y):
     condition = adapter.condition(y, backbone.encode(y))
-    return backbone.denoise(z, middle(backbone), partial(adapter.residuals, condition))
+    with adapter.active(backbone.network):
+        return backbone.denoise(z, middle(backbone), partial(adapter.residuals, condition))
 
 
 def bridge(backbone, adapter):
@@ -238,7 +239,8 @@ def through(backbone, adapter, z, y):
     """The network's output with the adapter, through the project."""
     inputs, time = backbone.prior.network_input(z, middle(backbone).expand(len(z)))
     condition = adapter.condition(y, backbone.encode(y))
-    return backbone.predict(inputs, time.float(), partial(adapter.residuals, condition))
+    with adapter.active(backbone.network):
+        return backbone.predict(inputs, time.float(), partial(adapter.residuals, condition))
 
 
 def same(got, expected, plain):

@@ -49,7 +49,7 @@ class Analytic(Backbone):
     """The exact denoiser of x0 ~ N(mean, variance), or a known x0 with variance 0, in the place of
     a network."""
 
-    channels, stride = 3, 8
+    channels, stride, network = 3, 8, None
 
     def __init__(self, mean, variance=0.0):
         nn.Module.__init__(self)
@@ -63,6 +63,9 @@ class Analytic(Backbone):
         m = self.prior.marginal(tau)
         gain = broadcast(m.clean * self.variance / (m.clean**2 * self.variance + m.noise**2), z)
         return self.mean + gain * (z - broadcast(m.clean, z) * self.mean)
+
+    def predict(self, inputs, time, residuals):
+        raise NotImplementedError  # it has no network
 
 
 class Blind(Adapter):
