@@ -10,29 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from irbridge.models.irbridge import IRBridge
 from irbridge.models.restorer import Restorer
-
-
-def _places(model: Restorer) -> list[tuple[object, str, str]]:
-    """Where a model enters its networks: (object, method, part). Without a frozen network all is
-    "adapter".
-    """
-    if not isinstance(model, IRBridge):
-        return [(model.trainable(), _entry(model.trainable()), "adapter")]
-    backbone, adapter = model.backbone, model.adapter
-    places = [
-        *((adapter, method, "adapter") for method in ("estimate", "condition", "residuals")),
-        (backbone.network, _entry(backbone.network), "network"),
-    ]
-    if backbone.vae is not None:
-        places += [(backbone, "encode", "vae"), (backbone, "decode", "vae")]
-        places += [(model, "latents", "vae")] * (model.latents is not None)
-    return places
-
-
-def _entry(module: nn.Module) -> str:
-    return "_compiled_call_impl" if module._compiled_call_impl else "forward"
 
 
 @contextmanager
@@ -42,7 +20,7 @@ def replaced(model: Restorer, wrap: Callable):
     """
     places = [
         (owner, name, part, name in vars(owner), getattr(owner, name))
-        for owner, name, part in _places(model)
+        for owner, name, part in model.entries()
     ]
     try:
         for owner, name, part, _, method in places:
@@ -93,10 +71,10 @@ def cost(model: Restorer, size: int) -> dict:
     for module in training:
         module.training = True
     trained = {id(p) for p in model.trainable().parameters()}
+    parts = model.parts()
     sizes = {"trainable": _weights(model.trainable()), "frozen": 0, "vae": 0}
-    if isinstance(model, IRBridge):
-        sizes["frozen"] = _weights(model.backbone.network, trained)
-        sizes["vae"] = _weights(model.backbone.vae) if model.backbone.vae is not None else 0
+    for name in parts.keys() - {"trainable"}:
+        sizes[name] = _weights(parts[name], trained)
     work["condition"] += work.pop("forward", 0.0) + work.pop("estimate", 0.0)
     return {
         "size": size,

@@ -19,8 +19,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
 from irbridge.gaussian import transition
 from irbridge.images.io import read_image
-from irbridge.models import prior_denoiser
-from irbridge.models import precision
+from irbridge.models import precision, prior_denoiser
 from irbridge.models.precision import chosen, deviation, faster, picture, remembered, trial
 from irbridge.models.regression import Regression
 from irbridge.restoration.restore import shipped
