@@ -77,8 +77,8 @@ def posterior_mean(m, x, y):
 
 
 def run(bridge, sampler, estimate=None, noise=None, start=None, y=None, **options):
-    """Follow the bridge with ``estimate(t, x)``, by default the exact denoiser: ([(t, x), ...] of every call,
-    the last x)."""
+    """Follow the bridge with ``estimate(t, x)``, by default the exact denoiser: ([(t, x), ...] of
+    every call, the last x)."""
     y = column(Y) if y is None else y
     estimate = estimate or (lambda t, x: posterior_mean(bridge.marginal(t), x, y))
     loop, seen = sampler.loop(bridge, y, noise or Draws(), x=start, **options), []

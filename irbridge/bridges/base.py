@@ -1,5 +1,4 @@
-"""Restoration bridges: each is a function ``t -> Marginal`` on 0 <= t <= T, clean at 0, degraded at
-T.
+"""What every bridge is: a function ``t -> Marginal`` on 0 <= t <= T, clean at 0, degraded at T.
 
 t counts the published discrete steps and may be any real number between them: where the official
 code counts from 0 and its first index is noisy already, t is that index + 1, so that t = 0 is
@@ -30,9 +29,16 @@ def running(increments: np.ndarray) -> np.ndarray:
 
 
 class Published(NamedTuple):
-    """How a bridge's authors train and sample a network of their own (``method=bridge``): what the
-    network predicts and in which loss (see ``irbridge.direct``), by which step rule of
-    ``irbridge.samplers`` and in how many calls.
+    """How a bridge's authors train and sample a network of their own (``method=bridge``).
+
+    Args:
+        target: what the network predicts, see :mod:`irbridge.models.bridge_network`.
+        loss: of the target, likewise.
+        rule: the name of a sampler.
+        nfe: its network calls.
+        noise: of the sampler, as ``boot`` and ``spacing``.
+        boot: share of T that the first step takes.
+        spacing: of the times.
     """
 
     target: str
@@ -46,9 +52,22 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Bridge:
-    """Base of all bridges. ``T`` is the time of the degraded end, in steps. ``start``: where
-    sampling starts. "marginal": at the law of x_T with y for the unknown x0; "y": at y exactly,
-    whatever noise the training had there; "published": a law of the class's own.
+    """Base of all bridges.
+
+    A bridge is a frozen dataclass with a ``marginal``; it overrides the rest where it was published
+    with something of its own.
+
+    Args:
+        T: the time of the degraded end, in steps.
+        start: where sampling starts. "marginal": at the law of x_T with y for the unknown x0; "y":
+            at y exactly, whatever noise the training had there; "published": a law of the class's
+            own, see :meth:`begin`.
+
+    Example:
+        >>> from irbridge.bridges import Brownian
+        >>> clean, degraded, noise = Brownian(T=100, sigma=0.5).marginal(20)
+        >>> float(clean), float(degraded), float(noise)
+        (0.8, 0.2, 0.2)
     """
 
     T: float = 100
@@ -78,9 +97,10 @@ class Bridge:
         raise NotImplementedError
 
     def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:
-        """The stochastic step from t to s: the laws that it leads between and the kept std. The
-        Markov posterior, but where a published process is Markov only given x0 as well, or steps by
-        a rule of its own.
+        """The stochastic step from t to s: the laws that it leads between and the kept std.
+
+        It is the Markov posterior, but where a published process is Markov only given x0 as well,
+        or has a step of its own.
         """
         now, then = self.marginal(t), self.marginal(s)
         return now, then, posterior_keep(now, then)

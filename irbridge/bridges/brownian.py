@@ -1,4 +1,4 @@
-"""Brownian."""
+"""Brownian bridges: x_t is a straight mix of both ends and noise that is largest between them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from irbridge.bridges.base import Bridge, Published, interpolate, running
 from irbridge.gaussian.marginal import Marginal, marginal
@@ -14,13 +15,18 @@ from irbridge.gaussian.transition import posterior_keep
 
 @dataclass(frozen=True)
 class Brownian(Bridge):
-    """Brownian bridge: ``a = 1 - s, b = s, c = sigma sqrt(s (1 - s))`` with s = t / T. sigma is the
-    std that the Brownian motion would reach at T; BBDM (CVPR 2023) has sigma^2 = 2.
+    """Brownian bridge: ``a = 1 - s, b = s, c = sigma sqrt(s (1 - s))`` with s = t / T.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`.
+        sigma: the std that the Brownian motion would reach at T; BBDM (CVPR 2023) has sigma^2 = 2.
     """
 
     sigma: float = 2**0.5
     published: ClassVar = Published("difference", "l1")
 
+    @override
     def marginal(self, t) -> Marginal:
         s = torch.as_tensor(t, dtype=torch.float64) / self.T
         return marginal(1 - s, s, self.sigma * (s * (1 - s)).clamp(min=0).sqrt())
@@ -28,9 +34,15 @@ class Brownian(Bridge):
 
 @dataclass(frozen=True)
 class BBDM(Bridge):
-    """Brownian bridge diffusion model (CVPR 2023): ``a = 1 - m, b = m, c^2 = 2 max_var m (1 - m)``
-    with m from 0.001 to 0.999 in T steps, so not pinned (c_T = 0.0447); sampling starts at y all
-    the same. Official index + 1.
+    """Brownian bridge diffusion model (CVPR 2023): ``a = 1 - m, b = m, c^2 = 2 max_var m (1 - m)``.
+
+    m runs from 0.001 to 0.999 in T steps, so that x_T is not pinned (c_T = 0.0447); sampling starts
+    at y all the same. t is the official index + 1.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`.
+        max_var: half the variance's factor.
     """
 
     T: int = 1000
@@ -39,6 +51,7 @@ class BBDM(Bridge):
     steps: ClassVar = True
     published: ClassVar = Published("difference", "l1", nfe=200)
 
+    @override
     def marginal(self, t) -> Marginal:
         m = interpolate(t, np.concatenate([[0.0], np.linspace(0.001, 0.999, self.T)]))
         return marginal(1 - m, m, (2 * self.max_var * m * (1 - m)).sqrt())
@@ -46,10 +59,16 @@ class BBDM(Bridge):
 
 @dataclass(frozen=True)
 class I2SB(Bridge):
-    """Image-to-image Schroedinger bridge (ICML 2023): a Brownian bridge in the time of summed
-    betas, F before and G after t: ``a = G / (F + G), b = F / (F + G), c^2 = F G / (F + G)``.
-    beta_max .3 (JPEG, super-resolution), 1 (blur, inpainting). official index + 1.
-    ``official=True`` counts beta_t in F and in G, as the released checkpoints do.
+    """Image-to-image Schroedinger bridge (ICML 2023): Brownian in the time of summed betas.
+
+    With F the sum before t and G that after it, ``a = G / (F + G), b = F / (F + G),
+    c^2 = F G / (F + G)``. t is the official index + 1.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`.
+        beta_max: .3 (JPEG, super-resolution), 1 (blur, inpainting).
+        official: True counts beta_t in F and in G, as the released checkpoints do.
     """
 
     T: int = 1000
@@ -68,6 +87,7 @@ class I2SB(Bridge):
         seen = np.maximum(np.asarray(t, np.float64) - 1, 0) if self.official else t
         return interpolate(t, table), table[-1] - interpolate(seen, table)
 
+    @override
     def marginal(self, t) -> Marginal:
         past, future = self._sums(t)
         return marginal(
@@ -76,13 +96,16 @@ class I2SB(Bridge):
             (past * future / (past + future)).sqrt(),
         )
 
+    @override
     def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:
-        """That of the free Brownian motion, which needs no y: exactly the bridge's own but for the
-        official sums.
+        """That of the free Brownian motion, which needs no y.
+
+        It is exactly the bridge's own, but for the official sums.
         """
         now, then = (marginal(1, 0, self._sums(u)[0].sqrt()) for u in (t, s))
         return now, then, posterior_keep(now, then)
 
+    @override
     def spread(self, t) -> Tensor:
         """The std of the free Brownian motion."""
         return self._sums(t)[0].sqrt()

@@ -1,9 +1,10 @@
-"""Ddbm."""
+"""The bridges of DDBM (Zhou et al., ICLR 2024)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from typing_extensions import override
 
 from irbridge.bridges.base import Bridge, Published
 from irbridge.bridges.ornstein_uhlenbeck import ou_bridge
@@ -12,14 +13,18 @@ from irbridge.gaussian.marginal import Marginal, marginal
 
 @dataclass(frozen=True)
 class DDBMVE(Bridge):
-    """Variance-exploding bridge of DDBM (ICLR 2024): a Brownian bridge in the time t^2, T its
-    sigma_max.
+    """Variance-exploding bridge of DDBM: a Brownian bridge in the time t^2.
+
+    Args:
+        T: its sigma_max.
+        start: see :class:`Bridge`.
     """
 
     T: float = 80.0
     near: ClassVar = 0.002 / 80
     published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4, spacing="karras")
 
+    @override
     def marginal(self, t) -> Marginal:
         t = torch.as_tensor(t, dtype=torch.float64)
         s = (t / self.T) ** 2
@@ -28,8 +33,15 @@ class DDBMVE(Bridge):
 
 @dataclass(frozen=True)
 class DDBMVP(Bridge):
-    """Variance-preserving bridge of DDBM (ICLR 2024): :func:`ou_bridge` with mean 0, lam 1 and rate
-    (beta_min + beta_d t) / 2; T = 1. a + b < 1 between the ends.
+    """Variance-preserving bridge of DDBM: :func:`ou_bridge` with mean 0 and lam 1.
+
+    Its rate is (beta_min + beta_d t) / 2. a + b < 1 between the ends.
+
+    Args:
+        T: see :class:`Bridge`; 1 as published.
+        start: see :class:`Bridge`.
+        beta_d: the rate's growth.
+        beta_min: twice the rate at the clean end.
     """
 
     T: float = 1.0
@@ -38,6 +50,7 @@ class DDBMVP(Bridge):
     near: ClassVar = 1e-4
     published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4, spacing="karras")
 
+    @override
     def marginal(self, t) -> Marginal:
         theta, total = (
             0.25 * self.beta_d * u**2 + 0.5 * self.beta_min * u

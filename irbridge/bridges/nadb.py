@@ -1,10 +1,11 @@
-"""Nadb."""
+"""NADB (CVPR 2026)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from irbridge.bridges.base import Bridge, Published
 from irbridge.gaussian.marginal import Marginal, marginal
@@ -13,9 +14,16 @@ from irbridge.gaussian.transition import kept
 
 @dataclass(frozen=True)
 class NADB(Bridge):
-    """NADB (CVPR 2026): ``a = 1 - u^alpha, b = u^alpha, c = k u (1 - u)``, u = t / T, for an end
-    that a mean network estimates (``endpoint=anchor``). Its own step keeps the share u'/u of the
-    noise below (1 - alpha) / (2 - alpha), b'/b above. Pinned, though c/a stays below k / alpha.
+    """NADB: ``a = 1 - u^alpha, b = u^alpha, c = k u (1 - u)`` with u = t / T.
+
+    It is for an end that a mean network estimates (``endpoint=anchor``). Pinned, though c/a stays
+    below k / alpha.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`.
+        alpha: the power of time in the means.
+        k: the factor of the noise.
     """
 
     T: float = 1000
@@ -23,18 +31,20 @@ class NADB(Bridge):
     k: float = 0.75
     published: ClassVar = Published("velocity", "l2")
 
+    @override
     def marginal(self, t) -> Marginal:
         u = (torch.as_tensor(t, dtype=torch.float64) / self.T).clamp(0, 1)
         return marginal(1 - u**self.alpha, u**self.alpha, self.k * u * (1 - u))
 
+    @override
     def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:
-        now, then, u = (
-            self.marginal(t),
-            self.marginal(s),
-            torch.as_tensor(s, dtype=torch.float64) / self.T,
-        )
+        """Its own step: a share of the noise is kept.
+
+        The share is u'/u where the step ends below (1 - alpha) / (2 - alpha), and b'/b above.
+        """
+        now, then = self.marginal(t), self.marginal(s)
+        u = torch.as_tensor(s, dtype=torch.float64) / self.T
         late = u >= (1 - self.alpha) / (2 - self.alpha)
-        share = torch.where(
-            late, then.degraded / now.degraded, u * self.T / torch.as_tensor(t, dtype=torch.float64)
-        )
+        early_share = u * self.T / torch.as_tensor(t, dtype=torch.float64)
+        share = torch.where(late, then.degraded / now.degraded, early_share)
         return now, then, kept(now, then, share)

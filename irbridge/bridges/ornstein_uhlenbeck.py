@@ -1,4 +1,4 @@
-"""Ornstein uhlenbeck."""
+"""Bridges of the Ornstein-Uhlenbeck process, whose mean reverts to the degraded image."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from irbridge.bridges.base import Bridge, Published, interpolate
 from irbridge.errors import UserError
@@ -15,8 +16,16 @@ from irbridge.gaussian.marginal import Marginal, marginal
 
 @lru_cache
 def cosine_theta(T: int, eps: float = 0.005) -> np.ndarray:
-    """Integrated mean-reversion rate, (T + 1,), of IR-SDE and GOUB: 0 at t = 0, -ln(eps) at t = T.
-    theta is 1 - abar of a cosine schedule of T + 2 steps (IR-SDE, sde_utils.py; s = 0.008).
+    """Integrated mean-reversion rate of IR-SDE and GOUB: 0 at t = 0, -ln(eps) at t = T.
+
+    The rate is 1 - abar of a cosine schedule of T + 2 steps (IR-SDE, sde_utils.py; s = 0.008).
+
+    Args:
+        T: number of steps.
+        eps: the share of x0 that is left at T.
+
+    Returns:
+        The integral at whole times, (T + 1,).
     """
     phase = (np.arange(1, T + 2) / (T + 2) + 0.008) / 1.008 * np.pi / 2
     theta = 1 - (np.cos(phase) / np.cos(0.008 / 1.008 * np.pi / 2)) ** 2
@@ -26,19 +35,31 @@ def cosine_theta(T: int, eps: float = 0.005) -> np.ndarray:
 
 @lru_cache
 def alpha_bar_theta(T: int, max_beta: float = 0.999) -> np.ndarray:
-    """Integrated rate, (T + 1,), of RDBM: the running sum of the betas of a squared-cosine
-    alpha-bar.
+    """Integrated rate of RDBM: the running sum of the betas of a squared-cosine alpha-bar.
+
+    Args:
+        T: number of steps.
+        max_beta: what a beta is at most.
+
+    Returns:
+        The integral at whole times, (T + 1,).
     """
     abar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
     return np.concatenate([[0.0], np.cumsum(np.minimum(1 - abar[1:] / abar[:-1], max_beta))])
 
 
 def ou_bridge(theta: Tensor, total: Tensor, variance: float, mean: float = 1.0) -> Marginal:
-    """The exact family: an Ornstein-Uhlenbeck process with mean ``mean * y`` held at x0 and at y
-    (GOUB, eq. 12, with the mean set free from the end). theta: integrated rate at t, total: at T.
-    In decaying exponentials, which cannot overflow: ``a = sinh(th_tT) / sinh(th_T)``, ``b =
-    sinh(th_t) / sinh(th_T) + mean (1 - a - the same)``, ``c^2 = 2 variance sinh(th_t) sinh(th_tT) /
-    sinh(th_T)``.
+    """The exact family: an Ornstein-Uhlenbeck process with mean ``mean * y`` held at x0 and at y.
+
+    It is GOUB's eq. 12 with the mean set free from the end: ``a = sinh(th_tT) / sinh(th_T)``,
+    ``b = sinh(th_t) / sinh(th_T) + mean (1 - a - the same)``, ``c^2 = 2 variance sinh(th_t)
+    sinh(th_tT) / sinh(th_T)``. It is computed in decaying exponentials, which cannot overflow.
+
+    Args:
+        theta: the integrated rate at t, th_t.
+        total: the integrated rate at T, th_T; th_tT is the rest.
+        variance: the stationary variance.
+        mean: the share of y in the mean.
     """
     past, future, whole = (-torch.expm1(-2 * u) for u in (theta, total - theta, total))
     clean, end = torch.exp(-theta) * future / whole, torch.exp(theta - total) * past / whole
@@ -51,16 +72,24 @@ def ou_bridge(theta: Tensor, total: Tensor, variance: float, mean: float = 1.0) 
 
 @dataclass(frozen=True)
 class OUBridge(Bridge):
-    """The family of :func:`ou_bridge` at a constant rate. Its limits: rate -> 0 with ``2 lam^2 rate
-    = sigma^2`` is the Brownian (VE, I2SB) bridge, mean 1 GOUB's and RDBM's law, mean 0 with lam 1
-    DDBM's VP. rate is the integral over [0, T], lam the stationary std, mean the share of y in the
-    mean.
+    """The family of :func:`ou_bridge` at a constant rate.
+
+    Its limits: rate -> 0 with ``2 lam^2 rate = sigma^2`` is the Brownian (VE, I2SB) bridge, mean 1
+    GOUB's and RDBM's law, mean 0 with lam 1 DDBM's VP.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`.
+        rate: the integral over [0, T].
+        lam: the stationary std.
+        mean: the share of y in the mean.
     """
 
     rate: float = 5.3
     lam: float = 30 / 255
     mean: float = 1.0
 
+    @override
     def marginal(self, t) -> Marginal:
         theta = self.rate * torch.as_tensor(t, dtype=torch.float64) / self.T
         return ou_bridge(
@@ -70,9 +99,15 @@ class OUBridge(Bridge):
 
 @dataclass(frozen=True)
 class IRSDE(Bridge):
-    """Mean-reverting Ornstein-Uhlenbeck process of IR-SDE (ICML 2023, eq. 6); not pinned: c_T ~
-    lam. lam is the stationary std: 10/255 derain and deblur, 30/255 inpainting, for images in [0,
-    1].
+    """Mean-reverting Ornstein-Uhlenbeck process of IR-SDE (ICML 2023, eq. 6).
+
+    Not pinned: c_T is about lam.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`.
+        lam: the stationary std: 10/255 derain and deblur, 30/255 inpainting, for images in [0, 1].
+        eps: the share of x0 that is left at T.
     """
 
     lam: float = 10 / 255
@@ -80,6 +115,7 @@ class IRSDE(Bridge):
     steps: ClassVar = True
     published: ClassVar = Published("noise", "likelihood", nfe=100)
 
+    @override
     def marginal(self, t) -> Marginal:
         theta = interpolate(t, cosine_theta(self.T, self.eps))
         return marginal(
@@ -89,9 +125,16 @@ class IRSDE(Bridge):
 
 @dataclass(frozen=True)
 class GOUB(Bridge):
-    """Generalised Ornstein-Uhlenbeck bridge (ICML 2024, eq. 12), pinned at y: :func:`ou_bridge`
-    with mean y; lam = 30/255 for images in [0, 1] (the official option ``lambda_square`` is this
-    lam, not its square).
+    """Generalised Ornstein-Uhlenbeck bridge (ICML 2024, eq. 12): :func:`ou_bridge` with mean y.
+
+    Pinned at y.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`.
+        lam: the stationary std, 30/255 for images in [0, 1] (the official option ``lambda_square``
+            is this lam, not its square).
+        eps: exp(-rate), integrated over [0, T].
     """
 
     lam: float = 30 / 255
@@ -99,6 +142,7 @@ class GOUB(Bridge):
     steps: ClassVar = True
     published: ClassVar = Published("noise", "likelihood", nfe=100)
 
+    @override
     def marginal(self, t) -> Marginal:
         table = cosine_theta(self.T, self.eps)
         return ou_bridge(interpolate(t, table), interpolate(self.T, table), self.lam**2)
@@ -106,15 +150,22 @@ class GOUB(Bridge):
 
 @dataclass(frozen=True)
 class UniDB(GOUB):
-    """UniDB (ICML 2025): GOUB with a terminal cost gamma in the place of the pin, so that x_T only
-    nears y. gamma 1e7 for inpainting and super-resolution, 1e8 for deraining. The published std is
-    GOUB's, 0 at T; ``exact=True`` is that of the controlled SDE, ``s_t sqrt((1/gamma + s_tT^2) /
-    (1/gamma + s_T^2))``, s_u^2 = lam^2 (1 - exp(-2 th_u)).
+    """UniDB (ICML 2025): GOUB with a terminal cost in the place of the pin: x_T only nears y.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`.
+        lam: see :class:`GOUB`.
+        eps: see :class:`GOUB`.
+        gamma: the cost: 1e7 for inpainting and super-resolution, 1e8 for deraining.
+        exact: the published std is GOUB's, 0 at T; True is that of the controlled SDE, ``s_t
+            sqrt((1/gamma + s_tT^2) / (1/gamma + s_T^2))`` with s_u^2 = lam^2 (1 - exp(-2 th_u)).
     """
 
     gamma: float = 1e7
     exact: bool = False
 
+    @override
     def marginal(self, t) -> Marginal:
         table, published = cosine_theta(self.T, self.eps), super().marginal(t)
         theta, total = interpolate(t, table), interpolate(self.T, table)
@@ -128,10 +179,16 @@ class UniDB(GOUB):
 
 @dataclass(frozen=True)
 class RDBM(Bridge):
-    """Residual diffusion bridge, RDBM (CVPR 2026): GOUB's law with noise ``pi * c * eps``; official
-    index + 1. pi is "residual" (x0 - y, as published), "one" (as the released code runs, with lam
-    1e-4 and x0 prediction) or "zero" (no noise), the paper's ablation. lam is a variance, for
-    images in [-1, 1].
+    """Residual diffusion bridge, RDBM (CVPR 2026): GOUB's law with noise ``pi * c * eps``.
+
+    t is the official index + 1.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`.
+        lam: a variance, for images in [-1, 1].
+        pi: "residual" (x0 - y, as published), "one" (as the released code runs, with lam 1e-4 and
+            x0 prediction) or "zero" (no noise), the paper's ablation.
     """
 
     lam: float = 10 / 255
@@ -144,19 +201,24 @@ class RDBM(Bridge):
             raise UserError(f"bridge.pi={self.pi!r} is unknown; choose residual, one or zero.")
 
     @property
+    @override
     def modulated(self) -> bool:
         return self.pi == "residual"
 
     @property
+    @override
     def published(self) -> Published:
         return Published("x0" if self.pi == "zero" else "product", "l1", "implicit", noise=False)
 
+    @override
     def marginal(self, t) -> Marginal:
         table = alpha_bar_theta(self.T)
         return ou_bridge(interpolate(t, table), interpolate(self.T, table), self.lam)
 
+    @override
     def scale(self, x0: Tensor, y: Tensor) -> Tensor | float:
-        """The residual x0 - y, with the current estimate of x0 when sampling; multiplied, never
-        divided by.
+        """The residual x0 - y, with the current estimate of x0 when sampling.
+
+        Noise is multiplied by it; nothing is divided by it.
         """
         return {"residual": x0 - y, "one": 1.0, "zero": 0.0}[self.pi]

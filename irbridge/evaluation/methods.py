@@ -11,15 +11,11 @@ from irbridge.evaluation.classical import classical
 from irbridge.evaluation.records import About, fingerprint
 from irbridge.files import read_json, sha256
 from irbridge.gaussian.noise import image_seed
-from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.irbridge import IRBridge
-from irbridge.models.regression import Regression
-from irbridge.models.restorer import Restorer
-from irbridge.samplers import make
+from irbridge.models.restorer import Restorer, Row
 
 # (Pair.seen, image name) -> restored (H, W, 3) in [0, 1]
 Restore = Callable[[np.ndarray, str], np.ndarray]
-CALLS = 3  # of the rows beside an anchor alone
 CODE = "irbridge", "commit"  # of a config.json: what wrote it
 
 
@@ -110,39 +106,13 @@ def methods(model: Restorer, seed: int, trained: Trained | None = None, **option
     """
     trained = trained or Trained()
 
-    def row(label: str, key: str, path: Callable, nfe: int | None = None, **fixed) -> Method:
+    def method(row: Row) -> Method:
         def restore(seen: np.ndarray, name: str) -> np.ndarray:
             image, mask = split_mask(seen)
-            seeds = [image_seed(seed, name)]
-            return model.restore(image, path=path, mask=mask, seeds=seeds, **fixed)
+            return model.restore(image, mask=mask, seeds=[image_seed(seed, name)], **row.options)
 
-        settings = fingerprint([trained.settings, {k: repr(v) for k, v in fixed.items()}])
-        return Method(label, key, restore, nfe, trained.weights, settings)
+        changed = {key: repr(value) for key, value in row.options.items() if key != "path"}
+        settings = fingerprint([trained.settings, changed])
+        return Method(row.label, row.key, restore, row.nfe, trained.weights, settings)
 
-    if isinstance(model, Regression):
-        return [row("Plain regression", "regression", model.path)]
-    # a mistake must not come up after the other rows
-    sampler = model.sampler.changed(**options).check(model.bridge)
-    # the anchor is the default; what the calls would make of it is shown all the same
-    alone = sampler.nfe == 0
-    sampler = sampler.changed(nfe=CALLS) if alone else sampler
-    nfe, bridge = sampler.nfe, type(model.bridge).__name__
-    words = f"{sampler.describe()}, {nfe} calls"
-    if isinstance(model, BridgeNetwork):
-        label = f"Bridge from scratch ({bridge}, {words})"
-        return [row(label, "bridge", model.path, nfe, **options)]
-    rows = [
-        row(f"{label}, {nfe} calls", key, model.path, nfe, sampler=make(how, nfe=nfe), start=start)
-        for label, key, how, start in (
-            ("DDIM from noise, same adapter", "ddim_noise", "ddim", "noise"),
-            ("DDIM, same adapter and start", "ddim", "ddim", "end"),
-            ("DPM-Solver++(2M), same adapter and start", "dpmpp", "dpmpp", "end"),
-        )
-    ]
-    key = "irbridge_y" if model.endpoint == "y" else "irbridge"
-    label = f"IRBridge ({bridge}, end {model.endpoint}, {words})"
-    bridged = row(label, key, model.path, nfe, sampler=sampler)
-    if model.endpoint == "y":
-        return [*rows, bridged]
-    anchor = row("Anchor g(y) alone", "anchor", model.coarse)
-    return [*rows, bridged, anchor] if alone else [*rows, anchor, bridged]
+    return [method(row) for row in model.rows(**options)]

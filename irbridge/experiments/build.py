@@ -136,27 +136,15 @@ def describe(config: dict, model: Restorer) -> dict:
     """
     kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config}
     kept |= {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
-    if isinstance(model, IRBridge):
+    own = model.describe()
+    if "backbone" in own:
         folders = {
             k: str(Path(v).resolve())
             for k in ("pretrained", "vae")
             if (v := kept["backbone"].get(k)) and Path(v).is_dir()
         }
-        # An anchor trained alone has learnt nothing of the prior, and goes with any.
-        digest = (
-            {}
-            if model.learns_anchor and model.first_share == 1
-            else {"digest": model.backbone.digest}
-        )
-        kept["backbone"] = kept["backbone"] | folders | digest
-        if model.adapter.pretrained:
-            anchor = model.adapter.pretrained[0]
-            kept["adapter"] = kept["adapter"] | {
-                "anchor": anchor.name,
-                "anchor_digest": anchor.digest,
-            }
-        if signature := model.backbone.signature():
-            kept["backbone"]["signature"] = signature
+        kept["backbone"] = kept["backbone"] | folders | own["backbone"]
+        kept["adapter"] = kept["adapter"] | own["adapter"]
     return kept
 
 
@@ -224,12 +212,11 @@ def from_pretrained(
     try:
         load_into(model.trainable(), weights, str(folder))
     except UserError:
-        if isinstance(model, IRBridge):
-            _ = model.backbone.network  # if it is another one, that is why
+        model.load()  # if its frozen network is another one, that is why
         raise
     model = model.to(device, memory_format=torch.channels_last).eval()
-    if isinstance(model, IRBridge) and model.calls(**sampler):
-        _ = model.backbone.network  # a wrong one must show here
+    if model.calls(**sampler):
+        model.load()  # a wrong network must show here
     model.folder = folder
     model.precision = precision_of(model, folder, precision, **sampler)
     return model
@@ -242,5 +229,5 @@ def precision_of(model: Restorer, folder: Path, requested: str, **sampler) -> st
     path, about = folder / "config.json", {}
     if requested == "auto":
         about = {"weights": sha256(folder / "model.safetensors"), "config": sha256(path)}
-        about |= {"digest": model.backbone.digest} if isinstance(model, IRBridge) else {}
+        about |= {"digest": model.digest} if model.digest else {}
     return precision.chosen(requested, model, about, read_json(path).get("bf16_error"), **sampler)

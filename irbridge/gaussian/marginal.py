@@ -1,9 +1,8 @@
-"""The algebra: Gaussian marginals and the single step between any two of them.
+"""Gaussian marginals: what is known of a state at one time.
 
 A process is a function ``t -> Marginal``: a restoration bridge has a clean and a degraded end, a
-generative prior has ``degraded = 0``. One :func:`step` is at once the sampler of either and the
-transition equation between them (IRBridge, eq. 7). Coefficients are float64 on the CPU and are cast
-where they meet a state.
+generative prior has ``degraded = 0``. Coefficients are float64 on the CPU and are cast where they
+meet a state.
 """
 
 from typing import NamedTuple
@@ -13,8 +12,12 @@ from torch import Tensor
 
 
 class Marginal(NamedTuple):
-    """The law ``N(clean * x0 + degraded * y, noise**2)`` of a state; each field float64, of shape
-    () or (B,).
+    """The law ``N(clean * x0 + degraded * y, noise**2)`` of a state.
+
+    Args:
+        clean: the share of the clean image, float64, () or (B,), as all of them.
+        degraded: the share of the degraded image.
+        noise: the std of the noise.
     """
 
     clean: Tensor
@@ -23,9 +26,7 @@ class Marginal(NamedTuple):
 
     @property
     def level(self) -> Tensor:
-        """Noise-to-signal ratio noise / clean, infinite where nothing clean is left (both fields
-        0).
-        """
+        """Noise-to-signal ratio noise / clean; infinite where nothing clean is left."""
         return torch.where(self.clean > 0, self.noise / self.clean, torch.inf)
 
 
@@ -36,8 +37,11 @@ def marginal(clean, degraded, noise) -> Marginal:
 
 
 def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
-    """A float64 coefficient of shape () or (B,) in the dtype of a state (B, ...), ready to multiply
-    it.
+    """A coefficient in the dtype and with the dimensions of a state, ready to multiply it.
+
+    Args:
+        coefficient: float64, () or (B,).
+        like: the state, (B, ...).
     """
     coefficient = coefficient.to(like.dtype)
     # on the CPU: a scalar goes with a state on any device, without waiting for it
@@ -47,8 +51,13 @@ def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
 
 
 def draw(m: Marginal, x0: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-    """A state of the marginal: ``clean * x0 + degraded * y + noise_std * noise``; all shapes (B,
-    ...).
+    """A state of a law: ``clean * x0 + degraded * y + std * noise``.
+
+    Args:
+        m: the law.
+        x0: the clean image, (B, ...).
+        y: the degraded image, alike.
+        noise: unit normal, alike.
     """
     return (
         broadcast(m.clean, x0) * x0 + broadcast(m.degraded, x0) * y + broadcast(m.noise, x0) * noise

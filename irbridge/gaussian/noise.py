@@ -1,4 +1,4 @@
-"""Noise."""
+"""Seeded noise: every random number is a function of what it is for."""
 
 import zlib
 
@@ -13,14 +13,19 @@ def name_rng(seed: int, name: str) -> np.random.Generator:
 
 
 class Noise:
-    """Unit normal noise that is a function of (image seed, draw), whatever the batch: one generator
-    per image.
+    """Unit normal noise of images, a function of (image's seed, number of the draw) alone.
+
+    Each image has a generator of its own, so that its noise does not depend on its batch.
+
+    Args:
+        seeds: one per image.
     """
 
     def __init__(self, seeds: list[int]):
         self.generators = [torch.Generator().manual_seed(s) for s in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:
+        """The next draw, of the shape (B, ...) and on the device of a tensor; float32."""
         drawn = [torch.randn(1, *like.shape[1:], generator=g) for g in self.generators]
         return (drawn[0] if len(drawn) == 1 else torch.cat(drawn)).to(like.device)
 
@@ -32,8 +37,15 @@ def image_seed(seed: int, name: str) -> int:
 
 
 def step_noise(seed: int, step: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit normal noise (B, C, H, W) and uniforms (B,) of one step: a function of (seed, step)
-    alone.
+    """Noise and uniforms of one training step: a function of (seed, step) alone.
+
+    Args:
+        seed: of the run.
+        step: its number.
+        shape: of the states, (B, C, H, W).
+
+    Returns:
+        Unit normal noise of that shape, and (B,) uniforms in [0, 1).
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
     return torch.randn(shape, generator=generator), torch.rand(shape[0], generator=generator)

@@ -1,4 +1,4 @@
-"""Transition."""
+"""The transition equation: the single step between any two Gaussian laws."""
 
 import torch
 from torch import Tensor
@@ -17,20 +17,28 @@ def step(
     noise: Tensor | None = None,
     spread: Tensor | float = 1.0,
 ) -> Tensor:
-    """Move a state from the marginal ``now`` to the marginal ``then`` (IRBridge, Proposition 3.1).
+    """Move a state from one law to another (IRBridge, eq. 7 and Proposition 3.1).
 
         u' = (k/c) u + (a' - (k/c) a) x0 + (b' - (k/c) b) y + sqrt(c'^2 - k^2) xi,    0 <= k <= c'
 
-    Args: state: u, (B, ...), a state of ``now``. x0, y: the clean estimate and the degraded end,
-        shaped alike. keep: k, the standard deviation of the state's own noise that survives; see
-        ``irbridge.samplers.single_step``. noise: xi, unit normal (times the residual for a residual-modulated
-        bridge). ``None`` leaves it out, which keeps
-            the marginal only where k = c'.
+    It is at once the step of any sampler and the transition between a bridge and a prior. At a
+    pinned end (c = 0) the state says nothing that x0 and y do not: k must be 0 there, and the step
+    draws from ``then`` outright ("booting noise", DBIM), never dividing by c.
+
+    Args:
+        state: u, (B, ...), a state of ``now``.
+        x0: the clean estimate, alike.
+        y: the degraded end, alike.
+        now: the law (a, b, c) of the state.
+        then: the law (a', b', c') that it moves to.
+        keep: k, the std of the state's own noise that survives; see the ``*_keep`` functions.
+        noise: xi, unit normal (times the residual for a residual-modulated bridge). ``None`` leaves
+            it out, which keeps the marginal only where k = c'.
         spread: what multiplies the noise in the state but not xi, element-wise: the residual, on
             the way from a residual-modulated bridge to an isotropic prior.
 
-    At a pinned end (c = 0) the state says nothing that x0 and y do not: k must be 0 there, and the
-    step draws from ``then`` outright ("booting noise", DBIM), never dividing by c.
+    Returns:
+        u', shaped as the state.
     """
     ratio = torch.where(now.noise > 0, keep / now.noise, 0.0)
     result = (
@@ -61,8 +69,17 @@ def step(
 
 
 def loss_weight(level: Marginal, kind: str) -> Tensor:
-    """What turns the error of x0 into that of "x0", "eps" or "v" (VP) at a level; float64, shaped
-    as the level.
+    """What turns the error of x0 into that of another target.
+
+    Args:
+        level: the law of the prior's state.
+        kind: "x0", "eps" or "v" (of a variance-preserving prior).
+
+    Returns:
+        A factor, float64, shaped as the level's fields.
+
+    Raises:
+        UserError: there is no such kind.
     """
     weights = {
         "x0": torch.ones_like(level.noise),
@@ -75,31 +92,36 @@ def loss_weight(level: Marginal, kind: str) -> Tensor:
 
 
 def posterior_keep(now: Marginal, then: Marginal) -> Tensor:
-    """K of the Markov posterior p(u' | u, x0, y): ``(a/a') c'^2 / c`` (DDPM, IR-SDE, GOUB, I2SB).
-    Clamped to c', which only binds where the process is not Markov (a/c increasing).
+    """The kept std of the Markov posterior p(u' | u, x0, y): ``(a/a') c'^2 / c``.
+
+    That of DDPM, IR-SDE, GOUB and I2SB. It is clamped to c', which only binds where the process is
+    not Markov (a/c increasing).
     """
     ratio = torch.where(then.clean > 0, now.clean / then.clean, 0.0)
     return _unpinned(now, torch.minimum(ratio * then.noise**2 / now.noise, then.noise))
 
 
 def implicit_keep(now: Marginal, then: Marginal) -> Tensor:
-    """K = c': no fresh noise. DDIM, DBIM eta=0, RDBM eq. 19; from the prior, the paper's reverse
-    transition.
+    """The kept std of a step without fresh noise: ``c'``.
+
+    That of DDIM, DBIM with eta 0 and RDBM (eq. 19); from the prior, IRBridge's reverse transition.
     """
     return _unpinned(now, then.noise)
 
 
 def forward_keep(now: Marginal, then: Marginal) -> Tensor:
-    """K = c a'/a, where x0 drops out: the paper's forward transition (Sec. 3.2), for targets at
-    least as noisy. Where ``c'/a' < c/a`` k is clamped to c', and the step uses whatever x0 it is
-    given, as at a pinned end.
+    """The kept std with which x0 drops out of the step: ``c a'/a``.
+
+    That of IRBridge's forward transition (Sec. 3.2), for targets at least as noisy. Where
+    ``c'/a' < c/a`` it is clamped to c', and the step uses whatever x0 it is given, as at a pinned
+    end.
     """
     wanted = torch.where(now.clean > 0, now.noise * then.clean / now.clean, then.noise)
     return _unpinned(now, torch.minimum(wanted, then.noise))
 
 
 def kept(now: Marginal, then: Marginal, share: Tensor) -> Tensor:
-    """K that keeps this share of the state's own noise, k <= c'."""
+    """The kept std that is this share of the state's own noise, at most ``c'``."""
     return _unpinned(now, torch.minimum(share * now.noise, then.noise))
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from irbridge.adapters.base import mask_of
 from irbridge.adapters.trunk import stride_of
@@ -14,7 +15,7 @@ from irbridge.gaussian.marginal import broadcast, draw
 from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import step as bridge_step
 from irbridge.images.tiles import WHOLE, Tiles
-from irbridge.models.restorer import Restorer, State, keep_known
+from irbridge.models.restorer import Restorer, Row, State, keep_known
 from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.samplers import Estimate, Query, Sampler, drive, make
 from irbridge.samplers.heun import velocity
@@ -23,8 +24,9 @@ SIGMA_DATA = 0.5  # DDBM's and EDM's, of images in [-1, 1]
 
 
 class Readout(NamedTuple):
-    """x0 = x * state + y * end + network output * output; the network is fed x * scale. float64, ()
-    or (B,).
+    """How x0 follows from a network: ``x0 = state x + end y + output network(scale x, y)``.
+
+    Each field is float64, () or (B,).
     """
 
     state: Tensor
@@ -34,7 +36,16 @@ class Readout(NamedTuple):
 
 
 def readout(target: str, bridge: Bridge, t: Tensor) -> Readout:
-    """How x0 follows from what a network predicts at t; :class:`UserError` lists the targets."""
+    """How x0 follows from what a network predicts.
+
+    Args:
+        target: one of ``TARGETS``.
+        bridge: the process.
+        t: its time, float64, () or (B,).
+
+    Raises:
+        UserError: there is no such target; the sentence lists them.
+    """
     a, b, c = bridge.marginal(t)
     one, zero = torch.ones_like(a), torch.zeros_like(a)
     if target in ("noise", "product"):
@@ -78,18 +89,22 @@ LOSSES = {
 
 
 class BridgeNetwork(Restorer):
-    """A bridge with a network of its own, the alternative that a frozen prior must earn its keep
-    against.
+    """A bridge with a network of its own.
 
-    Args: bridge: ``t -> Marginal``. network: on (x_t, y) and a time, 1000 t / T (250 ln t for
-        target edm), see
+    It is the alternative that a frozen prior must earn its keep against. A network of noise knows
+    nothing of x0 where nothing clean is left: with targets noise and product a pinned bridge's end
+    is skipped, in training and sampling, and the first call is at 0.99 T, x = y (IRBridge, Sec.
+    3.3; GOUB, RDBM).
+
+    Args:
+        bridge: the law of the state at every time.
+        network: on (x_t, y) and a time, 1000 t / T (250 ln t for target edm), see
             ``trunk.bridge_network``; y has its mask where the task has one.
-        target, loss: see ``TARGETS`` and ``LOSSES``; None is the bridge's published one.
-        sampler: fields of ``samplers.Sampler``; the published rule where it names none.
-
-    A network of noise knows nothing of x0 where nothing clean is left: with targets noise and
-    product a pinned bridge's end is skipped, in training and sampling, and the first call is at
-    0.99 T, x = y (IRBridge, Sec. 3.3; GOUB, RDBM).
+        target: see ``TARGETS``; None is the bridge's published one.
+        loss: see ``LOSSES``; None is the bridge's published one.
+        sampler: a sampler, or fields for :func:`irbridge.samplers.make`; what they do not say is as
+            the bridge was published.
+        masked: whether y has a mask.
     """
 
     def __init__(
@@ -98,16 +113,13 @@ class BridgeNetwork(Restorer):
         network: nn.Module,
         target: str | None = None,
         loss: str | None = None,
-        sampler: dict | None = None,
+        sampler: Sampler | dict | None = None,
         masked: bool = False,
     ):
         super().__init__()
         published = bridge.published
-        self.bridge, self.target, self.loss_name = (
-            bridge,
-            target or published.target,
-            loss or published.loss,
-        )
+        self.bridge, self.target = bridge, target or published.target
+        self.loss_name = loss or published.loss
         self.sampler = self._sampler(sampler).check(bridge, direct=True)
         self.network, self.stride, self.masked = network, stride_of(network), masked
         self.reach = getattr(network, "reach", None)
@@ -116,27 +128,26 @@ class BridgeNetwork(Restorer):
             raise UserError(
                 f"objective.loss={self.loss_name!r} is unknown; choose one of {', '.join(LOSSES)}."
             )
-        if bridge.modulated and (self.target == "noise" or self.loss_name == "likelihood"):
+        self._check_objective()
+        by_noise = self.target in ("noise", "product") or self.loss_name == "likelihood"
+        self.skips = bridge.pinned and by_noise
+
+    def _check_objective(self) -> None:
+        """UserError where target or loss need noise that the bridge does not have."""
+        bridge, likely = self.bridge, self.loss_name == "likelihood"
+        if bridge.modulated and (self.target == "noise" or likely):
             key = "target=noise" if self.target == "noise" else "loss=likelihood"
             raise UserError(
                 f"objective.{key} would divide by {type(bridge).__name__}'s residual-modulated"
                 " noise; use objective.target=product objective.loss=l1, or bridge.pi=one."
             )
-        if getattr(bridge, "pi", "one") == "zero" and (
-            self.target in ("noise", "product") or self.loss_name == "likelihood"
-        ):
-            key = (
-                f"loss={self.loss_name}"
-                if self.loss_name == "likelihood"
-                else f"target={self.target}"
-            )
+        silent = getattr(bridge, "pi", "one") == "zero"
+        if silent and (self.target in ("noise", "product") or likely):
+            key = f"loss={self.loss_name}" if likely else f"target={self.target}"
             raise UserError(
                 f"objective.{key} has no noise to work on with bridge.pi=zero; use"
                 " objective.target=x0 objective.loss=l1."
             )
-        self.skips = bridge.pinned and (
-            self.target in ("noise", "product") or self.loss_name == "likelihood"
-        )
 
     def _sampler(self, given: Sampler | dict | None) -> Sampler:
         """The given sampler; what it does not say is as the bridge was published."""
@@ -149,6 +160,7 @@ class BridgeNetwork(Restorer):
             own = own.changed(noise=published.noise, boot=published.boot, spacing=published.spacing)
         return own.changed(**given)
 
+    @override
     def trainable(self) -> nn.Module:
         return self.network
 
@@ -158,15 +170,27 @@ class BridgeNetwork(Restorer):
         return 0.99 * self.bridge.T if self.skips else self.bridge.T
 
     def output(self, x: Tensor, t: Tensor, y: Tensor, form: Readout) -> Tensor:
-        """The network's own output for x_t and y (B, C, H, W) in [-1, 1] at t (B,); float32."""
+        """The network's own output, float32.
+
+        Args:
+            x: the state, (B, 3, H, W) in [-1, 1].
+            t: its time, (B,).
+            y: the degraded images, alike.
+            form: how x0 follows from it.
+        """
         time = 250 * t.clamp(min=1e-44).log() if self.target == "edm" else 1000 * t / self.bridge.T
         inputs = torch.cat([broadcast(form.scale, x) * x, self.seen(y)], dim=1)
         with self.networks():
             return self.network(inputs, time.float().to(x.device)).sample.float()
 
     def denoise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """The clean estimate at x_t (B, 3, H, W); y has its mask as a fourth channel where the task
-        has holes; t float64 on the CPU, () or (B,).
+        """The clean estimate.
+
+        Args:
+            x: the state, (B, 3, H, W).
+            t: its time, float64 on the CPU, () or (B,).
+            y: the degraded images, (B, C, H, W), with a mask as a fourth channel where the task has
+                holes.
         """
         t, end = t.expand(len(x)), y[:, :3]
         form = readout(self.target, self.bridge, t)
@@ -178,17 +202,18 @@ class BridgeNetwork(Restorer):
         )
         return keep_known(x0, end, mask_of(y))
 
+    @override
     @torch.no_grad()
     def path(
         self, y: Tensor, seeds: list[int] | None = None, tiles: Tiles = WHOLE, **options
     ) -> Iterator[State]:
-        """The sampling loop on the bridge itself. ``reverse`` is ``implicit`` here, and the prior's
-        rules, ddim and dpmpp, step on the bridge: it is its own generative process. Estimates are
-        clipped to [-1, 1].
+        """The trajectory on the bridge itself; estimates are clipped to [-1, 1].
+
+        ``reverse`` is ``implicit`` here, and the samplers of a prior, ddim and dpmpp, step on the
+        bridge: it is its own generative process.
         """
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
-        sampler = self.sampler.changed(**options).check(self.bridge, direct=True)
-
+        sampler = self.sampler_with(**options)
         tiles = tiles.reaching(self.reach)
 
         def ask(query: Query) -> Estimate:
@@ -200,6 +225,18 @@ class BridgeNetwork(Restorer):
         for query, estimate in drive(loop, ask):
             yield State(query.t, query.x, query.x, estimate.x0)
 
+    @override
+    def sampler_with(self, **options) -> Sampler:
+        return self.sampler.changed(**options).check(self.bridge, direct=True)
+
+    @override
+    def rows(self, **options) -> list[Row]:
+        sampler = self.sampler_with(**options)
+        settings = f"{sampler.describe()}, {sampler.nfe} calls"
+        label = f"Bridge from scratch ({type(self.bridge).__name__}, {settings})"
+        return [Row(label, "bridge", options, sampler.nfe)]
+
+    @override
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """Training loss per image, (B,).
 

@@ -1,9 +1,12 @@
 """IRBridge: a bridge, a frozen prior and a trained adapter."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from irbridge.adapters.base import Condition
 from irbridge.backbones.base import Backbone
@@ -14,26 +17,49 @@ from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import forward_keep, loss_weight, step
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.prior_denoiser import PriorAlone, PriorDenoiser
-from irbridge.models.restorer import Restorer, State, keep_known
+from irbridge.models.restorer import Restorer, Row, State, keep_known
 from irbridge.models.tiled_denoiser import TiledDenoiser
 from irbridge.models.timestep_schedule import Timesteps
 from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.samplers import PriorPath, Sampler, drive, make
 from irbridge.samplers.base import Steps
 
+CALLS = 3  # of the rows beside an anchor alone
+BASELINES = (
+    ("DDIM from noise, same adapter", "ddim_noise", "ddim", "noise"),
+    ("DDIM, same adapter and start", "ddim", "ddim", "end"),
+    ("DPM-Solver++(2M), same adapter and start", "dpmpp", "dpmpp", "end"),
+)
+"""Rows of the prior itself, without a bridge: label, key, sampler, start."""
+LOSS = {
+    "states": "bridge",
+    "weight": "x0",
+    "norm": "l1",
+    "anchor": 1.0,
+    "anchor_first": 0.0,
+    "trunk_lr": 1.0,
+}
+"""The options of the loss and their defaults, see :meth:`IRBridge.loss`."""
+
 
 class IRBridge(Restorer):
     """A restoration bridge driven by a frozen generative prior through the transition equation.
 
     The bridge lives in the backbone's states: pixels, or a VAE's latents, in which y is the latent
-    of the degraded image. ``latents``, where it is set, encodes training images instead of the
-    backbone, see ``latent_cache``.
+    of the degraded image (IRBridge, ICML 2025).
 
     Args:
-        backbone: the frozen denoiser. adapter: the trained condition adapter.
-        bridge: ``t -> Marginal``. timesteps: the prior's timestep for each bridge time.
+        backbone: the frozen denoiser.
+        adapter: the trained condition adapter.
+        bridge: the law of the state at every time.
+        timesteps: the prior's timestep for each bridge time.
         endpoint: the bridge's degraded end: "y", as published, or "anchor", the adapter's g(y).
-        sampler: fields of ``samplers.Sampler``. loss: see :meth:`loss`.
+        sampler: a sampler, or fields for :func:`irbridge.samplers.make`.
+        loss: see :meth:`loss`.
+
+    Attributes:
+        latents: where it is set, encodes training images instead of the backbone; see
+            :class:`~irbridge.backbones.encoding_cache.LatentCache`.
     """
 
     latents = None
@@ -45,36 +71,19 @@ class IRBridge(Restorer):
         bridge: Bridge,
         timesteps: Timesteps,
         endpoint: str = "anchor",
-        sampler: dict | None = None,
+        sampler: Sampler | dict | None = None,
         loss: dict | None = None,
     ):
         super().__init__()
         if endpoint not in ("y", "anchor"):
             raise UserError(f"bridge endpoint={endpoint!r} is unknown; choose y or anchor.")
-        self.backbone, self.adapter, self.bridge, self.timesteps = (
-            backbone,
-            adapter,
-            bridge,
-            timesteps,
-        )
-        self.endpoint, self.stride, self.masked = (
-            endpoint,
-            max(adapter.stride, backbone.stride),
-            adapter.masked,
-        )
+        self.backbone, self.adapter, self.bridge = backbone, adapter, bridge
+        self.timesteps, self.endpoint, self.masked = timesteps, endpoint, adapter.masked
+        self.stride = max(adapter.stride, backbone.stride)
         self.reach = adapter.reach
-        self.sampler = self._checked(
-            make(sampler) if isinstance(sampler, Sampler) else make(**(sampler or {}))
-        )
-        self.loss_options = {
-            "states": "bridge",
-            "weight": "x0",
-            "norm": "l1",
-            "anchor": 1.0,
-            "anchor_first": 0.0,
-            "trunk_lr": 1.0,
-        }
-        self.loss_options |= loss or {}
+        sampler = sampler if isinstance(sampler, Sampler) else make(**(sampler or {}))
+        self.sampler = self._checked(sampler)
+        self.loss_options = LOSS | (loss or {})
         if endpoint == "anchor" and not adapter.anchored:
             raise UserError(
                 "endpoint=anchor needs an adapter with adapter.anchor=true; use endpoint=y or turn"
@@ -94,6 +103,7 @@ class IRBridge(Restorer):
             )
         return sampler.check(self.bridge)
 
+    @override
     def trainable(self) -> nn.Module:
         return self.adapter
 
@@ -103,24 +113,78 @@ class IRBridge(Restorer):
         return self.adapter.anchored and not self.adapter.pretrained
 
     @property
+    @override
     def first_share(self) -> float:
         return self.loss_options["anchor_first"] if self.learns_anchor else 1.0
 
+    @property
+    @override
+    def digest(self) -> str:
+        return self.backbone.digest
+
+    @override
+    def load(self) -> None:
+        _ = self.backbone.network
+
+    @override
     def parameter_groups(self) -> list[dict]:
         if self.loss_options["trunk_lr"] == 1 or not self.learns_anchor:
             return super().parameter_groups()
         trunk = {id(p) for p in self.adapter.trunk.parameters()}
         parameters = list(self.adapter.parameters())
+        slow = [p for p in parameters if id(p) in trunk]
         return [
             {"params": [p for p in parameters if id(p) not in trunk]},
-            {
-                "params": [p for p in parameters if id(p) in trunk],
-                "share": self.loss_options["trunk_lr"],
-            },
+            {"params": slow, "share": self.loss_options["trunk_lr"]},
         ]
 
+    @override
+    def parts(self) -> dict[str, nn.Module]:
+        parts = {"trainable": self.adapter, "frozen": self.backbone.network}
+        return parts if self.backbone.vae is None else parts | {"vae": self.backbone.vae}
+
+    @override
+    def describe(self) -> dict[str, dict]:
+        backbone, adapter = {}, {}
+        # An anchor trained alone has learnt nothing of the prior, and goes with any.
+        if not (self.learns_anchor and self.first_share == 1):
+            backbone["digest"] = self.backbone.digest
+        if signature := self.backbone.signature():
+            backbone["signature"] = signature
+        if self.adapter.pretrained:
+            anchor = self.adapter.pretrained[0]
+            adapter = {"anchor": anchor.name, "anchor_digest": anchor.digest}
+        return {"backbone": backbone, "adapter": adapter}
+
+    @override
+    def rows(self, **options) -> list[Row]:
+        # a mistake must not come up after the other rows
+        sampler = self.sampler.changed(**options).check(self.bridge)
+        # the anchor is the default; what the calls would make of it is shown all the same
+        alone = sampler.nfe == 0
+        sampler = sampler.changed(nfe=CALLS) if alone else sampler
+        nfe = sampler.nfe
+        rows = [
+            Row(f"{label}, {nfe} calls", key, {"sampler": make(rule, nfe=nfe), "start": start}, nfe)
+            for label, key, rule, start in BASELINES
+        ]
+        settings = f"{sampler.describe()}, {nfe} calls"
+        label = f"IRBridge ({type(self.bridge).__name__}, end {self.endpoint}, {settings})"
+        if self.endpoint == "y":
+            return [*rows, Row(label, "irbridge_y", {"sampler": sampler}, nfe)]
+        bridged = Row(label, "irbridge", {"sampler": sampler}, nfe)
+        anchor = Row("Anchor g(y) alone", "anchor", {"path": self.coarse})
+        return [*rows, bridged, anchor] if alone else [*rows, anchor, bridged]
+
     def end(self, condition: Condition) -> Tensor:
-        """The bridge's degraded end, a state."""
+        """The bridge's degraded end, a state.
+
+        Args:
+            condition: what the adapter knows of the image.
+
+        Raises:
+            UserError: the end is an anchor, and the adapter has none.
+        """
         if self.endpoint == "y":
             return condition.y
         if condition.anchor is None:
@@ -131,20 +195,30 @@ class IRBridge(Restorer):
         return condition.anchor.detach()
 
     def denoise(self, z: Tensor, tau: Tensor, condition: Condition) -> Tensor:
-        """The conditional clean estimate of a prior state z (B, C, H, W) at tau () or (B,);
-        float32.
+        """The conditional clean estimate.
+
+        Args:
+            z: a state of the prior, (B, C, H, W).
+            tau: its timestep, () or (B,).
+            condition: what the adapter knows of the image.
+
+        Returns:
+            x0, a state like z, float32.
         """
         residuals = partial(self.adapter.residuals, condition)
         with self.networks(), self.adapter.active(self.backbone.network):
             x0 = self.backbone.denoise(z, tau, residuals)
         return keep_known(x0, condition.y, condition.mask)
 
+    @override
     def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
         return self.backbone.decode(state, tiles)
 
+    @override
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.backbone.channels, *(side // self.backbone.factor for side in image_shape[1:])
 
+    @override
     @torch.no_grad()
     def path(
         self,
@@ -156,25 +230,29 @@ class IRBridge(Restorer):
         tiles: Tiles = WHOLE,
         **options,
     ) -> Iterator[State]:
-        """The sampling loop (IRBridge, Sec. 3.3): forward transition, frozen network, step of the
-        bridge.
+        """The trajectory: forward transition, frozen network, step of the bridge (Sec. 3.3).
 
-        Args: y: (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``. seeds: one noise seed
-            per image; default 0, 1, ... condition: of y, where it is already known. start: of a
-            rule on the prior itself (ddim, dpmpp). "end": the bridge's first timestep and its own
-            end, noised
-                (SDEdit), as theory says the published loop starts; "noise": the prior's last level
-                and pure noise.
-            sampler: instead of the model's own. options: its fields to change, such as nfe or rule;
-                nfe=0 gives the anchor alone.
-            tiles: of each call; unless these are kept, an adapter's features are then computed
+        Args:
+            y: (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``.
+            seeds: one noise seed per image; default 0, 1, ...
+            condition: of y, where it is already known.
+            start: of a sampler on the prior itself (ddim, dpmpp). "end": the bridge's first
+                timestep and its own end, noised (SDEdit), as theory says the published loop starts;
+                "noise": the prior's last level and pure noise.
+            sampler: instead of the model's own.
+            tiles: of each call. Unless these are kept, an adapter's features are then computed
                 anew, as those of a whole image take gigabytes.
+            options: the sampler's fields to change, such as nfe or rule; nfe=0 gives the anchor
+                alone.
+
+        Yields:
+            Every network call.
+
+        Raises:
+            UserError: y has no such shape, or the model cannot run the sampler.
         """
-        if not (
-            torch.is_tensor(y)
-            and y.dim() == 4
-            and not any(side % self.stride for side in y.shape[-2:])
-        ):
+        fits = torch.is_tensor(y) and y.dim() == 4
+        if not fits or any(side % self.stride for side in y.shape[-2:]):
             raise UserError(
                 "path takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by"
                 f" {self.stride}, not {tuple(getattr(y, 'shape', ())) or type(y).__name__}; restore"
@@ -199,10 +277,11 @@ class IRBridge(Restorer):
 
         return tiles(estimate, y, stride=self.stride)
 
-    def calls(self, **options) -> int:
-        """How often ``path`` with these options calls the frozen network."""
-        return self._checked(self.sampler.changed(**options)).nfe
+    @override
+    def sampler_with(self, **options) -> Sampler:
+        return self._checked(self.sampler.changed(**options))
 
+    @override
     def passes(self, **options) -> int:
         return self.calls(**options) + (self.endpoint == "anchor")
 
@@ -234,20 +313,21 @@ class IRBridge(Restorer):
         anchor = self.anchor(self.seen(y), tiles.reaching(self.reach))
         yield State(self.bridge.T, anchor, anchor, anchor)
 
+    @override
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """Training losses per image, (B,) each; their sum is minimised.
 
-        Options (``loss:`` of the config): ``states``, where z comes from, see ``STATES``;
-        ``weight`` "eps" (published), "v" or "x0", whose error is measured; ``norm`` "l1" or "l2";
-        ``anchor``, weight of the L1 loss of g(y); ``anchor_first``, share of the training for g(y)
-        alone: an early anchor shows the network nothing; ``trunk_lr``, the trunk's part of the
-        learning rate, below 1 where it is trained already.
+        Options (``loss:`` of the config):
+
+        - ``states``: where z comes from, see ``STATES``.
+        - ``weight``: whose error is measured, "eps" (published), "v" or "x0".
+        - ``norm``: "l1" or "l2".
+        - ``anchor``: the weight of the L1 loss of g(y).
+        - ``anchor_first``: share of the training for g(y) alone: an early anchor shows the network
+          nothing.
+        - ``trunk_lr``: the trunk's part of the learning rate, below 1 where it is trained already.
         """
-        options, prior, encode = (
-            self.loss_options,
-            self.backbone.prior,
-            self.latents or self.backbone.encode,
-        )
+        options, encode = self.loss_options, self.latents or self.backbone.encode
         clean, degraded, losses = batch.clean, self.seen(batch.degraded), {}
 
         def distance(anchor: Tensor) -> Tensor:
@@ -262,7 +342,8 @@ class IRBridge(Restorer):
             losses["anchor"] = distance(condition.anchor)
         clean = encode(clean)
         z, tau = self.STATES[options["states"]](self, clean, condition, step)
-        weight = loss_weight(prior.marginal(tau), options["weight"]).expand(len(z)).to(z)
+        law = self.backbone.prior.marginal(tau)
+        weight = loss_weight(law, options["weight"]).expand(len(z)).to(z)
         error = self.denoise(z, tau, condition) - clean
         power = {"l1": 1, "l2": 2}.get(options["norm"])
         if power is None:
@@ -279,8 +360,9 @@ class IRBridge(Restorer):
 
     @torch.no_grad()
     def _from_bridge(self, clean, condition, at: TrainingStep):
-        """Z by the forward transition from the bridge's marginal: one draw in ``steps`` at T, the
-        others uniform.
+        """A draw from the bridge, taken to the prior by the forward transition.
+
+        One draw in ``nfe`` is at T, the others are uniform in time.
         """
         noise, uniform = at.noise, at.uniform
         end, first, u = self.end(condition), 1 / self.sampler.nfe, uniform.cpu().double()
@@ -309,4 +391,4 @@ class IRBridge(Restorer):
         z, tau, _ = denoiser.enter(query)
         return z, tau
 
-    STATES = {"prior": _from_prior, "bridge": _from_bridge, "visited": _visited}
+    STATES: ClassVar = {"prior": _from_prior, "bridge": _from_bridge, "visited": _visited}

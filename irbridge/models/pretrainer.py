@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from irbridge.backbones.pixel import PixelBackbone
 from irbridge.gaussian.marginal import draw
@@ -16,9 +17,15 @@ from irbridge.samplers import DDIM, Estimate, PriorPath, Query, drive
 
 
 class Pretrainer(Restorer):
-    """An unconditional denoiser in training, its backbone thawed: the squared error of v at the
-    levels restoration visits. noise / clean is log-normal with ``median`` and ``spread``; a share
-    ``wide`` of the draws is instead log-uniform over the prior's whole range.
+    """An unconditional denoiser in training, its backbone thawed.
+
+    Its loss is the squared error of v at the levels that restoration visits.
+
+    Args:
+        backbone: the network with its prior.
+        median: of noise / clean, which is log-normal.
+        spread: the std of its logarithm.
+        wide: share of the draws that are instead log-uniform over the prior's whole range.
     """
 
     def __init__(
@@ -29,6 +36,7 @@ class Pretrainer(Restorer):
         self.stride = backbone.stride
         backbone.network.requires_grad_(True)
 
+    @override
     def trainable(self) -> nn.Module:
         return self.backbone.network
 
@@ -44,6 +52,7 @@ class Pretrainer(Restorer):
         )
         return torch.where(u < self.wide, even, normal).exp()
 
+    @override
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """The squared error of v at levels drawn by :meth:`levels`; only clean images are used."""
         clean = batch.clean
@@ -52,6 +61,7 @@ class Pretrainer(Restorer):
         error = self.backbone.denoise(draw(level, clean, clean, step.noise), tau) - clean
         return {"prior": error.square().flatten(1).mean(1) * loss_weight(level, "v").to(error) ** 2}
 
+    @override
     def path(self, y: Tensor, seeds: list[int] | None = None, steps: int = 25) -> Iterator[State]:
         """Unconditional DDIM samples of y's shape, steps spaced evenly in the timestep."""
         prior = self.backbone.prior

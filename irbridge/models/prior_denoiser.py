@@ -76,6 +76,7 @@ class PriorDenoiser:
         return Estimate(self.x0, mean + scale * (at.z - mean), at.level)
 
     def __call__(self, query: Query) -> Estimate:
+        """The answer to a query, by one call of the network."""
         at = self.enter(query)
         self.z, self.x0 = at.z, self.ask(at.z, at.tau)
         return self.leave(at)

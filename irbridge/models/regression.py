@@ -1,32 +1,35 @@
-"""Regression."""
+"""Plain regression, the honest baseline."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from irbridge.images.tiles import WHOLE, Tiles
-from irbridge.models.restorer import Restorer, State
+from irbridge.models.restorer import Restorer, Row, State
 from irbridge.models.training_step import Batch, TrainingStep
 
 
 class Regression(Restorer):
-    """Plain regression, the baseline that a bridge must earn its cost against: the adapter's trunk,
-    trained by L1.
+    """One network from the degraded image to the clean one, trained by L1.
+
+    It is the baseline that a bridge must earn its cost against.
+
+    Args:
+        network: the adapter's trunk.
     """
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.network, self.stride, self.masked, self.reach = (
-            network,
-            network.stride,
-            network.masked,
-            network.reach,
-        )
+        self.network, self.stride = network, network.stride
+        self.masked, self.reach = network.masked, network.reach
 
+    @override
     def trainable(self) -> nn.Module:
         return self.network
 
+    @override
     @torch.no_grad()
     def path(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         y = self.seen(y)
@@ -38,9 +41,11 @@ class Regression(Restorer):
         x0 = tiles.reaching(self.reach)(network, y, stride=self.stride)
         yield State(0.0, x0, y[:, :3], x0)
 
-    def passes(self, **options) -> int:
-        return 1
+    @override
+    def rows(self, **options) -> list[Row]:
+        return [Row("Plain regression", "regression", {})]
 
+    @override
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """L1 error of the network's image; nothing in it is random."""
         error = self.network(self.seen(batch.degraded))[0] - batch.clean

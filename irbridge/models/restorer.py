@@ -1,27 +1,36 @@
-"""What every method is to those who train, score and use it; and plain regression, the honest
-baseline.
-"""
+"""What every method is to those who train, score and use it."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from irbridge.backbones.half_precision import working
 from irbridge.errors import UserError
 from irbridge.images.arrays import pad, to_image, to_tensor
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.training_step import Batch, TrainingStep
+from irbridge.samplers import Sampler
 
 
 class State(NamedTuple):
-    """One network call: bridge time t; the bridge's x, the prior's z that it saw, its estimate x0,
-    (B, C, H, W): images in [-1, 1], or latents where the frozen network works on those;
+    """One network call.
+
+    States are images in [-1, 1], or latents where the frozen network works on those;
     ``Restorer.image`` shows either.
+
+    Args:
+        t: the bridge's time.
+        x: the bridge's state, (B, C, H, W).
+        z: the prior's state that the network saw.
+        x0: its estimate of the clean state.
     """
 
     t: float
@@ -30,27 +39,58 @@ class State(NamedTuple):
     x0: Tensor
 
 
+class Row(NamedTuple):
+    """One way in which a model restores, as a row of a table.
+
+    Args:
+        label: what the table calls it.
+        key: its short name in records.
+        options: of ``Restorer.restore``.
+        nfe: its sampler's network calls; None where it has no sampler.
+    """
+
+    label: str
+    key: str
+    options: dict[str, Any]
+    nfe: int | None = None
+
+
 class Restorer(nn.Module):
-    """What training, evaluation and users need of any method: ``loss``, ``path`` and
-    ``restore``.
+    """What training, evaluation and users need of any method.
+
+    A method implements ``trainable``, ``loss``, ``path`` and ``rows``; ``restore`` is everyone's.
+
+    Attributes:
+        stride: the sides of an image that the networks take are divisible by it.
+        masked: whether it fills holes: y has a fourth channel, the mask, 1 where the image is to be
+            filled, else -1.
+        precision: what its networks restore in, "float32" or "bf16"; see
+            :mod:`irbridge.models.precision`.
+        reach: pixels from a tile's edge that its first pass over y tells from the image's own;
+            None: all of a tile counts.
+        first_share: share of the training whose steps cost as the first one does.
+        sampler: how it samples; None: a single pass.
+        digest: a hash of its frozen network's weights; None: it has none.
+        folder: that it was loaded from.
     """
 
     stride: int
-    # it fills holes: y has a fourth channel, the mask, 1 where the image is to be filled, else -1
     masked: bool = False
-    precision: str = "float32"  # what its networks restore in; "bf16": see irbridge.precision
-    # pixels from a tile's edge that its first pass over y tells from the image's own; None: all
+    precision: str = "float32"
     reach: int | None = None
-    first_share: float = 1.0  # share of the training whose steps cost as the first one does
-    folder: Path | None = None  # that it was loaded from
+    first_share: float = 1.0
+    sampler: Sampler | None = None
+    digest: str | None = None
+    folder: Path | None = None
 
     def trainable(self) -> nn.Module:
         """The one module that trains, is averaged and is stored."""
         raise NotImplementedError
 
     def parameter_groups(self) -> list[dict]:
-        """What trains, in groups for the optimizer; ``share`` of a group is its part of the
-        learning rate, 1 by default.
+        """What trains, in groups for the optimizer.
+
+        ``share`` of a group is its part of the learning rate, 1 where it is missing.
         """
         return [{"params": list(self.trainable().parameters())}]
 
@@ -58,6 +98,7 @@ class Restorer(nn.Module):
         """The training losses by name, (B,) each; the sum of their means is minimised."""
         raise NotImplementedError
 
+    @override
     def forward(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """:meth:`loss`, so that a distributed wrapper sees the call."""
         return self.loss(batch, step)
@@ -68,11 +109,36 @@ class Restorer(nn.Module):
         return working(self.precision, torch.device("cpu") if at is None else at.device)
 
     def path(self, y: Tensor, **options) -> Iterator[State]:
-        """Restore y (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``, yielding every
-        :class:`State`. The options are ``seeds``, one per image, ``tiles``, for large images, and
-        the fields of a :class:`~irbridge.samplers.base.Sampler`.
+        """The trajectory of a restoration, one :class:`State` for every network call.
+
+        Args:
+            y: (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``.
+            options: ``seeds``, one per image; ``tiles``, for large images; and the fields of a
+                :class:`~irbridge.samplers.Sampler`.
         """
         raise NotImplementedError
+
+    def rows(self, **options) -> list[Row]:
+        """The rows that the model gives a table, itself the last, after baselines of its own parts.
+
+        Args:
+            options: fields of its sampler.
+
+        Raises:
+            UserError: the model cannot run such a sampler.
+        """
+        raise NotImplementedError
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Its networks by name: "trainable", "frozen" and "vae", those that it has."""
+        return {"trainable": self.trainable()}
+
+    def describe(self) -> dict[str, dict]:
+        """What a folder must say of its parts besides its config, by key of the config."""
+        return {}
+
+    def load(self) -> None:
+        """Load a frozen network now that otherwise waits for its first call."""
 
     def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
         """A state's x0 as an image, (B, 3, H, W); the same where states are images."""
@@ -82,11 +148,22 @@ class Restorer(nn.Module):
         """The shape of the state of an image (C, H, W), and so of the noise that ``loss`` takes."""
         return tuple(image_shape)
 
-    def passes(self, **options) -> int:
-        """How often ``path`` with these options sends the image through networks, for a progress
-        bar.
+    def sampler_with(self, **options) -> Sampler | None:
+        """Its sampler with other options; None where it has none.
+
+        Raises:
+            UserError: the model cannot run such a sampler.
         """
-        return self.sampler.changed(**options).nfe
+        return None
+
+    def calls(self, **options) -> int:
+        """How often ``path`` with these options calls its network."""
+        sampler = self.sampler_with(**options)
+        return 1 if sampler is None else sampler.nfe
+
+    def passes(self, **options) -> int:
+        """How often ``path`` sends the image through networks, for a progress bar."""
+        return self.calls(**options)
 
     @staticmethod
     def from_pretrained(
@@ -96,8 +173,8 @@ class Restorer(nn.Module):
         frozen: dict | None = None,
         precision: str = "float32",
         **sampler,
-    ) -> "Restorer":
-        """A trained model from a run's folder; see :func:`irbridge.experiments.build.from_pretrained`."""
+    ) -> Restorer:
+        """A trained model from a folder; see :mod:`irbridge.experiments.build`."""
         from irbridge.experiments.build import from_pretrained
 
         return from_pretrained(folder, device, backbone, frozen, precision, **sampler)
@@ -131,43 +208,26 @@ class Restorer(nn.Module):
     ):
         """Restore an image of any height and width, or a batch of one size.
 
-        Args: image: float HxWx3 array in [0, 1] (returns the same), or tensor (B, 3, H, W) in [-1,
-            1]. mask: of a task with holes, True where the image is to be filled: bool (H, W) array,
-            or (B, 1, H, W) tensor.
-                The other pixels come back bit for bit.
+        Args:
+            image: float (H, W, 3) array in [0, 1], or tensor (B, 3, H, W) in [-1, 1].
             seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
-            path: the sampling loop, by default ``self.path``; ``options`` are its own, such as
-                ``steps`` or ``tiles``.
+            path: what gives the trajectory, by default ``self.path``.
+            mask: of a task with holes, True where the image is to be filled: bool (H, W) array, or
+                (B, 1, H, W) tensor. The other pixels come back bit for bit.
+            options: those of the trajectory, such as ``nfe``, ``rule`` or ``tiles``.
+
+        Returns:
+            The restored image, of the kind and shape of the given one.
+
+        Raises:
+            UserError: image or mask is not of such a kind.
+
+        Example:
+            >>> model = IRBridge.from_pretrained("derain")  # doctest: +SKIP
+            >>> restored = model.restore(irbridge.read_image("photo.jpg"), nfe=5)  # doctest: +SKIP
         """
         if isinstance(image, np.ndarray):
-            if image.dtype.kind != "f":
-                raise UserError(
-                    f"An image to restore must be float in [0, 1], not {image.dtype}; use"
-                    " irbridge.read_image."
-                )
-            if image.ndim != 3 or image.shape[-1] != 3:
-                raise UserError(
-                    f"An image to restore must be of shape (H, W, 3), not {image.shape}; use"
-                    " irbridge.read_image."
-                )
-            if mask is not None and (
-                getattr(mask, "dtype", None) != bool or mask.shape != image.shape[:2]
-            ):
-                raise UserError(
-                    f"A mask of an image of shape {image.shape} must be bool {image.shape[:2]},"
-                    f" True in the holes, not {getattr(mask, 'dtype', type(mask).__name__)}"
-                    f" {getattr(mask, 'shape', '')}.".replace(" .", ".")
-                )
-            at = next(self.parameters()).device
-            holes = (
-                None
-                if mask is None
-                else torch.from_numpy(np.ascontiguousarray(mask))[None, None].to(at)
-            )
-            restored = to_image(
-                self.restore(to_tensor(image)[None].to(at), seed, path, holes, **options)[0]
-            )
-            return restored if mask is None else np.where(mask[..., None], restored, image)
+            return self._restore_array(image, mask, seed=seed, path=path, **options)
         height, width = image.shape[-2:]
         options.setdefault("seeds", [seed + i for i in range(len(image))])
         y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
@@ -176,9 +236,20 @@ class Restorer(nn.Module):
         restored = self.image(last, options.get("tiles", WHOLE))[..., :height, :width].clamp(-1, 1)
         return keep_known(restored, image, mask)
 
+    def _restore_array(self, image: np.ndarray, mask, **options) -> np.ndarray:
+        _check_array(image, mask)
+        at, holes = next(self.parameters()).device, None
+        if mask is not None:
+            holes = torch.from_numpy(np.ascontiguousarray(mask))[None, None].to(at)
+        batch = self.restore(to_tensor(image)[None].to(at), mask=holes, **options)
+        restored = to_image(batch[0])
+        return restored if mask is None else np.where(mask[..., None], restored, image)
+
     def seen(self, y: Tensor) -> Tensor:
         """What the networks see of y (B, 3 or 4, H, W): the mask too, where they take one.
-        UserError where it lacks.
+
+        Raises:
+            UserError: a model that fills holes is given no mask.
         """
         if self.masked and y.shape[1] < 4:
             raise UserError(
@@ -188,8 +259,35 @@ class Restorer(nn.Module):
         return y if self.masked else y[:, :3]
 
 
+def _check_array(image: np.ndarray, mask) -> None:
+    """UserError unless it is an image, with a mask of its size or none."""
+    if image.dtype.kind != "f":
+        raise UserError(
+            f"An image to restore must be float in [0, 1], not {image.dtype}; use"
+            " irbridge.read_image."
+        )
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise UserError(
+            f"An image to restore must be of shape (H, W, 3), not {image.shape}; use"
+            " irbridge.read_image."
+        )
+    if mask is None:
+        return
+    kind, shape = getattr(mask, "dtype", None), getattr(mask, "shape", "")
+    if kind != np.dtype(bool) or shape != image.shape[:2]:
+        given = f"{type(mask).__name__ if kind is None else kind} {shape}".strip()
+        raise UserError(
+            f"A mask of an image of shape {image.shape} must be bool {image.shape[:2]},"
+            f" True in the holes, not {given}."
+        )
+
+
 def keep_known(x0: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-    """x0 in the holes of the mask (B, 1, H, W), above 0 or True there, and y elsewhere; x0 without
-    a mask.
+    """X0 in the holes and y elsewhere.
+
+    Args:
+        x0: an estimate, (B, C, H, W).
+        y: what is known, alike.
+        mask: (B, 1, H, W), above 0 or True in the holes; None: x0 is all there is.
     """
     return x0 if mask is None else torch.where(mask > 0, x0, y)

@@ -20,10 +20,12 @@ from irbridge.priors.base import Prior
 class Timesteps:
     """Piecewise linear timestep schedule.
 
-    Args: offset: knots of what is added to the critical timestep; ``{0: 0}`` alone is the critical
-        schedule. absolute: knots of the timestep itself. at_least_critical: clamp below at the
-        critical timestep, without which the x0-free forward transition does not
-            exist; False reproduces the paper's figures as printed.
+    Args:
+        offset: knots of what is added to the critical timestep; ``{0: 0}`` alone is the critical
+            schedule.
+        absolute: knots of the timestep itself.
+        at_least_critical: clamp below at the critical timestep, without which the x0-free forward
+            transition does not exist; False reproduces the paper's figures as printed.
     """
 
     offset: dict = field(default_factory=dict)
@@ -40,8 +42,15 @@ class Timesteps:
             )
 
     def __call__(self, bridge: Bridge, prior: Prior, t) -> Tensor:
-        """Tau for each bridge time t (a number or tensor in [0, T]); float64, clamped to the
-        prior's range.
+        """The prior's timestep for each time of the bridge.
+
+        Args:
+            bridge: the process.
+            prior: the noise schedule.
+            t: numbers in [0, T], of any shape.
+
+        Returns:
+            tau, float64, shaped as t, clamped to the prior's range.
         """
         t = np.asarray(t, dtype=np.float64)
         percent, last = 100 * t / bridge.T, self.last(bridge)
@@ -57,15 +66,15 @@ class Timesteps:
 
     @staticmethod
     def last(bridge: Bridge) -> float:
-        """The latest time with a critical timestep: T, or a hundredth before it where the bridge is
-        pinned. At a pinned end no noise is left to preserve (the paper skips that step); any
-        timestep may serve it.
+        """The latest time with a critical timestep: T, or a hundredth before a pinned end.
+
+        There no noise is left to preserve (the paper skips that step); any timestep may serve it.
         """
         return bridge.T if bridge.marginal(bridge.T).noise > 0 else 0.99 * bridge.T
 
 
 def _line(knots: dict, percent: np.ndarray) -> np.ndarray:
-    return np.interp(percent, *zip(*sorted(knots.items())))
+    return np.interp(percent, sorted(knots), [knots[key] for key in sorted(knots)])
 
 
 def critical(offset: float = 0.0) -> Timesteps:
@@ -74,9 +83,7 @@ def critical(offset: float = 0.0) -> Timesteps:
 
 
 def linear(start: float, end: float = 1) -> Timesteps:
-    """A straight line from ``start`` at the degraded end to ``end`` one percent from the clean
-    end.
-    """
+    """A straight line from ``start`` at the degraded end to ``end``, one percent from the other."""
     return Timesteps(absolute={100: start, 1: end})
 
 

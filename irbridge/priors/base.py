@@ -1,5 +1,4 @@
-"""Generative priors: processes with no degraded end, and the timestep at which a network knows each
-level.
+"""What every generative prior is: a process without a degraded end, and its network's timesteps.
 
 ``tau`` is the prior's own time: the (fractional) training timestep of a VP model, the noise level
 of a VE/EDM model, the un-shifted time in [0, 1] of a rectified flow. Only :meth:`Prior.timestep`
@@ -15,8 +14,14 @@ from irbridge.gaussian.marginal import Marginal, broadcast
 
 
 class Prior:
-    """Base: ``marginal(tau)``, its inverse ``timestep(level)``, and what the network is fed and
-    predicts.
+    """A noise schedule: ``marginal(tau)``, and its inverse ``timestep(level)``.
+
+    Args:
+        prediction_type: what the network predicts, in diffusers' words.
+
+    Attributes:
+        lowest: the timestep of the least noise.
+        highest: the timestep of the most noise.
     """
 
     lowest: float
@@ -38,8 +43,13 @@ class Prior:
         raise NotImplementedError
 
     def timestep(self, level) -> Tensor:
-        """Tau at which noise / clean equals ``level`` (equal SNR), clamped to [lowest, highest];
-        float64.
+        """The timestep at which noise / clean equals a level (equal SNR).
+
+        Args:
+            level: numbers of any shape; infinite where nothing clean is left.
+
+        Returns:
+            tau, float64, clamped to [lowest, highest].
         """
         tau = self._timestep(np.asarray(level, dtype=np.float64))
         return torch.as_tensor(np.clip(tau, self.lowest, self.highest))
@@ -49,9 +59,7 @@ class Prior:
         return self.timestep(m.level)
 
     def network_input(self, z: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network is called with for the state z (B, ...) at tau (B,): (input,
-        timestep).
-        """
+        """(input, timestep) of the network for the state z (B, ...) at tau (B,)."""
         return z, tau
 
     def clean(self, z: Tensor, output: Tensor, tau: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From diffusers."""
+"""The prior of a diffusers model."""
 
 from irbridge.errors import UserError
 from irbridge.priors.base import Prior
@@ -8,13 +8,16 @@ from irbridge.priors.vp import DEFAULT_BETAS, VP, vp_alphas_cumprod
 
 
 def prior_from_config(config: dict) -> Prior:
-    """The prior of a diffusers scheduler config (its saved dict). UserError for a scheduler class,
-    beta schedule or prediction type that is not covered.
+    """The prior of a diffusers scheduler config.
+
+    Args:
+        config: its saved dict.
+
+    Raises:
+        UserError: its class, beta schedule or prediction type is not covered.
     """
-    name, prediction = (
-        config.get("_class_name", "DDPMScheduler"),
-        config.get("prediction_type", "epsilon"),
-    )
+    name = config.get("_class_name", "DDPMScheduler")
+    prediction = config.get("prediction_type", "epsilon")
     steps = config.get("num_train_timesteps", 1000)
     for key, other in (("timestep_type", "continuous"), ("invert_sigmas", True)):
         if config.get(key) == other:

@@ -1,15 +1,21 @@
-"""Ve."""
+"""Variance-exploding diffusion."""
 
 import torch
+from typing_extensions import override
 
 from irbridge.gaussian.marginal import Marginal, broadcast, marginal
 from irbridge.priors.base import Prior
 
 
 class VE(Prior):
-    """Variance-exploding diffusion: z = x0 + tau eps, tau the noise std, with EDM's
-    preconditioning. ``sigma_data=None`` is a plain VE network that takes (z, tau). Otherwise the
-    network is EDM's F (Karras et al. 2022, Table 1) as diffusers' EDM schedulers drive it.
+    """Variance-exploding diffusion: z = x0 + tau eps, tau the std of the noise.
+
+    Args:
+        sigma_min: the lowest tau.
+        sigma_max: the highest one.
+        sigma_data: the std of images, for a network that is EDM's F (Karras et al. 2022, Table 1)
+            as diffusers' EDM schedulers drive it; None: a plain network that takes (z, tau).
+        prediction_type: "epsilon" or "v_prediction".
     """
 
     def __init__(
@@ -22,12 +28,15 @@ class VE(Prior):
         super().__init__(prediction_type)
         self.lowest, self.highest, self.sigma_data = sigma_min, sigma_max, sigma_data
 
+    @override
     def marginal(self, tau) -> Marginal:
         return marginal(1.0, 0.0, tau)
 
+    @override
     def _timestep(self, level):
         return level
 
+    @override
     def network_input(self, z, tau):
         if self.sigma_data is None:
             return z, tau
@@ -36,6 +45,7 @@ class VE(Prior):
             0.25 * tau.log(),
         )
 
+    @override
     def clean(self, z, output, tau):
         if self.sigma_data is None:
             return super().clean(z, output, tau)

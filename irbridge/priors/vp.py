@@ -1,8 +1,9 @@
-"""Vp."""
+"""Variance-preserving diffusion."""
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
@@ -37,10 +38,15 @@ def vp_alphas_cumprod(config: dict) -> np.ndarray:
 
 
 class VP(Prior):
-    """Variance-preserving diffusion (DDPM), from a table alpha-bar of shape (T,) indexed by
-    timestep. Between integer timesteps the log of noise / clean is interpolated linearly. A zero
-    terminal SNR (last entry 0) ends the usable range one step before it: there eps and v say
-    nothing of x0's scale.
+    """Variance-preserving diffusion (DDPM).
+
+    Between whole timesteps the log of noise / clean is interpolated linearly. A zero terminal SNR
+    (last entry 0) ends the usable range one step before it: there eps and v say nothing of x0's
+    scale.
+
+    Args:
+        alphas_cumprod: the table alpha-bar, (T,), by timestep.
+        prediction_type: what the network predicts, in diffusers' words.
     """
 
     def __init__(self, alphas_cumprod, prediction_type: str = "epsilon"):
@@ -50,20 +56,20 @@ class VP(Prior):
         self.log_level = 0.5 * (np.log1p(-abar) - np.log(abar))
         self.lowest, self.highest = 0.0, len(abar) - 1.0
 
+    @override
     def marginal(self, tau) -> Marginal:
         at = torch.as_tensor(
             np.interp(np.asarray(tau, np.float64), np.arange(len(self.log_level)), self.log_level)
         )
         return marginal(torch.sigmoid(-2 * at).sqrt(), 0.0, torch.sigmoid(2 * at).sqrt())
 
+    @override
     def _timestep(self, level):
         with np.errstate(divide="ignore"):
             return np.interp(np.log(level), self.log_level, np.arange(len(self.log_level)))
 
     def critical_index(self, m: Marginal) -> Tensor:
-        """The smallest integer timestep whose level is at least that of ``m``, clamped to the
-        table; int64.
-        """
+        """The smallest whole timestep whose level is at least that of a law; int64."""
         with np.errstate(divide="ignore"):
             index = np.searchsorted(self.log_level, np.log(m.level.numpy()))
         return torch.as_tensor(np.clip(index, int(self.lowest), int(self.highest)))

@@ -121,12 +121,11 @@ def _count_bridge(model: IRBridge, image: Tensor, silent: bool, work: Work) -> N
 
 def _sizes(model: Restorer) -> dict[str, int]:
     """Numbers of weights: ``trainable``, ``frozen`` and ``vae``."""
+    trained = {id(parameter) for parameter in model.trainable().parameters()}
     sizes = {"trainable": _weights(model.trainable()), "frozen": 0, "vae": 0}
-    if isinstance(model, IRBridge):
-        trained = {id(parameter) for parameter in model.trainable().parameters()}
-        sizes["frozen"] = _weights(model.backbone.network, trained)
-        if model.backbone.vae is not None:
-            sizes["vae"] = _weights(model.backbone.vae)
+    for name, part in model.parts().items():
+        if name != "trainable":
+            sizes[name] = _weights(part, trained)
     return sizes
 
 

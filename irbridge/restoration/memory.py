@@ -133,7 +133,7 @@ def footprint(model: Restorer, **options) -> Footprint:
         model: that restores.
         options: fields of its sampler.
     """
-    calls = model.calls(**options) if hasattr(model, "calls") else 1
+    calls = model.calls(**options)
     shapes = [(name, list(value.shape)) for name, value in model.trainable().state_dict().items()]
     about = json.dumps(
         [type(model.trainable()).__name__, shapes, frozen_parts(model)], sort_keys=True

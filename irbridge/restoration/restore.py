@@ -27,7 +27,6 @@ from irbridge.images.holes import holes_of
 from irbridge.images.io import read_header, write_image
 from irbridge.images.photo import Photo, read_photo, write_photo
 from irbridge.images.tiles import Tiles
-from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.restorer import Restorer
 from irbridge.restoration.jobs import Job, Report
 from irbridge.restoration.memory import Plan
@@ -279,10 +278,9 @@ def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]
 
 def sampler_record(model: Restorer, fields: dict) -> dict:
     """The sampler as a report says it; UserError where these fields do not go together."""
-    sampler = getattr(model, "sampler", None)
+    sampler = model.sampler_with(**fields)
     if sampler is None:  # regression
         return {"sampler": None}
-    sampler = sampler.changed(**fields).check(model.bridge, direct=isinstance(model, BridgeNetwork))
     # as JSON gives it back, to compare with
     return {"sampler": json.loads(json.dumps(sampler.record()))}
 
