@@ -20,7 +20,7 @@ from irbridge.evaluation.classical import CLASSICAL, classical, holes, noise_std
 from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.metrics import psnr
 from irbridge.evaluation.protocol import Protocol
-from irbridge.evaluation.records import About, Record
+from irbridge.evaluation.records import About
 from irbridge.experiments.config import composed, plain
 from irbridge.experiments.task_data import test_pairs as held_back
 from irbridge.files import locked

@@ -16,9 +16,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation.metrics import (
     LPIPS,
     MAX_PSNR,
-    STANDARD,
     TRUNK,
-    Metric,
     bootstrap_interval,
     psnr,
     score,
