@@ -30,8 +30,8 @@ from irbridge.experiments.instantiate import instantiate
 from irbridge.files import write_json
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import read_image
-from irbridge.reports import published
 from irbridge.reports import paper_table as tables
+from irbridge.reports import published
 
 FOLDER = ROOT / "configs/experiment/paper"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))

@@ -13,9 +13,8 @@ import pytest
 from irbridge.commands.table import main
 from irbridge.errors import UserError
 from irbridge.evaluation import rows
-from irbridge.evaluation.metrics import Metric
 from irbridge.evaluation.records import Record, read_records
-from irbridge.reports.table import Cell, Table, by_comparison, figures, render
+from irbridge.reports.table import by_comparison, figures, render
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_tables.py"
 RGB, Y = "rgb, 8 bit, crop 0, reference clean", "y, 8 bit, crop 0, reference clean"
