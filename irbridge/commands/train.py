@@ -19,8 +19,8 @@ from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import score_rows
 from irbridge.evaluation.methods import IDENTITY, Trained, methods
 from irbridge.evaluation.metrics import psnr
-from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.no_reference import check_photographs, score_photographs
+from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import HELD_BACK, About
 from irbridge.evaluation.share import agreed
 from irbridge.evaluation.vae_reference import RoundTrip
@@ -51,8 +51,8 @@ def train_run(cfg: DictConfig) -> None:
     config, run = plain(cfg), Path(cfg.run)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     # a mistake must not come up after the training
-    real, metrics = config["evaluate"]["real"], config["evaluate"]["metrics"]
-    check_photographs(real and find(real), metrics, config["adapter"].get("masked", False))
+    scored, masked = config["evaluate"], config["adapter"].get("masked", False)
+    check_photographs(scored["real"], scored["metrics"], masked)
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     if isinstance(model, IRBridge) and model.sampler.nfe == 0 and not config["reuse"]:
         check_anchor_learns(model)
