@@ -49,8 +49,8 @@ def train_run(config: dict) -> None:
     run = Path(config["run"])
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     # a mistake must not come up after the training
-    real, metrics = config["evaluate"]["real"], config["evaluate"]["metrics"]
-    check_photographs(real and find(real), metrics, config["adapter"].get("masked", False))
+    scored, masked = config["evaluate"], config["adapter"].get("masked", False)
+    check_photographs(scored["real"], scored["metrics"], masked)
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     if isinstance(model, IRBridge) and model.sampler.nfe == 0 and not config["reuse"]:
         check_anchor_learns(model)

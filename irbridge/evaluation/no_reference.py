@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from irbridge.assets import find
 from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
 from irbridge.evaluation.methods import IDENTITY, Method
@@ -190,7 +191,7 @@ def quality_of_rows(folder: str | Path, metrics: list[str]) -> list[RowQuality]:
 # photographs without clean versions
 
 
-def check_photographs(folder: Path | None, metrics: list[str], masked: bool = False) -> None:
+def check_photographs(folder: str | None, metrics: list[str], masked: bool = False) -> None:
     """Whether photographs can be scored here, before anything is trained or restored.
 
     Args:
@@ -217,7 +218,7 @@ def check_photographs(folder: Path | None, metrics: list[str], masked: bool = Fa
             " leave it out, and fill them afterwards, irbridge restore with mask=DIR."
         )
     if folder:
-        ImageSource(folder)
+        ImageSource(find(folder))
         judge(metrics)
 
 

@@ -84,7 +84,8 @@ def _weight_count(path: Path) -> int:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return int(sum(np.prod(file.get_slice(key).get_shape()) for key in file))
+        names = file.keys()
+        return int(sum(np.prod(file.get_slice(name).get_shape()) for name in names))
 
 
 def budget_tables(rows: list[Budget]) -> list[Table]:

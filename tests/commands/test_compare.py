@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from irbridge.errors import UserError
-from irbridge.evaluation.records import read_records
+from irbridge.evaluation.records import Record, read_records
 from irbridge.experiments.task_data import validation_pairs
 from irbridge.files import read_json
+from irbridge.reports.efficiency import Budget, budget_tables, budgets
 from irbridge.reports.plots import budget_plot
-from irbridge.reports.sampler_table import budget_table, budgets, sampler_table
+from irbridge.reports.sampler_table import sampler_table
+from irbridge.reports.table import render
 from irbridge.weights import load_weights, save_weights
 
 TINY = ("trainer.device=cpu", "debug=default", "evaluate.limit=1", "evaluate.size=32")
@@ -27,6 +29,11 @@ def adapter(command, small, tmp_path):
     return tmp_path / "runs/derain-one"
 
 
+def said(folder):
+    """The objects of the records' lines."""
+    return [record.to_json() for record in read_records(folder)]
+
+
 def test_sampler_sweep(command, adapter, tmp_path):
     words = [
         f"run={adapter}",
@@ -40,7 +47,7 @@ def test_sampler_sweep(command, adapter, tmp_path):
     ]
     status, out, err = command("compare_samplers", *words)
     assert status == 0, err
-    records = read_records(tmp_path / "compared")
+    records = said(tmp_path / "compared")
     kinds = {(r["bridge"], r["rule"], r["nfe"]) for r in records}
     assert kinds == {
         (b, r, n)
@@ -61,7 +68,7 @@ def test_sampler_sweep(command, adapter, tmp_path):
     # from a pinned end the first estimate does not see the bridge
     assert len(set(one_call.values())) == 1
     again = command("compare_samplers", *words)
-    assert again[0] == 0 and [r["seconds"] for r in read_records(tmp_path / "compared")] == [
+    assert again[0] == 0 and [r["seconds"] for r in said(tmp_path / "compared")] == [
         r["seconds"] for r in records
     ]
     assert "| residual | reverse | time |" in again[1]
@@ -84,7 +91,7 @@ def test_starts_are_compared_on_what_the_training_held_back(command, adapter, tm
     ]
     status, out, err = command("compare_samplers", *words, f"starts=[null,{trained},600]")
     assert status == 0, err
-    records = read_records(tmp_path / "compared")
+    records = said(tmp_path / "compared")
     scores = {
         (r["bridge"], r["nfe"]): [o["psnr"] for o in records if o["bridge"] == r["bridge"]]
         for r in records
@@ -167,6 +174,7 @@ def test_sampler_table_averages_and_marks_missing():
         | {
             "bridge": b,
             "nfe": n,
+            "row": f"{b}, {n} calls",
             "name": name,
             "psnr": p,
             "ssim": 0.5,
@@ -180,7 +188,7 @@ def test_sampler_table_averages_and_marks_missing():
             ("c", 2, "x", 10.0),
         ]
     ]
-    table = sampler_table(records)
+    table = sampler_table(list(map(Record.from_json, records))).render("markdown")
     assert "| b | mean | time | 21.00 / 0.500 / 0.250 | 30.00 / 0.500 / 0.250 |" in table
     assert "| c | mean | time | — | 10.00 / 0.500 / 0.250 |" in table and "images 2" in table
 
@@ -196,11 +204,11 @@ def test_efficiency_runs_to_table_and_plot(command, small, tmp_path):
     )
     assert status == 0, err
     rows = budgets(tmp_path / "runs")
-    assert {(r["contender"], r["images"]) for r in rows} == {
+    assert {(r.contender, r.images) for r in rows} == {
         (c, n) for c in ("irbridge", "rdbm", "regression") for n in (2, 4)
     }
-    assert all(r["seconds"] > 0 and r["parameters"] > 100 for r in rows)
-    table = budget_table(rows)
+    assert all(r.seconds > 0 and r.parameters > 100 for r in rows)
+    table = render(budget_tables(rows), "markdown")
     assert (
         all(f"| {c} | 0.0" in table for c in ("irbridge", "rdbm", "regression"))
         and "2 images | 4 images" in table
@@ -210,24 +218,23 @@ def test_efficiency_runs_to_table_and_plot(command, small, tmp_path):
 
 
 def test_best_of_a_budget_is_bold_by_value():
-    row = {
-        "task": "t",
-        "seed": 0,
-        "images": 8,
-        "seconds": 1.0,
-        "parameters": 10**6,
-        "protocol": "p",
-        "size": 8,
-        "scored": 1,
-        "machine": "m",
-        "ssim": 0.5,
-    }
-    table = budget_table(
-        [
-            row | {"contender": "a", "psnr": 9.9, "lpips": 0.1},
-            row | {"contender": "b", "psnr": 10.1, "lpips": 0.2},
-        ]
-    )
+    def budget(contender, **scores):
+        return Budget(
+            task="t",
+            contender=contender,
+            seed=0,
+            images=8,
+            seconds=1.0,
+            parameters=10**6,
+            protocol="p",
+            scored=1,
+            size=8,
+            machine="m",
+            scores={"ssim": 0.5} | scores,
+        )
+
+    rows = [budget("a", psnr=9.9, lpips=0.1), budget("b", psnr=10.1, lpips=0.2)]
+    table = render(budget_tables(rows), "markdown")
     assert "9.90 / **0.500** / **0.100**" in table and "**10.10** / **0.500** / 0.200" in table
 
 

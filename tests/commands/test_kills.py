@@ -23,6 +23,7 @@ from irbridge.data.image_source import ImageSource
 from irbridge.data.pair import Pair
 from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.protocol import Protocol
+from irbridge.evaluation.records import About
 from irbridge.files import read_json, write_json
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.trainer import Trainer
@@ -176,7 +177,7 @@ def test_evaluation_loses_at_most_the_image_in_progress(tmp_path):
                 Pairs(),
                 Protocol(),
                 folder,
-                {"task": "t", "row": "r", "seed": 0},
+                About("r", "t", seed=0),
                 save_images=True,
             )
         )
@@ -187,7 +188,7 @@ def test_evaluation_loses_at_most_the_image_in_progress(tmp_path):
         with open(lines, "a") as handle:
             handle.write('{"name": "ha')
         calls.clear()
-        assert [r["name"] for r in score()] == Pairs().names and len(calls) <= 3 - kept
+        assert [r.name for r in score()] == Pairs().names and len(calls) <= 3 - kept
         assert [
             json.loads(line)["name"] for line in lines.read_text().splitlines()
         ] == Pairs().names

@@ -258,7 +258,7 @@ def test_saved_outputs_are_found_by_name(tmp_path, pairs, names, chosen):
     row = output_row(folder, None, pairs, 16)
     assert (
         row.label == "out"
-        and row.method == "out"
+        and row.key == "out"
         and output_row(folder, "MPRNet", pairs, 16).label == "MPRNet"
     )
     for name, stem in zip(pairs.names, chosen):

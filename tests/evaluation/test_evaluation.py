@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from irbridge.evaluation.classical import CLASSICAL, classical, holes, noise_std
 from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.metrics import psnr
 from irbridge.evaluation.protocol import Protocol
+from irbridge.evaluation.records import About
 from irbridge.experiments.config import composed
 from irbridge.experiments.task_data import test_pairs as held_back
 from irbridge.files import locked
@@ -225,7 +227,7 @@ def pairs(tmp_path):
     )
 
 
-ABOUT = {"task": "derain", "row": "x", "seed": 0, "weights": "w"}
+ABOUT = About("x", "derain", seed=0, weights="w")
 
 
 def test_interrupted_and_gone_on_with(tmp_path, pairs):
@@ -236,7 +238,7 @@ def test_interrupted_and_gone_on_with(tmp_path, pairs):
         return image
 
     def start(**changes):
-        return evaluate(method, pairs, Protocol(), tmp_path / "out", ABOUT | changes)
+        return evaluate(method, pairs, Protocol(), tmp_path / "out", replace(ABOUT, **changes))
 
     whole, path = (
         list(evaluate(method, pairs, Protocol(), tmp_path / "whole", ABOUT)),
@@ -254,9 +256,8 @@ def test_interrupted_and_gone_on_with(tmp_path, pairs):
     assert (
         asked == ["2", "3", "4"] and resumed[:2] == first and path.read_bytes().startswith(written)
     )
-    assert [(r["name"], r["psnr"]) for r in resumed] == [
-        (r["name"], r["psnr"]) for r in whole
-    ] and len(records(path.parent)) == 5
+    assert [(r.name, r.scores) for r in resumed] == [(r.name, r.scores) for r in whole]
+    assert len(records(path.parent)) == 5
     assert asked == ["2", "3", "4"] and [*start()] == resumed and len(asked) == 3
     with pytest.raises(UserError, match="was scored with seed=0, not 1"):
         next(start(seed=1))
@@ -267,7 +268,7 @@ def test_interrupted_and_gone_on_with(tmp_path, pairs):
 def test_records_of_other_processes_are_taken_over(tmp_path, pairs):
     """Two processes were killed; one goes on."""
     whole = list(evaluate(lambda image, name: image, pairs, Protocol(), tmp_path, ABOUT))
-    lines = [json.dumps(r) + "\n" for r in whole]
+    lines = [json.dumps(r.to_json()) + "\n" for r in whole]
     (tmp_path / "records.jsonl").write_text(lines[0] + lines[2])
     (tmp_path / "records-1.jsonl").write_text(lines[1] + lines[3][:30])
     asked = []
@@ -276,7 +277,7 @@ def test_records_of_other_processes_are_taken_over(tmp_path, pairs):
             lambda image, name: asked.append(name) or image, pairs, Protocol(), tmp_path, ABOUT
         )
     )
-    assert asked == ["3", "4"] and [r["psnr"] for r in again] == [r["psnr"] for r in whole]
+    assert asked == ["3", "4"] and [r.scores for r in again] == [r.scores for r in whole]
     assert [p.name for p in tmp_path.glob("records*")] == ["records.jsonl"]
 
 

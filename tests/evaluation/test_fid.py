@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from irbridge.errors import UserError
-from irbridge.evaluation.fid import fid, fid_table
-from irbridge.evaluation.no_reference import iqa_table, judge
+from irbridge.evaluation.fid import fid, fid_of_rows
+from irbridge.evaluation.no_reference import judge, quality_of_rows
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import read_image, write_image
+from irbridge.reports.image_tables import fid_table, quality_table
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +98,14 @@ def test_fid_is_the_distance_of_two_gaussians(inception, weights, folders, monke
 
 def test_the_table_of_fid_names_weights_and_leaves_out_other_images(weights, folders, monkeypatch):
     monkeypatch.setattr("irbridge.evaluation.fid.fid", lambda restored, clean, path: 12.3456)
-    text = fid_table(folders, weights)
+    text = fid_table(fid_of_rows(folders, weights), weights).render("markdown")
     assert "| derain | ours\\|x | 12.35 | 5 |" in text
     assert (
         hashlib.sha256(weights.read_bytes()).hexdigest()[:8] in text and "not the published" in text
     )
     (folders / "clean" / "0.png").unlink()
     with pytest.raises(UserError, match="save_images=true"):
-        fid_table(folders, weights)
+        fid_of_rows(folders, weights)
 
 
 def test_what_fid_lacks_is_named(folders, tmp_path, monkeypatch):
@@ -196,4 +197,5 @@ def test_the_table_of_metrics(folders, monkeypatch):
         sys.modules, "pyiqa", fake_pyiqa(lambda name, device: lambda batch: batch.shape[2])
     )
     # heights 24 to 36
-    assert "| derain | ours\\|x | 30.0000 | 5 |" in iqa_table(folders, ["mean"])
+    text = quality_table(quality_of_rows(folders, ["mean"])).render("markdown")
+    assert "| derain | ours\\|x | 30.0000 | 5 |" in text

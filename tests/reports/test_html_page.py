@@ -13,7 +13,8 @@ from PIL import Image
 
 from irbridge import cli
 from irbridge.errors import UserError
-from irbridge.evaluation.records import aggregate, read_records
+from irbridge.evaluation import rows as averages
+from irbridge.evaluation.records import Record, read_records
 from irbridge.images.io import read_image, write_image
 from irbridge.reports.html_page import CROP, crop_box, page
 from irbridge.reports.plots import nfe_lines, nfe_plot
@@ -49,6 +50,10 @@ class Reader(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+def aggregate(lines):
+    return averages.aggregate(map(Record.from_json, lines))
 
 
 def line(name, row, psnr, **more):
@@ -227,5 +232,5 @@ def test_the_plot_has_a_column_of_panels_per_task(tmp_path, lpips):
 
 def test_the_plot_needs_call_counts(results, tmp_path):
     with pytest.raises(UserError, match="network calls"):
-        nfe_plot(aggregate(read_records(results)), tmp_path / "plot.png")
+        nfe_plot(averages.aggregate(read_records(results)), tmp_path / "plot.png")
     assert not (tmp_path / "plot.png").exists()

@@ -24,6 +24,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation import fid
 from irbridge.evaluation.metrics import psnr, ssim
 from irbridge.evaluation.protocol import Protocol
+from irbridge.evaluation.records import read_lines, slug
 from irbridge.evaluation.vae_reference import RoundTrip
 from irbridge.experiments.build import build_model, from_pretrained
 from irbridge.experiments.config import plain
@@ -31,8 +32,8 @@ from irbridge.experiments.instantiate import instantiate
 from irbridge.files import write_json
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import read_image
+from irbridge.reports import paper_table as tables
 from irbridge.reports import published
-from irbridge.reports.paper_table import paper_table
 
 FOLDER = ROOT / "configs/experiment/paper"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -419,22 +420,21 @@ def test_photographs(train, tmp_path, pyiqa, monkeypatch):
     ]
     out = train(*words)
     (file,) = (tmp_path / "runs/table4_realrain/real").glob("*/scores.jsonl")
-    found = read_scores(file)
+    found = read_lines(file)
     # the limit
-    assert [r["name"] for r in found] == ["0", "1"] and {r["method"] for r in found} == {
-        "irbridge_y"
-    }
+    assert [r.name for r in found] == ["0", "1"]
+    assert {r.about.method for r in found} == {"irbridge_y"}
     restored = read_image(file.parent / "0.png")
-    assert restored.shape == (32, 32, 3) and found[0]["metrics"] == {
+    assert restored.shape == (32, 32, 3) and found[0].scores == {
         "musiq": pytest.approx(restored.mean()),
         "brisque": 32,
     }
-    mean = np.mean([r["metrics"]["musiq"] for r in found])
+    mean = np.mean([r.scores["musiq"] for r in found])
     assert f" | {mean:.3f} | 32.000 | 2 |" in out and (file.parent / "table.md").exists()
     lines = file.read_text().splitlines(True)
     file.write_text(lines[0] + lines[1][:20])  # killed
     train(*words, "evaluate.all_rows=true")
-    assert [r["method"] for r in read_scores(file)] == [
+    assert [r.about.method for r in read_lines(file)] == [
         "irbridge_y",
         "identity",
         "identity",
@@ -454,6 +454,11 @@ def test_photographs(train, tmp_path, pyiqa, monkeypatch):
 
 
 # published beside reproduced
+
+
+def paper_table(name, folder, form="markdown", **options):
+    make = tables.paper_figures if form == "csv" else tables.paper_table
+    return make(name, folder, **options).render(form)
 
 
 def table_of(text):

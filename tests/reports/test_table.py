@@ -13,8 +13,9 @@ import pytest
 
 from irbridge import cli
 from irbridge.errors import UserError
-from irbridge.evaluation.records import aggregate, read_records
-from irbridge.reports.table import to_csv, to_latex, to_markdown
+from irbridge.evaluation import rows
+from irbridge.evaluation.records import Record, read_records
+from irbridge.reports.table import by_comparison, figures, render
 
 main = partial(cli.run, "table")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_tables.py"
@@ -35,6 +36,23 @@ def record(
         "protocol": protocol,
         "seconds": 0.5,
     } | more
+
+
+def aggregate(records):
+    """Rows of records, or of the objects of their lines."""
+    return rows.aggregate(r if isinstance(r, Record) else Record.from_json(r) for r in records)
+
+
+def to_markdown(rows):
+    return render(by_comparison(rows), "markdown")
+
+
+def to_latex(rows):
+    return render(by_comparison(rows), "latex")
+
+
+def to_csv(rows):
+    return render(figures(rows), "csv")
 
 
 def three():
@@ -70,14 +88,15 @@ def test_means_count_and_interval():
             for n, p in zip("abc", psnr, strict=True)
         ]
     )
-    assert (row.psnr, row.ssim, row.lpips, row.seconds) == pytest.approx((25.0, 0.25, 0.025, 25.0))
+    means = [row.scores[key] for key in ("psnr", "ssim", "lpips")]
+    assert [*means, row.seconds] == pytest.approx([25.0, 0.25, 0.025, 25.0])
     assert row.images == {"a", "b", "c"}
     assert 20 <= row.intervals["psnr"][0] < 25 < row.intervals["psnr"][1] <= 31
 
 
 def test_one_missing_score_leaves_no_mean_of_the_others():
     (row,) = aggregate([record("a"), record("b", lpips=None)])
-    assert row.lpips is None and row.psnr == 30
+    assert row.scores["lpips"] is None and row.psnr == 30
 
 
 def test_draws_of_one_image_are_averaged_before_images():
@@ -118,7 +137,9 @@ def test_every_score_has_its_interval_over_images():
     low, high = row.intervals["psnr"]  # affine in each other, so the intervals are too
     assert row.intervals["ssim"] == pytest.approx((low / 100, high / 100))
     assert 0.5 <= low / 100 < 0.7 < high / 100 <= 0.9
-    assert 0.15 <= row.intervals["lpips"][0] < row.lpips < row.intervals["lpips"][1] <= 0.35
+    assert (
+        0.15 <= row.intervals["lpips"][0] < row.scores["lpips"] < row.intervals["lpips"][1] <= 0.35
+    )
     found = cells(to_markdown([row]))["ours"]
     assert found["PSNR ↑"] == f"70.00 [{low:.1f}, {high:.1f}]"
     assert found["SSIM ↑"] == f"0.7000 [{low / 100:.3f}, {high / 100:.3f}]"
@@ -249,7 +270,7 @@ def test_a_kills_half_line_is_dropped_and_others_are_named(tmp_path):
     path = write(
         tmp_path / "records.jsonl", [record("a"), record("b")], json.dumps(record("c"))[:-5]
     )
-    assert [r["name"] for r in read_records(path)] == ["a", "b"]
+    assert [r.name for r in read_records(path)] == ["a", "b"]
     write(path, [record("a")], '{"name": "b", "ro\n' + json.dumps(record("c")) + "\n")
     with pytest.raises(UserError, match="records.jsonl, line 2"):
         read_records(path)
@@ -295,7 +316,7 @@ def test_files_of_many_processes_are_one_and_each_record_counts_once(tmp_path):
     write(folder / "records-1.jsonl", [record("c", psnr=40.0), record("a") | {"seconds": 9.0}])
     write(folder / "records-11.jsonl", [record("d", psnr=10.0)])
     found = read_records(tmp_path)
-    assert sorted(r["name"] for r in found) == list("abcd")
+    assert sorted(r.name for r in found) == list("abcd")
     (row,) = aggregate(found)
     assert row.psnr == 25 and row.images == set("abcd")
     write(folder / "records-2.jsonl", [record("b", psnr=21.0)])

@@ -4,9 +4,10 @@ import csv
 
 import pytest
 
-from irbridge.evaluation.records import aggregate
-from irbridge.reports.table import to_latex, to_markdown
-from irbridge.reports.task_table import by_task, to_task_csv
+from irbridge.evaluation import rows as averages
+from irbridge.evaluation.records import Record
+from irbridge.reports.table import render
+from irbridge.reports.task_table import by_task, task_figures
 
 RGB, Y = "rgb, 8 bit, crop 0, reference clean", "y, 8 bit, crop 0, reference clean"
 
@@ -30,6 +31,18 @@ def records(task, row, psnr, names="ab", **more):
         | more
         for i, n in enumerate(names)
     ]
+
+
+def aggregate(lines):
+    return averages.aggregate(map(Record.from_json, lines))
+
+
+def to_markdown(rows):
+    return render(by_task(rows), "markdown")
+
+
+def to_task_csv(rows):
+    return render(task_figures(rows), "csv")
 
 
 def parsed(text):
@@ -63,7 +76,7 @@ def test_tasks_and_methods_come_in_the_stated_order():
         for k, m in enumerate(methods)
         for r in records(task, f"{m}, {task}", 30.0 - k, method=m)
     ]
-    (table,) = parsed(to_markdown(aggregate(rows), by_task))
+    (table,) = parsed(to_markdown(aggregate(rows)))
     assert tasks_of(table) == ALL
     assert list(table) == [
         "Degraded input",
@@ -88,7 +101,7 @@ def test_labels_line_up_without_a_method_too_and_are_ordered():
         )
         for r in records(t, label, psnr)
     ]
-    (table,) = parsed(to_markdown(aggregate(rows), by_task))
+    (table,) = parsed(to_markdown(aggregate(rows)))
     assert list(table) == [
         "Degraded input",
         "Plain regression",
@@ -106,7 +119,7 @@ def test_best_second_missing_and_half_widths():
         + records("sr", "x", 40.0, lpips=None)
         + records("sr", "y", 35.0)
     )
-    text = to_markdown(aggregate(rows), by_task)
+    text = to_markdown(aggregate(rows))
     (table,) = parsed(text)
     head = "derain: PSNR ↑ / SSIM ↑ / LPIPS ↓"
     assert table["y"][head] == "**30.00** ±1.0 / **0.3000** ±0.000 / **0.7000** ±0.000"
@@ -128,7 +141,7 @@ def test_rows_of_other_images_are_in_another_table():
         *records("sr", "lucky", 33.0),
         *records("sr", "x", 30.0),
     ]
-    first, other = parsed(to_markdown(aggregate(rows), by_task))
+    first, other = parsed(to_markdown(aggregate(rows)))
     derain, sr = (f"{t}: PSNR ↑ / SSIM ↑ / LPIPS ↓" for t in ("derain", "sr"))
     assert first["lucky"][derain] == "—" and first["y"][derain].startswith("**30.00**")
     assert first["lucky"][sr].startswith("**33.00**")
@@ -143,7 +156,7 @@ def test_protocols_sizes_and_real_pairs_are_apart():
         *records("derain", "x", 23.0, data="/data/rain100h/degraded", size=None),
         *records("dehaze", "x", 24.0, data="/data/sots/degraded", size=None),
     ]
-    text = to_markdown(aggregate(rows), by_task)
+    text = to_markdown(aggregate(rows))
     tables = parsed(text)
     assert len(tables) == 4 and "PSNR (Y) ↑" in text
     assert tasks_of(tables[-1]) == ["derain (rain100h/degraded)", "dehaze (sots/degraded)"]
@@ -158,7 +171,7 @@ def test_data_whose_short_names_agree_are_named_whole():
         *records("derain", "x", 20.0, data="/a/test/rain"),
         *records("derain", "x", 30.0, data="/b/test/rain"),
     ]
-    (table,) = parsed(to_markdown(aggregate(rows), by_task))
+    (table,) = parsed(to_markdown(aggregate(rows)))
     assert tasks_of(table) == ["derain (/a/test/rain)", "derain (/b/test/rain)"]
 
 
@@ -179,7 +192,7 @@ def test_several_rows_of_one_method_keep_labels_of_their_own(second, labels):
         r | mine | second for r in records("derain", "", 19.0)
     ]
     rows += [r | mine | {"run": "sr-first"} for r in records("sr", "", 30.0)]
-    (table,) = parsed(to_markdown(aggregate(rows), by_task))
+    (table,) = parsed(to_markdown(aggregate(rows)))
     assert list(table) == labels  # by PSNR
 
 
@@ -189,7 +202,7 @@ def test_the_degraded_input_of_many_runs_is_one_row():
         for run in ("derain-a", "derain-b")
         for r in records("derain", "Degraded input", 12.0)
     ]
-    (table,) = parsed(to_markdown(aggregate(rows), by_task))
+    (table,) = parsed(to_markdown(aggregate(rows)))
     assert list(table) == ["Degraded input"]
 
 
@@ -199,7 +212,7 @@ def test_latex_groups_the_columns():
         *records("sr", "x_1 & co", 30.0),
         *records("sr", "y", 31.0),
     ]
-    text = to_latex(aggregate(rows), by_task)
+    text = render(by_task(aggregate(rows)), "latex")
     assert " & \\multicolumn{3}{c}{derain} & \\multicolumn{3}{c}{sr} \\\\\n" in text
     assert "\n\\cmidrule(lr){2-4} \\cmidrule(lr){5-7}\nMethod & PSNR" in text
     assert "\\begin{tabular}{lrrrrrr}" in text and "x\\_1 \\& co & 20.00 $\\pm$ 1.0" in text
@@ -217,7 +230,7 @@ def test_both_references_are_in_the_group_of_a_task():
         "protocol": Y + " and VAE round trip 1a2b",
     }
     rows = aggregate([*records("derain", "x", 20.0, **more), *records("sr", "x", 30.0, **more)])
-    (table,) = parsed(to_markdown(rows, by_task))
+    (table,) = parsed(to_markdown(rows))
     head = (
         "PSNR (Y) ↑ / SSIM (Y) ↑ / LPIPS ↓ / PSNR to VAE (Y) ↑ / SSIM to VAE (Y) ↑ / LPIPS to VAE ↓"
     )
