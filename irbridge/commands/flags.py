@@ -205,7 +205,10 @@ def unknown_key(command: str, key: str, flags: dict[str, Flag]) -> UserError:
     keys = [k for k, flag in flags.items() if not flag.entry.metadata.get("alone")]
     shown = [k for k in keys if "." not in k]
     fault = f"{key!r} is not a key of irbridge {command}"
-    return unknown(fault, key, keys, f"the keys are {', '.join(shown)}; see --help")
+    remedy = f"the keys are {', '.join(shown)}"
+    if any(flag.entry.metadata.get("positional") for flag in flags.values()):
+        remedy += ", and a name with an equals sign goes after --"
+    return unknown(fault, key, keys, remedy)
 
 
 def page(command: str, options: type[Options]) -> str:
