@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import click
@@ -111,6 +112,11 @@ def group(default: Any, explained: str = "", files: str | None = None) -> Any:
     return field(default=default, metadata={"explained": explained, "files": files})
 
 
+def rest() -> Any:
+    """A field of a group with files: what a file says besides the group's keys."""
+    return field(default_factory=dict, metadata={"rest": True})
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of a command; the docstring of a subclass opens its help page."""
@@ -205,7 +211,10 @@ def unknown_key(command: str, key: str, flags: dict[str, Flag]) -> UserError:
     keys = [k for k, flag in flags.items() if not flag.entry.metadata.get("alone")]
     shown = [k for k in keys if "." not in k]
     fault = f"{key!r} is not a key of irbridge {command}"
-    return unknown(fault, key, keys, f"the keys are {', '.join(shown)}; see --help")
+    remedy = f"the keys are {', '.join(shown)}"
+    if any(flag.entry.metadata.get("positional") for flag in flags.values()):
+        remedy += ", and a name with an equals sign goes after --"
+    return unknown(fault, key, keys, remedy)
 
 
 def page(command: str, options: type[Options]) -> str:
@@ -221,6 +230,8 @@ def known_flags(options: type[Options], prefix: str = "") -> dict[str, Flag]:
     found: dict[str, Flag] = {}
     for entry in fields(options):
         key = prefix + entry.name
+        if "rest" in entry.metadata:
+            continue
         if "kind" in entry.metadata or entry.metadata["files"]:
             found[key] = Flag(key, entry, _option(key, entry))
         if "kind" not in entry.metadata:
@@ -313,25 +324,37 @@ def _read(flag: Flag, word: str) -> Any:
 def _built(options: type[OptionsType], given: dict[str, Any], prefix: str) -> OptionsType:
     """An options class from values by dotted key."""
     values = {}
+    names = {entry.name for entry in fields(options)}
     for entry in fields(options):
         key = prefix + entry.name
-        if "kind" in entry.metadata:
+        if "rest" in entry.metadata:
+            said = {name.removeprefix(prefix): value for name, value in given.items()}
+            values[entry.name] = {name: said[name] for name in said if name not in names}
+        elif "kind" in entry.metadata:
             if key in given:
                 values[entry.name] = given[key]
-            continue
-        nested = given
-        if given.get(key) is not None:
-            file = _file(entry.metadata["files"], given[key])
-            nested = {f"{key}.{name}": value for name, value in file.items()} | given
-        values[entry.name] = _built(type(entry.default), nested, f"{key}.")
+        else:
+            nested = {name: value for name, value in given.items() if name.startswith(f"{key}.")}
+            if given.get(key) is not None:
+                file = _file(entry.metadata["files"], given[key], given.get("config_dir"))
+                nested = {f"{key}.{name}": value for name, value in file.items()} | nested
+            values[entry.name] = _built(type(entry.default), nested, f"{key}.")
     return options(**values)
 
 
-def _file(folder: str, name: str) -> dict[str, Any]:
-    """The keys that a file of a group of configs sets: ``sampler/heun.yaml``."""
+def _file(folder: str, name: str, own: str | None) -> dict[str, Any]:
+    """The keys that a file of a group of configs sets: ``sampler/heun.yaml``.
+
+    Args:
+        folder: of the group.
+        name: of the file.
+        own: the user's own folder of configs, beside the project's.
+    """
     import yaml  # late: few commands name one
 
-    files = {path.stem: path for path in sorted((CONFIGS / folder).glob("*.yaml"))}
+    places = [CONFIGS, *([Path(own).expanduser()] if own else [])]
+    found = [path for place in places for path in sorted((place / folder).glob("*.yaml"))]
+    files = {path.stem: path for path in found}
     if name not in files:
         fault = f"{folder}={name!r} is unknown"
         raise unknown(fault, name, files, f"choose one of {', '.join(files)}")

@@ -15,6 +15,7 @@ from irbridge.commands.flags import (
     numbers,
     one_of,
     option,
+    rest,
     switch,
     text,
     whole,
@@ -57,6 +58,7 @@ class SamplerOptions(Options):
     times: list[float] | None = option(
         None, numbers(), "The times themselves, falling, instead of nfe and spacing."
     )
+    more: dict = rest()  # of a sampler of one's own
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,11 @@ class RestoreOptions(Options):
     seed: int = option(0, whole(0), "Seed of the noise, together with the photograph's name.")
     sampler: SamplerOptions = group(
         SamplerOptions(), "A file of configs/sampler, such as posterior or ddim.", "sampler"
+    )
+    config_dir: str | None = option(
+        None,
+        text("FOLDER"),
+        "Your own configs: --sampler NAME also finds FOLDER/sampler/NAME.yaml.",
     )
     backbone: BackboneOptions = group(BackboneOptions())
     device: str = option("auto", text("NAME"), "auto (CUDA, else MPS, else CPU), cpu, cuda, mps.")

@@ -80,6 +80,7 @@ def restore_run(options: RestoreOptions) -> None:
 def sampling(options: RestoreOptions) -> dict:
     """What the model is asked with: the fields of the sampler that are given."""
     fields = asdict(options.sampler)
+    fields |= fields.pop("more")
     if fields["nfe"] is None:
         fields["nfe"] = fields["steps"]
     if options.steps is not None:

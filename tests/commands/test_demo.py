@@ -46,7 +46,7 @@ def page():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    blocks = demo.build_demo()
+    blocks = demo.build_demo(precision="float32")  # as the model that it is compared with
     demo.launch(blocks, server_port=port, prevent_thread_lock=True)
     yield blocks
     blocks.close()

@@ -455,6 +455,17 @@ def test_wrong_words_are_told_with_what_was_meant(words, said):
         parse("restore", RestoreOptions, words)
 
 
+def test_a_sampler_of_ones_own(tmp_path):
+    (tmp_path / "sampler").mkdir()
+    (tmp_path / "sampler/mine.yaml").write_text("defaults: [default]\nrule: share\nshare: 0.5\n")
+    words = ["a", "--sampler", "mine", "--config-dir", str(tmp_path), "sampler.nfe=2"]
+    options = parse("restore", RestoreOptions, words)
+    assert options.sampler == SamplerOptions(rule="share", nfe=2, more={"share": 0.5})
+    fields = restore_command.sampling(options)
+    assert (fields["rule"], fields["nfe"], fields["share"]) == ("share", 2, 0.5)
+    assert parse("restore", RestoreOptions, ["a", "sampler=ddim"]).sampler.more == {}
+
+
 def test_several_photographs(fast, restore, tmp_path):
     names = [photograph(tmp_path / f"{name}, 1.png") for name in "abc"]
     assert restore("--task", "derain", names[0], names[1], names[0])[0] == 0 and len(fast) == 2
