@@ -15,14 +15,14 @@ def main(config):
     from irbridge.data.crops import CropStream
     from irbridge.data.pairs import photographs_of
     from irbridge.environment import set_threads
-    from irbridge.experiments.run_folder import claim, mirror
+    from irbridge.experiments.run_folder import claim, mirror, run_folder
     from irbridge.images.grid import grid
     from irbridge.images.io import write_image
     from irbridge.models.pretrainer import Pretrainer
     from irbridge.training.checkpoint import Checkpoints
     from irbridge.training.trainer import fit
 
-    run = Path(config["run"])
+    run = run_folder(config)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     claim(run, config)
     data = config["data"]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from irbridge.adapters.base import Adapter, Condition, _reason, _zero, require
 from irbridge.backbones.base import Backbone
 from irbridge.errors import UserError
+from irbridge.ranges import check_values, whole
 
 
 class LoRA(Adapter):
@@ -32,6 +33,7 @@ class LoRA(Adapter):
     ):
         super().__init__()
         require(self, backbone, "UNet2DConditionModel", "SD3Transformer2DModel")
+        check_values({"rank": whole(1)}, {"rank": rank}, "adapter")
         try:
             from peft import LoraConfig, inject_adapter_in_model
             from peft.tuners.lora import LoraLayer

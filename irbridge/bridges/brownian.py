@@ -10,6 +10,7 @@ from torch import Tensor
 from irbridge.bridges.base import Bridge, Published, interpolate, running
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import posterior_keep
+from irbridge.ranges import POSITIVE, option
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Brownian(Bridge):
     std that the Brownian motion would reach at T; BBDM (CVPR 2023) has sigma^2 = 2.
     """
 
-    sigma: float = 2**0.5
+    sigma: float = option(2**0.5, POSITIVE)
     published: ClassVar = Published("difference", "l1")
 
     def marginal(self, t) -> Marginal:
@@ -35,7 +36,7 @@ class BBDM(Bridge):
 
     T: int = 1000
     start: str = "y"
-    max_var: float = 1.0
+    max_var: float = option(1.0, POSITIVE)
     steps: ClassVar = True
     published: ClassVar = Published("difference", "l1", nfe=200)
 
@@ -54,7 +55,7 @@ class I2SB(Bridge):
 
     T: int = 1000
     start: str = "y"
-    beta_max: float = 0.3
+    beta_max: float = option(0.3, POSITIVE)
     official: bool = True
     steps: ClassVar = True
     published: ClassVar = Published("score", "l2", nfe=100)

@@ -9,6 +9,7 @@ from torch import Tensor
 from irbridge.bridges.base import Bridge, Published
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import kept
+from irbridge.ranges import POSITIVE, option
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class NADB(Bridge):
     """
 
     T: float = 1000
-    alpha: float = 0.4
-    k: float = 0.75
+    alpha: float = option(0.4, POSITIVE)
+    k: float = option(0.75, POSITIVE)
     published: ClassVar = Published("velocity", "l2")
 
     def marginal(self, t) -> Marginal:

@@ -11,6 +11,7 @@ from torch import Tensor
 from irbridge.bridges.base import Bridge, Published, interpolate
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
+from irbridge.ranges import INSIDE, POSITIVE, SHARE, option
 
 
 @lru_cache
@@ -57,9 +58,9 @@ class OUBridge(Bridge):
     mean.
     """
 
-    rate: float = 5.3
-    lam: float = 30 / 255
-    mean: float = 1.0
+    rate: float = option(5.3, POSITIVE)
+    lam: float = option(30 / 255, POSITIVE)
+    mean: float = option(1.0, SHARE)
 
     def marginal(self, t) -> Marginal:
         theta = self.rate * torch.as_tensor(t, dtype=torch.float64) / self.T
@@ -75,8 +76,8 @@ class IRSDE(Bridge):
     1].
     """
 
-    lam: float = 10 / 255
-    eps: float = 0.005
+    lam: float = option(10 / 255, POSITIVE)
+    eps: float = option(0.005, INSIDE)
     steps: ClassVar = True
     published: ClassVar = Published("noise", "likelihood", nfe=100)
 
@@ -94,8 +95,8 @@ class GOUB(Bridge):
     lam, not its square).
     """
 
-    lam: float = 30 / 255
-    eps: float = 0.005
+    lam: float = option(30 / 255, POSITIVE)
+    eps: float = option(0.005, INSIDE)
     steps: ClassVar = True
     published: ClassVar = Published("noise", "likelihood", nfe=100)
 
@@ -112,7 +113,7 @@ class UniDB(GOUB):
     (1/gamma + s_T^2))``, s_u^2 = lam^2 (1 - exp(-2 th_u)).
     """
 
-    gamma: float = 1e7
+    gamma: float = option(1e7, POSITIVE)
     exact: bool = False
 
     def marginal(self, t) -> Marginal:
@@ -134,7 +135,7 @@ class RDBM(Bridge):
     images in [-1, 1].
     """
 
-    lam: float = 10 / 255
+    lam: float = option(10 / 255, POSITIVE)
     pi: str = "residual"
     steps: ClassVar = True
 
