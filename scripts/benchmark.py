@@ -1,5 +1,6 @@
-"""Where the time and memory of training and restoring go: ``python scripts/benchmark.py task=derain
-backbone=sd15``.
+"""Where the time and memory of training and restoring go.
+
+``python scripts/benchmark.py task=derain backbone=sd15``
 """
 
 import sys

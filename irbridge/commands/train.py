@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import PartialState
 
-from irbridge.assets import CONFIGS, find
+from irbridge.assets import find
 from irbridge.data.pair import spread
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
@@ -41,6 +41,7 @@ from irbridge.models.irbridge import IRBridge
 from irbridge.models.restorer import Restorer
 from irbridge.profiling.flops import describe_cost
 from irbridge.reports.pictures import picture
+from irbridge.reports.published import SCORES, lines, words_of
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.trainer import fit
 from irbridge.weights import load_into, load_weights
@@ -167,9 +168,10 @@ def check_reuse(model: Restorer, config: dict) -> None:
     """UserError unless ``reuse`` names a finished run of this method, adapter and backbone."""
     folder = find(config["reuse"])
     if not finished(folder):
-        made = next(CONFIGS.glob(f"experiment/**/{folder.name}.yaml"), None)
-        name = made and made.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
-        how = f", python scripts/train.py experiment={name}," if name else ""
+        rows = {line.run for table in SCORES for line in lines(table)}
+        how = ""
+        if folder.name in rows:
+            how = f", python scripts/train.py {' '.join(words_of(folder.name))},"
         raise UserError(
             f"reuse={config['reuse']} holds no finished run; train it first{how} or give reuse=null"
             " to train here."

@@ -162,6 +162,7 @@ class Experiment(Options):
     start: str | None = option(None, free=True)
     baseline: bool = option(True, free=True)
     ship: Any = option(None, free=True)  # what experiment=ship makes data.mix of
+    paper: Any = option(None, free=True)  # what the rows of the paper make their names of
 
 
 @dataclass

@@ -13,7 +13,7 @@ from irbridge.evaluation.scoring import slug
 from irbridge.evaluation.unpaired import read_scores
 from irbridge.experiments.config import composed
 from irbridge.files import read_json
-from irbridge.reports.published import SCORES, Line, lines
+from irbridge.reports.published import SCORES, Line, lines, words_of
 from irbridge.reports.table import Style, Table, csv_text, to_latex, to_markdown
 
 TITLES = {
@@ -196,12 +196,7 @@ def _notes(line: Line, run: Path, size) -> list[str]:
     """In what a run differs from its experiment, the training of the adapter that it took over
     included.
     """
-    schedule = line.run.removeprefix(line.experiment)[1:]
-    words = [
-        f"experiment=paper/{line.experiment}",
-        *[f"timesteps.name={schedule}"] * bool(schedule),
-    ]
-    wanted = json.loads(json.dumps(composed("train", *words)))
+    wanted = json.loads(json.dumps(composed("train", *words_of(line.run))))
     try:
         saved = read_json(run / "run.json")
         source = read_json(find(saved["reuse"]) / "run.json") if saved.get("reuse") else saved
