@@ -1,7 +1,7 @@
-"""Train a restoration model, score it on held-back images and draw it: ``python scripts/train.py
-task=derain``.
+"""Train a restoration model, score it on held-back images and draw it.
 
-The same command again resumes. ``--cfg job`` prints every key.
+``python scripts/train.py task=derain``; the same command again resumes. ``--cfg job`` prints every
+key.
 """
 
 import sys

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from irbridge.adapters.base import Adapter, Condition, in_one_line, require_fit, set_to_zero
 from irbridge.backbones.base import Backbone
 from irbridge.errors import UserError
+from irbridge.ranges import check_values, whole
 
 
 class LoRA(Adapter):
@@ -41,6 +42,7 @@ class LoRA(Adapter):
     ):
         super().__init__()
         require_fit(self, backbone)
+        check_values({"rank": whole(1)}, {"rank": rank}, "adapter")
         network, first = backbone.network, backbone.first
         self.name = _inject(network, rank, rank if alpha is None else alpha, list(targets))
         self.low_rank = nn.ModuleDict()

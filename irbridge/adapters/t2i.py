@@ -7,8 +7,10 @@ from diffusers import T2IAdapter
 from torch import Tensor
 
 from irbridge.adapters.base import Adapter, Condition, ZeroConvs, require_fit
+from irbridge.adapters.trunk import RANGES
 from irbridge.backbones.base import Backbone
 from irbridge.errors import UserError
+from irbridge.ranges import check_values
 
 
 class T2I(Adapter):
@@ -28,6 +30,7 @@ class T2I(Adapter):
     def __init__(self, backbone: Backbone, channels: list[int] | None = None, layers: int = 2):
         super().__init__()
         require_fit(self, backbone)
+        check_values(RANGES, {"channels": channels, "layers": layers}, "adapter")
         config = backbone.network.config
         kinds, own = config.down_block_types, list(config.block_out_channels)
         channels = list(channels or own)

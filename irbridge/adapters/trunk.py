@@ -13,10 +13,21 @@ from irbridge.adapters.nafnet import NAFNet
 from irbridge.backbones.half_precision import keep_ends
 from irbridge.backbones.lean import unet_class
 from irbridge.errors import UserError
+from irbridge.ranges import check_values, each, one_of, whole
 
 KINDS = "nafnet", "unet"
+COUNT = whole(1)
 # of an adapter's config
-FIELDS = "trunk", "width", "encoder", "middle", "decoder", "attention", "channels", "layers"
+RANGES = {
+    "width": COUNT,
+    "encoder": each(COUNT),
+    "middle": COUNT,
+    "decoder": each(COUNT),
+    "attention": one_of(True, False),
+    "channels": each(COUNT),
+    "layers": COUNT,
+}
+FIELDS = "trunk", *RANGES
 
 
 def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3) -> nn.Module:
@@ -51,9 +62,10 @@ def bridge_network(trunk: str = "unet", masked: bool = False, **sizes) -> nn.Mod
 
     The arguments are those of :func:`make_trunk`.
     """
+    _known(trunk)
+    check_values(RANGES, sizes, "adapter")
     if trunk == "nafnet":
         return NAFNet(6 + masked, 3, **_nafnet(sizes), timed=True)
-    _known(trunk)
     return unet(sizes["channels"], sizes.get("layers", 1), inputs=6 + masked)
 
 
@@ -82,9 +94,10 @@ def make_trunk(
         sizes: ``width encoder middle decoder attention`` of "nafnet", ``channels layers`` of
             "unet"; the others' are not looked at.
     """
+    _known(trunk)
+    check_values(RANGES, sizes, "adapter")
     if trunk == "nafnet":
         return NAFTrunk(predicts, image_channels, masked, **_nafnet(sizes))
-    _known(trunk)
     return Trunk(sizes["channels"], sizes.get("layers", 1), predicts, image_channels, masked)
 
 

@@ -15,6 +15,7 @@ from irbridge.files import read_json
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.priors.base import Prior
 from irbridge.priors.from_diffusers import prior_from_config
+from irbridge.ranges import NOT_NEGATIVE, check_values
 
 NETWORKS = {"unet": ("UNet2DConditionModel",), "transformer": ("SD3Transformer2DModel",)}
 VAES = "AutoencoderKL", "AutoencoderTiny"
@@ -238,6 +239,7 @@ def load_latent(
             f" network in {folder / part} takes {network.config.in_channels}; give a backbone.vae"
             " of the same latents."
         )
+    check_values({"guidance": NOT_NEGATIVE}, {"guidance": guidance}, "backbone")
     prompts = [prompt] if guidance == 1 else [negative, prompt]
     own, digest = pretrained_files.digests(folder / part, vae_folder)
     contexts = embeddings(Prompt(pretrained, folder, own, tuple(skip)), prompts, network)

@@ -16,6 +16,7 @@ from torch import Tensor
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import posterior_keep
+from irbridge.ranges import check_ranges
 
 
 def interpolate(t, table: np.ndarray) -> Tensor:
@@ -81,6 +82,7 @@ class Bridge:
     published: ClassVar[Published] = Published("x0", "l1")
 
     def __post_init__(self):
+        check_ranges(self, "bridge")
         if not self.T > 0 or (self.steps and int(self.T) != self.T):
             raise UserError(
                 f"bridge.T={self.T} must be"

@@ -11,6 +11,7 @@ from typing_extensions import override
 from irbridge.bridges.base import Bridge, Published, interpolate, running
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import posterior_keep
+from irbridge.ranges import POSITIVE, option
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Brownian(Bridge):
         sigma: the std that the Brownian motion would reach at T; BBDM (CVPR 2023) has sigma^2 = 2.
     """
 
-    sigma: float = 2**0.5
+    sigma: float = option(2**0.5, POSITIVE)
     published: ClassVar = Published("difference", "l1")
 
     @override
@@ -47,7 +48,7 @@ class BBDM(Bridge):
 
     T: int = 1000
     start: str = "y"
-    max_var: float = 1.0
+    max_var: float = option(1.0, POSITIVE)
     steps: ClassVar = True
     published: ClassVar = Published("difference", "l1", nfe=200)
 
@@ -73,7 +74,7 @@ class I2SB(Bridge):
 
     T: int = 1000
     start: str = "y"
-    beta_max: float = 0.3
+    beta_max: float = option(0.3, POSITIVE)
     official: bool = True
     steps: ClassVar = True
     published: ClassVar = Published("score", "l2", nfe=100)

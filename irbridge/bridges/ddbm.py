@@ -9,6 +9,7 @@ from typing_extensions import override
 from irbridge.bridges.base import Bridge, Published
 from irbridge.bridges.ornstein_uhlenbeck import ou_bridge
 from irbridge.gaussian.marginal import Marginal, marginal
+from irbridge.ranges import NOT_NEGATIVE, POSITIVE, option
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class DDBMVP(Bridge):
     """
 
     T: float = 1.0
-    beta_d: float = 2.0
-    beta_min: float = 0.1
+    beta_d: float = option(2.0, NOT_NEGATIVE)
+    beta_min: float = option(0.1, POSITIVE)
     near: ClassVar = 1e-4
     published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4, spacing="karras")
 

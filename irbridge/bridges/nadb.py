@@ -10,6 +10,7 @@ from typing_extensions import override
 from irbridge.bridges.base import Bridge, Published
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import kept
+from irbridge.ranges import POSITIVE, option
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class NADB(Bridge):
     """
 
     T: float = 1000
-    alpha: float = 0.4
-    k: float = 0.75
+    alpha: float = option(0.4, POSITIVE)
+    k: float = option(0.75, POSITIVE)
     published: ClassVar = Published("velocity", "l2")
 
     @override

@@ -12,6 +12,7 @@ from typing_extensions import override
 from irbridge.bridges.base import Bridge, Published, interpolate
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
+from irbridge.ranges import INSIDE, POSITIVE, SHARE, option
 
 
 @lru_cache
@@ -85,9 +86,9 @@ class OUBridge(Bridge):
         mean: the share of y in the mean.
     """
 
-    rate: float = 5.3
-    lam: float = 30 / 255
-    mean: float = 1.0
+    rate: float = option(5.3, POSITIVE)
+    lam: float = option(30 / 255, POSITIVE)
+    mean: float = option(1.0, SHARE)
 
     @override
     def marginal(self, t) -> Marginal:
@@ -110,8 +111,8 @@ class IRSDE(Bridge):
         eps: the share of x0 that is left at T.
     """
 
-    lam: float = 10 / 255
-    eps: float = 0.005
+    lam: float = option(10 / 255, POSITIVE)
+    eps: float = option(0.005, INSIDE)
     steps: ClassVar = True
     published: ClassVar = Published("noise", "likelihood", nfe=100)
 
@@ -137,8 +138,8 @@ class GOUB(Bridge):
         eps: exp(-rate), integrated over [0, T].
     """
 
-    lam: float = 30 / 255
-    eps: float = 0.005
+    lam: float = option(30 / 255, POSITIVE)
+    eps: float = option(0.005, INSIDE)
     steps: ClassVar = True
     published: ClassVar = Published("noise", "likelihood", nfe=100)
 
@@ -162,7 +163,7 @@ class UniDB(GOUB):
             sqrt((1/gamma + s_tT^2) / (1/gamma + s_T^2))`` with s_u^2 = lam^2 (1 - exp(-2 th_u)).
     """
 
-    gamma: float = 1e7
+    gamma: float = option(1e7, POSITIVE)
     exact: bool = False
 
     @override
@@ -191,7 +192,7 @@ class RDBM(Bridge):
             x0 prediction) or "zero" (no noise), the paper's ablation.
     """
 
-    lam: float = 10 / 255
+    lam: float = option(10 / 255, POSITIVE)
     pi: str = "residual"
     steps: ClassVar = True
 

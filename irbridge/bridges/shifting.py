@@ -11,6 +11,7 @@ from typing_extensions import override
 from irbridge.bridges.base import Bridge, Published, interpolate, running
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import kept
+from irbridge.ranges import INSIDE, NOT_NEGATIVE, POSITIVE, option
 
 
 class _Shifted(Bridge):
@@ -43,10 +44,10 @@ class ResShift(_Shifted):
     """
 
     T: int = 15
-    kappa: float = 2.0
-    min_noise: float = 0.04
-    end: float = 0.99
-    power: float = 0.3
+    kappa: float = option(2.0, POSITIVE)
+    min_noise: float = option(0.04, POSITIVE)
+    end: float = option(0.99, INSIDE)
+    power: float = option(0.3, POSITIVE)
     steps: ClassVar = True
     published: ClassVar = Published("x0", "l2", nfe=15)
 
@@ -72,7 +73,7 @@ class RDDM(_Shifted):
     """
 
     T: int = 1000
-    sum_scale: float = 0.01
+    sum_scale: float = option(0.01, POSITIVE)
     steps: ClassVar = True
     published: ClassVar = Published("residual", "l1", "implicit")
 
@@ -100,8 +101,8 @@ class DiffUIR(_Shifted):
 
     T: int = 1000
     start: str = "published"
-    delta_end: float = 1.8e-3
-    start_noise: float = 0.1
+    delta_end: float = option(1.8e-3, NOT_NEGATIVE)
+    start_noise: float = option(0.1, NOT_NEGATIVE)
     steps: ClassVar = True
     published: ClassVar = Published("residual", "l1", "drift", nfe=3)
 

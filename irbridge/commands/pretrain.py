@@ -14,7 +14,7 @@ from irbridge.data.crops import CropStream
 from irbridge.data.selection import photographs_of
 from irbridge.environment import set_threads
 from irbridge.errors import UserError
-from irbridge.experiments.run_folder import claim, mirror
+from irbridge.experiments.run_folder import claim, mirror, run_folder
 from irbridge.images.grid import grid
 from irbridge.images.io import write_image
 from irbridge.models.pretrainer import Pretrainer
@@ -29,7 +29,7 @@ def pretrain_run(config: dict) -> None:
     Raises:
         UserError: the config, the photographs or the weights to start from are wrong.
     """
-    run = Path(config["run"])
+    run = run_folder(config)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     claim(run, config)
     data = config["data"]

@@ -21,9 +21,7 @@ from irbridge.training.trainer import Trainer
 
 
 class _Crops(Dataset):
-    """One pair of random crops at every draw, so that reading and degrading images is not
-    measured.
-    """
+    """One pair of random crops at every draw: reading and degrading images is not measured."""
 
     def __init__(self, crop: int, masked: bool):
         self.pair = (
@@ -83,8 +81,17 @@ def time_training(
 def time_restoring(
     model: Restorer, size: int, batch: int, times: int, warmup: int = 1
 ) -> list[dict[str, float]]:
-    """Seconds of each part in each of ``times`` restorations of ``batch`` random images of ``size``
-    x ``size`` pixels, with all of their network calls, after ``warmup`` others.
+    """Seconds of each part of restorations, with all of their network calls.
+
+    Args:
+        model: that restores.
+        size: pixels a side of the random images.
+        batch: how many images at once.
+        times: how many restorations are measured.
+        warmup: how many others come before.
+
+    Returns:
+        Of each restoration, the seconds by part.
     """
     at = next(model.parameters()).device
     clock, laps = Clock(at), []
@@ -101,8 +108,11 @@ def time_restoring(
 
 
 def summary(laps: list[dict[str, float]], images: int, peak: int, gflops: dict[str, float]) -> dict:
-    """Means over laps of ``images`` images each: seconds and shares of the parts, the bridge's
-    share of the networks' time, images a second, the peak memory in MiB, GFLOPs a lap.
+    """Means over laps of ``images`` images each.
+
+    Returns:
+        Seconds and shares of the parts, the bridge's share of the networks' time, images a second,
+        the peak memory in MiB, GFLOPs a lap.
     """
     seconds = {part: sum(lap.get(part, 0.0) for lap in laps) / len(laps) for part in PARTS}
     total, networks = sum(seconds.values()), sum(seconds[part] for part in NETWORKS)
@@ -120,8 +130,10 @@ def summary(laps: list[dict[str, float]], images: int, peak: int, gflops: dict[s
 
 
 def benchmark(config: dict) -> dict:
-    """Measure a model as a plain ``benchmark`` config says: ``training`` and ``restoring``, each a
-    :func:`summary`, ``cost`` in words and ``machine``.
+    """Measure a model as the config of the benchmark command says.
+
+    Returns:
+        ``training`` and ``restoring``, each a :func:`summary`, ``cost`` in words and ``machine``.
     """
     options, trainer = config["benchmark"], config["trainer"]
     at = device(trainer["device"])

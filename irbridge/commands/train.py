@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import PartialState
 
-from irbridge.assets import CONFIGS, find
+from irbridge.assets import find
 from irbridge.data.image_source import ImageSource
 from irbridge.data.pair import spread
 from irbridge.environment import device, set_threads
@@ -25,7 +25,14 @@ from irbridge.evaluation.share import agreed
 from irbridge.evaluation.vae_reference import RoundTrip
 from irbridge.experiments.build import build_model, describe, save_pretrained
 from irbridge.experiments.instantiate import instantiate
-from irbridge.experiments.run_folder import as_long, claim, contradiction, finished, mirror
+from irbridge.experiments.run_folder import (
+    as_long,
+    claim,
+    contradiction,
+    finished,
+    mirror,
+    run_folder,
+)
 from irbridge.experiments.task_data import test_pairs, training_stream, validation_pairs
 from irbridge.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from irbridge.gaussian.noise import image_seed
@@ -36,6 +43,7 @@ from irbridge.models.restorer import Restorer
 from irbridge.profiling.flops import describe_cost
 from irbridge.reports.image_tables import photograph_table
 from irbridge.reports.pictures import picture
+from irbridge.reports.published import SCORES, lines, words_of
 from irbridge.reports.table import print_scores
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.trainer import Trainer
@@ -43,16 +51,20 @@ from irbridge.weights import load_into, load_weights
 
 
 def train_run(config: dict) -> None:
-    """Train as configured, with the regression baseline, or take over a trained adapter
-    (``reuse``); then score, print the table, draw, and name what it wrote.
+    """Train as configured, or take over a trained adapter (``reuse``); then score and draw.
+
+    With ``baseline`` the regression is trained as well. Prints the table, and what it wrote.
+
+    Args:
+        config: of the train command, as :class:`irbridge.experiments.schema.Experiment` has it.
     """
-    run = Path(config["run"])
+    run = run_folder(config)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     # a mistake must not come up after the training
     scored, masked = config["evaluate"], config["adapter"].get("masked", False)
     check_photographs(scored["real"], scored["metrics"], masked)
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
-    if isinstance(model, IRBridge) and model.sampler.nfe == 0 and not config["reuse"]:
+    if not config["reuse"]:
         check_anchor_learns(model)
     references(model, config)
     if config["reuse"]:
@@ -69,39 +81,46 @@ def train_run(config: dict) -> None:
         if regression:
             prepare(regression, plainly, run / "regression")
         if config["reuse"]:
+            done = True
             if main:
                 take_over(model, config, run)
-        elif not (
-            train(model, config, run, repeats=int(regression is not None))
-            and (not regression or train(regression, as_long(plainly, run), run / "regression"))
-        ):
-            if main:
-                print(f"Stopped and saved in {run}; run the same command to go on.")
-            return
+        else:
+            done = train(model, config, run, repeats=int(regression is not None))
+            if done and regression:
+                done = train(regression, as_long(plainly, run), run / "regression")
         if not main:
             return
-        for module in filter(None, (model, regression)):
-            module.to(device(config["trainer"]["device"])).eval()
-        wrote = [
-            run,
-            *(score_run(model, config, run, regression) if config["evaluate"]["enabled"] else []),
-            *(score_real(model, config, run) if config["evaluate"]["real"] else []),
-        ]
-        print("Wrote: " + "  ".join(str(p) for p in wrote))
+        if not done:
+            print(f"Stopped and saved in {run}; run the same command to go on.")
+            return
+        score(model, config, run, regression)
+
+
+def score(model: Restorer, config: dict, run: Path, regression: Restorer | None) -> None:
+    """Score a trained run as ``evaluate`` says, draw it, and name what that wrote."""
+    for module in filter(None, (model, regression)):
+        module.to(device(config["trainer"]["device"])).eval()
+    wrote = [run]
+    if config["evaluate"]["enabled"]:
+        wrote += score_run(model, config, run, regression)
+    if config["evaluate"]["real"]:
+        wrote += score_real(model, config, run)
+    print("Wrote: " + "  ".join(str(path) for path in wrote))
 
 
 def start_from(model: Restorer, config: dict) -> None:
-    """Give the untrained model the weights of ``start``, the folder of a finished run of the same
-    sizes, where it names one: its training goes on from there.
+    """Give the untrained model the weights of ``start``, where it names a folder.
+
+    That is the folder of a finished run of the same sizes; the training goes on from there.
     """
     if folder := config.get("start"):
         load_into(model.trainable(), load_weights(find(folder) / "model.safetensors"), folder)
 
 
-def check_anchor_learns(model: IRBridge) -> None:
-    """UserError unless a model that makes no call of the frozen network trains its anchor, all the
-    time.
-    """
+def check_anchor_learns(model: Restorer) -> None:
+    """UserError unless a model without calls of the frozen network trains its anchor, all along."""
+    if not isinstance(model, IRBridge) or model.sampler.nfe != 0:
+        return
     if not model.learns_anchor:
         raise UserError(
             "sampler.nfe=0 gives the anchor alone, and a pretrained one does not train; give 1 or"
@@ -115,8 +134,10 @@ def check_anchor_learns(model: IRBridge) -> None:
 
 
 def references(model: Restorer, config: dict):
-    """(protocol, the second reference that it asks for or None) of a run; UserError if the model
-    cannot give it.
+    """The protocol of a run, and the second reference that it asks for, or None.
+
+    Raises:
+        UserError: The model cannot give that reference.
     """
     protocol = instantiate(config["task"]["protocol"], of="protocol")
     return protocol, RoundTrip(model) if protocol.reference == "vae" else None
@@ -124,8 +145,13 @@ def references(model: Restorer, config: dict):
 
 @contextmanager
 def alone(run: Path, cpu: bool):
-    """Within the block the run's folder belongs to this command; yields whether this is its main
-    process, which has the lock. Where that is refused, UserError in every process of the command.
+    """Within the block the run's folder belongs to this command.
+
+    Yields:
+        Whether this is the command's main process, which has the lock.
+
+    Raises:
+        UserError: Another command has it; in every process of this command.
     """
     # A process may wait long for the first one's pictures.
     state = PartialState(cpu=cpu, timeout=timedelta(days=7))
@@ -135,9 +161,7 @@ def alone(run: Path, cpu: bool):
 
 
 def prepare(model: Restorer, config: dict, run: Path) -> None:
-    """Make the run's folder ready for this untrained model, where its config may use it; see
-    :func:`claim`.
-    """
+    """Make the run's folder ready for this untrained model, where :func:`claim` allows it."""
     state, wanted = PartialState(), config | {"backbone": describe(config, model)["backbone"]}
     agreed(lambda: claim(run, wanted), (state.process_index, state.num_processes))
     if state.is_main_process:
@@ -148,9 +172,10 @@ def check_reuse(model: Restorer, config: dict) -> None:
     """UserError unless ``reuse`` names a finished run of this method, adapter and backbone."""
     folder = find(config["reuse"])
     if not finished(folder):
-        made = next(CONFIGS.glob(f"experiment/**/{folder.name}.yaml"), None)
-        name = made and made.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
-        how = f", python scripts/train.py experiment={name}," if name else ""
+        rows = {line.run for table in SCORES for line in lines(table)}
+        how = ""
+        if folder.name in rows:
+            how = f", python scripts/train.py {' '.join(words_of(folder.name))},"
         raise UserError(
             f"reuse={config['reuse']} holds no finished run; train it first{how} or give reuse=null"
             " to train here."
@@ -170,9 +195,7 @@ def check_reuse(model: Restorer, config: dict) -> None:
 
 
 def take_over(model: Restorer, config: dict, run: Path) -> None:
-    """Give the model the trained part of ``reuse``, and the run's folder what any finished run
-    has.
-    """
+    """Give the model the trained part of ``reuse``, and its folder what any finished run has."""
     source = find(config["reuse"]) / "model.safetensors"
     load_into(model.trainable(), load_weights(source), str(source.parent))
 
@@ -188,8 +211,16 @@ def take_over(model: Restorer, config: dict, run: Path) -> None:
 
 
 def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
-    """Train into a run's folder, with sample grids, snapshots and scores of validation images; True
-    when it is complete. ``repeats``: see :class:`~irbridge.training.trainer.Trainer`.
+    """Train into a run's folder, with sample grids, snapshots and scores of validation images.
+
+    Args:
+        model: to train.
+        config: of the run.
+        run: its folder.
+        repeats: see :class:`~irbridge.training.trainer.Trainer`.
+
+    Returns:
+        Whether it is complete.
     """
     options, described, seed = config["trainer"], describe(config, model), config["seed"]
     pairs = test_pairs(config, 96)
@@ -224,45 +255,44 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
 
 
 def validation(config: dict, size: int = 160, most: int = 24):
-    """A function that scores a model on the run's validation pairs: the mean PSNR in dB (rgb, 8
-    bit) of at most ``most`` centre crops of ``size`` pixels, and where it has an anchor also that
-    of the anchor alone.
+    """A function that scores a model on the run's validation pairs.
+
+    It gives the mean PSNR in dB (rgb, 8 bit), and where the model has an anchor also that of the
+    anchor alone.
+
+    Args:
+        config: of the run.
+        size: of the centre crops in pixels.
+        most: how many pairs at most.
     """
     pairs, seed, protocol = validation_pairs(config, size), config["seed"], Protocol()
     chosen = spread(pairs, most)
 
     def mean(model: Restorer, path=None) -> float:
-        return round(
-            float(
-                np.mean(
-                    [
-                        psnr(
-                            model.restore(p.degraded, image_seed(seed, p.name), path, p.mask),
-                            p.clean,
-                            protocol,
-                        )
-                        for p in chosen
-                    ]
-                )
-            ),
-            3,
-        )
+        values = []
+        for pair in chosen:
+            own = image_seed(seed, pair.name)
+            restored = model.restore(pair.degraded, own, path, pair.mask)
+            values.append(psnr(restored, pair.clean, protocol))
+        return round(float(np.mean(values)), 3)
 
-    def score(model: Restorer) -> dict[str, float]:
-        scores = {"psnr": mean(model)}
+    def scores(model: Restorer) -> dict[str, float]:
+        found = {"psnr": mean(model)}
         # which without calls of the network is all there is
         if getattr(model, "endpoint", None) == "anchor":
-            scores["psnr_anchor"] = mean(model, model.coarse) if model.calls() else scores["psnr"]
-        return scores
+            found["psnr_anchor"] = mean(model, model.coarse) if model.calls() else found["psnr"]
+        return found
 
-    return score
+    return scores
 
 
 def score_run(
     model: Restorer, config: dict, run: Path, regression: Restorer | None = None
 ) -> list[Path]:
-    """Score all rows of a run's table on its held-back pairs, print it, draw the picture; returns
-    what it wrote.
+    """Score all rows of a run's table on its held-back pairs, print it, draw the picture.
+
+    Returns:
+        What it wrote.
     """
     options = config["evaluate"]
     pairs, (protocol, reference) = test_pairs(config, options["size"]), references(model, config)

@@ -41,9 +41,15 @@ PIXELS = "irbridge.backbones.pixel.load_backbone"
 
 
 def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = False) -> Restorer:
-    """A model from the plain config of a run (the keys ``MODEL_KEYS``), untrained; ``backbone``
-    where it is there already. lazy: a frozen network of pixels is loaded, and its hash compared,
-    where it is first called. UserError if the method is unknown or a part cannot be built.
+    """An untrained model.
+
+    Args:
+        config: the plain config of a run, with the keys ``MODEL_KEYS``.
+        backbone: the frozen model, where it is there already.
+        lazy: a frozen network of pixels is loaded, and its hash compared, where it is first called.
+
+    Raises:
+        UserError: The method is unknown, or a part cannot be built.
     """
     config = present(config)
     method, adapter = config["method"], config["adapter"]
@@ -101,9 +107,7 @@ def sampler_fields(config: dict) -> dict:
 
 
 def _frozen(config: dict, backbone: Backbone | None, lazy: bool) -> Backbone:
-    """The given backbone, or the config's; UserError where it is not the one that is recorded
-    there.
-    """
+    """The given backbone, or the config's; UserError where it is not the one recorded there."""
     if backbone is None:
         wanted = {"_target_": PIXELS} | {k: v for k, v in config.items() if k not in RECORDED}
         backbone = instantiate(
@@ -131,8 +135,9 @@ def _frozen(config: dict, backbone: Backbone | None, lazy: bool) -> Backbone:
 
 
 def describe(config: dict, model: Restorer) -> dict:
-    """What a folder must say for the model to be built again: its part of the config, the
-    backbone's hash, the code.
+    """What a folder must say for the model to be built again.
+
+    That is its part of the config, the backbone's hash, and which code made it.
     """
     kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config}
     kept |= {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
@@ -151,8 +156,13 @@ def describe(config: dict, model: Restorer) -> dict:
 def save_pretrained(
     model: Restorer, folder: str | Path, config: dict, weights: dict | None = None
 ) -> None:
-    """Write ``config.json`` and ``model.safetensors`` (the trained part alone; ``weights`` instead
-    of its own).
+    """Write ``config.json`` and ``model.safetensors`` into a folder.
+
+    Args:
+        model: of which the trained part alone is written.
+        folder: where to.
+        config: what :func:`describe` says of the model.
+        weights: written instead of the model's own.
     """
     save_weights(Path(folder) / "model.safetensors", weights or model.trainable().state_dict())
     write_json(Path(folder) / "config.json", config)
@@ -179,20 +189,25 @@ def from_pretrained(
     precision: str = "float32",
     **sampler,
 ) -> Restorer:
-    """A trained model from a run's folder (or any that ``save_pretrained`` wrote), or of the name
-    of a shipped adapter, such as "derain", ready to restore.
+    """A trained model, by its folder or by the name of a shipped adapter, ready to restore.
 
-    Args: frozen: keys of the backbone that differ from the training's where they are not None, such
-        as ``pretrained``,
-            where its weights are now; and ``anchor``, where a pretrained anchor is now.
+    Args:
+        folder: of a run, or any that ``save_pretrained`` wrote; data/adapters/derain is found from
+            anywhere.
+        device: where the model is put.
+        backbone: the frozen model, where it is there already.
+        frozen: keys of the backbone that differ from the training's where they are not None, such
+            as ``pretrained``, where its weights are now; and ``anchor``, where a pretrained anchor
+            is now.
         precision: that it restores in: "float32", "bf16" or "auto", see
             :func:`irbridge.models.precision.chosen`.
         sampler: fields that it will be asked with, as those of ``restore``, where they are known: a
             model that gives its anchor alone (nfe=0) leaves the frozen network on the disk, until
             it is called after all.
 
-    UserError if the folder or a file of it is missing or corrupt, or the backbone is not the one it
-    was trained on.
+    Raises:
+        UserError: The folder or a file of it is missing or corrupt, its settings name a class that
+            is none of irbridge's, or the backbone is not the one it was trained on.
     """
     folder = trained(folder)
     path = folder / "config.json"
@@ -223,8 +238,9 @@ def from_pretrained(
 
 
 def precision_of(model: Restorer, folder: Path, requested: str, **sampler) -> str:
-    """The precision, see :func:`irbridge.models.precision.chosen`, for the model of a folder to restore in
-    with these fields of its sampler.
+    """The precision for the model of a folder to restore in with these fields of its sampler.
+
+    See :func:`irbridge.models.precision.chosen`.
     """
     path, about = folder / "config.json", {}
     if requested == "auto":

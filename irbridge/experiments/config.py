@@ -1,32 +1,29 @@
-"""From a Hydra config to objects; checks of what the user wrote; one clear sentence for every
-mistake.
+"""The door: from what the user wrote to checked plain data.
+
+Only here Hydra composes a config, and every mistake ends as one clear sentence.
 """
 
 import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from irbridge.assets import CONFIGS
 from irbridge.errors import UserError
 from irbridge.experiments.instantiate import innermost
 from irbridge.experiments.names import import_named
+from irbridge.experiments.schema import checked
 from irbridge.experiments.suggestions import suggested
-from irbridge.experiments.validate import check_values
 from irbridge.training.signals import stops
-
-WORDS = {"adapter.anchor"}  # keys of another type that a word may replace: spandrel:FILE
-# keys with a value in the YAML files that may be null
-NULLABLE = {"evaluate.size", "size", "data.exclude", "data.validation"}
 
 
 def run_cli(task, config_name: str) -> None:
@@ -53,9 +50,8 @@ def run_cli(task, config_name: str) -> None:
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
     def main(cfg: DictConfig):
         try:
-            check_types(cfg, config_name)
-            config = plain(cfg)
-            check_values(config)
+            config = given(cfg)
+            checked(config_name, config)
             import_named(config)
             task(config)
         except Exception as error:  # kept from Hydra, which would print a line of its own
@@ -94,8 +90,9 @@ def _meant(sentence: str, config_name: str) -> str:
 
 
 def _told(error: Exception) -> Exception:
-    """The error of a job as a UserError where it is a mistake, else as a RuntimeError; its text is
-    one sentence, which in a sweep names the job.
+    """The error of a job in one sentence, which in a sweep names the job.
+
+    A mistake is a UserError, anything else a RuntimeError.
     """
     config, text = HydraConfig.get(), one_sentence(error)
     if config.mode == RunMode.MULTIRUN:
@@ -106,8 +103,9 @@ def _told(error: Exception) -> Exception:
 
 
 def one_sentence(error: Exception) -> str:
-    """An exception as one line: its own text, and for Hydra's errors also the innermost cause and
-    the choices.
+    """An exception as one line.
+
+    That is its own text, and for Hydra's errors also the innermost cause and the choices.
     """
     cause = innermost(error)
     error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
@@ -136,39 +134,19 @@ def one_sentence(error: Exception) -> str:
     return text if plainly else f"{type(error).__name__}: {text}"
 
 
-def check_types(cfg: DictConfig, config_name: str) -> None:
-    """Refuse values whose type differs from the one in the YAML files, the schema; UserError names
-    key and type.
-    """
-    leaves = list(_leaves(cfg))
-    overrides = given_words()
-    if not overrides:
-        return
-    groups = [
-        o for o in overrides if (CONFIGS / o.split("=")[0].lstrip("+").split("@")[0]).is_dir()
-    ]
-    default = _compose(config_name, groups, CONFIGS)
-    for key, value in leaves:
-        expected = OmegaConf.select(default, key)
-        if value is None and expected is not None and key not in NULLABLE:
-            raise UserError(f"{key}=null must be a value, such as {plain(expected)!r}.")
-        if expected is None or value is None:
-            continue
-        if isinstance(expected, DictConfig):
-            raise UserError(
-                f"{key}={value!r} is a group of keys; set one of"
-                f" {', '.join(f'{key}.{k}' for k in expected)}."
-            )
-        if isinstance(expected, ListConfig) != isinstance(value, ListConfig):
-            wanted = "list" if isinstance(expected, ListConfig) else type(expected).__name__
-            raise UserError(f"{key}={value!r} must be a {wanted}, such as {plain(expected)!r}.")
-        if isinstance(expected, ListConfig) or (key in WORDS and isinstance(value, str)):
-            continue
-        fits = isinstance(value, type(expected)) or (type(expected) is float and type(value) is int)
-        if not fits or (type(value) is bool) != (type(expected) is bool):
-            raise UserError(
-                f"{key}={value!r} must be of type {type(expected).__name__}, such as {expected!r}."
-            )
+def given(cfg: DictConfig) -> dict:
+    """The composed config as plain data; UserError where a key that must be given is not."""
+    for key in _missing(cfg):
+        raise UserError(f"{key} has no value; give {key}=... on the command line.")
+    return plain(cfg)
+
+
+def _missing(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in cfg:
+        if OmegaConf.is_missing(cfg, key):
+            yield f"{prefix}{key}"
+        elif isinstance(cfg[key], DictConfig):
+            yield from _missing(cfg[key], f"{prefix}{key}.")
 
 
 def given_words() -> list[str]:
@@ -209,18 +187,6 @@ def own_folders() -> list[Path]:
         return []
     sources = HydraConfig.get().runtime.config_sources
     return [Path(source.path) for source in sources if source.provider == "command-line"]
-
-
-def _leaves(cfg, prefix: str = ""):
-    for key in cfg:
-        if OmegaConf.is_missing(cfg, key):
-            raise UserError(
-                f"{prefix}{key} has no value; give {prefix}{key}=... on the command line."
-            )
-        if isinstance(cfg[key], DictConfig):
-            yield from _leaves(cfg[key], f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", cfg[key]
 
 
 def plain(cfg) -> dict:

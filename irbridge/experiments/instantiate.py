@@ -2,6 +2,7 @@
 
 from irbridge.errors import UserError
 from irbridge.experiments.names import MARKS, part_named, present
+from irbridge.ranges import check_call
 
 
 def innermost(error: Exception) -> Exception:
@@ -28,6 +29,26 @@ def instantiate(config: dict, *args, of: str | None = None):
         >>> instantiate({"_target_": "irbridge.bridges.GOUB", "T": 50}).T
         50
     """
+    part, given = check_part(config, of)
+    target = config["_target_"]
+    try:
+        return part(*args, **{key: _built(value, of) for key, value in given.items()})
+    except Exception as error:
+        if isinstance(cause := innermost(error), UserError):
+            raise cause from None
+        raise UserError(f"{target} cannot be built: {cause}".strip() + ".") from error
+
+
+def check_part(config: dict, of: str | None = None):
+    """The class that a part of a configuration names, and its fields, whose types are right.
+
+    Args:
+        config: as for :func:`instantiate`.
+        of: the family, as for :func:`instantiate`; its name is also that of the group of keys.
+
+    Raises:
+        UserError: The class is none of the project's, or a field has another type.
+    """
     config = present(config)
     if "_target_" not in config:
         raise UserError(f"{config} names no class; give it a _target_.")
@@ -35,12 +56,8 @@ def instantiate(config: dict, *args, of: str | None = None):
     part = part_named(target, of)
     if marks := [mark for mark in MARKS if mark in config]:
         raise UserError(f"{target} cannot be built: {marks[0]} is none of its fields.")
-    try:
-        return part(*args, **{key: _built(value, of) for key, value in config.items()})
-    except Exception as error:
-        if isinstance(cause := innermost(error), UserError):
-            raise cause from None
-        raise UserError(f"{target} cannot be built: {cause}".strip() + ".") from error
+    check_call(part, config, of or part.__name__)
+    return part, config
 
 
 def _built(value, of: str | None):

@@ -113,8 +113,9 @@ def present_name(target: str) -> str:
 
 
 def part_named(target, family: str | None = None):
-    """The class or function that a configuration names; the only way from a name to something
-    that is called.
+    """The class or function that a configuration names.
+
+    This is the only way from a name to something that is called.
 
     Args:
         target: the dotted name, of today or of an earlier version.

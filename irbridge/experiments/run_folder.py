@@ -1,4 +1,4 @@
-"""Run folder."""
+"""A run's folder: which config it belongs to, and whether it is finished."""
 
 import json
 import shutil
@@ -9,70 +9,50 @@ from accelerate import PartialState
 from irbridge.backbones.base import alike
 from irbridge.errors import UserError
 from irbridge.experiments.names import present
+from irbridge.experiments.schema import added_keys, free_keys
 from irbridge.files import read_json, write_json
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.pace import planned_steps
 
-# What a resumed run may change without training differently.
-FREE_KEYS = {
-    "logger",
-    "evaluate",
-    "baseline",
-    "run_root",
-    "run",
-    "name",
-    "threads",
-    "overwrite",
-    "start",
-    "ship",
-    "data.on_device",
-    "data.folder",
-    "backbone.pretrained",
-    "backbone.vae",
-} | {
-    f"trainer.{key}"
-    for key in (
-        "steps",
-        "minutes",
-        "stop",
-        "workers",
-        "log_every",
-        "sample_every",
-        "save_every",
-        "save_seconds",
-        "validate_every",
-        "device",
-        "checkpointing",
-        "compile",
-        "accumulate",
-    )
+# what irbridge writes into a run's folder
+OWN = {
+    "checkpoints",
+    "config.json",
+    "evaluations",
+    "metrics.jsonl",
+    "model.safetensors",
+    "pace.json",
+    "prior",
+    "real",
+    "regression",
+    "restored.png",
+    "results",
+    "run.json",
+    "samples",
+    "table.md",
+    "wandb",
 }
 # of a source of data.mix: it may move, as long as it keeps its name
 PATHS = "pairs", "clean", "degraded", "root"
-# Keys that runs of older versions lack, and what they did.
-ADDED = {
-    "_target_": "irbridge.backbones.pixel.load_backbone",
-    "dtype": "float32",
-    "optimizer": "adamw",
-    "stand_in": False,
-    "cache_latents": False,
-    "on_device": False,
-    "masked": False,
-    "trunk": "unet",
-    "trunk_lr": 1.0,
-}
 
 
 def contradiction(saved: dict, wanted: dict, prefix: str = "") -> str | None:
-    """The first difference between two configs that would make a resumed run another run, or
-    None.
+    """The first difference between two configs that would make a resumed run another run.
+
+    Args:
+        saved: of the run.
+        wanted: of the command.
+        prefix: the group of keys that these are of, with its dot.
+
+    Returns:
+        The key with both values, or None where there is no difference.
     """
     saved, wanted = present(saved), present(wanted)
     for key in sorted(saved.keys() | wanted.keys()):
         name = prefix + key
-        if name in FREE_KEYS:
+        if name in free_keys():
             continue
-        a, b = (config.get(key, ADDED.get(key)) for config in (saved, wanted))
+        a, b = (config.get(key, added_keys().get(name)) for config in (saved, wanted))
         if name == "data.mix":
             a, b = _placeless(a), _placeless(b)
         if isinstance(a, dict) and isinstance(b, dict):
@@ -109,17 +89,66 @@ def as_long(config: dict, run: Path) -> dict:
     }
 
 
-def claim(run: Path, config: dict) -> None:
-    """Record in ``run/run.json`` the config that a run's folder belongs to, once something is
-    trained there. Where it belongs to another config, it is emptied if both say ``overwrite``, as
-    debug runs do, else UserError, which names the first difference; also if it is a file. What a
-    training measured that left no checkpoint is removed.
+def run_folder(config: dict) -> Path:
+    """The folder of a run; UserError where the config names none, or :func:`check_folder` does."""
+    if not config["run"]:
+        raise UserError("run= is empty; give the run a folder of its own, such as run=runs/mine.")
+    return check_folder(Path(config["run"]))
+
+
+def check_folder(run: Path) -> Path:
+    """The folder itself, where a run may live in it.
+
+    A run is written into, and with ``overwrite`` emptied, so its folder must be its own.
+
+    Raises:
+        UserError: It is a file, the folder that the command runs in or one above, the home folder,
+            or holds folders that no run has made.
     """
-    path, wanted = run / "run.json", json.loads(json.dumps(config))
     if run.exists() and not run.is_dir():
         raise UserError(
             f"{run} is a file where the run's folder should be; give name=... or move it."
         )
+    here = Path.cwd()
+    if run.resolve() in (here, *here.parents, Path.home().resolve()):
+        raise UserError(
+            f"run={run} is the folder that the command runs in, one above it or your home; give the"
+            " run a folder of its own, such as run=runs/mine."
+        )
+    if run.is_dir() and not (run / "run.json").exists():
+        strange = [left.name for left in sorted(run.iterdir()) if left.is_dir() or left.name in OWN]
+        if strange:
+            raise UserError(
+                f"{run} is no run of irbridge, and holds {strange[0]}; give name=... or another"
+                " run=FOLDER."
+            )
+    return run
+
+
+def _empty(run: Path) -> None:
+    """Delete what irbridge writes into a run's folder, but for the lock, and nothing else."""
+    for left in run.iterdir():
+        if left.name not in OWN:
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+def claim(run: Path, config: dict) -> None:
+    """Record in ``run/run.json`` the config that a run's folder belongs to.
+
+    It belongs to one once something is trained there. A folder of another config is emptied if both
+    say ``overwrite``, as debug runs do. What a training measured that left no checkpoint is
+    removed.
+
+    Raises:
+        UserError: It belongs to another config, whose first difference is named; or
+            :func:`check_folder` refuses it.
+    """
+    path, wanted = run / "run.json", json.loads(json.dumps(config))
+    check_folder(run)
     if path.exists() and (Checkpoints(run).latest() or (run / "model.safetensors").exists()):
         difference = contradiction(saved := read_json(path), wanted)
         if difference and not (config.get("overwrite") and saved.get("overwrite")):
@@ -127,19 +156,17 @@ def claim(run: Path, config: dict) -> None:
                 f"{run} was started with another configuration: {difference}; use that, give"
                 " name=..., or delete the folder."
             )
-        for left in run.iterdir() if difference else ():
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left)
-            elif left.name != ".lock":  # it is held
-                left.unlink()
+        if difference:
+            _empty(run)
     if not Checkpoints(run).latest():
         (run / "pace.json").unlink(missing_ok=True)
     write_json(path, wanted)
 
 
 def finished(run: Path) -> bool:
-    """Whether a folder holds a trained model, and where it still has its checkpoints that of the
-    last step.
+    """Whether a folder holds a trained model.
+
+    Where it still has its checkpoints, that of the last step must be among them.
     """
     if not all((run / name).is_file() for name in ("config.json", "model.safetensors")):
         return False
@@ -150,8 +177,9 @@ def finished(run: Path) -> bool:
 
 
 def mirror(config: dict, run: Path):
-    """A function that sends lines of ``metrics.jsonl`` to wandb, where ``logger=wandb`` asks for
-    it; else None.
+    """A function that sends lines of ``metrics.jsonl`` to wandb, or None.
+
+    Only ``logger=wandb`` asks for it, and only the first process sends.
     """
     logger = config["logger"]
     if logger["name"] != "wandb" or not PartialState().is_main_process:

@@ -46,33 +46,40 @@ class Source(NamedTuple):
     scene: str | None = None
 
     def scenes(self) -> list[str]:
-        """The scene of each image: what the first group of ``scene`` finds in its name, else what
-        the images say.
+        """The scene of each image.
+
+        It is what the first group of ``scene`` finds in the image's name, else what the images say.
         """
         if not self.scene:
             return self.images.scenes
-        found = [
-            match and match[1]
-            for match in (re.match(self.scene, name) for name in self.images.names)
-        ]
+        matches = [re.match(self.scene, name) for name in self.images.names]
+        found = [match[1] if match else None for match in matches]
         if all(scene is None for scene in found):
             raise UserError(
                 f"data.mix: scene={self.scene} matches no name of {self.name}, such as"
                 f" {self.images.names[0]}; give a pattern that matches from the name's start."
             )
-        return [own if scene is None else scene for scene, own in zip(found, self.images.scenes)]
+        pairs = zip(found, self.images.scenes, strict=True)
+        return [own if scene is None else scene for scene, own in pairs]
 
 
 def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
-    """The endless stream of training crops of a run, without the scenes that are held back for
-    validation. With ``data.cache_latents`` an image has one crop. UserError if the images are not
-    there or do not pair.
+    """The endless stream of training crops of a run.
+
+    Scenes that are held back for validation are not in it. With ``data.cache_latents`` an image has
+    one crop.
+
+    Args:
+        config: of the run.
+        crop: pixels a side.
+
+    Raises:
+        UserError: The images are not there, do not pair, or are too few.
     """
-    fixed, room, seed, found = bool(config["data"].get("cache_latents")), Room(), config["seed"], []
-    sources = training_sources(config)
-    for index, (source, (kept, _)) in enumerate(
-        zip(sources, _split(sources, held_back_every(config["data"])))
-    ):
+    fixed, room, seed = bool(config["data"].get("cache_latents")), Room(), config["seed"]
+    sources, found = training_sources(config), []
+    split = _split(sources, held_back_every(config["data"]))
+    for index, (source, (kept, _)) in enumerate(zip(sources, split, strict=True)):
         if not kept:
             raise UserError(
                 f"{source.name} has {len(source.images)} images, too few to hold some back for"
@@ -93,17 +100,23 @@ def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
                 room,
             )
         )
-    return (
-        found[0]
-        if len(found) == 1
-        else MixedStream(found, [source.weight for source in sources], seed)
-    )
+    if len(found) == 1:
+        return found[0]
+    return MixedStream(found, [source.weight for source in sources], seed)
 
 
 def validation_pairs(config: dict, size: int | None):
-    """The pairs that choices are made on: the scenes of the training images that no training crop
-    shows, degraded with randomness of (seed, name), centre-cropped to ``size`` (None: whole).
-    UserError where none are held back.
+    """The pairs that choices are made on.
+
+    They are the scenes of the training images that no training crop shows, degraded with randomness
+    of (seed, name).
+
+    Args:
+        config: of the run.
+        size: of the centre crop in pixels; None: whole images.
+
+    Raises:
+        UserError: None are held back.
     """
     every = held_back_every(config["data"])
     if every is None:
@@ -112,13 +125,11 @@ def validation_pairs(config: dict, size: int | None):
             " holds back every 16th scene (a public set as a source of data.mix), and train anew."
         )
     found, labels, sources = [], [], training_sources(config, size)
-    for source, (_, held) in zip(sources, _split(sources, every)):
+    for source, (_, held) in zip(sources, _split(sources, every), strict=True):
         images = Subset(source.images, held)
-        found.append(
-            images
-            if source.degradation is None
-            else SyntheticPairs(images, source.degradation, config["seed"], size)
-        )
+        if source.degradation is not None:
+            images = SyntheticPairs(images, source.degradation, config["seed"], size)
+        found.append(images)
         labels += [source.name] * len(held)
     pairs = found[0] if len(found) == 1 else Chain(found)
     names = distinct(pairs.names, labels)  # scores are kept by name
@@ -126,43 +137,52 @@ def validation_pairs(config: dict, size: int | None):
 
 
 def _split(sources: list[Source], every: int | None) -> list[tuple[list[int], list[int]]]:
-    """Of each source the indices to train on and those held back for validation: its own scenes'
-    share, see :func:`~irbridge.data.selection.split_scenes`, and all scenes with a file that another source
-    holds back.
+    """Of each source the indices to train on and those held back for validation.
+
+    Held back are its own scenes' share, see :func:`~irbridge.data.selection.split_scenes`, and all
+    scenes with a file that another source holds back.
     """
     scenes = [source.scenes() for source in sources]
     held = [{names[i] for i in split_scenes(names, every)[1]} for names in scenes]
     if every and len(sources) > 1:
-        shown, before = (
-            [list(zip(names, source.images.files)) for names, source in zip(scenes, sources)],
-            None,
-        )
-        while held != before:  # what is held back of one source may reach a third through a second
-            files = {
-                file
-                for images, own in zip(shown, held)
-                for scene, of in images
-                if scene in own
-                for file in of
-            }
-            before, held = (
-                held,
-                [
-                    own | {scene for scene, of in images if not files.isdisjoint(of)}
-                    for images, own in zip(shown, held)
-                ],
-            )
-    return [
-        tuple(
-            [i for i, scene in enumerate(names) if (scene in own) == back] for back in (False, True)
-        )
-        for names, own in zip(scenes, held)
+        files = [source.images.files for source in sources]
+        held = _held_together(scenes, files, held)
+    parts = []
+    for names, own in zip(scenes, held, strict=True):
+        kept = [i for i, scene in enumerate(names) if scene not in own]
+        parts.append((kept, [i for i, scene in enumerate(names) if scene in own]))
+    return parts
+
+
+def _held_together(scenes: list, files: list, held: list[set[str]]) -> list[set[str]]:
+    """The scenes that each source holds back, with those that show a file held back of any source.
+
+    Args:
+        scenes: of each source, the scene of each image.
+        files: of each source, the files of each image.
+        held: of each source, the scenes that it holds back for itself.
+    """
+    shown = [
+        list(zip(names, images, strict=True)) for names, images in zip(scenes, files, strict=True)
     ]
+    before = None
+    while held != before:  # what is held back of one source may reach a third through a second
+        before, gone = held, set()
+        for images, own in zip(shown, held, strict=True):
+            gone |= {file for scene, of in images if scene in own for file in of}
+        held = [
+            own | {scene for scene, of in images if not gone.isdisjoint(of)}
+            for images, own in zip(shown, held, strict=True)
+        ]
+    return held
 
 
 def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders:
-    """The held-back pairs of a task, :func:`~irbridge.images.resize.scaled` to ``data.resize`` and
-    centre-cropped to ``size`` (None: whole). Those of a public set have its ``title``.
+    """The held-back pairs of a task, scaled to ``data.resize``; a public set's have its ``title``.
+
+    Args:
+        config: of the run.
+        size: of the centre crop in pixels; None: whole images.
     """
     data, degradation, resize = (
         config["data"],
@@ -187,8 +207,13 @@ def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders
 
 
 def training_sources(config: dict, size: int | None = None) -> list[Source]:
-    """Where a run's training images come from: ``data.mix``, or else the one source that the other
-    keys of ``data`` name, validation images included. ``size``: pairs are centre-cropped to it.
+    """Where a run's training images come from, validation images included.
+
+    That is ``data.mix``, or else the one source that the other keys of ``data`` name.
+
+    Args:
+        config: of the run.
+        size: pairs are centre-cropped to it; None: whole.
     """
     data = config["data"]
     if data.get("mix") is not None:
@@ -248,30 +273,42 @@ def _check_entry(k: int, entry: dict) -> None:
             f"{where} names {' and '.join(given) or 'no images'}; give pairs=, clean=, clean= with"
             " degraded=, or benchmark= with root=."
         )
+    _check_words(where, entry, given)
+    if type(entry.get("turn", False)) is not bool:
+        raise UserError(f"{where}.turn={entry['turn']!r} must be true or false.")
+    if entry.get("degradation") is not None:
+        _check_degradation(where, entry["degradation"], given)
+    _check_shares(where, entry)
+    if entry.get("scene") is not None:
+        _check_scene(where, entry["scene"])
+
+
+def _check_words(where: str, entry: dict, given: list[str]) -> None:
     for key in (*given, "name"):
-        values = (
-            entry[key]
-            if given == [key] == ["clean"] and isinstance(entry[key], list)
-            else [entry.get(key) or ""]
-        )
+        values = [entry.get(key) or ""]
+        if given == [key] == ["clean"] and isinstance(entry[key], list):
+            values = entry[key]
         if not all(isinstance(value, str) for value in values):
             raise UserError(
                 f"{where}.{key}={entry[key]} must be text"
                 + (", or a list of folders and tars." if key == "clean" else ".")
             )
-    if type(entry.get("turn", False)) is not bool:
-        raise UserError(f"{where}.turn={entry['turn']!r} must be true or false.")
-    if (degradation := entry.get("degradation")) is not None:
-        if given != ["clean"]:
-            raise UserError(
-                f"{where}.degradation is for clean= alone, but this source has"
-                f" {' and '.join(given)}; leave it out."
-            )
-        if not isinstance(degradation, dict) or not isinstance(degradation.get("_target_"), str):
-            raise UserError(
-                f"{where}.degradation={degradation} must name a class, such as {{_target_:"
-                " irbridge.data.degradations.Rain}."
-            )
+
+
+def _check_degradation(where: str, degradation, given: list[str]) -> None:
+    if given != ["clean"]:
+        raise UserError(
+            f"{where}.degradation is for clean= alone, but this source has"
+            f" {' and '.join(given)}; leave it out."
+        )
+    if not isinstance(degradation, dict) or not isinstance(degradation.get("_target_"), str):
+        raise UserError(
+            f"{where}.degradation={degradation} must name a class, such as {{_target_:"
+            " irbridge.data.degradations.Rain}."
+        )
+
+
+def _check_shares(where: str, entry: dict) -> None:
     weight = entry.get("weight")
     if type(weight) not in (int, float) or not 0 < weight <= 1:
         raise UserError(f"{where}.weight={weight} must be a number above 0, at most 1.")
@@ -281,16 +318,18 @@ def _check_entry(k: int, entry: dict) -> None:
             f"{where} has lighter={shares[0]} and same={shares[1]}; these are shares that add up to"
             " at most 1."
         )
-    if (scene := entry.get("scene")) is not None:
-        try:
-            fits = re.compile(scene).groups > 0
-        except (re.error, TypeError):
-            fits = False
-        if not fits:
-            raise UserError(
-                f"{where}.scene={scene} is no regular expression with a group; give one whose first"
-                " group is the scene's name, such as (room_[0-9]+)_."
-            )
+
+
+def _check_scene(where: str, scene) -> None:
+    try:
+        fits = re.compile(scene).groups > 0
+    except (re.error, TypeError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"{where}.scene={scene} is no regular expression with a group; give one whose first"
+            " group is the scene's name, such as (room_[0-9]+)_."
+        )
 
 
 def _source(config: dict, entry: dict, size: int | None) -> Source:
@@ -347,8 +386,9 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
 
 
 def held_back_every(data: dict) -> int | None:
-    """Every so many-th scene is held back; None: none, as of a public set, whose test half the
-    scores are of.
+    """Every so many-th scene is held back; None: none.
+
+    None are of a public set, as the scores are of its test half.
     """
     return None if _public(data) and not data.get("mix") else data.get("validation")
 

@@ -16,7 +16,7 @@ from irbridge.evaluation.records import read_lines, read_records, slug
 from irbridge.evaluation.rows import Row, aggregate
 from irbridge.experiments.config import composed
 from irbridge.files import read_json
-from irbridge.reports.published import SCORES, Line, lines
+from irbridge.reports.published import SCORES, Line, lines, words_of
 from irbridge.reports.table import Cell, Entry, Table, dictionaries, number
 
 TITLES = {
@@ -225,10 +225,7 @@ def _notes(line: Line, run: Path, size: int | None) -> list[str]:
         run: the run's folder.
         size: of the scored crops in pixels.
     """
-    schedule = line.run.removeprefix(line.experiment)[1:]
-    words = [f"experiment=paper/{line.experiment}"]
-    words += [f"timesteps.name={schedule}"] if schedule else []
-    wanted = json.loads(json.dumps(composed("train", *words)))
+    wanted = json.loads(json.dumps(composed("train", *words_of(line.run))))
     try:
         saved = read_json(run / "run.json")
         source = read_json(find(saved["reuse"]) / "run.json") if saved.get("reuse") else saved

@@ -175,6 +175,10 @@ FIG11 = {  # one of SCHEDULES after the other
     },
 }
 
+# the bridge of a row, and the task of Table 4's photographs, as the train command calls them
+BRIDGES = {"goub": "goub", "irsde": "ou"}
+PHOTOGRAPHS = {"realrain": "derain", "realsnow": "desnow", "rtts": "dehaze"}
+
 
 class Line(NamedTuple):
     """One published row.
@@ -245,3 +249,24 @@ def _fig11() -> list[Line]:
                 data = TEST_SETS[task][0]
                 found.append(Line(task, label, _figures(pair), run, experiment, data, 4))
     return found
+
+
+def words_of(run: str) -> list[str]:
+    """The words of the train command for a row of the paper.
+
+    Args:
+        run: the name of the row's run or, without its schedule, its experiment, such as
+            "table1_derain_irsde".
+
+    Example:
+        >>> words_of("fig11_derain_irsde_S3")
+        ['experiment=paper/fig11', 'task=derain', 'bridge=ou', 'timesteps.name=S3']
+    """
+    table, row, *rest = run.split("_")
+    words = [f"experiment=paper/{table}"]
+    if table == "table3":
+        return [*words, f"sampler.steps={row}"]
+    if table == "table4":
+        return [*words, f"task={PHOTOGRAPHS[row]}"]
+    words += [f"task={row}", f"bridge={BRIDGES[rest[0]]}"]
+    return words + [f"timesteps.name={schedule}" for schedule in rest[1:]]

@@ -15,10 +15,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from irbridge import weights
+from irbridge.adapters.trunk import make_trunk
 from irbridge.commands.train import train_run
 from irbridge.errors import UserError
 from irbridge.experiments.config import plain, run_cli
-from irbridge.experiments.validate import check_values
+from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.schema import checked
 
 
 def assert_one_sentence(result, *words, status=2, bar=False):
@@ -168,7 +170,6 @@ NONSENSE = [
     "trainer.weight_decay=-1",
     "trainer.betas=[0.9,1.0]",
     "trainer.betas=[]",
-    "adapter.layers=0",
     "loss.anchor=-1",
     "loss.anchor_first=2",
     "trainer.minutes=0",
@@ -181,25 +182,41 @@ NONSENSE = [
 @pytest.fixture(scope="module")
 def config():
     cfg = configured("train", "name=t", "bridge=goub")
-    check_values(plain(cfg))
+    checked("train", plain(cfg))
     return cfg
 
 
 @pytest.mark.parametrize("word", NONSENSE)
 def test_values(config, word):
     with pytest.raises(UserError) as failure:
-        check_values(plain(OmegaConf.merge(config, OmegaConf.from_dotlist([word]))))
+        checked("train", plain(OmegaConf.merge(config, OmegaConf.from_dotlist([word]))))
     assert re.fullmatch(rf"{re.escape(word.split('=')[0])}=.* must be .*\.", str(failure.value))
 
 
 @pytest.mark.parametrize(
-    "word",
-    ["gamma=0", "beta_max=-1", "beta_d=-1", "mean=2", "end=1", "alpha=0", "kappa=0", "k=nan"],
+    "bridge, word",
+    [
+        ("UniDB", "gamma=0"),
+        ("I2SB", "beta_max=-1"),
+        ("DDBMVP", "beta_d=-1"),
+        ("OUBridge", "mean=2"),
+        ("ResShift", "end=1"),
+        ("NADB", "alpha=0"),
+        ("ResShift", "kappa=0"),
+        ("NADB", "k=nan"),
+    ],
 )
-def test_values_of_other_bridges(word):
+def test_values_of_other_bridges(bridge, word):
     key, value = word.split("=")
     with pytest.raises(UserError, match=f"bridge.{key}=.* must be a number"):
-        check_values({"bridge": {key: float(value)}})
+        instantiate({"_target_": f"irbridge.bridges.{bridge}", key: float(value)})
+
+
+@pytest.mark.parametrize("word", ["layers=0", "channels=[8,0]", "width=0", "encoder=[]"])
+def test_values_of_the_trunk(word):
+    key, value = word.split("=")
+    with pytest.raises(UserError, match=f"adapter.{key}=.* must be a "):
+        make_trunk("unet", **{"channels": [8], key: json.loads(value)})
 
 
 def test_syntax_of_the_command_line(command):
@@ -343,6 +360,34 @@ def test_a_backbone_with_other_weights_contradicts(command, trained, run, tmp_pa
 def test_a_corrupt_record_of_the_run(command, trained, run):
     (run / "run.json").write_text("{")
     assert_one_sentence(command("train", *trained[1]), "run.json")
+
+
+@pytest.mark.parametrize("word", ["run=", "run=.", "run=..", "run=~"])
+def test_a_folder_that_is_not_the_runs_own(command, tmp_path, word):
+    word = word.replace("~", os.path.expanduser("~"))
+    (tmp_path / "thesis").mkdir()
+    for seed in (0, 1):
+        result = command("train", "debug=default", f"seed={seed}", word)
+        assert_one_sentence(result, "run=", "folder of its own")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_a_folder_of_something_else(command, trained, tmp_path):
+    (tmp_path / "runs/derain-debug/results").mkdir(parents=True)
+    (tmp_path / "runs/derain-debug/results/thesis.tex").write_text("x")
+    for _ in range(2):
+        assert_one_sentence(command("train", *trained[1]), "derain-debug", "holds results")
+    assert (tmp_path / "runs/derain-debug/results/thesis.tex").exists()
+
+
+def test_overwriting_leaves_what_is_not_the_runs(command, trained, run):
+    (run / "notes").mkdir()
+    (run / "notes/a.txt").write_text("mine")
+    (run / "results").mkdir(exist_ok=True)
+    (run / "results/old.png").write_text("")
+    status, _, err = command("train", *trained[1], "seed=1")
+    assert status == 0, err
+    assert (run / "notes/a.txt").read_text() == "mine" and not (run / "results/old.png").exists()
 
 
 def test_a_run_that_is_a_file(command, trained, tmp_path):

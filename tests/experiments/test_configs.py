@@ -18,7 +18,7 @@ from irbridge.experiments.config import plain
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.names import part_named
 from irbridge.experiments.run_folder import contradiction
-from irbridge.experiments.validate import check_values
+from irbridge.experiments.schema import checked
 from irbridge.models.irbridge import IRBridge
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 from irbridge.samplers import make
@@ -26,9 +26,9 @@ from irbridge.samplers.base import REGISTRY, all_options
 
 GROUPS = {
     p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain")
-    # base: what tasks share
+    # base: what tasks share; hydra: its own settings
     for p in (ROOT / "configs").iterdir()
-    if p.is_dir() and p.name != "base"
+    if p.is_dir() and p.name not in ("base", "hydra")
 }
 LATENT = "sd15", "sd21", "sd3", "controlnet", "controlnet_latent", "t2i", "lora", "sd3_controlnet"
 CHOICES = [
@@ -49,7 +49,7 @@ def settled(cfg):
     """As a command would see it, but for ``run``, which may name choices that only Hydra's own
     start knows."""
     run = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "run")])
-    check_values(plain(run))
+    checked("train", plain(run))
     return plain(run)
 
 
