@@ -8,11 +8,12 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
 import torch
-from conftest import trainer_options
+from conftest import ROOT, trainer_options
 from runs_alike import QUICK, assert_same, regression
 
 from irbridge.errors import UserError
@@ -164,6 +165,54 @@ def test_what_is_no_checkpoint_is_passed_over(tmp_path, stream):
     Trainer(regression(), stream, trainer_options(stop=2), 0, tmp_path).run()
     (tmp_path / "checkpoints/step-old").mkdir()
     assert Checkpoints(tmp_path).latest().name == "step-00000002"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_files_mode_follows_the_umask_of_the_moment(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "run.json", {})
+        save_weights(tmp_path / "model.safetensors", {"x": torch.zeros(1)})
+        assert os.umask(umask) == umask  # which writing leaves alone
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("run.json", "model.safetensors"), 0o666 & ~umask)
+
+
+def test_importing_leaves_the_umask_alone():
+    code = (
+        "import os; before = os.umask; calls = []\n"
+        "os.umask = lambda mask: calls.append(mask) or before(mask)\n"
+        "import irbridge.files; assert not calls"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, cwd=ROOT)
+
+
+@pytest.mark.parametrize("length", [200, 250])
+def test_a_long_name_has_room_for_what_is_written_aside(tmp_path, length):
+    path = tmp_path / ("x" * (length - 5) + ".json")
+    write_json(path, {"a": 1})
+    assert read_json(path) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_folder_that_the_system_does_not_open_costs_nothing(tmp_path, monkeypatch):
+    opened = os.open
+
+    def refuses(path, *flags, **options):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *flags, **options)
+
+    monkeypatch.setattr(os, "open", refuses)
+    write_json(tmp_path / "run.json", {"a": 1})
+    assert read_json(tmp_path / "run.json") == {"a": 1}
+
+
+def test_brackets_without_end_are_no_json(tmp_path):
+    (tmp_path / "run.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="run.json is not readable as JSON"):
+        read_json(tmp_path / "run.json")
 
 
 # what else may fail
