@@ -67,7 +67,7 @@ def cost(model: Restorer, size: int) -> dict:
     image = torch.zeros(1, 3 + model.masked, size, size, device=next(model.parameters()).device)
     training = [module for module in model.modules() if module.training]
     with replaced(model.eval(), wrap):
-        model.image(next(iter(model.path(image))).x0)
+        model.image(next(iter(model.trajectory(image))).x0)
     for module in training:
         module.training = True
     trained = {id(p) for p in model.trainable().parameters()}

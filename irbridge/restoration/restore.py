@@ -193,7 +193,7 @@ def _restored(
     factor = max(1, -(-max(height, width) // THUMBNAIL))
 
     def watched(y, **options):
-        for state in model.path(y, **options):
+        for state in model.trajectory(y, **options):
             if job.path:
                 size = max(1, height // factor), max(1, width // factor)
                 shot = model.image(state.x0, tiles)[..., :height, :width]
@@ -202,7 +202,7 @@ def _restored(
 
     seeds = [image_seed(seed, job.source.stem)]
     pixels = model.restore(
-        photo.pixels, path=watched, mask=read.holes, seeds=seeds, tiles=tiles, **fields
+        photo.pixels, trajectory=watched, mask=read.holes, seeds=seeds, tiles=tiles, **fields
     )
     used = list(tiles.sides) if tiles.count(height, width, model.stride) > 1 else None
     return Restored(
