@@ -111,7 +111,7 @@ def methods(model: Restorer, seed: int, trained: Trained | None = None, **option
             image, mask = split_mask(seen)
             return model.restore(image, mask=mask, seeds=[image_seed(seed, name)], **row.options)
 
-        changed = {key: repr(value) for key, value in row.options.items() if key != "path"}
+        changed = {key: repr(value) for key, value in row.options.items() if key != "trajectory"}
         settings = fingerprint([trained.settings, changed])
         return Method(row.label, row.key, restore, row.nfe, trained.weights, settings)
 

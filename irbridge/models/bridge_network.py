@@ -204,7 +204,7 @@ class BridgeNetwork(Restorer):
 
     @override
     @torch.no_grad()
-    def path(
+    def trajectory(
         self, y: Tensor, seeds: list[int] | None = None, tiles: Tiles = WHOLE, **options
     ) -> Iterator[State]:
         """The trajectory on the bridge itself; estimates are clipped to [-1, 1].

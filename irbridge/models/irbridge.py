@@ -173,7 +173,7 @@ class IRBridge(Restorer):
         if self.endpoint == "y":
             return [*rows, Row(label, "irbridge_y", {"sampler": sampler}, nfe)]
         bridged = Row(label, "irbridge", {"sampler": sampler}, nfe)
-        anchor = Row("Anchor g(y) alone", "anchor", {"path": self.coarse})
+        anchor = Row("Anchor g(y) alone", "anchor", {"trajectory": self.coarse})
         return [*rows, bridged, anchor] if alone else [*rows, anchor, bridged]
 
     def end(self, condition: Condition) -> Tensor:
@@ -220,7 +220,7 @@ class IRBridge(Restorer):
 
     @override
     @torch.no_grad()
-    def path(
+    def trajectory(
         self,
         y: Tensor,
         seeds: list[int] | None = None,
@@ -254,7 +254,7 @@ class IRBridge(Restorer):
         fits = torch.is_tensor(y) and y.dim() == 4
         if not fits or any(side % self.stride for side in y.shape[-2:]):
             raise UserError(
-                "path takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by"
+                "trajectory takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by"
                 f" {self.stride}, not {tuple(getattr(y, 'shape', ())) or type(y).__name__}; restore"
                 " takes any image."
             )

@@ -62,7 +62,9 @@ class Pretrainer(Restorer):
         return {"prior": error.square().flatten(1).mean(1) * loss_weight(level, "v").to(error) ** 2}
 
     @override
-    def path(self, y: Tensor, seeds: list[int] | None = None, steps: int = 25) -> Iterator[State]:
+    def trajectory(
+        self, y: Tensor, seeds: list[int] | None = None, steps: int = 25
+    ) -> Iterator[State]:
         """Unconditional DDIM samples of y's shape, steps spaced evenly in the timestep."""
         prior = self.backbone.prior
         z = Noise(seeds or list(range(len(y))))(y)

@@ -31,7 +31,7 @@ class Regression(Restorer):
 
     @override
     @torch.no_grad()
-    def path(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
+    def trajectory(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         y = self.seen(y)
 
         def network(y: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Row(NamedTuple):
 class Restorer(nn.Module):
     """What training, evaluation and users need of any method.
 
-    A method implements ``trainable``, ``loss``, ``path`` and ``rows``; ``restore`` is everyone's.
+    A method implements ``trainable``, ``loss``, ``trajectory`` and ``rows``; ``restore`` is shared.
 
     Attributes:
         stride: the sides of an image that the networks take are divisible by it.
@@ -108,7 +108,7 @@ class Restorer(nn.Module):
         at = next(self.parameters(), None)
         return working(self.precision, torch.device("cpu") if at is None else at.device)
 
-    def path(self, y: Tensor, **options) -> Iterator[State]:
+    def trajectory(self, y: Tensor, **options) -> Iterator[State]:
         """The trajectory of a restoration, one :class:`State` for every network call.
 
         Args:
@@ -157,12 +157,12 @@ class Restorer(nn.Module):
         return None
 
     def calls(self, **options) -> int:
-        """How often ``path`` with these options calls its network."""
+        """How often ``trajectory`` with these options calls its network."""
         sampler = self.sampler_with(**options)
         return 1 if sampler is None else sampler.nfe
 
     def passes(self, **options) -> int:
-        """How often ``path`` sends the image through networks, for a progress bar."""
+        """How often ``trajectory`` sends the image through networks, for a progress bar."""
         return self.calls(**options)
 
     @staticmethod
@@ -202,7 +202,7 @@ class Restorer(nn.Module):
         self,
         image,
         seed: int = 0,
-        path: Callable[..., Iterator[State]] | None = None,
+        trajectory: Callable[..., Iterator[State]] | None = None,
         mask=None,
         **options,
     ):
@@ -211,7 +211,7 @@ class Restorer(nn.Module):
         Args:
             image: float (H, W, 3) array in [0, 1], or tensor (B, 3, H, W) in [-1, 1].
             seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
-            path: what gives the trajectory, by default ``self.path``.
+            trajectory: what gives it, by default ``self.trajectory``.
             mask: of a task with holes, True where the image is to be filled: bool (H, W) array, or
                 (B, 1, H, W) tensor. The other pixels come back bit for bit.
             options: those of the trajectory, such as ``nfe``, ``rule`` or ``tiles``.
@@ -227,11 +227,11 @@ class Restorer(nn.Module):
             >>> restored = model.restore(irbridge.read_image("photo.jpg"), nfe=5)  # doctest: +SKIP
         """
         if isinstance(image, np.ndarray):
-            return self._restore_array(image, mask, seed=seed, path=path, **options)
+            return self._restore_array(image, mask, seed=seed, trajectory=trajectory, **options)
         height, width = image.shape[-2:]
         options.setdefault("seeds", [seed + i for i in range(len(image))])
         y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
-        for state in (path or self.path)(pad(y, self.stride), **options):
+        for state in (trajectory or self.trajectory)(pad(y, self.stride), **options):
             last = state.x0
         restored = self.image(last, options.get("tiles", WHOLE))[..., :height, :width].clamp(-1, 1)
         return keep_known(restored, image, mask)

@@ -91,7 +91,7 @@ def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int, int]:
     """The fields of a :class:`Footprint`, of an image of ``side`` x ``side`` pixels in all."""
     y = torch.zeros(1, 3 + model.masked, side, side, device=next(model.parameters()).device)
     if not hasattr(model, "adapter"):
-        return _most(lambda: next(iter(model.path(y, nfe=1)))), 0, 0, 0
+        return _most(lambda: next(iter(model.trajectory(y, nfe=1)))), 0, 0, 0
     if not calls:
         with model.networks():
             return _most(lambda: model.adapter.estimate(model.seen(y))), 0, 0, 0

@@ -202,7 +202,9 @@ def _restored(
     shots: list[np.ndarray] = []
     pixels = model.restore(
         photo.pixels,
-        path=_watched(model, tiles, (height, width), shots) if job.path else model.path,
+        trajectory=(
+            _watched(model, tiles, (height, width), shots) if job.path else model.trajectory
+        ),
         mask=read.holes,
         seeds=[image_seed(restoring.settings["seed"], job.source.stem)],
         tiles=tiles,
@@ -220,7 +222,7 @@ def _restored(
 
 
 def _watched(model: Restorer, tiles: Tiles, size: tuple[int, int], shots: list) -> Callable:
-    """The model's path of states that also keeps a small picture of each estimate in ``shots``.
+    """The model's trajectory that also keeps a small picture of each estimate in ``shots``.
 
     Args:
         model: that restores.
@@ -232,13 +234,13 @@ def _watched(model: Restorer, tiles: Tiles, size: tuple[int, int], shots: list) 
     factor = max(1, -(-max(size) // THUMBNAIL))
     small = max(1, height // factor), max(1, width // factor)
 
-    def path(y, **options):
-        for state in model.path(y, **options):
+    def trajectory(y, **options):
+        for state in model.trajectory(y, **options):
             shot = model.image(state.x0, tiles)[..., :height, :width]
             shots.append(to_image(F.interpolate(shot, size=small, mode="area")[0]))
             yield state
 
-    return path
+    return trajectory
 
 
 def _recorded(

@@ -76,8 +76,8 @@ def test_only_the_features_train_and_only_they_are_stored(backbone, weights, kin
     sum(v.mean() for v in losses.values()).backward()
     assert all(p.grad is None for p in adapter.pretrained[0].parameters())
     assert any(p.grad is not None and p.grad.any() for p in adapter.parameters())
-    assert torch.allclose(next(iter(model.path(y, nfe=0))).x0, g)
-    first = next(iter(model.path(y, nfe=2)))
+    assert torch.allclose(next(iter(model.trajectory(y, nfe=0))).x0, g)
+    first = next(iter(model.trajectory(y, nfe=2)))
     assert torch.isfinite(first.x0).all() and (first.x - g).abs().max() < 4 * 0.07 * 1.5
 
 

@@ -199,7 +199,9 @@ def test_every_sampler_walks_every_bridge(method, choice, network):
             continue
         model.sampler = own.changed(**sampler).check(bridge)
         states = []
-        for state in model.path(torch.from_numpy(IMAGE).permute(2, 0, 1)[None] * 2 - 1, seeds=[0]):
+        for state in model.trajectory(
+            torch.from_numpy(IMAGE).permute(2, 0, 1)[None] * 2 - 1, seeds=[0]
+        ):
             states.append(state)
         assert len(states) == 4 and all(
             s.x.isfinite().all() and s.x0.isfinite().all() for s in states

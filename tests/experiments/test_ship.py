@@ -151,7 +151,9 @@ def test_the_recipe_runs_and_its_features_start_from_its_trunk(folder, small, co
         and "digest" in json.loads((second / "config.json").read_text())["backbone"]
     )
     y = torch.zeros(1, 3, 32, 32)
-    assert len(list(model.path(y))) == 3 and len(list(from_pretrained(run).path(y))) == 1
+    assert (
+        len(list(model.trajectory(y))) == 3 and len(list(from_pretrained(run).trajectory(y))) == 1
+    )
 
 
 def test_what_the_recipe_lacks_is_told(command, tmp_path):

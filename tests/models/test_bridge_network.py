@@ -270,7 +270,7 @@ def test_the_pinned_end_is_skipped_where_noise_is_predicted(name):
     model = model_of(bridge)
     first = 0.99 * bridge.T if name in SKIPPED else bridge.T
     y = batch(1, 3, 8, 8, dtype=torch.float32)[0]
-    start = next(iter(model.path(y, seeds=[0])))
+    start = next(iter(model.trajectory(y, seeds=[0])))
     assert model.first == first and start.t <= first
     if name in SKIPPED:
         assert start.t == first and torch.equal(start.x, y)
@@ -300,7 +300,7 @@ def test_the_published_sampler_with_a_perfect_network_returns_the_clean_image(na
         return ask(x, t, y)
 
     model.denoise = denoise
-    states = list(model.path(y.clone(), seeds=[3, 4]))
+    states = list(model.trajectory(y.clone(), seeds=[3, 4]))
     assert len(states) == len(model.network.asked) == model.sampler.nfe
     assert_close(states[-1].x0, x0, 1e-4, 0)
     assert states[0].t > states[-1].t

@@ -115,7 +115,7 @@ def test_path_reaches_a_known_image(bridge, rule):
     x0 = 0.5 * noise(2, 3, 8, 8).clamp(-1, 1)
     y = x0 + 0.5 * noise(2, 3, 8, 8, seed=1).clamp(-1, 1)
     model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
-    states = list(model.path(y, steps=20, rule=rule, boot=0.01))
+    states = list(model.trajectory(y, steps=20, rule=rule, boot=0.01))
     distance = [float((s.x - x0).square().mean().sqrt()) for s in states]
     assert torch.allclose(states[-1].x0, x0, atol=1e-5) and torch.allclose(
         model.restore(y, steps=20), x0, atol=1e-5
@@ -130,7 +130,7 @@ def test_path_samples_the_right_law(rule):
     """With the exact denoiser of N(0.3, 0.5^2) the last estimate has about that law, whatever y
     says."""
     y = torch.full((4, 3, 64, 64), -0.4)
-    *_, last = toy(0.3, 0.25, bridge=GOUB(lam=0.5), steps=80, rule=rule).path(y)
+    *_, last = toy(0.3, 0.25, bridge=GOUB(lam=0.5), steps=80, rule=rule).trajectory(y)
     assert abs(float(last.x0.mean()) - 0.3) < 0.03, last.x0.mean()
     assert abs(float(last.x0.std()) / 0.5 - 1) < 0.08, last.x0.std()
 
@@ -138,15 +138,15 @@ def test_path_samples_the_right_law(rule):
 def test_what_is_no_image_is_refused():
     model = toy(torch.zeros(1, 3, 8, 8))
     for y in (noise(1, 3, 9, 8), noise(3, 8, 8), np.zeros((8, 8, 3), np.float32)):
-        with pytest.raises(UserError, match="path takes a tensor.*divisible by 8"):
-            next(model.path(y))
+        with pytest.raises(UserError, match="trajectory takes a tensor.*divisible by 8"):
+            next(model.trajectory(y))
     with pytest.raises(UserError, match="shape .H, W, 3.*read_image"):
         model.restore(np.zeros((8, 8), np.float32))
 
 
 def test_first_state_is_the_end_and_times_are_even():
     y, anchor = noise(1, 3, 8, 8), noise(1, 3, 8, 8, seed=1)
-    states = list(toy(torch.zeros(1, 3, 8, 8), anchor=anchor).path(y, steps=5))
+    states = list(toy(torch.zeros(1, 3, 8, 8), anchor=anchor).trajectory(y, steps=5))
     assert [s.t for s in states] == pytest.approx([100, 80, 60, 40, 20])
     assert torch.allclose(states[0].x, anchor, atol=1e-6)  # GOUB is pinned
 
@@ -222,7 +222,7 @@ def test_every_bridge_with_every_rule_is_finite(backbone, bridge, rule, steps):
 def test_baselines(backbone):
     model, y = real(backbone), noise(1, 3, 16, 16).clamp(-1, 1)
     assert torch.equal(
-        model.restore(y, path=model.coarse), model.adapter.condition(y).anchor.clamp(-1, 1)
+        model.restore(y, trajectory=model.coarse), model.adapter.condition(y).anchor.clamp(-1, 1)
     )
     x0 = noise(1, 3, 8, 8).clamp(-1, 1)
     for start, rule in [(s, r) for s in ("noise", "end") for r in ("ddim", "dpmpp")]:
@@ -240,7 +240,8 @@ def test_baselines_on_the_prior_start_where_they_say(rule):
     model = toy(torch.zeros(1, 3, 64, 64), timesteps=PUBLISHED)
     prior = model.backbone.prior
     states = {
-        start: list(model.path(y, start=start, rule=rule, steps=4)) for start in ("end", "noise")
+        start: list(model.trajectory(y, start=start, rule=rule, steps=4))
+        for start in ("end", "noise")
     }
     first = float(PUBLISHED(model.bridge, prior, 100.0))
     for start, tau, mean in [("end", first, -0.7), ("noise", prior.highest, 0.0)]:
@@ -260,10 +261,10 @@ def test_ddim_is_the_published_loop_at_critical_timesteps(monkeypatch):
     )
     y, x0 = noise(1, 3, 8, 8), 0.5 * noise(1, 3, 8, 8, seed=1).clamp(-1, 1)
     model = toy(x0, variance=0.04, bridge=BRIDGES["goub"])
-    loop = list(model.path(y, steps=5, rule="reverse"))
+    loop = list(model.trajectory(y, steps=5, rule="reverse"))
     prior = model.backbone.prior
     at = [float(model.timesteps(model.bridge, prior, s.t)) for s in loop]
-    alone = list(model.path(y, rule="ddim", times=(*at, prior.lowest)))
+    alone = list(model.trajectory(y, rule="ddim", times=(*at, prior.lowest)))
     assert all(torch.allclose(a.z, b.z, atol=1e-5) for a, b in zip(alone, loop, strict=True))
 
 
@@ -276,7 +277,7 @@ def test_sampler_options_are_fields_of_a_sampler():
         ({"steps": 3, "rule": "dbim2", "eta": None}, 3),
         ({"times": (100, 30, 10, 2, 1, 0)}, 5),
     ]:
-        assert len(list(model.path(y, **options))) == calls
+        assert len(list(model.trajectory(y, **options))) == calls
     with pytest.raises(UserError, match="'step' is no sampler option; use rule, nfe"):
         model.restore(y, step=3)
     with pytest.raises(UserError, match="residual-modulated"):
@@ -370,7 +371,7 @@ def test_visited_states_are_those_of_the_path(backbone, adapter, uniform, call):
     model.loss(*given(clean, degraded, xi, uniforms))
     assert len(seen) == call + 1
     with torch.no_grad():
-        states = list(model.path(degraded, seeds=[int(v * 2**31) for v in uniforms.tolist()]))
+        states = list(model.trajectory(degraded, seeds=[int(v * 2**31) for v in uniforms.tolist()]))
     for k in range(call + 1):
         assert torch.allclose(seen[k], states[k].z, atol=1e-6), k
 

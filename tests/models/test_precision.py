@@ -104,7 +104,7 @@ def test_only_networks_are_in_half_precision(derain, monkeypatch):
         prior_denoiser, "step", lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or step(*a)
     )
     monkeypatch.setattr(derain, "precision", "bf16")
-    for state in derain.path(torch.rand(1, 3, 16, 16)):
+    for state in derain.trajectory(torch.rand(1, 3, 16, 16)):
         assert {v.dtype for v in state[1:]} == {torch.float32} and not torch.is_autocast_enabled(
             "cpu"
         )

@@ -75,7 +75,7 @@ def fast(monkeypatch):
         def passes(self, **options):
             return 1
 
-        def path(self, y, tiles=None, seeds=None, **options):
+        def trajectory(self, y, tiles=None, seeds=None, **options):
             calls.append(seeds)
             yield SimpleNamespace(x0=-y)
 
