@@ -27,7 +27,7 @@ GROUPS = {
     p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain")
     # base: what tasks share
     for p in (ROOT / "configs").iterdir()
-    if p.is_dir() and p.name != "base"
+    if p.is_dir() and p.name not in ("base", "metric")  # evaluate takes a list of metrics
 }
 LATENT = "sd15", "sd21", "sd3", "controlnet", "controlnet_latent", "t2i", "lora", "sd3_controlnet"
 CHOICES = [
