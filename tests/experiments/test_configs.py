@@ -28,7 +28,7 @@ GROUPS = {
     p.name: sorted(f.stem for f in p.glob("*.yaml") if f.stem != "pretrain")
     # base: what tasks share; hydra: its own settings
     for p in (ROOT / "configs").iterdir()
-    if p.is_dir() and p.name not in ("base", "hydra")
+    if p.is_dir() and p.name not in ("base", "hydra", "metric")  # evaluate takes a list of metrics
 }
 LATENT = "sd15", "sd21", "sd3", "controlnet", "controlnet_latent", "t2i", "lora", "sd3_controlnet"
 CHOICES = [
