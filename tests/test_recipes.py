@@ -25,8 +25,6 @@ TINY = [
     "baseline=false",
     "trainer.device=cpu",
 ]
-# chapters that are being rebuilt: their recipes are followed as soon as these modules are there
-NEEDED = {"metric": "irbridge.experiments.metrics", "sampler": "irbridge.samplers.single_step"}
 SHOWN = {  # what the last command prints or leaves
     "backbone": "IRBridge",
     "bridge": "Restored 1 of 1",
@@ -72,8 +70,6 @@ def follow(page, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_recipe(name, tmp_path):
-    if name in NEEDED and not importlib.util.find_spec(NEEDED[name]):
-        pytest.skip(f"{NEEDED[name]} is not there yet")
     assert SHOWN[name] in follow(RECIPES / f"{name}.md", tmp_path)
 
 

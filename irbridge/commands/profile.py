@@ -3,7 +3,7 @@
 import math
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -63,18 +63,15 @@ def time_training(
             if len(laps) == warmup + steps:
                 raise _Enough
 
-    with tempfile.TemporaryDirectory() as folder, watched(model, clock):
-        try:
-            Trainer(
-                model,
-                _Crops(options["crop"], model.masked),
-                options,
-                seed,
-                Path(folder),
-                watch=watch,
-            ).run()
-        except _Enough:
-            pass
+    with tempfile.TemporaryDirectory() as folder, watched(model, clock), suppress(_Enough):
+        Trainer(
+            model,
+            _Crops(options["crop"], model.masked),
+            options,
+            seed,
+            Path(folder),
+            watch=watch,
+        ).run()
     return laps[warmup:]
 
 

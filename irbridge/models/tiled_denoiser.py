@@ -1,18 +1,13 @@
 """A model's networks on a batch of large images, cut into tiles at every call."""
 
-from __future__ import annotations
-
 from functools import partial
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from irbridge.adapters.base import Condition, bare
 from irbridge.images.tiles import Tiles
-
-if TYPE_CHECKING:
-    from irbridge.models.irbridge import IRBridge
+from irbridge.models.restorer import Restorer
 
 
 class TiledDenoiser:
@@ -22,13 +17,13 @@ class TiledDenoiser:
     the tiles say so, and always for a whole image.
 
     Args:
-        model: whose networks are called.
+        model: an IRBridge, whose networks are called.
         y: the degraded images, (B, 3 or 4, H, W) in [-1, 1], sides divisible by the model's stride.
         tiles: how they are cut.
         condition: of y as a whole, where it is known already.
     """
 
-    def __init__(self, model: IRBridge, y: Tensor, tiles: Tiles, condition: Condition | None):
+    def __init__(self, model: Restorer, y: Tensor, tiles: Tiles, condition: Condition | None):
         factor = model.backbone.factor
         self.model, self.y, self.tiles = model, y, tiles
         self.state = model.backbone.encode(y[:, :3], tiles)

@@ -1,4 +1,7 @@
-"""Numbers of the official codes (each file names its repository and commit), or derived (``status``)."""
+"""Numbers of the official codes, or derived (``status``).
+
+Each file names its repository and commit.
+"""
 
 import json
 from pathlib import Path

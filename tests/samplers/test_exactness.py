@@ -92,10 +92,10 @@ def test_error_falls_like_one_over_steps(bridge, prior, rule):
     own error.
 
     The start is exact for a pinned bridge sampled on itself: the limit is N(M0, V0). It is not
-    exact for IRSDE, whose x_T is drawn around y although a_T = eps > 0, nor for ``reverse`` through a
-    prior of finite highest level, which keeps the noise of z_T = alpha y + sigma xi as if alpha x0
-    were in it. Both floors are at most of order (y - M0) sqrt(V0) / level for the mean, and are
-    what ``limit_law`` says.
+    exact for IRSDE, whose x_T is drawn around y although a_T = eps > 0, nor for ``reverse``
+    through a prior of finite highest level, which keeps the noise of z_T = alpha y + sigma xi as if
+    alpha x0 were in it. Both floors are at most of order (y - M0) sqrt(V0) / level for the mean,
+    and are what ``limit_law`` says.
     """
     limit = limit_law(rule, start_level(BRIDGES[bridge], PRIORS[prior], rule))
     errors = [
