@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from irbridge.adapters.base import Adapter, Condition, _reason, _zero, require
 from irbridge.backbones.base import Backbone
 from irbridge.errors import UserError
+from irbridge.ranges import check_values, one_of
 
 
 class ControlNet(Adapter):
@@ -30,8 +31,7 @@ class ControlNet(Adapter):
     def __init__(self, backbone: Backbone, hint: str = "image"):
         super().__init__()
         require(self, backbone, "UNet2DConditionModel")
-        if hint not in ("image", "latent"):
-            raise UserError(f"adapter.hint={hint!r} is unknown; choose image or latent.")
+        check_values({"hint": one_of("image", "latent")}, {"hint": hint}, "adapter")
         levels = backbone.factor.bit_length()  # each but the first halves the image
         if backbone.factor != 2 ** (levels - 1):
             raise UserError(
