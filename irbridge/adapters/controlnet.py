@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from irbridge.adapters.base import Adapter, Condition, in_one_line, require_fit, set_to_zero
 from irbridge.backbones.base import Backbone
 from irbridge.errors import UserError
+from irbridge.ranges import check_values, one_of
 
 
 class ControlNet(Adapter):
@@ -34,8 +35,7 @@ class ControlNet(Adapter):
     def __init__(self, backbone: Backbone, hint: str = "image"):
         super().__init__()
         require_fit(self, backbone)
-        if hint not in ("image", "latent"):
-            raise UserError(f"adapter.hint={hint!r} is unknown; choose image or latent.")
+        check_values({"hint": one_of("image", "latent")}, {"hint": hint}, "adapter")
         self.image, self.stride = hint == "image", backbone.stride
         self.net = self._copied(backbone)
         # Outside of the copy, the hint is encoded once per image instead of at every call.

@@ -12,7 +12,7 @@ from typing_extensions import override
 from irbridge.bridges.base import Bridge, Published, interpolate
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
-from irbridge.ranges import INSIDE, POSITIVE, SHARE, option
+from irbridge.ranges import INSIDE, NOT_NEGATIVE, POSITIVE, SHARE, option
 
 
 @lru_cache
@@ -87,7 +87,7 @@ class OUBridge(Bridge):
     """
 
     rate: float = option(5.3, POSITIVE)
-    lam: float = option(30 / 255, POSITIVE)
+    lam: float = option(30 / 255, NOT_NEGATIVE)
     mean: float = option(1.0, SHARE)
 
     @override

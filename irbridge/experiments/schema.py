@@ -25,7 +25,7 @@ from irbridge.ranges import (
     option,
     whole,
 )
-from irbridge.samplers.base import Sampler
+from irbridge.samplers import make
 from irbridge.training.options import TrainerOptions
 
 COUNT = whole(1)
@@ -62,7 +62,7 @@ class SamplerOptions(Options):
     def __post_init__(self):
         super().__post_init__()
         given = {key: value for key, value in vars(self).items() if value is not None}
-        Sampler().changed(**given)  # which has the ranges
+        make().changed(**given)  # the samplers have the ranges
 
 
 @dataclass

@@ -519,7 +519,7 @@ def test_adapters_that_do_not_fit_name_those_that_do(frozen, kind, name, words):
 @pytest.mark.parametrize(
     "kind, name, changes, options, words",
     [
-        ("sd15", "controlnet", {}, {"hint": "text"}, "choose image or latent"),
+        ("sd15", "controlnet", {}, {"hint": "text"}, "one of image, latent"),
         (
             "sd15",
             "controlnet",

@@ -9,6 +9,7 @@ from closed_form import BRIDGES, PRIORS, Draws, Y, column, run
 
 from irbridge.errors import UserError
 from irbridge.experiments.build import sampler_fields
+from irbridge.experiments.names import import_named
 from irbridge.samplers import DBIM, Eta, Reverse, Sampler, make
 from irbridge.samplers.base import REGISTRY
 
@@ -133,6 +134,7 @@ def mine(tmp_path, monkeypatch):
 def test_a_new_sampler_is_one_class_and_one_yaml(mine):
     """The YAML names the class; from then on it goes by its name, as the project's own do."""
     yaml = {"_target_": f"{mine}.Share", "share": 0.7, "rule": None, "nfe": 4, "eta": None}
+    import_named(yaml)  # as the door does with what the user wrote
     fields = sampler_fields(yaml)
     assert fields == {"rule": "share", "share": 0.7, "nfe": 4}
     sampler = make(**fields)
@@ -146,8 +148,10 @@ def test_a_new_sampler_is_one_class_and_one_yaml(mine):
 
 
 def test_a_class_without_a_name_cannot_be_named_by_a_config(mine):
+    yaml = {"_target_": f"{mine}.Nameless"}
+    import_named(yaml)
     with pytest.raises(UserError, match="Nameless has no name of its own"):
-        sampler_fields({"_target_": f"{mine}.Nameless"})
+        sampler_fields(yaml)
 
 
 def test_a_name_belongs_to_one_class():
