@@ -187,14 +187,22 @@ def _is(value, kind: type) -> bool:
 
 
 def check_call(part: Callable, values: Mapping, group: str) -> None:
-    """UserError unless values are of the types that a class or function annotates."""
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(part).parameters.items()
-        if parameter.default is not parameter.empty
-    }
-    made = part.__init__ if inspect.isclass(part) else part
-    hints = _hints(part) if hasattr(part, "__dataclass_fields__") else _hints(made)
+    """UserError unless values are of the types that a class or function annotates.
+
+    A constructor that hands its arguments on is read with those of its base classes.
+    """
+    made = [part]
+    if inspect.isclass(part) and not hasattr(part, "__dataclass_fields__"):
+        made = [kind.__init__ for kind in reversed(part.__mro__) if "__init__" in vars(kind)]
+        made = [function for function in made if inspect.isfunction(function)]
+    hints, defaults = {}, {}
+    for function in made:
+        hints |= _hints(function)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                hints.pop(name, None)
+            elif parameter.default is not parameter.empty:
+                defaults[name] = parameter.default
     check_types(hints, values, group, defaults)
 
 

@@ -308,7 +308,7 @@ def _paper(table: str) -> Callable[[], Iterator[Step]]:
         rows = list(dict.fromkeys(rows))
         adapters = [f"table1_{_task(row)}_goub" for row in rows]
         for experiment in dict.fromkeys([*adapters, *rows]):
-            words = ("train", f"experiment=paper/{experiment}")
+            words = ("train", *published.words_of(experiment))
             yield Step(words, (_task(experiment), experiment))
         yield Step(("table", f"paper={table}"))
 

@@ -84,7 +84,7 @@ def run_cli(task, config_name: str) -> None:
 def _meant(sentence: str, config_name: str) -> str:
     """A sentence on a word that Hydra does not know, with what was meant."""
     try:
-        return suggested(sentence, composed(config_name))
+        return suggested(sentence, composed(config_name, resolve=False))
     except Exception:  # where the config cannot be had, the sentence stands as it is
         return suggested(sentence, None)
 

@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from irbridge.assets import CONFIGS
 from irbridge.errors import nearest
 
@@ -13,12 +11,12 @@ CHOICE = re.compile(r"Could not find '(\w+)/([^']+)'")
 KEY = re.compile(r"Could not override '([^']+)'")
 
 
-def suggested(sentence: str, config: DictConfig | None) -> str:
+def suggested(sentence: str, config: dict | None) -> str:
     """Hydra's sentence, with what was meant where that is plain.
 
     Args:
         sentence: on a choice or a key that there is not.
-        config: the command's config without the user's words; None where it cannot be had.
+        config: the command's plain config without the user's words; None where it cannot be had.
     """
     if choice := CHOICE.search(sentence):
         group, word = choice.groups()
@@ -36,12 +34,9 @@ def _files(folder: Path) -> list[str]:
     return [str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml")]
 
 
-def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+def _keys(config: dict, prefix: str = "") -> Iterator[str]:
     """The dotted names of all values."""
-    for key in config:
+    for key, value in config.items():
         yield f"{prefix}{key}"
-        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
-            continue
-        value = config._get_node(key)
-        if isinstance(value, DictConfig):
+        if isinstance(value, dict):
             yield from _keys(value, f"{prefix}{key}.")

@@ -78,7 +78,7 @@ def test_python_m_irbridge(tmp_path):
         ("train", "bridge=gobu", "bridge=goub"),
         ("train", "trainer.lrr=3", "trainer.lr"),
         ("train", "trianer.lr=3", "trainer.lr"),
-        ("train", "experiment=paper/table1_derain", "experiment=paper/table1_derain_"),
+        ("train", "experiment=paper/tabel1", "experiment=paper/table1"),
         ("train", "brige=goub", "bridge"),
         ("evaluate", "sed=1", "seed"),
     ],

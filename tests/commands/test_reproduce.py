@@ -1,6 +1,5 @@
 """One word for every table of the documentation: what it runs, in which order, and that it does."""
 
-import re
 import shlex
 
 import pytest
@@ -12,6 +11,7 @@ from irbridge.commands import options
 from irbridge.commands.flags import parse
 from irbridge.commands.reproduce import RECIPES, planned
 from irbridge.errors import UserError
+from irbridge.experiments.config import composed
 
 
 def one_job(words):
@@ -52,23 +52,24 @@ def test_the_list_has_names_costs_and_pages(capsys):
 
 def test_adapters_come_before_the_rows_that_take_them_over():
     for table in ("table1", "table3", "table4", "fig11"):
-        made = set()
-        for command, word, *_ in planned(f"paper/{table}", []):
-            if command == "train":
-                row = word.removeprefix("experiment=paper/")
-                said = (ROOT / f"configs/experiment/paper/{row}.yaml").read_text()
-                taken = re.search(r"^reuse: \$\{run_root\}/(\w+)$", said, re.MULTILINE)
-                assert taken is None or taken[1] in made, row
-                made.add(row)
-        assert (command, word) == ("table", f"paper={table}")
+        made = {None}
+        *rows, last = planned(f"paper/{table}", [])
+        for command, *words in rows:
+            assert command == "train"
+            schedule = ["timesteps.name=S1"] * (table == "fig11" and "paper/fig11" in words[0])
+            row = composed("train", *words, *schedule)
+            assert row["reuse"] in made, words
+            made.add(f"{row['run_root']}/{row['name']}")
+        assert last == ["table", f"paper={table}"] and len(made) > 2
 
 
 def test_words_reach_the_steps_that_they_name():
     words = ["derain.data.root=A", "dehaze.data.root=B", "table4_rtts.evaluate.real=C", "seed=1"]
-    steps = {step[1].rpartition("/")[2]: step[2:] for step in planned("paper/table4", words)}
-    assert steps["table1_derain_goub"] == ["data.root=A", "seed=1"]
-    assert steps["table4_rtts"] == ["data.root=B", "evaluate.real=C", "seed=1"]
-    assert steps["table1_desnow_goub"] == ["seed=1"] and steps["paper=table4"] == []
+    steps = [" ".join(step) for step in planned("paper/table4", words)]
+    adapter, row = "train experiment=paper/table1 task=", "train experiment=paper/table4 task="
+    assert f"{adapter}derain bridge=goub data.root=A seed=1" in steps
+    assert f"{row}dehaze data.root=B evaluate.real=C seed=1" in steps
+    assert f"{adapter}desnow bridge=goub seed=1" in steps and "table paper=table4" in steps
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from irbridge.errors import UserError
 
 def test_budgets_are_a_layout_with_a_plot(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(table, "budgets", lambda folder: [str(folder)])
-    monkeypatch.setattr(table, "budget_table", lambda rows: f"of {rows[0]}")
+    monkeypatch.setattr(table, "budget_tables", lambda rows: rows)
+    monkeypatch.setattr(table, "render", lambda rows, language: f"{language} of {rows[0]}")
     monkeypatch.setattr(table, "budget_plot", lambda rows, path: path.write_text(rows[0]))
     plot = tmp_path / "plot.png"
     cli.run("table", ["runs/efficiency", "--layout", "budgets", f"plot={plot}"])
-    assert capsys.readouterr().out == f"of runs/efficiency\nWrote: {plot}\n"
+    assert capsys.readouterr().out == f"markdown of runs/efficiency\nWrote: {plot}\n"
     assert plot.read_text() == "runs/efficiency"
 
 

@@ -101,7 +101,7 @@ def test_a_task_with_holes_runs(folder, small, command, tmp_path):
     assert status == 0 and "IRBridge" in out and "Anchor g(y) alone" in out, err
     assert (tmp_path / "runs/inpaint-ship/samples/step-000002.png").is_file()
     status, out, err = command(
-        "benchmark",
+        "profile_speed",
         *tiny,
         "task=inpaint",
         "benchmark.steps=1",

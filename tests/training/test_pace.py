@@ -73,6 +73,7 @@ def test_other_minutes_go_on_at_the_pace_that_was_measured(stream, tmp_path):
 
 
 def test_a_pace_without_a_checkpoint_is_forgotten(tmp_path):
+    claim(tmp_path, {"trainer": {"lr": 0.1}})
     for kept in (False, True):
         if kept:
             (tmp_path / "checkpoints/step-00000007").mkdir(parents=True)
