@@ -18,7 +18,9 @@ _PLACES = {
     "BridgeNetwork": "irbridge.models.bridge_network",
     "IRBridge": "irbridge.models.irbridge",
     "Regression": "irbridge.models.regression",
+    "from_pretrained": "irbridge.experiments.build",
     "load": "irbridge.hub",
+    "push_to_hub": "irbridge.hub",
     "read_image": "irbridge.images.io",
     "write_image": "irbridge.images.io",
 }
@@ -28,7 +30,9 @@ __all__ = [
     "IRBridge",
     "Regression",
     "__version__",
+    "from_pretrained",
     "load",
+    "push_to_hub",
     "read_image",
     "write_image",
 ]

@@ -82,7 +82,7 @@ def load(
     return loaded.restorer
 
 
-def push(model: Restorer, repository: str, **options) -> str:
+def push_to_hub(model: Restorer, repository: str, **options) -> str:
     """Upload a model to the hub; see :meth:`irbridge.models.restorer.Restorer.push_to_hub`."""
     if not _REPOSITORY.fullmatch(repository):
         raise UserError(f"{repository!r} is no name of the hub; give one such as user/model.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+import irbridge
 from irbridge.backbones.half_precision import working
 from irbridge.errors import UserError
 from irbridge.images.arrays import pad, to_image, to_tensor
@@ -176,9 +176,8 @@ class Restorer(nn.Module):
         **sampler,
     ) -> Restorer:
         """A trained model from a folder; see :mod:`irbridge.experiments.build`."""
-        # named and not imported: the chapter stands above this one
-        build = import_module("irbridge.experiments.build")
-        return build.from_pretrained(folder, device, backbone, frozen, precision, **sampler)
+        # by the public face: what makes a model stands above this chapter
+        return irbridge.from_pretrained(folder, device, backbone, frozen, precision, **sampler)
 
     def push_to_hub(self, repository: str, **options) -> str:
         """Share the model on the Hugging Face hub, with its config and a card with its scores.
@@ -194,7 +193,7 @@ class Restorer(nn.Module):
         Raises:
             UserError: the model was not loaded from a folder, or the hub refuses.
         """
-        return import_module("irbridge.hub").push(self, repository, **options)
+        return irbridge.push_to_hub(self, repository, **options)
 
     @torch.inference_mode()
     def restore(
