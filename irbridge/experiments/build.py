@@ -18,6 +18,7 @@ from irbridge.files import read_json, sha256, write_json
 from irbridge.models import precision
 from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
 from irbridge.samplers import make
@@ -84,7 +85,7 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
             instantiate(config["timesteps"], of="timesteps"),
             config["endpoint"],
             config["task"]["sampler"] | sampler_fields(config["sampler"]),
-            config["loss"],
+            made(LossOptions, config["loss"]),
         )
         if config.get("data", {}).get("cache_latents"):
             model.latents = LatentCache(None, backbone)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 
 import torch
 from accelerate import PartialState
@@ -78,12 +79,12 @@ def _tried_precision(
         with torch.autocast(at.type, torch.bfloat16, enabled=half):
             dry_step(model, batch, late)
 
-    sampler = getattr(model, "sampler", None)
+    sampler, loss = (getattr(model, key, None) for key in ("sampler", "loss_options"))
     about = {
         "training": type(model).__name__,
         "shapes": [list(value.shape) for value in model.state_dict().values()],
         "frozen": frozen_parts(model),
-        "loss": getattr(model, "loss_options", None),
+        "loss": loss and asdict(loss),
         "sampler": sampler and sampler.record(),
         "cached": getattr(model, "latents", None) is not None,
         "device": at.type,

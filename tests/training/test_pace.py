@@ -21,6 +21,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.run_folder import claim
 from irbridge.files import read_json, write_json
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.precision import trial
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
@@ -130,7 +131,7 @@ def test_a_later_part_that_costs_more_is_noticed(backbone, stream):
         critical(),
         "anchor",
         {"nfe": 3},
-        {"states": "visited", "anchor_first": 0.5},
+        LossOptions(anchor_first=0.5),
     )
     seen = []
     loss = model.loss
@@ -185,8 +186,8 @@ def test_another_way_of_training_is_tried_anew(stream):
         best_precision(model, replace(options, **changes), stream)
         counts.append(len(model.asked))
     for model.loss_options in (
-        {"states": "visited", "anchor_first": 0.0},
-        {"states": "visited", "anchor_first": 1.0},
+        LossOptions(anchor_first=0.0),
+        LossOptions(anchor_first=1.0),
     ):
         best_precision(model, options, stream)
         counts.append(len(model.asked))
@@ -327,7 +328,7 @@ def test_the_trunk_learns_at_its_own_rate(backbone, stream, tmp_path):
         critical(),
         "anchor",
         {"nfe": 2},
-        {"states": "visited", "anchor_first": 0.0, "trunk_lr": 0.0},
+        LossOptions(anchor_first=0.0, trunk_lr=0.0),
     )
     Trainer(model, stream, trainer_options(weight_decay=0.1, ema_decay=0.0), 0, tmp_path).run()
     after = adapter.state_dict()

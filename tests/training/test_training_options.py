@@ -23,6 +23,7 @@ from irbridge.backbones.pixel import PixelBackbone
 from irbridge.bridges.ornstein_uhlenbeck import GOUB
 from irbridge.errors import UserError
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.timestep_schedule import critical
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 from irbridge.training.checkpoint import Checkpoints
@@ -70,6 +71,7 @@ def bridged(kind, folder, **options):
         critical(100),
         "anchor" if adapter.anchored else "y",
         {"steps": 2},
+        LossOptions(states="bridge", anchor_first=0.0),
     )
 
 
