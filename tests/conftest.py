@@ -23,8 +23,9 @@ from accelerate.state import AcceleratorState
 from diffusers import DDPMScheduler, UNet2DModel
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 from PIL import Image
+
+from irbridge.training.options import TrainerOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -90,9 +91,7 @@ def trainer_options(**changes):
         "log_every": 1,
         "workers": 0,
     }
-    return (
-        OmegaConf.to_container(OmegaConf.load(ROOT / "configs/trainer/cpu.yaml")) | small | changes
-    )
+    return TrainerOptions(**small | changes)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from irbridge.data.crops import CropStream
 from irbridge.data.selection import photographs_of
 from irbridge.environment import set_threads
 from irbridge.errors import UserError
+from irbridge.experiments.build import trainer_options
 from irbridge.experiments.run_folder import claim, mirror, run_folder
 from irbridge.images.grid import grid
 from irbridge.images.io import write_image
@@ -38,7 +39,8 @@ def pretrain_run(config: dict) -> None:
     )
     backbone = new_backbone(config["unet"], config["scheduler"], config["start"], config["seed"])
     model = Pretrainer(backbone, **config["levels"])
-    size = config["trainer"]["crop"]
+    options = trainer_options(config)
+    size = options.crop
 
     def sample(current, step):
         place = next(current.parameters()).device
@@ -49,7 +51,7 @@ def pretrain_run(config: dict) -> None:
     done = Trainer(
         model,
         CropStream(photographs, size, config["seed"]),
-        config["trainer"],
+        options,
         config["seed"],
         run,
         sample,

@@ -1,22 +1,23 @@
 """Where the time and memory of training and restoring go."""
 
-import math
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
 
 from irbridge.environment import device, machine, set_threads
-from irbridge.experiments.build import build_model
+from irbridge.experiments.build import build_model, trainer_options
 from irbridge.experiments.config import given_words
 from irbridge.files import write_json
 from irbridge.models.restorer import Restorer
 from irbridge.profiling.clock import NETWORKS, PARTS, Clock, peak_memory, reset_peak, watched
 from irbridge.profiling.flops import cost, in_words
 from irbridge.profiling.race import race, race_training
+from irbridge.training.options import TrainerOptions
 from irbridge.training.trainer import Trainer
 
 
@@ -38,21 +39,29 @@ class _Enough(Exception):
 
 
 def time_training(
-    model: Restorer, options: dict, steps: int, warmup: int = 1, seed: int = 0
+    model: Restorer, options: TrainerOptions, steps: int, warmup: int = 1, seed: int = 0
 ) -> list[dict[str, float]]:
     """Seconds of each part in each of ``steps`` steps of a training after ``warmup`` others.
 
-    options: the ``trainer`` config. Crops are random. Nothing is saved: the loop is left by an
-    exception.
+    Args:
+        model: to train.
+        options: of the training. Crops are random. Nothing is saved: the loop is left by an
+            exception.
+        steps: that are timed.
+        warmup: others before them.
+        seed: of the noise.
     """
-    never = {
-        "save_every": sys.maxsize,
-        "sample_every": sys.maxsize,
-        "log_every": sys.maxsize,
-        "save_seconds": math.inf,
-    }
-    options = options | never | {"steps": warmup + steps + 1, "stop": None, "workers": 0}
-    clock, laps = Clock(device(options["device"])), []
+    options = replace(
+        options,
+        steps=warmup + steps + 1,
+        stop=None,
+        workers=0,
+        save_every=sys.maxsize,
+        sample_every=sys.maxsize,
+        log_every=sys.maxsize,
+        save_seconds=sys.float_info.max,
+    )
+    clock, laps = Clock(device(options.device)), []
 
     @contextmanager
     def watch(part):
@@ -66,7 +75,7 @@ def time_training(
     with tempfile.TemporaryDirectory() as folder, watched(model, clock), suppress(_Enough):
         Trainer(
             model,
-            _Crops(options["crop"], model.masked),
+            _Crops(options.crop, model.masked),
             options,
             seed,
             Path(folder),
@@ -132,12 +141,12 @@ def benchmark(config: dict) -> dict:
     Returns:
         ``training`` and ``restoring``, each a :func:`summary`, ``cost`` in words and ``machine``.
     """
-    options, trainer = config["benchmark"], config["trainer"]
-    at = device(trainer["device"])
+    options, trainer = config["benchmark"], trainer_options(config)
+    at = device(trainer.device)
     # without the anchor's own first phase
     whole = config | {"loss": config["loss"] | {"anchor_first": 0.0}}
     model = build_model(whole).to(at)
-    small, large = cost(model, trainer["crop"]), cost(model, options["size"])
+    small, large = cost(model, trainer.crop), cost(model, options["size"])
     result = {
         "cost": in_words(type(model.trainable()).__name__, small),
         "machine": f"{machine()}, {at.type}, {torch.get_num_threads()} thread(s)",
@@ -145,7 +154,7 @@ def benchmark(config: dict) -> dict:
     }
     reset_peak(at)
     laps = time_training(model, trainer, options["steps"], options["warmup"], config["seed"])
-    batch = trainer["batch_size"]
+    batch = trainer.batch_size
     result["training"] = summary(laps, batch, peak_memory(at), _work(small, batch))
     reset_peak(at)
     laps = time_restoring(

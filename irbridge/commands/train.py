@@ -23,7 +23,7 @@ from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import HELD_BACK, About
 from irbridge.evaluation.share import agreed
 from irbridge.evaluation.vae_reference import RoundTrip
-from irbridge.experiments.build import build_model, describe, save_pretrained
+from irbridge.experiments.build import build_model, describe, save_pretrained, trainer_options
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.run_folder import (
     as_long,
@@ -222,7 +222,7 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
     Returns:
         Whether it is complete.
     """
-    options, described, seed = config["trainer"], describe(config, model), config["seed"]
+    options, described, seed = trainer_options(config), describe(config, model), config["seed"]
     pairs = test_pairs(config, 96)
     shown = [pairs[i] for i in range(min(4, len(pairs)))]
 
@@ -241,14 +241,14 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
 
     return Trainer(
         model,
-        training_stream(config, options["crop"]),
+        training_stream(config, options.crop),
         options,
         seed,
         run,
         sample,
         lambda weights: save_pretrained(model, run, described, weights),
         mirror(config, run),
-        on_validate=validation(config) if options["validate_every"] else None,
+        on_validate=validation(config) if options.validate_every else None,
         repeats=repeats,
         on_device=config["data"].get("on_device", False),
     ).run()

@@ -13,14 +13,17 @@ from irbridge.errors import UserError
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.names import part_named, present
 from irbridge.experiments.saved import read_settings
+from irbridge.experiments.schema import made
 from irbridge.files import read_json, sha256, write_json
 from irbridge.models import precision
 from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
 from irbridge.samplers import make
 from irbridge.samplers.base import named
+from irbridge.training.options import TrainerOptions
 from irbridge.weights import load_into, load_weights, save_weights
 
 MODEL_KEYS = (
@@ -82,11 +85,23 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
             instantiate(config["timesteps"], of="timesteps"),
             config["endpoint"],
             config["task"]["sampler"] | sampler_fields(config["sampler"]),
-            config["loss"],
+            made(LossOptions, config["loss"]),
         )
         if config.get("data", {}).get("cache_latents"):
             model.latents = LatentCache(None, backbone)
         return model
+
+
+def trainer_options(config: dict) -> TrainerOptions:
+    """How a run is trained; what the config of an older run lacks is as the class says.
+
+    Args:
+        config: the plain config of a run, with the key ``trainer``.
+
+    Raises:
+        UserError: A setting has another type or is out of range.
+    """
+    return made(TrainerOptions, config["trainer"])
 
 
 def sampler_fields(config: dict) -> dict:

@@ -82,11 +82,9 @@ def _placeless(mix):
 
 def as_long(config: dict, run: Path) -> dict:
     """The config of a baseline with as many steps as the run's own training took."""
-    return config | {
-        "trainer": (
-            config["trainer"] | {"steps": planned_steps(run, config["trainer"]), "minutes": None}
-        )
-    }
+    trainer = config["trainer"]
+    steps = planned_steps(run, trainer["steps"], trainer["minutes"])
+    return config | {"trainer": trainer | {"steps": steps, "minutes": None}}
 
 
 def run_folder(config: dict) -> Path:
@@ -171,9 +169,10 @@ def finished(run: Path) -> bool:
     if not all((run / name).is_file() for name in ("config.json", "model.safetensors")):
         return False
     latest = Checkpoints(run).latest()
-    return latest is None or int(latest.name[5:]) >= planned_steps(
-        run, read_json(run / "run.json")["trainer"]
-    )
+    if latest is None:
+        return True
+    trainer = read_json(run / "run.json")["trainer"]
+    return int(latest.name[5:]) >= planned_steps(run, trainer["steps"], trainer.get("minutes"))
 
 
 def mirror(config: dict, run: Path):

@@ -16,6 +16,7 @@ from irbridge.gaussian.marginal import draw
 from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import forward_keep, loss_weight, step
 from irbridge.images.tiles import WHOLE, Tiles
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.prior_denoiser import PriorAlone, PriorDenoiser
 from irbridge.models.restorer import Restorer, Row, State, keep_known
 from irbridge.models.tiled_denoiser import TiledDenoiser
@@ -31,15 +32,6 @@ BASELINES = (
     ("DPM-Solver++(2M), same adapter and start", "dpmpp", "dpmpp", "end"),
 )
 """Rows of the prior itself, without a bridge: label, key, sampler, start."""
-LOSS = {
-    "states": "bridge",
-    "weight": "x0",
-    "norm": "l1",
-    "anchor": 1.0,
-    "anchor_first": 0.0,
-    "trunk_lr": 1.0,
-}
-"""The options of the loss and their defaults, see :meth:`IRBridge.loss`."""
 
 
 class IRBridge(Restorer):
@@ -55,7 +47,7 @@ class IRBridge(Restorer):
         timesteps: the prior's timestep for each bridge time.
         endpoint: the bridge's degraded end: "y", as published, or "anchor", the adapter's g(y).
         sampler: a sampler, or fields for :func:`irbridge.samplers.make`.
-        loss: see :meth:`loss`.
+        loss: what it is trained for; None: the defaults of the class.
 
     Attributes:
         latents: where it is set, encodes training images instead of the backbone; see
@@ -72,7 +64,7 @@ class IRBridge(Restorer):
         timesteps: Timesteps,
         endpoint: str = "anchor",
         sampler: Sampler | dict | None = None,
-        loss: dict | None = None,
+        loss: LossOptions | None = None,
     ):
         super().__init__()
         if endpoint not in ("y", "anchor"):
@@ -83,13 +75,13 @@ class IRBridge(Restorer):
         self.reach = adapter.reach
         sampler = sampler if isinstance(sampler, Sampler) else make(**(sampler or {}))
         self.sampler = self._checked(sampler)
-        self.loss_options = LOSS | (loss or {})
+        self.loss_options = loss or LossOptions()
         if endpoint == "anchor" and not adapter.anchored:
             raise UserError(
                 "endpoint=anchor needs an adapter with adapter.anchor=true; use endpoint=y or turn"
                 " it on."
             )
-        if (states := self.loss_options["states"]) not in self.STATES:
+        if (states := self.loss_options.states) not in self.STATES:
             raise UserError(
                 f"loss.states={states!r} is unknown; choose one of {', '.join(self.STATES)}."
             )
@@ -115,7 +107,7 @@ class IRBridge(Restorer):
     @property
     @override
     def first_share(self) -> float:
-        return self.loss_options["anchor_first"] if self.learns_anchor else 1.0
+        return self.loss_options.anchor_first if self.learns_anchor else 1.0
 
     @property
     @override
@@ -128,14 +120,14 @@ class IRBridge(Restorer):
 
     @override
     def parameter_groups(self) -> list[dict]:
-        if self.loss_options["trunk_lr"] == 1 or not self.learns_anchor:
+        if self.loss_options.trunk_lr == 1 or not self.learns_anchor:
             return super().parameter_groups()
         trunk = {id(p) for p in self.adapter.trunk.parameters()}
         parameters = list(self.adapter.parameters())
         slow = [p for p in parameters if id(p) in trunk]
         return [
             {"params": [p for p in parameters if id(p) not in trunk]},
-            {"params": slow, "share": self.loss_options["trunk_lr"]},
+            {"params": slow, "share": self.loss_options.trunk_lr},
         ]
 
     @override
@@ -317,37 +309,28 @@ class IRBridge(Restorer):
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """Training losses per image, (B,) each; their sum is minimised.
 
-        Options (``loss:`` of the config):
-
-        - ``states``: where z comes from, see ``STATES``.
-        - ``weight``: whose error is measured, "eps" (published), "v" or "x0".
-        - ``norm``: "l1" or "l2".
-        - ``anchor``: the weight of the L1 loss of g(y).
-        - ``anchor_first``: share of the training for g(y) alone: an early anchor shows the network
-          nothing.
-        - ``trunk_lr``: the trunk's part of the learning rate, below 1 where it is trained already.
+        What they are is said by the model's :class:`~irbridge.models.loss_options.LossOptions`. A
+        first share of the training is for g(y) alone, as an early anchor shows the network nothing.
         """
         options, encode = self.loss_options, self.latents or self.backbone.encode
         clean, degraded, losses = batch.clean, self.seen(batch.degraded), {}
 
         def distance(anchor: Tensor) -> Tensor:
-            return options["anchor"] * (anchor - clean).abs().flatten(1).mean(1)
+            return options.anchor * (anchor - clean).abs().flatten(1).mean(1)
 
         if self.learns_anchor and (
-            step.progress < options["anchor_first"] or options["anchor_first"] == 1
+            step.progress < options.anchor_first or options.anchor_first == 1
         ):
             return {"anchor": distance(self.adapter.estimate(degraded))}
         condition = self.adapter.condition(degraded, encode(degraded[:, :3]))
         if self.learns_anchor:
             losses["anchor"] = distance(condition.anchor)
         clean = encode(clean)
-        z, tau = self.STATES[options["states"]](self, clean, condition, step)
+        z, tau = self.STATES[options.states](self, clean, condition, step)
         law = self.backbone.prior.marginal(tau)
-        weight = loss_weight(law, options["weight"]).expand(len(z)).to(z)
+        weight = loss_weight(law, options.weight).expand(len(z)).to(z)
         error = self.denoise(z, tau, condition) - clean
-        power = {"l1": 1, "l2": 2}.get(options["norm"])
-        if power is None:
-            raise UserError(f"loss.norm={options['norm']!r} is unknown; choose l1 or l2.")
+        power = {"l1": 1, "l2": 2}[options.norm]
         return losses | {"prior": (error.abs() ** power).flatten(1).mean(1) * weight**power}
 
     def _from_prior(self, clean, condition, at: TrainingStep):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from irbridge.errors import UserError
+from irbridge.training.options import TrainerOptions
 
 
 def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) -> float:
@@ -31,32 +32,29 @@ def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) 
 
 
 def build_optimizer(
-    groups: list[dict], options: dict, device: torch.device
+    groups: list[dict], options: TrainerOptions, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW, or bitsandbytes' version of it, as the ``trainer`` config says.
+    """AdamW, or bitsandbytes' version of it, as the options say.
 
     With ``optimizer=adamw8bit`` both averages take a byte a weight (Dettmers et al., ICLR 2022).
 
     Args:
         groups: of parameters.
-        options: the ``trainer`` config.
+        options: of the training.
         device: of the parameters.
 
     Raises:
         UserError: bitsandbytes is not installed or cannot work on the device.
     """
-    kind = options["optimizer"]
-    given = {"betas": tuple(options["betas"]), "weight_decay": options["weight_decay"]}
-    if kind == "adamw":
+    given = {"betas": tuple(options.betas), "weight_decay": options.weight_decay}
+    if options.optimizer == "adamw":
         fused = device.type in ("cuda", "cpu")
-        return torch.optim.AdamW(groups, options["lr"], **given, fused=fused)
-    if kind != "adamw8bit":
-        raise UserError(f"trainer.optimizer={kind!r} is unknown; choose adamw or adamw8bit.")
-    kind = _eight_bit(options["lr"], given, device)
+        return torch.optim.AdamW(groups, options.lr, **given, fused=fused)
+    kind = _eight_bit(options.lr, given, device)
     # as its first step would make them: a resumed run must see one layout throughout
     for parameter in (p for group in groups for p in group["params"]):
         parameter.data = parameter.data.contiguous()
-    return kind(groups, options["lr"], **given)
+    return kind(groups, options.lr, **given)
 
 
 def _eight_bit(lr: float, given: dict, device: torch.device) -> type[torch.optim.Optimizer]:

@@ -13,18 +13,19 @@ from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.precision_trial import dry_step
 
 
-def planned_steps(run: Path, options: dict) -> float:
-    """The steps of a run: ``trainer.steps``, or what fills ``trainer.minutes``.
+def planned_steps(run: Path, steps: int, minutes: float | None) -> float:
+    """The steps of a run: ``steps``, or what fills ``minutes`` where these are given.
 
     Its first steps settle what fills the minutes; before, the number is infinite. Other minutes
     than then, of a run that goes on, are filled at the pace that was measured.
 
     Args:
         run: the run's folder.
-        options: the ``trainer`` config.
+        steps: that were asked for.
+        minutes: to be filled instead.
     """
-    if (minutes := options.get("minutes")) is None:
-        return options["steps"]
+    if minutes is None:
+        return steps
     path = run / "pace.json"
     if not path.exists():
         return math.inf

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 
 import torch
 from accelerate import PartialState
@@ -14,10 +15,11 @@ from irbridge.gaussian.noise import step_noise
 from irbridge.models.precision import frozen_parts, trial
 from irbridge.models.restorer import Restorer
 from irbridge.models.training_step import Batch, TrainingStep
+from irbridge.training.options import TrainerOptions
 
 
 def best_precision(
-    model: Restorer, options: dict, stream: CropStream, before: str | None = None
+    model: Restorer, options: TrainerOptions, stream: CropStream, before: str | None = None
 ) -> str:
     """The precision that ``trainer.precision`` asks for: "no", which is float32, "bf16" or "fp16".
 
@@ -27,14 +29,14 @@ def best_precision(
 
     Args:
         model: to train.
-        options: the ``trainer`` config.
+        options: of the training.
         stream: its crops, for the trial.
         before: what a training that goes on had.
 
     Raises:
         UserError: the device, or the dtype of the frozen weights, does not go with it.
     """
-    requested, state = options["precision"], PartialState(cpu=options["device"] == "cpu")
+    requested, state = options.precision, PartialState(cpu=options.device == "cpu")
     at = state.device
     if requested == "fp16" and at.type != "cuda":
         raise UserError("trainer.precision=fp16 needs a CUDA device; use auto.")
@@ -61,13 +63,15 @@ def _knows_bf16(at: torch.device) -> bool:
     return at.type == "cpu"
 
 
-def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: torch.device) -> str:
+def _tried_precision(
+    model: Restorer, options: TrainerOptions, stream: CropStream, at: torch.device
+) -> str:
     """Whichever takes less time on a device, "bf16" or "no".
 
     It is tried, or an earlier trial of the same has found it.
     """
     model.to(at)
-    batch, drawn = first_batch(model, stream, min(4, options["batch_size"]), at)
+    batch, drawn = first_batch(model, stream, min(4, options.batch_size), at)
     # with every part that trains
     late = drawn._replace(progress=1.0)
 
@@ -75,17 +79,19 @@ def _tried_precision(model: Restorer, options: dict, stream: CropStream, at: tor
         with torch.autocast(at.type, torch.bfloat16, enabled=half):
             dry_step(model, batch, late)
 
-    sampler = getattr(model, "sampler", None)
+    sampler, loss = (getattr(model, key, None) for key in ("sampler", "loss_options"))
     about = {
         "training": type(model).__name__,
         "shapes": [list(value.shape) for value in model.state_dict().values()],
         "frozen": frozen_parts(model),
-        "loss": getattr(model, "loss_options", None),
+        "loss": loss and asdict(loss),
         "sampler": sampler and sampler.record(),
         "cached": getattr(model, "latents", None) is not None,
         "device": at.type,
         "batch": len(batch.clean),
-        **{key: options[key] for key in ("crop", "channels_last", "checkpointing")},
+        "crop": options.crop,
+        "channels_last": options.channels_last,
+        "checkpointing": options.checkpointing,
     }
     said = json.dumps(about, sort_keys=True, default=str)
     key = {"training": hashlib.sha256(said.encode()).hexdigest()}

@@ -23,6 +23,7 @@ from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.metrics_log import MetricsLog
 from irbridge.training.networks import checkpoint_gradients, compile_networks
 from irbridge.training.optimizer import averaged, averaging, build_optimizer, learning_rate
+from irbridge.training.options import TrainerOptions
 from irbridge.training.pace import Pace, more_seconds, planned_steps
 from irbridge.training.precision_trial import best_precision, first_batch
 from irbridge.training.signals import stop_signals, stops
@@ -37,7 +38,7 @@ class Trainer:
     Args:
         model: what to train.
         stream: the training crops.
-        options: the ``trainer`` config. ``batch_size`` counts the images of an optimizer step over
+        options: how it is trained. ``batch_size`` counts the images of an optimizer step over
             all processes and all of its ``accumulate`` passes.
         seed: of the noise and times of every step.
         folder: the run's folder, for ``checkpoints`` and ``metrics.jsonl``.
@@ -61,7 +62,7 @@ class Trainer:
         self,
         model: Restorer,
         stream: CropStream,
-        options: dict,
+        options: TrainerOptions,
         seed: int,
         folder: Path,
         on_sample: Callable[[nn.Module, int], None] | None = None,
@@ -113,33 +114,33 @@ class Trainer:
     def setup(self) -> None:
         """Check the options and put the model, its optimizer and its average on the device."""
         model, options = self.model, self.options
-        if options["crop"] % model.stride:
+        if options.crop % model.stride:
             raise UserError(
-                f"trainer.crop={options['crop']} must be a multiple of {model.stride}, by which"
+                f"trainer.crop={options.crop} must be a multiple of {model.stride}, by which"
                 " the network shrinks images."
             )
-        if options["channels_last"]:
+        if options.channels_last:
             model.to(memory_format=torch.channels_last)
-        if options["checkpointing"]:
+        if options.checkpointing:
             checkpoint_gradients(model)
         self.checkpoints = Checkpoints(self.folder)
         self.accelerator = self._accelerator()
         self.main = self.accelerator.is_main_process
         self.world = self.accelerator.num_processes
         self.device = self.accelerator.device
-        self.batch, parts = options["batch_size"], options["accumulate"] * self.world
+        self.batch, parts = options.batch_size, options.accumulate * self.world
         if self.batch % parts:
             raise UserError(
                 f"trainer.batch_size={self.batch} does not divide by trainer.accumulate x"
                 f" processes = {parts}."
             )
         self.own = self.batch // parts  # images of one forward pass of this process
-        if options["compile"]:
+        if options.compile:
             compile_networks(model)
         self.module = model.trainable().to(self.device)
         model.to(self.device)
         self.optimizer = build_optimizer(model.parameter_groups(), options, self.device)
-        self.ema = AveragedModel(self.module, multi_avg_fn=averaging(options["ema_decay"]))
+        self.ema = AveragedModel(self.module, multi_avg_fn=averaging(options.ema_decay))
 
     def _accelerator(self) -> Accelerator:
         before = self.checkpoints.state().get("precision")
@@ -150,7 +151,7 @@ class Trainer:
         )
         return Accelerator(
             mixed_precision=self.precision,
-            cpu=self.options["device"] == "cpu",
+            cpu=self.options.device == "cpu",
             kwargs_handlers=[parallel],
         )
 
@@ -167,9 +168,9 @@ class Trainer:
         if self.main:
             self.metrics = MetricsLog(self.folder / "metrics.jsonl", self.first)
         self.draws = self._draws()
-        self.steps = planned_steps(self.folder, self.options)
-        self.end = min(self.steps, self.options["stop"] or self.steps)
-        self.pace = Pace(self.folder, self.options["minutes"])
+        self.steps = planned_steps(self.folder, self.options.steps, self.options.minutes)
+        self.end = min(self.steps, self.options.stop or self.steps)
+        self.pace = Pace(self.folder, self.options.minutes)
         self.bar = tqdm(
             initial=self.first,
             total=None if self.steps == math.inf else self.steps,
@@ -187,7 +188,7 @@ class Trainer:
         share = {"rank": self.accelerator.process_index, "world": self.world}
         if self.on_device:
             return device_batches(self.stream, start, self.own, self.device, **share)
-        workers = self.options["workers"]
+        workers = self.options.workers
         if workers and hasattr(self.stream, "preload"):
             self.stream.preload()
         return iter(stream_loader(self.stream, start, self.own, workers, **share))
@@ -209,9 +210,7 @@ class Trainer:
     def set_learning_rate(self) -> float:
         """Give the optimizer the rate of this step and return it; a group has its share of it."""
         options = self.options
-        rate = learning_rate(
-            self.step, options["lr"], self.steps, options["warmup"], options["schedule"]
-        )
+        rate = learning_rate(self.step, options.lr, self.steps, options.warmup, options.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
         return rate
@@ -223,7 +222,7 @@ class Trainer:
             The mean of each loss over all of them; None where a stop signal has ended the loader's
             workers as well, so that no crops come any more. The weights are then as of ``step``.
         """
-        rounds = self.options["accumulate"]
+        rounds = self.options.accumulate
         sums: dict[str, float] = {}
         try:
             for index in range(rounds):
@@ -252,7 +251,7 @@ class Trainer:
                 losses = self.objective(batch, step)
             means = {key: value.float().mean() for key, value in losses.items()}
             with self.watch("backward"):
-                self.accelerator.backward(sum(means.values()) / self.options["accumulate"])
+                self.accelerator.backward(sum(means.values()) / self.options.accumulate)
         return means
 
     def _drawn(self, batch: Batch, draws: Tensor) -> TrainingStep:
@@ -272,7 +271,7 @@ class Trainer:
 
         Half precision with a scaled loss overflows now and then; its scaler skips such steps.
         """
-        clip = self.options["clip"]
+        clip = self.options.clip
         norm = float(self.accelerator.clip_grad_norm_(self.module.parameters(), clip))
         scaled = self.accelerator.scaler is not None
         if not math.isfinite(loss) or not (scaled or math.isfinite(norm)):
@@ -299,7 +298,7 @@ class Trainer:
         later = more_seconds(self.accelerator, self.model, *first) * passes
         settled = self.pace.settle(self.step, later, self.model.first_share, self.repeats)
         (self.steps,) = broadcast_object_list([settled])
-        self.end = min(self.steps, self.options["stop"] or self.steps)
+        self.end = min(self.steps, self.options.stop or self.steps)
         self.bar.total = self.steps
 
     # After a step
@@ -327,15 +326,15 @@ class Trainer:
         """Validate, log and sample where the step is due for it; the main process alone."""
         if not self.main:
             return
-        logged = self._due("log_every", self.end)
-        if self.on_validate and self._due("validate_every", self.steps):
+        logged = self._due(self.options.log_every, self.end)
+        if self.on_validate and self._due(self.options.validate_every, self.steps):
             line["validation"], logged = self._on_average(self.on_validate), True
         if logged:
             self.metrics.write(line)
         try:
             if logged and self.log:
                 self.log(line)
-            if self.on_sample and self._due("sample_every", self.steps):
+            if self.on_sample and self._due(self.options.sample_every, self.steps):
                 self._on_average(self.on_sample, self.step)
         # a picture or a logger must not cost the steps since the last checkpoint
         except Exception:
@@ -343,10 +342,9 @@ class Trainer:
                 self.save()
             raise
 
-    def _due(self, every: str, last: float) -> bool:
-        """Whether this step is one of the option ``every``, or the last one."""
-        count = self.options[every]
-        return bool(count) and (self.step % count == 0 or self.step == last)
+    def _due(self, every: int | None, last: float) -> bool:
+        """Whether what is done every so many steps, None: never, is due: also at the last one."""
+        return every is not None and (self.step % every == 0 or self.step == last)
 
     def _on_average(self, function: Callable, *arguments):
         """``function(model, *arguments)`` with the averaged weights in place."""
@@ -357,8 +355,8 @@ class Trainer:
 
     def save_when_due(self) -> None:
         """Save every ``save_every`` steps, and ``save_seconds`` after the last save."""
-        late = time.monotonic() - self.seconds_saved > self.options["save_seconds"]
-        if late or self.step % self.options["save_every"] == 0:
+        late = time.monotonic() - self.seconds_saved > self.options.save_seconds
+        if late or self.step % self.options.save_every == 0:
             self.save()
 
     def save(self) -> None:

@@ -14,6 +14,7 @@ from irbridge.bridges.brownian import Brownian
 from irbridge.bridges.ornstein_uhlenbeck import GOUB
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.timestep_schedule import critical, linear
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 
@@ -146,7 +147,7 @@ def test_gradients_reach_every_adapter_tensor_and_no_frozen_one(kind, shape):
     backbone = frozen(shape)
     adapter = awake(kind(backbone, TRUNKS["two"], anchor=True))
     model = IRBridge(
-        backbone, adapter, GOUB(), critical(), "anchor", {"steps": 2}, {"states": "visited"}
+        backbone, adapter, GOUB(), critical(), "anchor", {"steps": 2}, LossOptions(states="visited")
     )
     images = (noise(2, 3, 16, 16, seed=k) for k in range(3))
     losses = model.loss(*given(*images, torch.tensor([0.7, 0.2])))

@@ -25,6 +25,7 @@ from irbridge.bridges.ornstein_uhlenbeck import GOUB
 from irbridge.errors import UserError
 from irbridge.experiments.instantiate import instantiate
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.timestep_schedule import critical
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 
@@ -42,7 +43,7 @@ UNET_CASES = [
 ]
 CASES = [*UNET_CASES, ("sd3", "sd3_controlnet"), ("sd3", "lora")]
 CLASSES = [case for case in CASES if case[0] != "sd21"]  # each class on each kind of network once
-NOISE_LOSS = {"states": "prior", "weight": "eps", "norm": "l2"}
+NOISE_LOSS = LossOptions("prior", "eps", "l2")
 
 
 def noise(*shape, seed=0):

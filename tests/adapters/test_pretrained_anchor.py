@@ -19,6 +19,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
 from irbridge.files import read_json
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.timestep_schedule import critical
 from irbridge.restoration.memory import Footprint, Plan
 
@@ -69,7 +70,13 @@ def test_only_the_features_train_and_only_they_are_stored(backbone, weights, kin
     own = sum(p.numel() for p in kind(backbone, [8, 8], anchor=False).parameters())
     assert sum(v.numel() for v in adapter.state_dict().values()) < own + count
     model = IRBridge(
-        backbone, adapter, Brownian(), critical(), "anchor", {"nfe": 2}, {"states": "visited"}
+        backbone,
+        adapter,
+        Brownian(),
+        critical(),
+        "anchor",
+        {"nfe": 2},
+        LossOptions(states="visited"),
     )
     losses = model.loss(*given(clean, y, noise(2, 3, 16, 16, seed=2), torch.tensor([0.1, 0.7])))
     assert losses.keys() == {"prior"}  # there is nothing to learn of g(y)

@@ -25,6 +25,7 @@ from irbridge.bridges.ornstein_uhlenbeck import GOUB
 from irbridge.commands.profile import summary, time_restoring, time_training
 from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
 from irbridge.models.timestep_schedule import critical
 from irbridge.priors.vp import VP, vp_alphas_cumprod
@@ -34,6 +35,7 @@ from irbridge.profiling.flops import cost, describe_cost
 pytestmark = pytest.mark.filterwarnings("ignore:.*no text encoder")
 CPU = torch.device("cpu")
 PRIOR = VP(vp_alphas_cumprod({}), "epsilon")
+LOSS = LossOptions(states="bridge", anchor_first=0.0)  # one call of the network from the start
 
 
 def pixel_model(adapter=StaticAdapter, **options):
@@ -46,6 +48,7 @@ def pixel_model(adapter=StaticAdapter, **options):
         critical(100),
         "anchor" if anchored else "y",
         {"steps": 3},
+        LOSS,
     )
 
 
@@ -56,7 +59,7 @@ def latent_model(kind, folder):
         "sd3": SD3ControlNet,
         "adm": partial(ControlAdapter, channels=[8, 16]),
     }[kind](backbone)
-    return IRBridge(backbone, adapter, GOUB(), critical(100), "y", {"steps": 2})
+    return IRBridge(backbone, adapter, GOUB(), critical(100), "y", {"steps": 2}, LOSS)
 
 
 def convolutions(module, side):

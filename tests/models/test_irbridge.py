@@ -24,6 +24,7 @@ from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import loss_weight
 from irbridge.images.arrays import pad
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
 from irbridge.models.timestep_schedule import Timesteps, critical
 from irbridge.models.training_step import TrainingStep
@@ -305,9 +306,7 @@ def batch():
 @pytest.mark.parametrize("weight", ["x0", "eps", "v"])
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_loss_options(backbone, states, weight, norm):
-    losses = real(backbone, loss={"states": states, "weight": weight, "norm": norm}).loss(
-        *given(*batch())
-    )
+    losses = real(backbone, loss=LossOptions(states, weight, norm)).loss(*given(*batch()))
     assert losses.keys() == {"prior", "anchor"}
     assert all(v.shape == (2,) and v.isfinite().all() and (v > 0).all() for v in losses.values())
 
@@ -317,7 +316,7 @@ def test_published_loss_is_that_of_the_noise():
     clean, degraded, xi, uniform = batch()
     model = real(
         PixelBackbone(small_unet(), VP(vp_alphas_cumprod({}))),
-        loss={"states": "prior", "weight": "eps", "norm": "l2"},
+        loss=LossOptions("prior", "eps", "l2"),
     )
     tau, prior = uniform.double() * model.backbone.prior.highest, model.backbone.prior
     m = prior.marginal(tau)
@@ -335,12 +334,14 @@ def test_published_loss_is_that_of_the_noise():
     "option, value", [("states", "between"), ("weight", "snr"), ("norm", "l3")]
 )
 def test_unknown_loss_options(backbone, option, value):
-    with pytest.raises(UserError, match=f"{value}.*choose"):
-        real(backbone, loss={option: value}).loss(*given(*batch()))
+    with pytest.raises(UserError, match=rf"loss\.{option}=.*{value}.*one of"):
+        real(backbone, loss=LossOptions(**{option: value})).loss(*given(*batch()))
 
 
 def test_anchor_weight_scales_the_anchor_loss_alone(backbone):
-    one, ten = (real(backbone, loss={"anchor": w}).loss(*given(*batch())) for w in (1.0, 10.0))
+    one, ten = (
+        real(backbone, loss=LossOptions(anchor=w)).loss(*given(*batch())) for w in (1.0, 10.0)
+    )
     assert torch.allclose(10 * one["anchor"], ten["anchor"]) and torch.equal(
         one["prior"], ten["prior"]
     )
@@ -362,7 +363,10 @@ def test_loss_weights_convert_the_error_of_x0():
 @pytest.mark.parametrize("adapter", [StaticAdapter, ControlAdapter])
 def test_visited_states_are_those_of_the_path(backbone, adapter, uniform, call):
     model = real(
-        backbone, adapter, sampler={"steps": 4, "rule": "posterior"}, loss={"states": "visited"}
+        backbone,
+        adapter,
+        sampler={"steps": 4, "rule": "posterior"},
+        loss=LossOptions(states="visited"),
     )
     seen, denoise = [], backbone.denoise
     backbone.denoise = lambda z, *rest: (seen.append(z.clone()), denoise(z, *rest))[1]
@@ -382,7 +386,7 @@ def test_bridge_states_have_the_law_that_the_network_knows(bridge):
     timestep."""
     x0, n = torch.full((64, 3, 32, 32), 0.5), 64
     model = toy(x0, bridge=BRIDGES[bridge], timesteps=PUBLISHED)
-    model.loss_options["states"] = "bridge"
+    model.loss_options.states = "bridge"
     uniform = torch.arange(n) / n
     at = TrainingStep(1.0, uniform, noise(*x0.shape))
     z, tau = model.STATES["bridge"](model, x0, Condition(x0, None, None), at)
@@ -412,6 +416,6 @@ def test_configured_parts_make_a_model(backbone):
         instantiate(config["timesteps"]),
         config["endpoint"],
         config["sampler"],
-        config["loss"],
+        LossOptions(**config["loss"]),
     )
     assert model.restore(noise(1, 3, 16, 16)).isfinite().all()

@@ -4,6 +4,7 @@ validation images as it goes."""
 import json
 import math
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.run_folder import claim
 from irbridge.files import read_json, write_json
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.precision import trial
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
@@ -43,11 +45,11 @@ def lines(run):
 
 def test_minutes_become_steps_once(stream, tmp_path):
     options = trainer_options(minutes=0.03, steps=99999, batch_size=2)
-    assert planned_steps(tmp_path, options) == math.inf
+    assert planned_steps(tmp_path, 99999, 0.03) == math.inf
     assert Trainer(Regression(Trunk([8, 8])), stream, options, 0, tmp_path).run()
     pace = read_json(tmp_path / "pace.json")
     assert pace["minutes"] == 0.03 and pace["steps"] >= Pace.SKIPPED + Pace.COUNTED
-    assert lines(tmp_path)[-1]["step"] == pace["steps"] == planned_steps(tmp_path, options)
+    assert lines(tmp_path)[-1]["step"] == pace["steps"] == planned_steps(tmp_path, 99999, 0.03)
     assert abs(pace["steps"] - max(0.03 * 60 / pace["seconds_per_step"], 15)) <= 1
     rates = [line["lr"] for line in lines(tmp_path)]
     assert rates[-1] < 0.5 * max(rates) or pace["steps"] < 40  # the decay ends where the steps do
@@ -62,10 +64,10 @@ def test_other_minutes_go_on_at_the_pace_that_was_measured(stream, tmp_path):
         "seconds_per_step": 0.01,
     }
     write_json(tmp_path / "pace.json", pace)
-    assert planned_steps(tmp_path, options) == pace["steps"]
-    assert planned_steps(tmp_path, options | {"minutes": 50}) == 300_000
-    assert planned_steps(tmp_path, options | {"minutes": 1e-9}) == pace["steps"]  # which are done
-    more = options | {"minutes": (pace["steps"] + 5) * 0.01 / 60}
+    assert planned_steps(tmp_path, 99999, 0.03) == pace["steps"]
+    assert planned_steps(tmp_path, 99999, 50) == 300_000
+    assert planned_steps(tmp_path, 99999, 1e-9) == pace["steps"]  # which are done
+    more = replace(options, minutes=(pace["steps"] + 5) * 0.01 / 60)
     assert (
         Trainer(Regression(Trunk([8, 8])), stream, more, 0, tmp_path).run()
         and lines(tmp_path)[-1]["step"] == pace["steps"] + 5
@@ -89,7 +91,7 @@ def test_a_stopped_run_keeps_its_pace(stream, tmp_path):
         or read_json(tmp_path / "pace.json")["steps"] <= 17
     )
     pace = read_json(tmp_path / "pace.json")
-    Trainer(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path).run()
+    Trainer(Regression(Trunk([8, 8])), stream, replace(options, stop=None), 0, tmp_path).run()
     assert (
         read_json(tmp_path / "pace.json") == pace and lines(tmp_path)[-1]["step"] == pace["steps"]
     )
@@ -129,7 +131,7 @@ def test_a_later_part_that_costs_more_is_noticed(backbone, stream):
         critical(),
         "anchor",
         {"nfe": 3},
-        {"states": "visited", "anchor_first": 0.5},
+        LossOptions(anchor_first=0.5),
     )
     seen = []
     loss = model.loss
@@ -181,11 +183,11 @@ def test_another_way_of_training_is_tried_anew(stream):
     model, options = Sleeper(True), trainer_options(precision="auto")
     counts = []
     for changes in ({}, {"channels_last": False}, {"checkpointing": True}, {"crop": 8}):
-        best_precision(model, options | changes, stream)
+        best_precision(model, replace(options, **changes), stream)
         counts.append(len(model.asked))
     for model.loss_options in (
-        {"states": "visited", "anchor_first": 0.0},
-        {"states": "visited", "anchor_first": 1.0},
+        LossOptions(anchor_first=0.0),
+        LossOptions(anchor_first=1.0),
     ):
         best_precision(model, options, stream)
         counts.append(len(model.asked))
@@ -227,10 +229,12 @@ def test_a_resumed_training_keeps_its_precision_and_threads(stream, tmp_path, mo
     )
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr(precision_trial, "_tried_precision", lambda *_: "no")
-    Trainer(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path).run()
+    Trainer(Regression(Trunk([8, 8])), stream, replace(options, stop=None), 0, tmp_path).run()
     assert [line["precision"] for line in lines(tmp_path)] == ["bf16"] * 6
     AcceleratorState._reset_state(reset_partial_state=True)
-    Trainer(Regression(Trunk([8, 8])), stream, options | {"stop": None}, 0, tmp_path / "new").run()
+    Trainer(
+        Regression(Trunk([8, 8])), stream, replace(options, stop=None), 0, tmp_path / "new"
+    ).run()
     assert lines(tmp_path / "new")[-1]["precision"] == "no"
 
 
@@ -324,7 +328,7 @@ def test_the_trunk_learns_at_its_own_rate(backbone, stream, tmp_path):
         critical(),
         "anchor",
         {"nfe": 2},
-        {"states": "visited", "anchor_first": 0.0, "trunk_lr": 0.0},
+        LossOptions(anchor_first=0.0, trunk_lr=0.0),
     )
     Trainer(model, stream, trainer_options(weight_decay=0.1, ema_decay=0.0), 0, tmp_path).run()
     after = adapter.state_dict()

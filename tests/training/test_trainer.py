@@ -27,6 +27,7 @@ from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
 from irbridge.gaussian.noise import step_noise
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
 from irbridge.models.timestep_schedule import critical
 from irbridge.priors.vp import VP, vp_alphas_cumprod
@@ -46,7 +47,7 @@ def bridge_model(states="visited"):
         critical(100),
         "anchor",
         {"steps": 2},
-        {"states": states, "anchor_first": 0.6},
+        LossOptions(states=states, anchor_first=0.6),
     )
 
 

@@ -23,6 +23,7 @@ from irbridge.backbones.pixel import PixelBackbone
 from irbridge.bridges.ornstein_uhlenbeck import GOUB
 from irbridge.errors import UserError
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.loss_options import LossOptions
 from irbridge.models.timestep_schedule import critical
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 from irbridge.training.checkpoint import Checkpoints
@@ -70,6 +71,7 @@ def bridged(kind, folder, **options):
         critical(100),
         "anchor" if adapter.anchored else "y",
         {"steps": 2},
+        LossOptions(states="bridge", anchor_first=0.0),
     )
 
 
@@ -229,8 +231,8 @@ def test_the_8_bit_optimizer_must_be_there_and_work(monkeypatch, bitsandbytes):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(UserError, match="needs bitsandbytes; pip install"):
         build_optimizer(weights, options, torch.device("cpu"))
-    with pytest.raises(UserError, match="'sgd' is unknown; choose adamw or adamw8bit"):
-        build_optimizer(weights, trainer_options(optimizer="sgd"), torch.device("cpu"))
+    with pytest.raises(UserError, match="optimizer=sgd must be one of adamw, adamw8bit"):
+        trainer_options(optimizer="sgd")
 
 
 def test_a_restored_state_lies_in_memory_as_its_weights(tmp_path):
