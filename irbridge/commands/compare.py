@@ -19,7 +19,7 @@ from irbridge.evaluation.methods import Restore, Trained
 from irbridge.evaluation.metrics import STANDARD
 from irbridge.evaluation.records import About, fingerprint, read_records
 from irbridge.experiments.build import from_pretrained, sampler_fields
-from irbridge.experiments.config import composed
+from irbridge.experiments.config import composed, own_folders
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import test_pairs
@@ -180,7 +180,8 @@ def _settings(options: dict, task: str) -> Iterator[Setting]:
     These are under "no bridge".
     """
     for group, names in (("bridge", options["bridges"]), ("sampler", options["samplers"])):
-        known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+        files = [p for top in (CONFIGS, *own_folders()) for p in (top / group).glob("*.yaml")]
+        known = sorted({file.stem for file in files})
         if wrong := [name for name in names if name not in known]:
             raise UserError(f"{group}s={wrong} are unknown; choose of {', '.join(known)}.")
     bridges = {

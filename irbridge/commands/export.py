@@ -14,6 +14,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation.records import read_records
 from irbridge.evaluation.rows import aggregate
 from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.names import import_own
 from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import held_back_every, test_pairs, validation_pairs
 from irbridge.files import write_atomically, write_json
@@ -36,6 +37,8 @@ def export_run(options: ExportOptions) -> None:
     run, output = find(options.run), Path(options.output)
     check_output(run, output)
     set_threads(options.threads)
+    if options.config_dir:
+        import_own([Path(options.config_dir).expanduser()])
     model = from_pretrained(run, frozen=asdict(options.backbone))
     settings, done = read_settings(run / "run.json"), history(run)
     config = without_paths(read_settings(run / "config.json")) | {

@@ -134,7 +134,8 @@ class RestoreOptions(Options):
     config_dir: str | None = option(
         None,
         text("FOLDER"),
-        "Your own configs: --sampler NAME also finds FOLDER/sampler/NAME.yaml.",
+        "Your own configs: --sampler NAME also finds FOLDER/sampler/NAME.yaml, and a run may hold"
+        " the classes that FOLDER names.",
     )
     backbone: BackboneOptions = group(BackboneOptions())
     device: str = option("auto", text("NAME"), "auto (CUDA, else MPS, else CPU), cpu, cuda, mps.")
@@ -189,6 +190,11 @@ class ExportOptions(Options):
     threads: int | None = option(None, THREADS, f"Threads {BENEFIT}")
     shipped: bool = option(
         False, switch(), "The output is data/adapters/TASK, which --task TASK finds."
+    )
+    config_dir: str | None = option(
+        None,
+        text("FOLDER"),
+        "Your own configs, which name the classes of yours that the run holds.",
     )
 
 

@@ -10,6 +10,7 @@ from irbridge.commands.options import RestoreOptions
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError, unknown
 from irbridge.experiments.build import from_pretrained, sampler_fields
+from irbridge.experiments.names import import_own
 from irbridge.files import locked, read_json, sha256
 from irbridge.images.tiles import Tiles
 from irbridge.restoration.jobs import Job, Report, plan, sweep
@@ -26,6 +27,8 @@ def restore_run(options: RestoreOptions) -> None:
     """
     set_threads(options.threads)
     keep_pages()
+    if options.config_dir:
+        import_own([Path(options.config_dir).expanduser()])
     run, task = chosen(options.task, options.run)
     label = options.suffix or task
     if label != Path(label).name:

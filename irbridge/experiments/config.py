@@ -5,6 +5,7 @@ Only here Hydra composes a config, and every mistake ends as one clear sentence.
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from irbridge.assets import CONFIGS
 from irbridge.errors import UserError
 from irbridge.experiments.instantiate import innermost
-from irbridge.experiments.names import import_named
+from irbridge.experiments.names import import_named, import_own
 from irbridge.experiments.schema import checked
 from irbridge.experiments.suggestions import suggested
 from irbridge.training.signals import stops
@@ -51,8 +52,10 @@ def run_cli(task, config_name: str) -> None:
     def main(cfg: DictConfig):
         try:
             config = given(cfg)
-            checked(config_name, config)
+            # first, as the check builds the parts, the user's own too
+            import_own(own_folders())
             import_named(config)
+            checked(config_name, config)
             task(config)
         except Exception as error:  # kept from Hydra, which would print a line of its own
             raised.append(error if debug else _told(error))
@@ -116,6 +119,8 @@ def one_sentence(error: Exception) -> str:
             f"{error.filename} could not be read or written ({error.strerror}); {remedy}, and the"
             " same command goes on from what was finished."
         )
+    if isinstance(error, InterpolationKeyError) and (key := re.search(r"'(.+?)'", str(error))):
+        return f"{key[1]} has no value, and another key takes its own from it; give {key[1]}=..."
     lines = [line.strip() for line in str(error).replace("\t", " ").splitlines() if line.strip()]
     if lines and lines[0].startswith("Caught "):  # a worker process hands its traceback on as text
         lines = [lines[-1].split(": ", 1)[-1]]

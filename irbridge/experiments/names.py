@@ -11,9 +11,13 @@ Runs and adapters of earlier versions stay readable by the table :data:`MOVED`.
 import inspect
 import pkgutil
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 from irbridge.errors import UserError
 
@@ -129,6 +133,12 @@ def part_named(target, family: str | None = None):
     if any(one.has(found) for one in families):
         return found
     wanted = families[0].called if family else "part of irbridge"
+    if isinstance(target, str) and not _imported(target):
+        raise UserError(
+            f"{target} cannot be built: it is no {wanted} that is imported; if the class is your"
+            " own, import its module first, by --config-dir=FOLDER with the YAML that names it or"
+            " in a program of yours (docs/recipes)."
+        )
     choices = f"; choose one of {', '.join(members(family))}" if family else ""
     raise UserError(f"{target} cannot be built: it is no {wanted}{choices}.")
 
@@ -146,6 +156,33 @@ def _attribute(target: str, families: list[Family]):
         return vars(import_module(module)).get(name)
     found = vars(sys.modules[module]).get(name) if module in sys.modules else None
     return found if inspect.isclass(found) else None
+
+
+def _imported(target: str) -> bool:
+    """Whether a name has no module, one of irbridge's, or one that is imported already."""
+    module = target.rpartition(".")[0]
+    return not module or module in sys.modules or module.partition(".")[0] == "irbridge"
+
+
+def import_own(folders: Iterable[Path]) -> None:
+    """Import the modules of the classes that the user's own folders of configs name.
+
+    So a run that was trained with a class of the user's is built again where ``--config-dir`` is
+    given again.
+
+    Args:
+        folders: those of ``--config-dir``.
+
+    Raises:
+        UserError: A module cannot be found.
+    """
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            try:
+                config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError):
+                continue  # whoever asks for this file is told
+            import_named(config)
 
 
 def import_named(config) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from itertools import pairwise
+from pkgutil import iter_modules
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -389,8 +391,17 @@ def named(rule: str | type[Sampler]) -> Named:
     if isinstance(rule, type) and issubclass(rule, Sampler):
         return Named(rule, {})
     if rule not in REGISTRY:
+        _define_all()
+    if rule not in REGISTRY:
         raise UserError(f"sampler.rule={rule!r} is unknown; choose one of {', '.join(REGISTRY)}.")
     return REGISTRY[rule]
+
+
+def _define_all() -> None:
+    """Import every module beside this one, so that a new file's samplers are known by name."""
+    package = import_module(__package__)
+    for module in iter_modules(package.__path__, f"{__package__}."):
+        import_module(module.name)
 
 
 def make(rule: str | type[Sampler] | Sampler = "reverse", **options) -> Sampler:

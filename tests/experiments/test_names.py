@@ -15,7 +15,7 @@ from irbridge.bridges.base import Bridge
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
 from irbridge.experiments.instantiate import instantiate
-from irbridge.experiments.names import FAMILIES, members, part_named, present_name
+from irbridge.experiments.names import FAMILIES, import_own, members, part_named, present_name
 from irbridge.experiments.saved import check_foreign, read_settings
 
 ADAPTERS = sorted((ROOT / "data/adapters").glob("*/"))
@@ -201,3 +201,18 @@ def test_a_bridge_of_the_users_own_program(monkeypatch):
     assert instantiate(config, of="bridge").slope == 2.0
     with pytest.raises(UserError, match="cannot be built"):
         instantiate({"_target_": "my_program.run", "slope": 2.0}, of="bridge")
+
+
+def test_the_users_own_configs_import_what_they_name(tmp_path, monkeypatch):
+    """Then a run that holds such a class is built again; before, the sentence says how."""
+    (tmp_path / "own_arc.py").write_text("from irbridge.bridges import Brownian as Arc\n")
+    (tmp_path / "own/bridge").mkdir(parents=True)
+    (tmp_path / "own/bridge/Arc.yaml").write_text("_target_: own_arc.Arc\nT: ${broken\n")
+    (tmp_path / "own/bridge/other.yaml").write_text("{ no yaml")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"_target_": "own_arc.Arc"}
+    with pytest.raises(UserError, match="no bridge that is imported.*--config-dir"):
+        instantiate(config, of="bridge")
+    import_own([tmp_path / "own"])
+    assert type(instantiate(config, of="bridge")).__name__ == "Brownian"
+    sys.modules.pop("own_arc")

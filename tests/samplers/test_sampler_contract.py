@@ -147,6 +147,17 @@ def test_a_new_sampler_is_one_class_and_one_yaml(mine):
         make("reverse", share=2)
 
 
+def test_a_new_file_of_the_chapter_is_known_by_name(tmp_path, monkeypatch):
+    """A sampler's YAML may say ``rule: share`` where the class was put beside the project's own."""
+    (tmp_path / "put_beside.py").write_text(MINE)
+    monkeypatch.setattr("irbridge.samplers.__path__", [str(tmp_path)])
+    try:
+        assert make("share", share=0.3).share == 0.3
+    finally:
+        sys.modules.pop("irbridge.samplers.put_beside", None)
+        REGISTRY.pop("share", None)
+
+
 def test_a_class_without_a_name_cannot_be_named_by_a_config(mine):
     yaml = {"_target_": f"{mine}.Nameless"}
     import_named(yaml)

@@ -1,0 +1,94 @@
+"""Classes of the user's own, named by a folder of configs alone: no program around the command."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+PARTS = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from irbridge.bridges import Brownian
+from irbridge.data.degradations import Degradation
+from irbridge.evaluation.metrics import Metric
+from irbridge.samplers.single_step import Implicit
+
+
+@dataclass(frozen=True)
+class Own(Brownian):
+    pass
+
+
+@dataclass(frozen=True)
+class Halved(Degradation):
+    def apply(self, image, rng):
+        return (image / 2).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Mine(Implicit):
+    keep: float = 0.5
+    name: ClassVar = "mine"
+
+
+@dataclass(frozen=True)
+class Bias(Metric):
+    name: str = "Bias"
+    digits: int = 2
+    higher_is_better: bool = False
+
+    def measure(self, restored, reference):
+        return float(abs(restored.mean() - reference.mean()))
+"""
+FILES = {
+    "bridge/MyOwn.yaml": "_target_: parts.Own\nT: 100\nsigma: 0.1\n",
+    "sampler/mine.yaml": "defaults: [default]\n_target_: parts.Mine\nkeep: 0.7\n",
+    "metric/bias.yaml": "_target_: parts.Bias\n",
+    # nothing of its own but the degradation
+    "task/Halve.yaml": "# @package _global_\ndefaults: [/base/synthetic]\n"
+    "task: {name: Halve, degradation: {_target_: parts.Halved}}\n",
+}
+
+
+@pytest.mark.slow
+def test_a_folder_of_configs_is_all_that_own_parts_need(tmp_path):
+    """They are trained with, and the run is restored, scored, compared and exported again."""
+    (tmp_path / "parts.py").write_text(PARTS)
+    for name, text in FILES.items():
+        path = tmp_path / "own" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+
+    def irbridge(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", "irbridge", *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    own, run, few = "--config-dir=own", "run=runs/Halve-debug", ("size=32", "limit=1")
+    for words, shown in (
+        (("train", own, "task=Halve", "bridge=MyOwn", "sampler=mine", "debug=default"), "(Own"),
+        (("restore", own, run, "input=photo.png"), "Restored 1 of 1"),
+        (("restore", own, "task=derain", "sampler=mine", "input=photo.png"), "Restored 1 of 1"),
+        (("evaluate", own, run, "metrics=[bias]", "method=identity", *few), "Bias"),
+        (("compare", own, run, "bridges=[MyOwn]", "samplers=[mine]", "nfe=[1]", *few), "mine"),
+        (("export", own, run, "output=handed"), "Wrote: handed"),
+    ):
+        status, out = irbridge(*words)
+        assert status == 0 and shown in out, f"{words}\n{out}"
+    status, out = irbridge("restore", run, "input=photo.png")
+    assert status == 2 and "parts.Own" in out and "--config-dir" in out
