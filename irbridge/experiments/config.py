@@ -22,7 +22,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.instantiate import innermost
 from irbridge.experiments.names import import_named
 from irbridge.experiments.schema import checked
-from irbridge.experiments.suggestions import suggested
+from irbridge.experiments.suggestions import check_renamed, suggested
 from irbridge.training.signals import stops
 
 
@@ -50,6 +50,7 @@ def run_cli(task, config_name: str) -> None:
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
     def main(cfg: DictConfig):
         try:
+            check_renamed(config_name, given_words())  # a sweep has words of its own
             config = given(cfg)
             checked(config_name, config)
             import_named(config)
@@ -64,6 +65,7 @@ def run_cli(task, config_name: str) -> None:
 
     interrupted = False
     try:
+        check_renamed(config_name, sys.argv[1:])
         main()
     except KeyboardInterrupt:
         interrupted = True
