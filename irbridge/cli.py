@@ -180,4 +180,4 @@ def _keep_imports() -> None:
 
 def evaluate_words(words: list[str]) -> list[str]:
     """The evaluate command's words for Hydra, which takes no null for a group."""
-    return [word for word in words if word not in ("task=null", "method=null")]
+    return [word for word in words if word != "task=null"]

@@ -10,7 +10,7 @@ from irbridge.models.regression import Regression
 from irbridge.training.checkpoint import Checkpoints
 
 QUICK = [
-    "method=regression",
+    "recipe=regression",
     "evaluate.enabled=false",
     "trainer.batch_size=2",
     "trainer.crop=16",

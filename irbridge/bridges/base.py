@@ -30,7 +30,7 @@ def running(increments: np.ndarray) -> np.ndarray:
 
 
 class Published(NamedTuple):
-    """How a bridge's authors train and sample a network of their own (``method=bridge``).
+    """How a bridge's authors train and sample a network of their own (``recipe=bridge``).
 
     Args:
         target: what the network predicts, see :mod:`irbridge.models.bridge_network`.

@@ -31,7 +31,7 @@ from irbridge.models.restorer import Restorer
 from irbridge.reports.table import print_scores
 
 OWN = "irbridge", "ddim", "ddim_noise", "dpmpp", "anchor"  # of one adapter
-# Trained runs of their own and the configs/contender that makes them.
+# Trained runs of their own and the configs/recipe that makes them.
 TRAINED = {"regression": "regression", "bridge": "goub_residual", "irbridge_y": "irbridge_y"}
 METHODS = *OWN, *TRAINED, "identity", "classical", "outputs"
 
@@ -312,18 +312,16 @@ def _named(method: str, rows: list[Method], run: Path) -> Method:
 def trained(method: str, task: str, run: Path, options: dict) -> Path:
     """The folder of a regression, a bridge from scratch or the published IRBridge.
 
-    It is the run that is given, its own regression, or ``<task>-<contender>`` beside the run or in
+    It is the run that is given, its own regression, or ``<task>-<recipe>`` beside the run or in
     ``run_root``.
     """
-    contender = TRAINED[method]
+    recipe = TRAINED[method]
     given = options["run"] is not None and (run / "config.json").is_file()
     if given and kind_of(run) == method:
         return run
     root = f"{run.parent}" if given else options["run_root"]
-    default = _here(f"{root}/{task}-{contender}")
-    command = (
-        f"python scripts/train.py task={task} contender={contender} name={contender} baseline=false"
-    )
+    default = _here(f"{root}/{task}-{recipe}")
+    command = f"python scripts/train.py task={task} recipe={recipe} name={recipe} baseline=false"
     if root != "runs":
         command += f" run_root={root}"
     places = [run / "regression", default] if method == "regression" else [default]

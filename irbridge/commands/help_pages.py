@@ -46,7 +46,8 @@ SCORED = {
 TRAIN = {
     "task": "What is restored: derain, dehaze, desnow, raindrop, lowlight, inpaint, deblur, sr,"
     " denoise, universal, or paired, your own pairs.",
-    "method": "irbridge: through the frozen model; bridge: a network from scratch; regression.",
+    "recipe": "How a model is trained: irbridge, through the frozen model; bridge, a network from"
+    " scratch, or goub, irsde, rdbm, ... of one bridge; published; regression.",
     "bridge": "The process between clean and degraded: brownian, goub, ou, rdbm, i2sb, ...",
     "endpoint": "Where the bridge ends: anchor, the adapter's coarse estimate, or y.",
     "backbone": "The frozen model: embedded, celebahq256, church256, sd15, sd21 or sd3.",
@@ -68,7 +69,7 @@ PAGES = {
             "name": "Tells apart the runs of one task; the run is run_root/TASK-NAME.",
             "run_root": "Folder of the runs.",
             "baseline": "Whether plain regression is trained beside it.",
-            "experiment": "A whole recipe: ship, tasks, efficiency, rdbm, paper/...",
+            "experiment": "A study of one or many runs: ship, tasks, efficiency, rdbm, paper/...",
             "debug": "default: the whole command in seconds.",
         }
         | COMMON,
@@ -106,7 +107,7 @@ PAGES = {
         "Score one trained adapter with every bridge, step rule and number of network calls, and"
         " print the tables. The same command again goes on.",
         {
-            "run": "Folder of a trained run of method=irbridge.",
+            "run": "Folder of a trained run of method irbridge.",
             "bridges": "Bridges, a list of files of configs/bridge.",
             "samplers": "Step rules, a list.",
             "spacings": "How the times are spaced: time, logsnr, karras.",

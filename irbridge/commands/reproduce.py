@@ -224,7 +224,7 @@ def _spacings() -> Iterator[Step]:
 
 
 def _inpaint_calls() -> Iterator[Step]:
-    one = ("hydra.mode=RUN", "contender=irbridge", "trainer.steps=160", "seed=0")
+    one = ("hydra.mode=RUN", "recipe=irbridge", "trainer.steps=160", "seed=0")
     yield Step(("train", "experiment=efficiency", "task=inpaint", *one), ("train",))
     words = (
         "run=runs/efficiency/inpaint-irbridge-160-0",

@@ -23,7 +23,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.instantiate import innermost
 from irbridge.experiments.names import import_named, import_own
 from irbridge.experiments.schema import checked
-from irbridge.experiments.suggestions import suggested
+from irbridge.experiments.suggestions import check_renamed, suggested
 from irbridge.training.signals import stops
 
 
@@ -51,6 +51,7 @@ def run_cli(task, config_name: str) -> None:
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
     def main(cfg: DictConfig):
         try:
+            check_renamed(config_name, given_words())  # a sweep has words of its own
             config = given(cfg)
             # first, as the check builds the parts, the user's own too
             import_own(own_folders())
@@ -67,6 +68,7 @@ def run_cli(task, config_name: str) -> None:
 
     interrupted = False
     try:
+        check_renamed(config_name, sys.argv[1:])
         main()
     except KeyboardInterrupt:
         interrupted = True

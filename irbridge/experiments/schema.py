@@ -110,7 +110,7 @@ class ScoringOptions(Options):
 
 @dataclass
 class ObjectiveOptions(Options):
-    """What a network of its own is trained for (``method=bridge``); None: as it was published."""
+    """What a network of its own is trained for (``recipe=bridge``); None: as it was published."""
 
     KEY: ClassVar[str] = "objective"
 

@@ -1,14 +1,43 @@
 """What a misspelt word of a command under Hydra most likely meant."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from irbridge.assets import CONFIGS
-from irbridge.errors import nearest
+from irbridge.errors import UserError, nearest
 
 CHOICE = re.compile(r"Could not find '(\w+)/([^']+)'")
 KEY = re.compile(r"Could not override '([^']+)'")
+TAKE_RECIPES = "train", "benchmark"  # the commands with the group configs/recipe
+# words of earlier versions for what is a recipe
+RENAMED = re.compile(r"(?:method|contender)=(.*)|experiment=(published)")
+
+
+def check_renamed(command: str, words: Iterable[str]) -> None:
+    """Refuse the words of earlier versions for what is a recipe.
+
+    Hydra would take ``method=``: a config still has that key, but it is the recipe that sets it,
+    with all that belongs to it.
+
+    Args:
+        command: the file in configs/ that lists the command's keys.
+        words: of the command line.
+
+    Raises:
+        UserError: One of them is such a word; the sentence names the recipe that was meant.
+    """
+    if command not in TAKE_RECIPES:
+        return
+    for word in words:
+        if old := RENAMED.fullmatch(word):
+            recipes = sorted(_files(CONFIGS / "recipe"))
+            meant = nearest(old[1] or old[2] or "", recipes)
+            hint = f" Did you mean recipe={meant}?" if meant else ""
+            raise UserError(
+                f"{word} is not a word of this command; give recipe=NAME, one of"
+                f" {', '.join(recipes)}.{hint}"
+            )
 
 
 def suggested(sentence: str, config: dict | None) -> str:

@@ -119,7 +119,6 @@ def _training_words(config: dict, overrides: list[str]) -> list[str]:
     options, trainer = config["benchmark"], config["trainer"]
     words = [
         f"task={config['task']['name']}",
-        f"method={config['method']}",
         f"trainer.batch_size={trainer['batch_size']}",
         f"trainer.crop={trainer['crop']}",
         f"trainer.device={trainer['device']}",

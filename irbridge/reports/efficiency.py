@@ -1,4 +1,4 @@
-"""What contenders reach with a training budget: the runs of ``experiment=efficiency``."""
+"""What recipes reach with a training budget: the runs of ``experiment=efficiency``."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Budget:
 
     Args:
         task: that it trained for.
-        contender: what was trained.
+        recipe: what was trained.
         seed: of the training.
         images: that it saw.
         seconds: of one core.
@@ -33,7 +33,7 @@ class Budget:
     """
 
     task: str
-    contender: str
+    recipe: str
     seed: int
     images: int
     seconds: float
@@ -99,17 +99,17 @@ def budget_tables(rows: list[Budget]) -> list[Table]:
 
 def _task_table(task: str, rows: list[Budget]) -> Table:
     counts, seeds = sorted({row.images for row in rows}), sorted({row.seed for row in rows})
-    contenders = list(dict.fromkeys(row.contender for row in rows))
-    columns = [_column([row for row in rows if row.images == n], contenders) for n in counts]
+    recipes = list(dict.fromkeys(row.recipe for row in rows))
+    columns = [_column([row for row in rows if row.images == n], recipes) for n in counts]
     body: list[list[Entry]] = []
-    for contender in contenders:
-        own = [row for row in rows if row.contender == contender]
+    for recipe in recipes:
+        own = [row for row in rows if row.recipe == recipe]
         longest = [row.seconds for row in own if row.images == counts[-1]]
         body.append(
             [
-                _label(contender, own, seeds),
+                _label(recipe, own, seeds),
                 f"{own[0].parameters / 1e6:.2f} M",
-                *(column[contender] for column in columns),
+                *(column[recipe] for column in columns),
                 f"{np.mean(longest):.0f}" if longest else None,
             ]
         )
@@ -118,29 +118,23 @@ def _task_table(task: str, rows: list[Budget]) -> Table:
         f"{task}: {NAMES} by training images seen; {one.protocol}; size {one.size}; images"
         f" {one.scored}; mean over seeds {seen}; {one.machine}."
     )
-    heads = ["contender", "parameters", *(f"{n} images" for n in counts)]
+    heads = ["recipe", "parameters", *(f"{n} images" for n in counts)]
     return Table(caption, [*heads, f"core s at {counts[-1]}"], body)
 
 
-def _column(rows: list[Budget], contenders: list[str]) -> dict[str, Entry]:
-    """The entries of one budget by contender, missing where it has no run."""
-    found: dict[str, list[Cell]] = {
-        c: [] for c in contenders if any(r.contender == c for r in rows)
-    }
+def _column(rows: list[Budget], recipes: list[str]) -> dict[str, Entry]:
+    """The entries of one budget by recipe, missing where it has no run."""
+    found: dict[str, list[Cell]] = {c: [] for c in recipes if any(r.recipe == c for r in rows)}
     for metric in STANDARD:
         texts = {
-            contender: _mean([row for row in rows if row.contender == contender], metric)
-            for contender in found
+            recipe: _mean([row for row in rows if row.recipe == recipe], metric) for recipe in found
         }
         said = [text for text in texts.values() if text is not None]
         best = (max if metric.higher_is_better else min)(said, key=float) if said else None
-        for contender, text in texts.items():
+        for recipe, text in texts.items():
             cell = None if text is None else Cell(text, mark="best" if text == best else "")
-            found[contender].append(cell)
-    return {
-        contender: tuple(found[contender]) if contender in found else None
-        for contender in contenders
-    }
+            found[recipe].append(cell)
+    return {recipe: tuple(found[recipe]) if recipe in found else None for recipe in recipes}
 
 
 def _mean(rows: list[Budget], metric: Metric) -> str | None:
@@ -149,7 +143,7 @@ def _mean(rows: list[Budget], metric: Metric) -> str | None:
     return None if None in values else metric.format(float(np.mean(values)), DIGITS)
 
 
-def _label(contender: str, own: list[Budget], seeds: list[int]) -> str:
-    """The contender, with its seeds where it lacks some."""
+def _label(recipe: str, own: list[Budget], seeds: list[int]) -> str:
+    """The recipe, with its seeds where it lacks some."""
     seen = sorted({row.seed for row in own})
-    return contender if seen == seeds else f"{contender} (seed {', '.join(map(str, seen))})"
+    return recipe if seen == seeds else f"{recipe} (seed {', '.join(map(str, seen))})"

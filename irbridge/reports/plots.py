@@ -43,17 +43,17 @@ def axis_label(metric: Metric) -> str:
 def budget_plot(rows: list[Budget], path: Path) -> None:
     """PNG: PSNR and LPIPS against images seen, PSNR against core seconds.
 
-    One line is a contender, through its means; one dot is a seed.
+    One line is a recipe, through its means; one dot is a seed.
     """
     plt = _pyplot()
     tasks = sorted({row.task for row in rows})
-    contenders = list(dict.fromkeys(row.contender for row in rows))
+    recipes = list(dict.fromkeys(row.recipe for row in rows))
     figure, axes = plt.subplots(len(tasks), 3, figsize=(13, 3.6 * len(tasks)), squeeze=False)
     for task, line in zip(tasks, axes, strict=True):
         for axis, (across, metric) in zip(line, PANELS, strict=True):
-            for contender in contenders:
-                own = [r for r in rows if (r.task, r.contender) == (task, contender)]
-                _draw_budgets(axis, contender, own, across, metric)
+            for recipe in recipes:
+                own = [r for r in rows if (r.task, r.recipe) == (task, recipe)]
+                _draw_budgets(axis, recipe, own, across, metric)
             axis.set(xscale="log", xlabel=BUDGETS[across], ylabel=axis_label(metric), title=task)
             axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize=8)
@@ -61,15 +61,15 @@ def budget_plot(rows: list[Budget], path: Path) -> None:
     _save(figure, path, 80)
 
 
-def _draw_budgets(axis, contender: str, rows: list[Budget], across: str, metric: Metric) -> None:
-    """A contender's line and dots in one panel."""
+def _draw_budgets(axis, recipe: str, rows: list[Budget], across: str, metric: Metric) -> None:
+    """A recipe's line and dots in one panel."""
     scored = [row for row in rows if row.scores.get(metric.key) is not None]
     points = [(getattr(row, across), row.scores[metric.key]) for row in scored]
     means = []
     for count in sorted({row.images for row in scored}):
         at = [point for row, point in zip(scored, points, strict=True) if row.images == count]
         means.append(np.mean(at, axis=0))
-    drawn = axis.plot(*np.reshape(means, (-1, 2)).T, label=contender)
+    drawn = axis.plot(*np.reshape(means, (-1, 2)).T, label=recipe)
     axis.plot(*np.reshape(points, (-1, 2)).T, ".", color=drawn[0].get_color())
 
 

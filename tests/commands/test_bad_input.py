@@ -47,7 +47,7 @@ TRAIN = {
     "sampler=fast": ["fast", "default"],
     "trainer=tpu": ["tpu", "gpu"],
     "loss=nothing": ["nothing", "published"],
-    "method=diffusion": ["diffusion", "regression"],
+    "recipe=gobu": ["gobu", "goub", "regression"],
     "logger=tensorboard": ["tensorboard", "wandb"],
     "endpoint=x": ["endpoint", "'x'", "anchor"],
     "sampler.rule=foo": ["sampler.rule", "foo", "reverse"],
@@ -85,20 +85,20 @@ TRAIN = {
     "trainer.batch_size=3 trainer.accumulate=2": ["trainer.batch_size=3", "trainer.accumulate"],
     # bridges, samplers and objectives that do not go together
     "bridge=goub sampler.steps=1000": ["sampler.nfe=1000", "100 steps", "bridge.T"],
-    "bridge=goub method=bridge sampler.nfe=1000": ["sampler.nfe=1000", "100 steps", "bridge.T"],
+    "bridge=goub recipe=bridge sampler.nfe=1000": ["sampler.nfe=1000", "100 steps", "bridge.T"],
     "bridge=rdbm sampler=odes3": ["sampler.rule=odes3", "residual-modulated", "bridge.pi=one"],
     "bridge=goub sampler=heun sampler.boot=0": ["sampler.rule=heun", "GOUB", "sampler.boot"],
-    "method=bridge objective.target=foo": ["objective.target='foo'", "noise", "product", "edm"],
-    "method=bridge objective.loss=foo": ["objective.loss='foo'", "l1", "likelihood"],
-    "method=bridge bridge=rdbm objective.target=noise": [
+    "recipe=bridge objective.target=foo": ["objective.target='foo'", "noise", "product", "edm"],
+    "recipe=bridge objective.loss=foo": ["objective.loss='foo'", "l1", "likelihood"],
+    "recipe=bridge bridge=rdbm objective.target=noise": [
         "objective.target=noise",
         "objective.target=product",
     ],
-    "method=bridge bridge=rdbm objective.loss=likelihood": [
+    "recipe=bridge bridge=rdbm objective.loss=likelihood": [
         "objective.loss=likelihood",
         "objective.loss=l1",
     ],
-    "method=bridge bridge=rdbm bridge.pi=zero objective.target=product": [
+    "recipe=bridge bridge=rdbm bridge.pi=zero objective.target=product": [
         "objective.target=product",
         "target=x0",
     ],
@@ -107,7 +107,11 @@ TRAIN = {
     "bridge=i2sb bridge.start=there": ["bridge.start='there'", "marginal", "y"],
     "sampler.nfe=0": ["sampler.nfe=0", "loss.anchor_first=1"],
     "sampler.times=[0,100]": ["sampler.times", "falling"],
-    "contender=best": ["best", "goub", "irbridge"],
+    # words of earlier versions
+    "contender=goub": ["contender=goub", "Did you mean recipe=goub?"],
+    "method=bridge": ["method=bridge", "Did you mean recipe=bridge?"],
+    "method=diffusion": ["method=diffusion", "recipe=NAME", "regression"],
+    "experiment=published": ["experiment=published", "Did you mean recipe=published?"],
     "experiment=all": ["all", "efficiency"],
     # data and weights that are not there
     "data.train=nowhere": ["nowhere"],
@@ -289,7 +293,7 @@ def test_a_corrupt_backbone(command, small, tmp_path, file):
 
 def test_a_mistake_does_not_occupy_the_folder(command, small, tmp_path):
     """The corrected command must work in the same folder, whatever the mistake was."""
-    quick = [*small, "debug=default", "method=regression", "evaluate.enabled=false"]
+    quick = [*small, "debug=default", "recipe=regression", "evaluate.enabled=false"]
     for mistake in (
         "data.train=nowhere",
         "trainer.crop=17",
@@ -524,7 +528,7 @@ def test_a_fault_has_status_1(command, small, monkeypatch):
 
     monkeypatch.setattr(weights, "save_file", fails)
     result = command(
-        "train", *small, "debug=default", "method=regression", "evaluate.enabled=false"
+        "train", *small, "debug=default", "recipe=regression", "evaluate.enabled=false"
     )
     assert_one_sentence(result, "could not be written", "No space left", status=1, bar=True)
 

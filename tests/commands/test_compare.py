@@ -1,4 +1,4 @@
-"""Comparisons over settings: the sampler sweep of one adapter, and contenders over budgets."""
+"""Comparisons over settings: the sampler sweep of one adapter, and recipes over budgets."""
 
 import shutil
 
@@ -149,7 +149,7 @@ def test_sampler_sweep_needs_an_adapter(command, small, tmp_path):
     command(
         "train",
         *small,
-        "method=regression",
+        "recipe=regression",
         "debug=default",
         "evaluate.enabled=false",
         "name=plain",
@@ -200,11 +200,11 @@ def test_efficiency_runs_to_table_and_plot(command, small, tmp_path):
         "experiment=efficiency",
         *words,
         *TINY,
-        'hydra.sweeper.params={trainer.steps:"1,2",contender:"irbridge,rdbm,regression"}',
+        'hydra.sweeper.params={trainer.steps:"1,2",recipe:"irbridge,rdbm,regression"}',
     )
     assert status == 0, err
     rows = budgets(tmp_path / "runs")
-    assert {(r.contender, r.images) for r in rows} == {
+    assert {(r.recipe, r.images) for r in rows} == {
         (c, n) for c in ("irbridge", "rdbm", "regression") for n in (2, 4)
     }
     assert all(r.seconds > 0 and r.parameters > 100 for r in rows)
@@ -218,10 +218,10 @@ def test_efficiency_runs_to_table_and_plot(command, small, tmp_path):
 
 
 def test_best_of_a_budget_is_bold_by_value():
-    def budget(contender, **scores):
+    def budget(recipe, **scores):
         return Budget(
             task="t",
-            contender=contender,
+            recipe=recipe,
             seed=0,
             images=8,
             seconds=1.0,

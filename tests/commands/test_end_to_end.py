@@ -153,7 +153,7 @@ def test_variants(debug, tmp_path, words):
 def test_a_bridge_trained_from_scratch(debug, command, tmp_path):
     """In two parts and at once, alike; then scored with another sampler, and not gone on with for
     another target."""
-    words = ["method=bridge", "bridge=goub", "evaluate.limit=1"]
+    words = ["recipe=bridge", "bridge=goub", "evaluate.limit=1"]
     assert "Stopped and saved" in debug(*words, "trainer.stop=2", "name=parts")
     assert "Wrote" in debug(*words, "name=parts")
     out = debug(*words, "name=whole")
@@ -181,7 +181,7 @@ def test_a_bridge_trained_from_scratch(debug, command, tmp_path):
     assert status == 0 and "Bridge from scratch (GOUB, dbim2, boot 0.001, 3 calls)" in out, err
     status, _, err = command(
         "train",
-        "method=bridge",
+        "recipe=bridge",
         "debug=default",
         "bridge=goub",
         "objective.target=x0",
@@ -223,7 +223,7 @@ def test_paired_folders(command, small, tmp_path, held):
 
 
 def test_regression_alone(debug, tmp_path):
-    out = debug("method=regression")
+    out = debug("recipe=regression")
     assert "Plain regression" in out and "IRBridge" not in out
     run = tmp_path / "runs/derain-debug"
     assert isinstance(from_pretrained(run), Regression) and not (run / "regression").exists()

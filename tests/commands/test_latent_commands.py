@@ -119,7 +119,7 @@ def test_a_frozen_model_that_has_moved(command, tmp_path):
         (["data.cache_latents=true"], ["cache_latents", "VAE"]),
         (["backbone=sd15", "backbone.dtype=float16"], ["backbone.dtype=float16", "bfloat16"]),
         (["backbone=sd15", "baseline=true"], ["regression", "ControlNet", "baseline=false"]),
-        (["backbone=sd15", "method=bridge"], ["bridge", "ControlNet", "adapter=static"]),
+        (["backbone=sd15", "recipe=bridge"], ["bridge", "ControlNet", "adapter=static"]),
         (["backbone=sd15", "adapter.hint=word"], ["adapter.hint=word", "image, latent"]),
         (["backbone=sd15", "trainer.crop=20"], ["trainer.crop=20", "multiple of 8"]),
     ],

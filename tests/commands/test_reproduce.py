@@ -88,7 +88,7 @@ def test_mistakes(words, said):
 def test_two_tiny_runs_and_their_table(small, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    words = ["rdbm", *small, "debug=default", 'hydra.sweeper.params.contender="rdbm,rdbm_zero"']
+    words = ["rdbm", *small, "debug=default", 'hydra.sweeper.params.recipe="rdbm,rdbm_zero"']
     cli.run("reproduce", words)
     first = capfd.readouterr().out
     assert "[1/2] irbridge train experiment=rdbm" in first and "[2/2] irbridge table" in first

@@ -112,7 +112,7 @@ def test_other_images_are_told_apart(score, tmp_path):
     assert len(list((tmp_path / "results/derain").iterdir())) == 3
 
 
-def test_trained_contenders(score, command, small, tmp_path):
+def test_trained_recipes(score, command, small, tmp_path):
     """Missing ones name the command that makes them; that command does."""
     words = ["task=derain", f"data.test={tmp_path / 'photos'}", "limit=1", "size=32"]
     save_images(tmp_path / "photos", 2)

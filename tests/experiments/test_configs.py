@@ -64,7 +64,7 @@ def composed(*overrides):
 
 @cache
 def of_method(method):
-    return configured("train", "name=t", f"method={method}")
+    return configured("train", "name=t", f"recipe={method}")
 
 
 def bridged(method, choice):
@@ -96,12 +96,11 @@ def test_every_group_is_offered_by_the_train_command():
         "adapter",
         "backbone",
         "bridge",
-        "contender",
         "debug",
         "experiment",
         "logger",
         "loss",
-        "method",
+        "recipe",
         "sampler",
         "task",
         "timesteps",
@@ -271,16 +270,18 @@ def test_resshift_with_four_steps_is_the_journals():
     "task, lam", [("derain", 20 / 255), ("inpaint", 60 / 255), ("sr", 60 / 255)]
 )
 def test_irsde_has_its_published_noise(task, lam):
-    assert composed("method=bridge", "bridge=irsde", f"task={task}")["bridge"][
+    assert composed("recipe=bridge", "bridge=irsde", f"task={task}")["bridge"][
         "lam"
     ] == pytest.approx(lam, rel=1e-3)
 
 
 # Experiments
 
-CONTENDERS = {
+RECIPES = {
     "irbridge": ("irbridge", "Brownian"),
     "irbridge_y": ("irbridge", "GOUB"),
+    "published": ("irbridge", "GOUB"),
+    "bridge": ("bridge", "Brownian"),
     "goub": ("bridge", "GOUB"),
     "goub_residual": ("bridge", "GOUB"),
     "irsde": ("bridge", "IRSDE"),
@@ -292,11 +293,11 @@ CONTENDERS = {
 }
 
 
-@pytest.mark.parametrize("contender", GROUPS["contender"])
-def test_every_contender_of_the_efficiency_experiment(contender, network):
+@pytest.mark.parametrize("recipe", GROUPS["recipe"])
+def test_every_recipe_in_the_efficiency_experiment(recipe, network):
     config, (method, bridge) = (
-        tiny(composed("experiment=efficiency", f"contender={contender}")),
-        CONTENDERS[contender],
+        tiny(composed("experiment=efficiency", f"recipe={recipe}")),
+        RECIPES[recipe],
     )
     model = build_model(config, network)
     assert config["method"] == method and (not bridge or type(model.bridge).__name__ == bridge)
@@ -304,22 +305,23 @@ def test_every_contender_of_the_efficiency_experiment(contender, network):
     assert config["run_root"] == "runs/efficiency"
     if method == "bridge":
         assert model.target == {
+            "bridge": "difference",
             "goub_residual": "residual",
             "rdbm_zero": "x0",
             "rdbm_released": "x0",
             "goub": "noise",
             "irsde": "noise",
-        }.get(contender, "product")
+        }.get(recipe, "product")
 
 
 @pytest.mark.parametrize("experiment", ["efficiency", "rdbm"])
-def test_a_sweep_names_contenders_that_there_are(experiment):
+def test_a_sweep_names_recipes_that_there_are(experiment):
     file = OmegaConf.load(ROOT / f"configs/experiment/{experiment}.yaml")
     assert file.hydra.mode == "MULTIRUN"
-    assert "choices.contender" in OmegaConf.to_container(file)["run"]  # a folder for each
+    assert "choices.recipe" in OmegaConf.to_container(file)["run"]  # a folder for each
     swept = file.hydra.sweeper.params
-    assert len(swept.contender.split(",")) > 1 and set(swept.contender.split(",")) <= set(
-        GROUPS["contender"]
+    assert len(swept.recipe.split(",")) > 1 and set(swept.recipe.split(",")) <= set(
+        GROUPS["recipe"]
     )
     assert set(str(swept.get("task", "derain")).split(",")) <= set(GROUPS["task"])
 

@@ -253,7 +253,7 @@ def test_a_command_goes_on_with_the_threads_of_its_run(tmp_path, small, command,
     monkeypatch.setattr("irbridge.commands.train.set_threads", lambda *words: given.append(words))
     words = [
         *small,
-        "method=regression",
+        "recipe=regression",
         "evaluate.enabled=false",
         "trainer.steps=3",
         "trainer.batch_size=2",
@@ -290,7 +290,7 @@ def test_a_trial_counts_the_least_of_alternating_runs():
 def test_a_training_goes_on_from_other_weights(tmp_path, small, command):
     words = [
         *small,
-        "method=regression",
+        "recipe=regression",
         "evaluate.enabled=false",
         "trainer.steps=3",
         "trainer.batch_size=2",

@@ -353,7 +353,7 @@ def test_kill_and_term_of_the_command(tmp_path, small, command):
     never stopped."""
     words = [
         *small,
-        "method=regression",
+        "recipe=regression",
         "name=r",
         "evaluate.enabled=false",
         "trainer.steps=60",
