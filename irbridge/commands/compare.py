@@ -18,7 +18,7 @@ from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.methods import Restore, Trained
 from irbridge.evaluation.metrics import STANDARD
 from irbridge.evaluation.records import About, fingerprint, read_records
-from irbridge.experiments.build import from_pretrained, sampler_fields
+from irbridge.experiments.build import build_protocol, from_pretrained, sampler_fields
 from irbridge.experiments.config import composed, own_folders
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.saved import read_settings
@@ -100,7 +100,7 @@ def compare_run(options: dict) -> None:
         size=options["size"],
         seed=options["seed"],
     )
-    protocol = instantiate(config["task"]["protocol"], of="protocol")
+    protocol = build_protocol(config)
     for metric in STANDARD:
         metric.ready()
     settings, scheduled = list(_settings(options, task)), model.timesteps

@@ -21,7 +21,7 @@ from irbridge.evaluation.records import HELD_BACK, About, slug
 from irbridge.evaluation.saved_outputs import output_row
 from irbridge.evaluation.share import Share
 from irbridge.evaluation.vae_reference import RoundTrip
-from irbridge.experiments.build import from_pretrained, sampler_fields
+from irbridge.experiments.build import build_protocol, from_pretrained, sampler_fields
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.metrics import metrics
@@ -63,9 +63,7 @@ def evaluate_run(options: dict) -> None:
         pairs, data = validation_images(at.run, options["size"]), "validation images"
     else:
         pairs, data = images(options, at)
-    protocol = instantiate(
-        at.config["task"]["protocol"] | _given(options["protocol"]), of="protocol"
-    )
+    protocol = build_protocol(at.config, **options["protocol"])
     # nfe says the same
     sampler = {k: v for k, v in sampler_fields(options["sampler"]).items() if k != "steps"}
 
@@ -91,10 +89,6 @@ def evaluate_run(options: dict) -> None:
     if state.is_main_process:
         print_scores(results)
         print(f"Wrote: {results}")
-
-
-def _given(options: dict) -> dict:
-    return {key: value for key, value in options.items() if value is not None}
 
 
 def results_folder(options: dict, at: Home, data: str, sampler: dict, protocol: Protocol) -> Path:

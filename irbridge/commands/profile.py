@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from irbridge.environment import device, machine, set_threads
 from irbridge.experiments.build import build_model, trainer_options
 from irbridge.experiments.config import given_words
+from irbridge.experiments.schema import Benchmark, made
 from irbridge.files import write_json
 from irbridge.models.restorer import Restorer
 from irbridge.profiling.clock import NETWORKS, PARTS, Clock, peak_memory, reset_peak, watched
@@ -208,11 +209,12 @@ def table(result: dict, headings: dict[str, str]) -> str:
 
 def profile_run(config: dict) -> None:
     """The command ``irbridge profile``."""
-    if config["benchmark"]["restore"]:
-        return race(config["benchmark"], config["output"], config["threads"])
+    settings = made(Benchmark, config)
+    if settings.benchmark.restore:
+        return race(settings.benchmark, settings.output, settings.threads)
     threads = set_threads(config["threads"])
-    if config["benchmark"]["against"]:
-        return race_training(config, given_words(), threads)
+    if settings.benchmark.against:
+        return race_training(settings, given_words(), threads)
     result, trainer, options = benchmark(config), config["trainer"], config["benchmark"]
     print(result["cost"] + "\n" + f"{result['machine']}, torch {result['torch']}\n")
     print(

@@ -23,8 +23,13 @@ from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import HELD_BACK, About
 from irbridge.evaluation.share import agreed
 from irbridge.evaluation.vae_reference import RoundTrip
-from irbridge.experiments.build import build_model, describe, save_pretrained, trainer_options
-from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.build import (
+    build_model,
+    build_protocol,
+    describe,
+    save_pretrained,
+    trainer_options,
+)
 from irbridge.experiments.run_folder import (
     as_long,
     claim,
@@ -139,7 +144,7 @@ def references(model: Restorer, config: dict):
     Raises:
         UserError: The model cannot give that reference.
     """
-    protocol = instantiate(config["task"]["protocol"], of="protocol")
+    protocol = build_protocol(config)
     return protocol, RoundTrip(model) if protocol.reference == "vae" else None
 
 

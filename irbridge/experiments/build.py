@@ -10,6 +10,7 @@ from irbridge.backbones.base import Backbone, alike
 from irbridge.backbones.encoding_cache import LatentCache
 from irbridge.environment import cache_folder, commit
 from irbridge.errors import UserError
+from irbridge.evaluation.protocol import Protocol
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.names import part_named, present
 from irbridge.experiments.saved import read_settings
@@ -90,6 +91,20 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
         if config.get("data", {}).get("cache_latents"):
             model.latents = LatentCache(None, backbone)
         return model
+
+
+def build_protocol(config: dict, **changes) -> Protocol:
+    """How the images of a run's task are scored.
+
+    Args:
+        config: the plain config of a run, with the key ``task``.
+        changes: fields of the protocol that differ from the task's, where they are not None.
+
+    Raises:
+        UserError: The protocol cannot be built.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    return instantiate(config["task"]["protocol"] | given, of="protocol")
 
 
 def trainer_options(config: dict) -> TrainerOptions:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from irbridge.assets import CHECKOUT, ROOT
 from irbridge.environment import machine
 from irbridge.errors import UserError
 from irbridge.experiments.config import composed
+from irbridge.experiments.schema import Benchmark, BenchmarkOptions
 from irbridge.files import read_json, write_json
 from irbridge.images.io import read_image, write_image
 
@@ -30,25 +32,25 @@ PARTS = {
 }
 
 
-def race(options: dict, output: str | None, threads: int | None = None) -> None:
+def race(options: BenchmarkOptions, output: str | None, threads: int | None = None) -> None:
     """Print how long ``irbridge restore`` takes as a whole, and its parts.
 
     Args:
-        options: the group ``benchmark`` of the config.
+        options: what is measured.
         output: a .json file for the numbers, or None.
         threads: of the commands; None: as each chooses.
 
     Raises:
         UserError: the other checkout is none, or a command fails.
     """
-    checkouts = _checkouts(options["against"])
+    checkouts = _checkouts(options.against)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for size in options["sizes"]:
+        for size in options.sizes:
             photo = _photograph(Path(folder), size)
             runs = {name: [] for name in checkouts}
             # in turn, so that what else the machine does meets both
-            for _ in range(options["runs"] + 1):
+            for _ in range(options.runs + 1):
                 for name, root in checkouts.items():
                     runs[name].append(_run(root, options, photo, Path(folder), threads))
             # the first run, which reads from a cold disk, does not count
@@ -56,19 +58,19 @@ def race(options: dict, output: str | None, threads: int | None = None) -> None:
                 name: min(laps[1:], key=lambda lap: lap["whole"]) for name, laps in runs.items()
             }
     print(
-        f"irbridge restore task={options['restore']}; {machine()}; the fastest of {options['runs']}"
+        f"irbridge restore task={options.restore}; {machine()}; the fastest of {options.runs}"
         " runs\n"
     )
     print(table(found))
     if output:
-        _write(output, {"machine": machine(), "options": options, "found": found})
+        _write(output, {"machine": machine(), "options": asdict(options), "found": found})
 
 
-def race_training(config: dict, overrides: list[str], threads: int) -> None:
+def race_training(settings: Benchmark, overrides: list[str], threads: int) -> None:
     """Print how many images a second this checkout and another train, in turn.
 
     Args:
-        config: of the command; ``benchmark.against`` is the other checkout.
+        settings: of the command; ``benchmark.against`` is the other checkout.
         overrides: the command line's words. The other checkout gets those that it knows, and the
             heading names the rest.
         threads: of the commands.
@@ -76,16 +78,16 @@ def race_training(config: dict, overrides: list[str], threads: int) -> None:
     Raises:
         UserError: the other checkout is none, or a command fails.
     """
-    options = config["benchmark"]
-    checkouts = _checkouts(options["against"])
-    words = _training_words(config, overrides)
+    options = settings.benchmark
+    checkouts = _checkouts(options.against)
+    words = _training_words(settings, overrides)
     given = {name: _known(root, words) for name, root in checkouts.items()}
     speeds = {name: [] for name in checkouts}
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options["runs"]):
+        for _ in range(options.runs):
             for name, root in checkouts.items():
                 seconds = _step_seconds(root, given[name], threads, Path(folder) / f"{name}.json")
-                speeds[name].append(config["trainer"]["batch_size"] / seconds)
+                speeds[name].append(settings.trainer.batch_size / seconds)
     best = {name: max(found) for name, found in speeds.items()}
     # Older checkouts have one trunk, a U-Net, and no key for it.
     unknown = [
@@ -98,15 +100,15 @@ def race_training(config: dict, overrides: list[str], threads: int) -> None:
     )
     print(
         f"training {' '.join(words)}; {machine()}, {threads} thread(s); the fastest step of"
-        f" {options['runs']} runs{apart}\n"
+        f" {options.runs} runs{apart}\n"
     )
     print("| | images/s |\n| --- | ---: |")
     for name, speed in best.items():
         print(f"| {name} | {speed:.1f} |")
     print(f"| ratio | {best['here'] / best['there']:.2f} |")
-    if config["output"]:
+    if settings.output:
         record = {"machine": machine(), "words": words, "images_per_second": speeds}
-        _write(config["output"], record)
+        _write(settings.output, record)
 
 
 def _write(output: str, record: dict) -> None:
@@ -114,17 +116,17 @@ def _write(output: str, record: dict) -> None:
     print(f"\nWrote: {output}")
 
 
-def _training_words(config: dict, overrides: list[str]) -> list[str]:
-    """The words of the benchmark command of a training: this config's, then the overrides."""
-    options, trainer = config["benchmark"], config["trainer"]
+def _training_words(settings: Benchmark, overrides: list[str]) -> list[str]:
+    """The words of the benchmark command of a training: these settings', then the overrides."""
+    options, trainer = settings.benchmark, settings.trainer
     words = [
-        f"task={config['task']['name']}",
-        f"trainer.batch_size={trainer['batch_size']}",
-        f"trainer.crop={trainer['crop']}",
-        f"trainer.device={trainer['device']}",
-        *(f"benchmark.{key}={options[key]}" for key in ("steps", "warmup", "size")),
+        f"task={settings.task.name}",
+        f"trainer.batch_size={trainer.batch_size}",
+        f"trainer.crop={trainer.crop}",
+        f"trainer.device={trainer.device}",
+        *(f"benchmark.{key}={getattr(options, key)}" for key in ("steps", "warmup", "size")),
     ]
-    if trunk := config["adapter"].get("trunk"):
+    if trunk := settings.adapter.get("trunk"):
         words.append(f"adapter.trunk={trunk}")
     # of this command, not of those that it starts
     own = {"benchmark.against", "benchmark.runs", "output", "threads"}
@@ -240,7 +242,9 @@ def _photograph(folder: Path, size: int) -> Path:
     return path
 
 
-def _run(root: Path, options: dict, photo: Path, folder: Path, threads: int | None) -> dict:
+def _run(
+    root: Path, options: BenchmarkOptions, photo: Path, folder: Path, threads: int | None
+) -> dict:
     """One restore command in a process of its own.
 
     Returns:
@@ -248,9 +252,9 @@ def _run(root: Path, options: dict, photo: Path, folder: Path, threads: int | No
         that the command chose.
     """
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        words = [f"task={options['restore']}", f"input={photo}", f"output={made}"]
-        if options["calls"] is not None:
-            words.append(f"steps={options['calls']}")
+        words = [f"task={options.restore}", f"input={photo}", f"output={made}"]
+        if options.calls is not None:
+            words.append(f"steps={options.calls}")
         program, clock = Path(__file__).with_name("stopwatch.py"), Path(made) / "clock.json"
         started = time.time()
         child = subprocess.Popen(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from irbridge.experiments.schema import BenchmarkOptions
 from irbridge.profiling import race, stopwatch
 from irbridge.profiling.race import table
 
@@ -100,7 +101,7 @@ def test_runs_alternate_and_the_first_is_not_counted(monkeypatch, tmp_path, caps
             }
         ),
     )
-    options = {"restore": "derain", "sizes": [16], "runs": 2, "calls": None, "against": str(ROOT)}
+    options = BenchmarkOptions(restore="derain", sizes=[16], runs=2, against=str(ROOT))
     race.race(options, None)
     assert turns == [ROOT, ROOT] * 3
     line = next(line for line in capsys.readouterr().out.splitlines() if "whole command" in line)
