@@ -78,6 +78,12 @@ def check_output(run: Path, output: Path) -> None:
             f"output={output} is the folder of a training, which an export would overwrite; give"
             " another output."
         )
+    if not (output / "model.safetensors").exists():
+        for name in ("README.md", "config.json", "run.json", "restored.jpg"):
+            if (output / name).exists():
+                raise UserError(
+                    f"output={output} holds a {name} that no export wrote; give another output."
+                )
 
 
 def half_precision(model: Restorer, settings: dict, size: int = 160, most: int = 24) -> float:

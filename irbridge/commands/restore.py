@@ -142,8 +142,11 @@ def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
         raise UserError(f"task={task} and run={run} both name a model; give one of them.")
     if run:
         folder = find(os.path.expanduser(run))
-        said = read_json(folder / "config.json").get("task") or {}
-        return folder, said.get("name") or folder.name
+        task = read_json(folder / "config.json").get("task")
+        name = (
+            task.get("name") if isinstance(task, dict) else None
+        )  # else loading says what is wrong
+        return folder, name if name and isinstance(name, str) else folder.name
     if task in adapters:
         return adapters[task], task
     remedy = f"give task={' or task='.join(adapters)}, or run=FOLDER of a training of your own"
@@ -154,4 +157,5 @@ def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
 
 def masked(run: Path) -> bool:
     """Whether the model of a folder fills holes."""
-    return bool((read_json(run / "config.json").get("adapter") or {}).get("masked"))
+    adapter = read_json(run / "config.json").get("adapter")
+    return isinstance(adapter, dict) and bool(adapter.get("masked"))

@@ -9,6 +9,9 @@ from irbridge.errors import UserError
 from irbridge.experiments.names import FAMILIES, MARKS, part_named, present
 from irbridge.files import read_json
 
+GROUPS = "task", "adapter", "bridge", "backbone", "timesteps", "sampler", "data"
+"""Keys that hold further keys, wherever a settings file has them."""
+
 
 def read_settings(path: Path) -> dict:
     """What a settings file holds, under present names, as :func:`check_foreign` lets it pass.
@@ -32,8 +35,18 @@ def check_foreign(config: dict, source) -> dict:
     Raises:
         UserError: It names the file and the first key that is something else.
     """
-    config = present(config)
-    _check_part(config, "", None, source)
+    try:
+        config = present(config)
+        _check_part(config, "", None, source)
+    except RecursionError:
+        raise UserError(
+            f"{source} is nested too deeply for settings of irbridge; copy it again."
+        ) from None
+    for key in GROUPS:
+        if not isinstance(config.get(key, {}), dict):
+            raise UserError(f"{source}: {key}={config[key]!r} is a group of keys; copy it again.")
+    if type(config.get("seed", 0)) is not int:
+        raise UserError(f"{source}: seed={config['seed']!r} is a whole number; copy it again.")
     return config
 
 

@@ -9,6 +9,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from irbridge.commands.export import check_output
+from irbridge.errors import UserError
+
 PARTS = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -92,3 +95,11 @@ def test_a_folder_of_configs_is_all_that_own_parts_need(tmp_path):
         assert status == 0 and shown in out, f"{words}\n{out}"
     status, out = irbridge("restore", run, "input=photo.png")
     assert status == 2 and "parts.Own" in out and "--config-dir" in out
+
+
+def test_an_export_leaves_a_users_own_files_alone(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UserError, match="holds a README.md that no export wrote"):
+        check_output(tmp_path / "run", tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    check_output(tmp_path / "run", tmp_path)

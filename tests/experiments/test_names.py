@@ -216,3 +216,26 @@ def test_the_users_own_configs_import_what_they_name(tmp_path, monkeypatch):
     import_own([tmp_path / "own"])
     assert type(instantiate(config, of="bridge")).__name__ == "Brownian"
     sys.modules.pop("own_arc")
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"adapter": None}, "adapter=None is a group of keys"),
+        ({"task": ["x"]}, "task=.'x'. is a group of keys"),
+        ({"bridge": "brownian"}, "bridge='brownian' is a group of keys"),
+        ({"seed": {"a": 1}}, "seed=.* is a whole number"),
+    ],
+)
+def test_a_damaged_folder_is_told_by_file_and_key(tmp_path, changes, said):
+    folder = hostile(tmp_path / "odd", **changes)
+    with pytest.raises(UserError, match=f"config.json: {said}"):
+        from_pretrained(folder)
+
+
+def test_settings_nested_without_end_are_refused():
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(UserError, match="here is nested too deeply"):
+        check_foreign({"x": deep}, "here")
