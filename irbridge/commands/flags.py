@@ -182,6 +182,7 @@ def parse(command: str, options: type[OptionsType], words: list[str]) -> Options
             given[flag.key] = _of_flag(flag, context.params[parameter])
     assigned: set[str] = set()
     names: list[str] = []
+    own: dict[str, str] = {}
     for word in context.params["words"]:
         match = ASSIGNMENT.fullmatch(word)
         if match and match[1] in flags and not flags[match[1]].entry.metadata.get("alone"):
@@ -190,6 +191,8 @@ def parse(command: str, options: type[OptionsType], words: list[str]) -> Options
                 raise UserError(f"{key} is given as a flag and as {word}; give it once.")
             assigned.add(key)
             given[key] = _of_word(flags[key], match[2])
+        elif match and _of_file(match[1], flags):
+            own[match[1]] = match[2]
         elif match and not (alone and _is_name(alone[0], word)):
             raise unknown_key(command, match[1], flags)
         else:
@@ -203,7 +206,33 @@ def parse(command: str, options: type[OptionsType], words: list[str]) -> Options
         if key in given:
             raise UserError(f"{key} and {names[0]} both name one; give them in one way.")
         given[key] = tuple(names)
-    return _built(options, given, "")
+    return _built(options, given | _own_keys(command, own, given, flags), "")
+
+
+def _of_file(key: str, flags: dict[str, Flag]) -> bool:
+    """Whether a key may be one that only a file of its group has, as ``sampler.share``."""
+    group, dot, _ = key.partition(".")
+    return bool(dot and group in flags and flags[group].entry.metadata.get("files"))
+
+
+def _own_keys(
+    command: str, own: dict[str, str], given: dict[str, Any], flags: dict[str, Flag]
+) -> dict[str, Any]:
+    """The values of keys that the chosen file of their group has; UserError for any other."""
+    import yaml  # late: few commands name one
+
+    found = {}
+    for key, value in own.items():
+        group, _, name = key.partition(".")
+        files = flags[group].entry.metadata["files"]
+        chosen = given.get(group)
+        if chosen is None or name not in _file(files, chosen, given.get("config_dir")):
+            raise unknown_key(command, key, flags)
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{key}={value} is no value; give a number or a word.") from None
+    return found
 
 
 def unknown_key(command: str, key: str, flags: dict[str, Flag]) -> UserError:

@@ -83,16 +83,24 @@ def test_a_folder_of_configs_is_all_that_own_parts_need(tmp_path):
         return done.returncode, done.stdout + done.stderr
 
     own, run, few = "--config-dir=own", "run=runs/Halve-debug", ("size=32", "limit=1")
+    alone = "restore", own, "task=derain", "sampler=mine", "steps=1", "input=photo.png"
     for words, shown in (
         (("train", own, "task=Halve", "bridge=MyOwn", "sampler=mine", "debug=default"), "(Own"),
         (("restore", own, run, "input=photo.png"), "Restored 1 of 1"),
-        (("restore", own, "task=derain", "sampler=mine", "input=photo.png"), "Restored 1 of 1"),
+        ((*alone, "sampler.keep=0.2"), "Restored 1 of 1"),
         (("evaluate", own, run, "metrics=[bias]", "method=identity", *few), "Bias"),
         (("compare", own, run, "bridges=[MyOwn]", "samplers=[mine]", "nfe=[1]", *few), "mine"),
         (("export", own, run, "output=handed"), "Wrote: handed"),
     ):
         status, out = irbridge(*words)
         assert status == 0 and shown in out, f"{words}\n{out}"
+    assert '"keep": 0.2' in (tmp_path / "restored-derain.json").read_text()
+    for word, said in (
+        ("sampler.kep=1", "'sampler.kep' is not a key"),
+        ("sampler.keep=[1", "no value"),
+    ):
+        status, out = irbridge(*alone, word)
+        assert status == 2 and said in out and out.count("\n") == 1
     status, out = irbridge("restore", run, "input=photo.png")
     assert status == 2 and "parts.Own" in out and "--config-dir" in out
 
