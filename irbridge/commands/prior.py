@@ -9,6 +9,7 @@ from irbridge.assets import find
 from irbridge.backbones.pixel import PixelBackbone, load_backbone
 from irbridge.data.image_source import ImageSource
 from irbridge.environment import machine
+from irbridge.evaluation.classical import non_local_means
 from irbridge.evaluation.metrics import psnr
 from irbridge.evaluation.protocol import Protocol
 from irbridge.gaussian.marginal import draw
@@ -34,7 +35,8 @@ def prior_run(config: dict) -> None:
             noise = unit_noise(clean, seed, name)
             denoised = [one_call(backbone, clean, noise, std / 255)]
             if classical:
-                denoised.append(non_local_means(clean, noise, std / 255))
+                noisy = clean + std / 255 * noise[0].permute(1, 2, 0).numpy()
+                denoised.append(non_local_means(noisy, std / 255, 0.6).clip(0, 1))
             scores.append([psnr(image, clean, Protocol()) for image in denoised])
         print(f"| {std} | " + " | ".join(f"{mean:.2f}" for mean in np.mean(scores, axis=0)) + " |")
 
@@ -61,19 +63,3 @@ def one_call(backbone: PixelBackbone, clean: np.ndarray, noise: Tensor, sigma: f
     with torch.no_grad():
         z = pad(draw(backbone.prior.marginal(tau), x0, x0, noise), backbone.stride)
         return to_image(backbone.denoise(z, tau)[0, :, :height, :width])
-
-
-def non_local_means(clean: np.ndarray, noise: Tensor, sigma: float) -> np.ndarray:
-    """scikit-image's non-local means on the same noise: fast, patch 5, distance 6, h 0.6 std."""
-    from skimage.restoration import denoise_nl_means
-
-    noisy = clean + sigma * noise[0].permute(1, 2, 0).numpy()
-    return denoise_nl_means(
-        noisy,
-        patch_size=5,
-        patch_distance=6,
-        h=0.6 * sigma,
-        sigma=sigma,
-        fast_mode=True,
-        channel_axis=-1,
-    ).clip(0, 1)

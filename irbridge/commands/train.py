@@ -273,11 +273,11 @@ def validation(config: dict, size: int = 160, most: int = 24):
     pairs, seed, protocol = validation_pairs(config, size), config["seed"], Protocol()
     chosen = spread(pairs, most)
 
-    def mean(model: Restorer, path=None) -> float:
+    def mean(model: Restorer, trajectory=None) -> float:
         values = []
         for pair in chosen:
             own = image_seed(seed, pair.name)
-            restored = model.restore(pair.degraded, own, path, pair.mask)
+            restored = model.restore(pair.degraded, own, trajectory, pair.mask)
             values.append(psnr(restored, pair.clean, protocol))
         return round(float(np.mean(values)), 3)
 

@@ -50,22 +50,31 @@ def noise_std(image: np.ndarray) -> float:
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(response).mean())
 
 
-def _means(image: np.ndarray) -> np.ndarray:
-    """Non-local means (Buades et al., CVPR 2005) of the estimated noise."""
+def non_local_means(image: np.ndarray, std: float, strength: float) -> np.ndarray:
+    """Non-local means (Buades et al., CVPR 2005) by scikit-image: fast, patch 5, distance 6.
+
+    Args:
+        image: (H, W, 3) in [0, 1].
+        std: of its noise.
+        strength: how much of the std the filter's own h is.
+    """
     from skimage.restoration import denoise_nl_means
 
-    sigma = noise_std(image)
-    if sigma == 0:
-        return image
     return denoise_nl_means(
         image,
         patch_size=5,
         patch_distance=6,
-        h=0.8 * sigma,
-        sigma=sigma,
+        h=strength * std,
+        sigma=std,
         fast_mode=True,
         channel_axis=-1,
     )
+
+
+def _means(image: np.ndarray) -> np.ndarray:
+    """Non-local means of the estimated noise."""
+    std = noise_std(image)
+    return image if std == 0 else non_local_means(image, std, 0.8)
 
 
 def _brighten(image: np.ndarray) -> np.ndarray:

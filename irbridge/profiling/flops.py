@@ -86,7 +86,7 @@ def _count_bridge(model: IRBridge, image: Tensor, silent: bool, work: Work) -> N
     """Count the parts of a restoration with one call of the frozen network.
 
     Args:
-        model: whose parts are called one by one, as its ``path`` does.
+        model: whose parts are called one by one, as its ``trajectory`` does.
         image: (1, 3 or 4, H, W), of any values.
         silent: the adapter hands the network nothing, so that its features are not computed.
         work: where they count.

@@ -60,7 +60,7 @@ class Multistep(Exponential):
         clean: Tensor,
         at: Tensor,
         width: Tensor,
-        x0: Tensor,
+        slope: Tensor,
     ) -> Tensor:
         """What is added to the implicit step.
 
@@ -69,7 +69,7 @@ class Multistep(Exponential):
             clean: the share of x0 in the law at the step's end.
             at: lambda at the step's start.
             width: its change over the step.
-            x0: the estimate at the step's start.
+            slope: of the estimate over lambda, from the latest earlier call to the step's start.
         """
 
     @override
@@ -81,7 +81,9 @@ class Multistep(Exponential):
         now, then = laws
         at = log_snr(now)
         if run.past:
-            x = x + self.correction(run.past, then.clean, at, log_snr(then) - at, x0)
+            before, estimate = run.past[-1]
+            slope = (x0 - estimate) / broadcast(at - before, x0)
+            x = x + self.correction(run.past, then.clean, at, log_snr(then) - at, slope)
         run.past.append((at, x0))
         return x
 
@@ -115,18 +117,17 @@ class DBIM(Multistep):
         clean: Tensor,
         at: Tensor,
         width: Tensor,
-        x0: Tensor,
+        slope: Tensor,
     ) -> Tensor:
         flat = -torch.expm1(-width)
-        linear = broadcast(clean * (width - flat), x0)
-        slope = (x0 - past[-1][1]) / broadcast(at - past[-1][0], x0)
+        linear = broadcast(clean * (width - flat), slope)
         if self.order == 2 or len(past) == 1:
             return linear * slope
         h1, h2 = at - past[-1][0], past[-1][0] - past[-2][0]
-        earlier = (past[-1][1] - past[-2][1]) / broadcast(h2, x0)
-        bend = (slope - earlier) / broadcast(h1 + h2, x0)
-        slope = slope + broadcast(h1, x0) * bend
-        quadratic = broadcast(clean * (width**2 / 2 - width + flat), x0)
+        earlier = (past[-1][1] - past[-2][1]) / broadcast(h2, slope)
+        bend = (slope - earlier) / broadcast(h1 + h2, slope)
+        slope = slope + broadcast(h1, slope) * bend
+        quadratic = broadcast(clean * (width**2 / 2 - width + flat), slope)
         return linear * slope + quadratic * 2 * bend
 
 

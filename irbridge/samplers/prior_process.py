@@ -61,7 +61,6 @@ class DPMSolverPP(Multistep):
         clean: Tensor,
         at: Tensor,
         width: Tensor,
-        x0: Tensor,
+        slope: Tensor,
     ) -> Tensor:
-        slope = (x0 - past[-1][1]) / broadcast(at - past[-1][0], x0)
-        return broadcast(clean * -torch.expm1(-width) * width / 2, x0) * slope
+        return broadcast(clean * -torch.expm1(-width) * width / 2, slope) * slope
