@@ -1,6 +1,7 @@
 """Seeded noise: every random number is a function of what it is for."""
 
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -49,3 +50,33 @@ def step_noise(seed: int, step: int, shape: tuple[int, ...]) -> tuple[torch.Tens
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
     return torch.randn(shape, generator=generator), torch.rand(shape[0], generator=generator)
+
+
+class StepNoises:
+    """:func:`step_noise` of one step after the other; the last one is kept for its other passes.
+
+    Args:
+        seed: of the run.
+        ahead: the next step's noise is drawn in a thread meanwhile, for a GPU that would wait for
+            it. The numbers are the same.
+    """
+
+    def __init__(self, seed: int, ahead: bool = False):
+        self.seed = seed
+        self.thread = ThreadPoolExecutor(1) if ahead else None
+        self.drawn: dict[tuple, Future | tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, step: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Noise and uniforms of a step, see :func:`step_noise`."""
+        wanted = {(step, shape): self.drawn.get((step, shape)) or self._draw(step, shape)}
+        if self.thread:
+            following = step + 1, shape
+            wanted[following] = self.drawn.get(following) or self._draw(*following)
+        self.drawn = wanted
+        found = wanted[step, shape]
+        return found.result() if isinstance(found, Future) else found
+
+    def _draw(self, step: int, shape: tuple[int, ...]):
+        if self.thread:
+            return self.thread.submit(step_noise, self.seed, step, shape)
+        return step_noise(self.seed, step, shape)

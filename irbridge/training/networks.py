@@ -6,6 +6,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from irbridge.adapters.nafnet import NAFNet
+
 
 def checkpoint_gradients(model: nn.Module) -> None:
     """Turn gradient checkpointing on in the diffusers blocks of every network of the model.
@@ -21,11 +23,12 @@ def checkpoint_gradients(model: nn.Module) -> None:
 
 
 def compile_networks(model: nn.Module) -> None:
-    """Compile every diffusers network of the model in place, so that names of weights stay.
+    """Compile every network of the model in place, so that names of weights stay.
 
-    A VAE is left as it is, because it is not called as a module. The first steps then take minutes.
+    That is diffusers' and our own. A VAE is left as it is, because it is not called as a module.
+    The first steps then take minutes.
     """
     for module in model.modules():
         vae = isinstance(module, (AutoencoderKL, AutoencoderTiny))
-        if isinstance(module, ModelMixin) and not vae:
+        if isinstance(module, (ModelMixin, NAFNet)) and not vae:
             module.compile()

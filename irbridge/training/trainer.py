@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from irbridge.data.crops import CropStream, device_batches, stream_loader
 from irbridge.errors import UserError
-from irbridge.gaussian.noise import step_noise
+from irbridge.gaussian.noise import StepNoises
 from irbridge.models.restorer import Restorer
 from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.training.checkpoint import Checkpoints
@@ -168,6 +168,7 @@ class Trainer:
         if self.main:
             self.metrics = MetricsLog(self.folder / "metrics.jsonl", self.first)
         self.draws = self._draws()
+        self.noises = StepNoises(self.seed, ahead=self.device.type == "cuda")
         self.steps = planned_steps(self.folder, self.options.steps, self.options.minutes)
         self.end = min(self.steps, self.options.stop or self.steps)
         self.pace = Pace(self.folder, self.options.minutes)
@@ -257,7 +258,7 @@ class Trainer:
     def _drawn(self, batch: Batch, draws: Tensor) -> TrainingStep:
         """The random numbers of these images: their part of those of the whole step."""
         shape = (self.batch, *self.model.state_shape(batch.clean.shape[1:]))
-        noise, uniform = step_noise(self.seed, self.step, shape)
+        noise, uniform = self.noises(self.step, shape)
         own = draws % self.batch
         return TrainingStep(
             progress=self.step / self.steps,

@@ -25,7 +25,7 @@ from irbridge.data.crops import CropStream
 from irbridge.data.degradations import Noise
 from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
-from irbridge.gaussian.noise import step_noise
+from irbridge.gaussian.noise import StepNoises, step_noise
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
@@ -346,6 +346,17 @@ def test_noise_of_a_step_is_a_function_of_seed_and_step():
     assert torch.equal(noise, step_noise(1, 2, (3, 3, 4, 4))[0]) and uniform.shape == (3,)
     assert not torch.equal(noise, step_noise(1, 3, (3, 3, 4, 4))[0])
     assert not torch.equal(noise, step_noise(2, 2, (3, 3, 4, 4))[0])
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_noise_drawn_ahead_is_the_noise_of_its_step(ahead):
+    noises, shape = StepNoises(1, ahead), (3, 3, 4, 4)
+    for step in (0, 1, 1, 2, 7, 3):
+        noise, uniform = noises(step, shape)
+        expected = step_noise(1, step, shape)
+        assert torch.equal(noise, expected[0]) and torch.equal(uniform, expected[1])
+    assert noises(3, shape)[0] is noise  # drawn once for all passes of a step
+    assert noises(3, (1, 3, 4, 4))[0].shape == (1, 3, 4, 4)
 
 
 def test_kill_and_term_of_the_command(tmp_path, small, command):

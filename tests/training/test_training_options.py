@@ -19,6 +19,7 @@ from irbridge.adapters.lora import LoRA
 from irbridge.adapters.sd3_controlnet import SD3ControlNet
 from irbridge.adapters.static import StaticAdapter
 from irbridge.adapters.t2i import T2I
+from irbridge.adapters.trunk import make_trunk
 from irbridge.backbones.pixel import PixelBackbone
 from irbridge.bridges.ornstein_uhlenbeck import GOUB
 from irbridge.errors import UserError
@@ -132,6 +133,16 @@ def test_compiled_networks_are_the_same_ones(tmp_path, monkeypatch, kind):
     assert model.backbone.network._compiled_call_impl and list(model.state_dict()) == names
     for seed in range(4):
         assert_equal(gradients(model, seed)[0], wanted[seed])
+
+
+def test_our_own_trunk_is_compiled_as_well(monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    trunk = make_trunk("nafnet", width=8, encoder=[1], middle=1, decoder=[1])
+    y = torch.rand(1, 3, 16, 16)
+    expected, names = trunk(y)[0], list(trunk.state_dict())
+    compile_networks(trunk)
+    assert trunk.net._compiled_call_impl and list(trunk.state_dict()) == names
+    torch.testing.assert_close(trunk(y)[0], expected)
 
 
 class Halves(torch.optim.Optimizer):
