@@ -93,8 +93,13 @@ class BridgeNetwork(Restorer):
 
     It is the alternative that a frozen prior must earn its keep against. A network of noise knows
     nothing of x0 where nothing clean is left: with targets noise and product a pinned bridge's end
-    is skipped, in training and sampling, and the first call is at 0.99 T, x = y (IRBridge, Sec.
-    3.3; GOUB, RDBM).
+    is skipped, in training and sampling. Training goes up to 0.99 T. Sampling:
+
+    * target product (RDBM, ``ddim_sample`` of its code): the times are those of ``nfe`` steps from
+      T, and the first step makes no call, as its estimate would have no effect. 10 steps ask at
+      0.9 T (x = y), 0.8 T, ..., 0.1 T: 9 calls.
+    * others (GOUB, UniDB): all calls, from 0.99 T on, where the state has the noise that the step
+      off the end draws.
 
     Args:
         bridge: the law of the state at every time.
@@ -120,7 +125,7 @@ class BridgeNetwork(Restorer):
         published = bridge.published
         self.bridge, self.target = bridge, target or published.target
         self.loss_name = loss or published.loss
-        self.sampler = self._sampler(sampler).check(bridge, direct=True)
+        self._settings = self._sampler(sampler)
         self.network, self.stride, self.masked = network, stride_of(network), masked
         self.reach = getattr(network, "reach", None)
         readout(self.target, bridge, torch.tensor(0.5 * bridge.T, dtype=torch.float64))
@@ -131,6 +136,7 @@ class BridgeNetwork(Restorer):
         self._check_objective()
         by_noise = self.target in ("noise", "product") or self.loss_name == "likelihood"
         self.skips = bridge.pinned and by_noise
+        self.sampler = self.sampler_with()
 
     def _check_objective(self) -> None:
         """UserError where target or loss need noise that the bridge does not have."""
@@ -221,13 +227,28 @@ class BridgeNetwork(Restorer):
             x0 = tiles(lambda x, y: self.denoise(x, time, y), query.x, y, stride=self.stride)
             return Estimate(x0.clamp(-1, 1), query.x, self.bridge.marginal(query.t))
 
-        loop = sampler.loop(self.bridge, y[:, :3], noise, self.first)
+        first = self.first if self.skips else None
+        loop = sampler.loop(self.bridge, y[:, :3], noise, first)
         for query, estimate in drive(loop, ask):
             yield State(query.t, query.x, query.x, estimate.x0)
 
     @override
     def sampler_with(self, **options) -> Sampler:
-        return self.sampler.changed(**options).check(self.bridge, direct=True)
+        sampler = self._settings.changed(**options).check(self.bridge, direct=True)
+        return self._beside_the_end(sampler) if self.skips else sampler
+
+    def _beside_the_end(self, sampler: Sampler) -> Sampler:
+        """The sampler with the times of its calls, where none can be at T."""
+        times = sampler.times
+        if times is None and self.target == "product":
+            # one step, from T to 0, would make no call at all
+            planned, _ = sampler.changed(nfe=max(sampler.nfe, 2)).plan(self.bridge)
+            times = [float(t) for t in planned if t <= self.first]
+        elif times is not None:
+            times = [t for t in times if t < self.bridge.T]
+        else:
+            return sampler
+        return sampler.changed(times=tuple(times if len(times) > 1 else [self.first, *times]))
 
     @override
     def rows(self, **options) -> list[Row]:

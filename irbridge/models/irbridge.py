@@ -95,6 +95,11 @@ class IRBridge(Restorer):
             )
         return sampler.check(self.bridge)
 
+    @property
+    def _schedule(self) -> Timesteps:
+        """The timesteps, as they are for the bridge's end."""
+        return self.timesteps.from_anchor() if self.endpoint == "anchor" else self.timesteps
+
     @override
     def trainable(self) -> nn.Module:
         return self.adapter
@@ -286,7 +291,7 @@ class IRBridge(Restorer):
         start: str = "end",
     ) -> tuple[Steps, PriorDenoiser]:
         """The sampler's loop, and what answers its queries by the network ``ask(z, tau) -> x0``."""
-        prior, timesteps = self.backbone.prior, self.timesteps
+        prior, timesteps = self.backbone.prior, self._schedule
         if start not in ("end", "noise"):
             raise UserError(f"start={start!r} is unknown; choose end or noise.")
         if not sampler.on_prior:
@@ -350,7 +355,7 @@ class IRBridge(Restorer):
         noise, uniform = at.noise, at.uniform
         end, first, u = self.end(condition), 1 / self.sampler.nfe, uniform.cpu().double()
         t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
-        here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
+        here, tau = self.bridge.marginal(t), self._schedule(self.bridge, self.backbone.prior, t)
         level, scale = self.backbone.prior.marginal(tau), self.bridge.scale(clean, end)
         # the sampler starts where nothing of x0 is known
         start = (u < first).reshape(-1, 1, 1, 1).to(clean.device)
