@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from irbridge.bridges.base import Bridge, Published, interpolate, running
+from irbridge.bridges.base import Bridge, Published, Rates, interpolate, rest, running, slope
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import posterior_keep
 from irbridge.ranges import POSITIVE, option
@@ -32,6 +32,17 @@ class Brownian(Bridge):
         s = torch.as_tensor(t, dtype=torch.float64) / self.T
         return marginal(1 - s, s, self.sigma * (s * (1 - s)).clamp(min=0).sqrt())
 
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        left, one = self.T - t, torch.ones_like(t)
+        return Rates(
+            -one / self.T,
+            one / self.T,
+            (1 / t - 1 / left) / 2,
+            1 / t,
+            one * self.sigma**2 / self.T,
+        )
+
 
 @dataclass(frozen=True)
 class BBDM(Bridge):
@@ -54,8 +65,22 @@ class BBDM(Bridge):
 
     @override
     def marginal(self, t) -> Marginal:
-        m = interpolate(t, np.concatenate([[0.0], np.linspace(0.001, 0.999, self.T)]))
+        m = interpolate(t, self._table())
         return marginal(1 - m, m, (2 * self.max_var * m * (1 - m)).sqrt())
+
+    def _table(self) -> np.ndarray:
+        return np.concatenate([[0.0], np.linspace(0.001, 0.999, self.T)])
+
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        m, up = interpolate(t, self._table()), slope(t, self._table(), ahead)
+        return Rates(
+            -up,
+            up,
+            up / 2 * (1 / m - 1 / (1 - m)),
+            up / m,
+            2 * self.max_var * up * torch.ones_like(m),
+        )
 
 
 @dataclass(frozen=True)
@@ -79,14 +104,19 @@ class I2SB(Bridge):
     steps: ClassVar = True
     published: ClassVar = Published("score", "l2", nfe=100)
 
+    def _table(self) -> np.ndarray:
+        """The running sum of the betas, which rise to the middle and fall again, (T + 1,)."""
+        root = np.linspace(1e-4**0.5, (self.beta_max / self.T) ** 0.5, self.T)
+        half = root[: (self.T + 1) // 2] ** 2
+        return running(np.concatenate([half, half[: self.T // 2][::-1]]))
+
+    def _seen(self, t):
+        """The time up to which betas are no more in the sum G."""
+        return np.maximum(np.asarray(t, np.float64) - 1, 0) if self.official else t
+
     def _sums(self, t) -> tuple[Tensor, Tensor]:
-        half = (
-            np.linspace(1e-4**0.5, (self.beta_max / self.T) ** 0.5, self.T)[: (self.T + 1) // 2]
-            ** 2
-        )
-        table = running(np.concatenate([half, half[: self.T // 2][::-1]]))
-        seen = np.maximum(np.asarray(t, np.float64) - 1, 0) if self.official else t
-        return interpolate(t, table), table[-1] - interpolate(seen, table)
+        table = self._table()
+        return interpolate(t, table), table[-1] - interpolate(self._seen(t), table)
 
     @override
     def marginal(self, t) -> Marginal:
@@ -95,6 +125,25 @@ class I2SB(Bridge):
             future / (past + future),
             past / (past + future),
             (past * future / (past + future)).sqrt(),
+        )
+
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        table, seen = self._table(), self._seen(t)
+        past, future = interpolate(t, table), rest(seen, table)
+        up, down = slope(t, table, ahead), slope(seen, table, ahead)
+        if self.official:  # nothing is taken from G before the second step
+            down = torch.where(t > 1 if not ahead else t >= 1, down, 0.0)
+        both, grown = past + future, up - down
+        clean = -(down * past + future * up) / both**2
+        # of c / a, which is (F (F + G) / G)^(1/2)
+        excess = (up / past + down / future + grown / both) / 2
+        return Rates(
+            clean,
+            -clean,
+            (up / past - down / future - grown / both) / 2,
+            up / past,
+            2 * past * future / both * excess,
         )
 
     @override
