@@ -178,6 +178,10 @@ class Bridge:
         """The std by which a network that predicts ``(x_t - x0) / std`` is scaled."""
         return self.marginal(t).noise
 
+    def input_scale(self, t) -> Tensor:
+        """What a network of the bridge's own sees x_t multiplied by; 1 but where published."""
+        return torch.ones_like(self.marginal(t).noise)
+
     @property
     def pinned(self) -> bool:
         """Whether x_T is y exactly, so that nothing may divide by its noise."""

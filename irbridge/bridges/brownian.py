@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from irbridge.bridges.base import Bridge, Published, Rates, interpolate, rest, running, slope
+from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import posterior_keep
 from irbridge.ranges import POSITIVE, option
@@ -95,14 +96,30 @@ class I2SB(Bridge):
         start: see :class:`Bridge`.
         beta_max: .3 (JPEG, super-resolution), 1 (blur, inpainting).
         official: True counts beta_t in F and in G, as the released checkpoints do.
+        convention: "i2sb"; or "dbim", that of DBIM's code for these checkpoints (DBIM, ICLR 2025,
+            karras_diffusion.py): its official sums are divided by the sum of all betas instead of F
+            + G, so that a + b = 1 + beta_t / total; the noise that it draws anew is that of the
+            free Brownian motion; and x_T is y exactly.
     """
 
     T: int = 1000
     start: str = "y"
     beta_max: float = option(0.3, POSITIVE)
     official: bool = True
+    convention: str = "i2sb"
     steps: ClassVar = True
     published: ClassVar = Published("score", "l2", nfe=100)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.convention not in ("i2sb", "dbim"):
+            raise UserError(
+                f"bridge.convention={self.convention!r} is unknown; choose i2sb or dbim."
+            )
+        if self.convention == "dbim" and not self.official:
+            raise UserError(
+                "bridge.convention=dbim has the official sums; give bridge.official=true."
+            )
 
     def _table(self) -> np.ndarray:
         """The running sum of the betas, which rise to the middle and fall again, (T + 1,)."""
@@ -121,11 +138,20 @@ class I2SB(Bridge):
     @override
     def marginal(self, t) -> Marginal:
         past, future = self._sums(t)
-        return marginal(
-            future / (past + future),
-            past / (past + future),
-            (past * future / (past + future)).sqrt(),
+        both = self._both(past, future)
+        law = marginal(future / both, past / both, (past * future / both).sqrt())
+        if self.convention != "dbim":
+            return law
+        before = torch.as_tensor(t, dtype=torch.float64) < self.T
+        return Marginal(
+            *(torch.where(before, *pair) for pair in zip(law, marginal(0, 1, 0), strict=True))
         )
+
+    def _both(self, past: Tensor, future: Tensor) -> Tensor:
+        """What the sums are shares of."""
+        if self.convention == "dbim":
+            return torch.full_like(past, float(self._table()[-1]))
+        return past + future
 
     @override
     def rates(self, t: Tensor, ahead: bool = False) -> Rates:
@@ -134,13 +160,14 @@ class I2SB(Bridge):
         up, down = slope(t, table, ahead), slope(seen, table, ahead)
         if self.official:  # nothing is taken from G before the second step
             down = torch.where(t > 1 if not ahead else t >= 1, down, 0.0)
-        both, grown = past + future, up - down
-        clean = -(down * past + future * up) / both**2
+        both, grown = self._both(past, future), up - down
+        if self.convention == "dbim":  # the share's whole stays as it is
+            grown = torch.zeros_like(grown)
         # of c / a, which is (F (F + G) / G)^(1/2)
         excess = (up / past + down / future + grown / both) / 2
         return Rates(
-            clean,
-            -clean,
+            -(down + future * grown / both) / both,
+            (up - past * grown / both) / both,
             (up / past - down / future - grown / both) / 2,
             up / past,
             2 * past * future / both * excess,
@@ -150,8 +177,15 @@ class I2SB(Bridge):
     def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:
         """That of the free Brownian motion, which needs no y.
 
-        It is exactly the bridge's own, but for the official sums.
+        It is exactly the bridge's own, but for the official sums. DBIM's has the same new noise,
+        between the bridge's own laws.
         """
+        if self.convention == "dbim":
+            now, then = self.marginal(t), self.marginal(s)
+            before, after = (self._sums(u)[0] for u in (t, s))
+            variance = after * (1 - after / before)
+            keep = (then.noise**2 - variance).clamp(min=0).sqrt()
+            return now, then, torch.where(now.noise > 0, keep, 0.0)
         now, then = (marginal(1, 0, self._sums(u)[0].sqrt()) for u in (t, s))
         return now, then, posterior_keep(now, then)
 

@@ -47,6 +47,8 @@ class ResShift(_Shifted):
         min_noise: the std at the first step.
         end: sqrt(eta) at T.
         power: how fast it rises.
+        scaled: a network of its own sees x_t / sqrt(kappa^2 eta + 1), which has unit variance where
+            x0 and y have (``GaussianDiffusion._scale_input`` of its code).
     """
 
     T: int = 15
@@ -54,6 +56,7 @@ class ResShift(_Shifted):
     min_noise: float = option(0.04, POSITIVE)
     end: float = option(0.99, INSIDE)
     power: float = option(0.3, POSITIVE)
+    scaled: bool = True
     steps: ClassVar = True
     published: ClassVar = Published("x0", "l2", nfe=15)
 
@@ -61,6 +64,11 @@ class ResShift(_Shifted):
     def marginal(self, t) -> Marginal:
         root = interpolate(t, self._table())
         return marginal(1 - root**2, root**2, self.kappa * root)
+
+    @override
+    def input_scale(self, t) -> Tensor:
+        noise = self.marginal(t).noise
+        return (noise**2 + 1).rsqrt() if self.scaled else torch.ones_like(noise)
 
     def _table(self) -> np.ndarray:
         """sqrt(eta) at whole times, (T + 1,)."""

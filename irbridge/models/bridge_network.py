@@ -47,9 +47,9 @@ def readout(target: str, bridge: Bridge, t: Tensor) -> Readout:
         UserError: there is no such target; the sentence lists them.
     """
     a, b, c = bridge.marginal(t)
-    one, zero = torch.ones_like(a), torch.zeros_like(a)
+    one, zero, scale = torch.ones_like(a), torch.zeros_like(a), bridge.input_scale(t)
     if target in ("noise", "product"):
-        return Readout(1 / a, -b / a, -c / a, one)
+        return Readout(1 / a, -b / a, -c / a, scale)
     if target == "edm":
         total = (a**2 + b**2) * SIGMA_DATA**2 + c**2
         out = SIGMA_DATA * ((b * SIGMA_DATA) ** 2 + c**2).sqrt() / total.sqrt()
@@ -65,7 +65,7 @@ def readout(target: str, bridge: Bridge, t: Tensor) -> Readout:
         raise UserError(
             f"objective.target={target!r} is unknown; choose one of {', '.join(TARGETS)}."
         )
-    return Readout(*rows[target], one)
+    return Readout(*rows[target], scale)
 
 
 TARGETS = {
@@ -218,6 +218,7 @@ class BridgeNetwork(Restorer):
         ``reverse`` is ``implicit`` here, and the samplers of a prior, ddim and dpmpp, step on the
         bridge: it is its own generative process.
         """
+        y = self.given(y)
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         sampler = self.sampler_with(**options)
         tiles = tiles.reaching(self.reach)

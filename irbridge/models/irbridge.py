@@ -248,14 +248,8 @@ class IRBridge(Restorer):
         Raises:
             UserError: y has no such shape, or the model cannot run the sampler.
         """
-        fits = torch.is_tensor(y) and y.dim() == 4
-        if not fits or any(side % self.stride for side in y.shape[-2:]):
-            raise UserError(
-                "trajectory takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by"
-                f" {self.stride}, not {tuple(getattr(y, 'shape', ())) or type(y).__name__}; restore"
-                " takes any image."
-            )
-        sampler, y = self._checked((sampler or self.sampler).changed(**options)), self.seen(y)
+        y = self.seen(self.given(y))
+        sampler = self._checked((sampler or self.sampler).changed(**options))
         if sampler.nfe == 0:
             yield from self.coarse(y, tiles)
             return
@@ -307,7 +301,7 @@ class IRBridge(Restorer):
     @torch.no_grad()
     def coarse(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         """The anchor g(y) alone, without any call of the frozen network."""
-        anchor = self.anchor(self.seen(y), tiles.reaching(self.reach))
+        anchor = self.anchor(self.seen(self.given(y)), tiles.reaching(self.reach))
         yield State(self.bridge.T, anchor, anchor, anchor)
 
     @override

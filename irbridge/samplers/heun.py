@@ -42,6 +42,7 @@ def velocity(
     Returns:
         (dx / dt, g^2), the second float64 of t's shape.
     """
+    t = torch.as_tensor(t, dtype=torch.float64)
     rates = bridge.rates(t, ahead)
     mean = draw(bridge.marginal(t), x0, y, torch.zeros_like(x))
     towards = broadcast(rates.clean, x) * x0 + broadcast(rates.degraded, x) * y

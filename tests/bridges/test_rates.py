@@ -64,6 +64,15 @@ def i2sb(official):
     return law
 
 
+def i2sb_of_dbim(t):
+    roots = [0.01 + (0.0003**0.5 - 0.01) * i / 999 for i in range(500)]
+    half = [root**2 for root in roots]
+    table = [0.0, *accumulate(half + half[::-1])]
+    f, whole = line(table, t), mpf(table[-1])
+    g = whole - line(table, max(t - 1, mpf(0)))
+    return g / whole, f / whole, mp.sqrt(f * g / whole)
+
+
 def ddbm_ve(t):
     s = (t / 80) ** 2
     return 1 - s, s, t * mp.sqrt(1 - s)
@@ -145,6 +154,7 @@ LAWS = {
     "bbdm": (BBDM(), bbdm),
     "i2sb": (I2SB(), i2sb(True)),
     "i2sb exact": (I2SB(official=False), i2sb(False)),
+    "i2sb of dbim": (I2SB(convention="dbim"), i2sb_of_dbim),
     "ddbm_ve": (DDBMVE(), ddbm_ve),
     "ddbm_vp": (DDBMVP(), ddbm_vp),
     "oubridge": (OUBridge(mean=0.3), oubridge),
