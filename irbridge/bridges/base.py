@@ -65,6 +65,14 @@ class Rates(NamedTuple):
     variance: Tensor
 
 
+def whole_times(T: int, steps: int) -> list[int]:
+    """Even times from T to 0, cut to whole ones, as ``linspace(-1, T - 1, steps + 1).int() + 1``.
+
+    RDBM, RDDM and DiffUIR (and the code of lucidrains that theirs began as) count so.
+    """
+    return [T * left // steps for left in range(steps, -1, -1)]
+
+
 class Published(NamedTuple):
     """How a bridge's authors train and sample a network of their own (``recipe=bridge``).
 
@@ -162,6 +170,14 @@ class Bridge:
         """
         now, then = self.marginal(t), self.marginal(s)
         return now, then, posterior_keep(now, then)
+
+    def published_times(self, steps: int) -> list[int] | None:
+        """The times of the published sampler, from T to 0; None: even ones.
+
+        Args:
+            steps: as its authors count them, at most T.
+        """
+        return None
 
     def begin(self) -> Marginal:
         """The law at which sampling starts; its clean part is 0."""

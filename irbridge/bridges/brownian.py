@@ -69,6 +69,15 @@ class BBDM(Bridge):
         m = interpolate(t, self._table())
         return marginal(1 - m, m, (2 * self.max_var * m * (1 - m)).sqrt())
 
+    @override
+    def published_times(self, steps: int) -> list[int] | None:
+        if steps < 3:
+            return None
+        last = int(self.T) - 1
+        whole = np.arange(last, 1, -last / (steps - 2)).astype(int)[: steps - 2]
+        times = [int(t) + 1 for t in whole] + [2, 1, 0]
+        return times if len(set(times)) == steps + 1 else None
+
     def _table(self) -> np.ndarray:
         return np.concatenate([[0.0], np.linspace(0.001, 0.999, self.T)])
 
@@ -120,6 +129,13 @@ class I2SB(Bridge):
             raise UserError(
                 "bridge.convention=dbim has the official sums; give bridge.official=true."
             )
+
+    @override
+    def published_times(self, steps: int) -> list[int] | None:
+        last = int(self.T) - 1
+        # the answer is the last estimate, at the second index: what is left of x there is dropped
+        times = [round(left * last / steps) + 1 for left in range(steps, 0, -1)] + [0]
+        return times if len(set(times)) == steps + 1 else None
 
     def _table(self) -> np.ndarray:
         """The running sum of the betas, which rise to the middle and fall again, (T + 1,)."""

@@ -24,7 +24,8 @@ class DDBMVE(Bridge):
 
     T: float = 80.0
     near: ClassVar = 0.002 / 80
-    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4, spacing="karras")
+    # its code starts at sigma_max - 1e-4
+    published: ClassVar = Published("edm", "l2", "heun", 119, boot=1e-4 / 80, spacing="karras")
 
     @override
     def marginal(self, t) -> Marginal:

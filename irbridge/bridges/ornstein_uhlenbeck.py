@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from irbridge.bridges.base import Bridge, Published, Rates, interpolate, rest, slope
+from irbridge.bridges.base import Bridge, Published, Rates, interpolate, rest, slope, whole_times
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.ranges import INSIDE, NOT_NEGATIVE, POSITIVE, SHARE, option
@@ -283,6 +283,10 @@ class RDBM(Bridge):
     def marginal(self, t) -> Marginal:
         table = alpha_bar_theta(self.T)
         return ou_bridge(interpolate(t, table), interpolate(self.T, table), self.lam)
+
+    @override
+    def published_times(self, steps: int) -> list[int] | None:
+        return whole_times(int(self.T), steps)
 
     @override
     def rates(self, t: Tensor, ahead: bool = False) -> Rates:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from irbridge.bridges.base import Bridge, Published, Rates, interpolate, running, slope
+from irbridge.bridges.base import Bridge, Published, Rates, interpolate, running, slope, whole_times
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import kept
 from irbridge.ranges import INSIDE, NOT_NEGATIVE, POSITIVE, option
@@ -107,6 +107,10 @@ class RDDM(_Shifted):
         return marginal(1 - share, share, (self.sum_scale * t * (t + 1) / total).sqrt())
 
     @override
+    def published_times(self, steps: int) -> list[int] | None:
+        return whole_times(int(self.T), steps)
+
+    @override
     def rates(self, t: Tensor, ahead: bool = False) -> Rates:
         total, left = self.T * (self.T + 1), self.T - t
         up = (1 + 2 * left) / total
@@ -148,6 +152,10 @@ class DiffUIR(_Shifted):
         """The log of abar, and D, at whole times, (T + 1,)."""
         log_abar = running(np.log1p(-np.linspace(1e-4, 0.02, self.T)))
         return log_abar, running(np.linspace(1e-6, self.delta_end, self.T)).clip(0, 1)
+
+    @override
+    def published_times(self, steps: int) -> list[int] | None:
+        return whole_times(int(self.T), steps)
 
     @override
     def rates(self, t: Tensor, ahead: bool = False) -> Rates:

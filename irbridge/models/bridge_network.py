@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -236,20 +237,34 @@ class BridgeNetwork(Restorer):
     @override
     def sampler_with(self, **options) -> Sampler:
         sampler = self._settings.changed(**options).check(self.bridge, direct=True)
-        return self._beside_the_end(sampler) if self.skips else sampler
+        times = self._times(sampler)
+        return sampler if times is None else sampler.changed(times=tuple(times))
 
-    def _beside_the_end(self, sampler: Sampler) -> Sampler:
-        """The sampler with the times of its calls, where none can be at T."""
-        times = sampler.times
-        if times is None and self.target == "product":
-            # one step, from T to 0, would make no call at all
-            planned, _ = sampler.changed(nfe=max(sampler.nfe, 2)).plan(self.bridge)
-            times = [float(t) for t in planned if t <= self.first]
-        elif times is not None:
-            times = [t for t in times if t < self.bridge.T]
-        else:
-            return sampler
-        return sampler.changed(times=tuple(times if len(times) > 1 else [self.first, *times]))
+    def _times(self, sampler: Sampler) -> list[float] | None:
+        """The times of the calls; None: those that the sampler plans."""
+        given, planned = sampler.times, sampler
+        silent = self.skips and self.target == "product"
+        if given is None and silent:  # of one step, from T to 0, no call at all would be left
+            planned = sampler.changed(nfe=max(sampler.nfe, 2))
+        times = self._published_times(planned) if given is None else list(given)
+        if times is None and silent:
+            times = planned.plan(self.bridge)[0].tolist()
+        if times is None or not self.skips:
+            return times
+        latest = self.first if given is None else np.nextafter(self.bridge.T, 0)
+        left = [t for t in times if t <= latest]
+        return left if len(left) > 1 else [self.first, *left]
+
+    def _published_times(self, sampler: Sampler) -> list[float] | None:
+        """The bridge's published times of so many steps, where they differ from even ones."""
+        published, options = self.bridge.published, (sampler.rule, sampler.spacing, sampler.boot)
+        if options != (published.rule, published.spacing, published.boot):
+            return None
+        if not 0 < sampler.nfe <= self.bridge.T:
+            return None
+        times = self.bridge.published_times(sampler.nfe)
+        even = sampler.plan(self.bridge)[0]
+        return None if times is None or np.array_equal(times, even) else times
 
     @override
     def rows(self, **options) -> list[Row]:

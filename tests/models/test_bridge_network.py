@@ -453,3 +453,63 @@ def test_what_is_refused(bridge, options, words):
         model_of(bridge, **options)
     sentence = str(refused.value)
     assert sentence.endswith(".") and all(word in sentence for word in words), sentence
+
+
+# Every bridge as published: when it is asked, and where it starts
+
+# times of the first and last calls by the official code's own arithmetic, and the std of the start
+# for y = 0, as the source of each says
+OFFICIAL = {
+    # diffuir: times of the golden rollout + 1, start 0.1 eps
+    "diffuir": ({"nfe": 3}, [1000, 666, 333], 0.1),
+    # rddm: linspace(-1, 999, n + 1).int() + 1, start y + sqrt(0.01) eps
+    "rddm": ({}, list(range(1000, 0, -100)), 0.1),
+    "rddm 3": ({"nfe": 3}, [1000, 666, 333], 0.1),
+    # resshift: 14 ... 0, start y + kappa sqrt(eta_T) eps = 2 * 0.99
+    "resshift": ({}, list(range(15, 0, -1)), 1.98),
+    "resshift4": ({}, [4, 3, 2, 1], 1.98),
+    # bbdm: arange(999, 1, -999 / 8).long() + [1, 0], start y
+    "bbdm 10": ({"nfe": 10}, [1000, 875, 750, 625, 500, 375, 250, 125, 2, 1], 0.0),
+    # i2sb: space_indices(1000, n + 1), start y
+    "i2sb 5": ({"nfe": 5}, [1000, 800, 600, 401, 201], 0.0),
+    "i2sb 2": ({"nfe": 2}, [1000, 501], 0.0),
+    # nadb: 1000, 900, ... from x = y
+    "nadb": ({}, list(range(1000, 0, -100)), 0.0),
+    # irsde: noise_state, y + max_sigma eps
+    "irsde": ({"nfe": 100}, list(range(100, 0, -1)), 20 / 255),
+    # rdbm with an estimate of x0: linspace(-1, 99, n + 1).int() + 1, start y
+    "rdbm zero": ({}, list(range(100, 0, -10)), 0.0),
+    "rdbm zero 3": ({"nfe": 3}, [100, 66, 33], 0.0),
+    # with that of the product: the same without its end
+    "rdbm 3": ({"nfe": 3}, [66, 33], 0.0),
+    "rdbm": ({}, list(range(90, 0, -10)), 0.0),
+}
+
+
+@pytest.mark.parametrize("case", OFFICIAL)
+def test_every_bridge_is_asked_and_started_as_its_official_code_does(case):
+    options, times, std = OFFICIAL[case]
+    name = case if case in BRIDGES else case.rpartition(" ")[0]
+    model = model_of(BRIDGES[name], sampler=options)
+    y = torch.zeros(1, 3, 128, 128)
+    states = []
+    for state in model.trajectory(y, seeds=[0]):
+        states.append(state)
+    assert [s.t for s in states] == times
+    assert len(states) == model.sampler.nfe == model.calls()
+    assert float(states[0].x.std()) == pytest.approx(std, rel=0.02)
+    again = [s.t for s in model.trajectory(y, seeds=[0], nfe=4, spacing="logsnr")]
+    assert len(again) == 4 - (name in ("rdbm", "rdbm one"))
+
+
+@pytest.mark.parametrize("name, T, low", [("ddbm_ve", 80.0, 2e-3), ("ddbm_vp", 1.0, 1e-4)])
+def test_ddbm_starts_where_its_official_code_does(name, T, low):
+    """Karras' times of N = 40 from T - 1e-4, at y, down to the last Euler step: 119 calls."""
+    model = model_of(BRIDGES[name], sampler={})
+    times, calls = model.sampler.plan(BRIDGES[name])
+    ramp = np.linspace((T - 1e-4) ** (1 / 7), low ** (1 / 7), 40) ** 7
+    assert_close(times, [*ramp, 0.0], 1e-12, 1e-9)
+    assert sum(calls) == 119 == model.calls()
+    y = torch.rand(1, 3, 8, 8)
+    start = next(iter(model.trajectory(y, seeds=[0])))
+    assert start.t == pytest.approx(T - 1e-4, abs=1e-12) and torch.equal(start.x, y)
