@@ -96,9 +96,9 @@ class BridgeNetwork(Restorer):
     nothing of x0 where nothing clean is left: with targets noise and product a pinned bridge's end
     is skipped, in training and sampling. Training goes up to 0.99 T. Sampling:
 
-    * target product (RDBM, ``ddim_sample`` of its code): the times are those of ``nfe`` steps from
-      T, and the first step makes no call, as its estimate would have no effect. 10 steps ask at
-      0.9 T (x = y), 0.8 T, ..., 0.1 T: 9 calls.
+    * target product without fresh noise (RDBM, ``ddim_sample`` of its code): the times are those of
+      ``nfe`` steps from T, and the first step makes no call, as its estimate would have no effect.
+      10 steps ask at 0.9 T (x = y), 0.8 T, ..., 0.1 T: 9 calls.
     * others (GOUB, UniDB): all calls, from 0.99 T on, where the state has the noise that the step
       off the end draws.
 
@@ -137,7 +137,7 @@ class BridgeNetwork(Restorer):
         self._check_objective()
         by_noise = self.target in ("noise", "product") or self.loss_name == "likelihood"
         self.skips = bridge.pinned and by_noise
-        self.sampler = self.sampler_with()
+        self.sampler_with()  # what cannot be served is refused now
 
     def _check_objective(self) -> None:
         """UserError where target or loss need noise that the bridge does not have."""
@@ -166,6 +166,15 @@ class BridgeNetwork(Restorer):
         if given.get("rule") in (None, published.rule):
             own = own.changed(noise=published.noise, boot=published.boot, spacing=published.spacing)
         return own.changed(**given)
+
+    @property
+    def sampler(self) -> Sampler:
+        """How it samples, with the times of its calls where these are not even ones."""
+        return self.sampler_with()
+
+    @sampler.setter
+    def sampler(self, given: Sampler) -> None:
+        self._settings = given
 
     @override
     def trainable(self) -> nn.Module:
@@ -243,7 +252,9 @@ class BridgeNetwork(Restorer):
     def _times(self, sampler: Sampler) -> list[float] | None:
         """The times of the calls; None: those that the sampler plans."""
         given, planned = sampler.times, sampler
-        silent = self.skips and self.target == "product"
+        # fresh noise would drown what an estimate near the end is wrong by
+        quiet = not (sampler.noise or sampler.boot)
+        silent = self.skips and self.target == "product" and quiet
         if given is None and silent:  # of one step, from T to 0, no call at all would be left
             planned = sampler.changed(nfe=max(sampler.nfe, 2))
         times = self._published_times(planned) if given is None else list(given)

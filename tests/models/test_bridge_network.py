@@ -358,6 +358,7 @@ def test_rdbm_makes_no_call_at_the_end_whatever_is_asked_for():
     for options, times in (
         ({"nfe": 1}, [50.0]),
         ({"nfe": 4, "rule": "posterior"}, [75.0, 50.0, 25.0]),
+        ({"nfe": 3, "rule": "posterior", "noise": True}, [99.0, 66.0, 33.0]),
         ({"times": (100, 60, 30, 0)}, [60.0, 30.0]),
         ({"times": (100, 0)}, [99.0]),
         ({"times": (80, 40, 0)}, [80.0, 40.0]),
