@@ -29,6 +29,50 @@ def running(increments: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(increments)])
 
 
+def rest(t, table: np.ndarray) -> Tensor:
+    """What a table still rises after any time, exact to the last digits near its end; float64."""
+    t = np.asarray(t, dtype=np.float64)
+    index = np.clip(np.floor(t), 0, len(table) - 2).astype(int)
+    step = table[index + 1] - table[index]
+    return torch.as_tensor(table[-1] - table[index + 1] + (index + 1 - t) * step)
+
+
+def slope(t, table: np.ndarray, ahead: bool = False) -> Tensor:
+    """How fast a table rises below any time, or with ``ahead`` above it; float64."""
+    t = np.asarray(t, dtype=np.float64)
+    index = np.clip(np.floor(t) if ahead else np.ceil(t) - 1, 0, len(table) - 2).astype(int)
+    return torch.as_tensor(table[index + 1] - table[index])
+
+
+class Rates(NamedTuple):
+    """How fast a bridge's law changes; float64, each of the time's shape.
+
+    Near a pinned end c'/c and a'/a grow like 1 / (T - t) and nearly cancel in ``pull``, so that a
+    bridge gives each from a formula of its own.
+
+    Args:
+        clean: a'.
+        degraded: b'.
+        noise: c' / c, of the probability-flow ODE.
+        pull: 2 c' / c - a' / a, of the Markov reverse SDE.
+        variance: g^2 = 2 c^2 (c' / c - a' / a), of its noise.
+    """
+
+    clean: Tensor
+    degraded: Tensor
+    noise: Tensor
+    pull: Tensor
+    variance: Tensor
+
+
+def whole_times(T: int, steps: int) -> list[int]:
+    """Even times from T to 0, cut to whole ones, as ``linspace(-1, T - 1, steps + 1).int() + 1``.
+
+    RDBM, RDDM and DiffUIR (and the code of lucidrains that theirs began as) count so.
+    """
+    return [T * left // steps for left in range(steps, -1, -1)]
+
+
 class Published(NamedTuple):
     """How a bridge's authors train and sample a network of their own (``recipe=bridge``).
 
@@ -98,6 +142,26 @@ class Bridge:
         """The law of x_t, float64, shaped as t (a number or a tensor of times in [0, T])."""
         raise NotImplementedError
 
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        """How fast the law changes at t, off the pinned ends.
+
+        This base takes differences of ``marginal``, which lose digits near a pinned end; a bridge
+        with a formula overrides it.
+
+        Args:
+            t: time, float64, () or (B,).
+            ahead: a published table has a kink at every whole time; True gives the rates above t
+                instead of those below it.
+        """
+        now = self.marginal(t)
+        room = torch.where(t < self.T, torch.minimum(t, self.T - t), t)
+        width = 1e-6 * room if ahead else -1e-6 * room
+        there = self.marginal(t + width)
+        da, db, dc = ((then - here) / width for then, here in zip(there, now, strict=True))
+        excess = dc / now.noise - da / now.clean
+        noise = dc / now.noise
+        return Rates(da, db, noise, noise + excess, 2 * now.noise**2 * excess)
+
     def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:
         """The stochastic step from t to s: the laws that it leads between and the kept std.
 
@@ -106,6 +170,14 @@ class Bridge:
         """
         now, then = self.marginal(t), self.marginal(s)
         return now, then, posterior_keep(now, then)
+
+    def published_times(self, steps: int) -> list[int] | None:
+        """The times of the published sampler, from T to 0; None: even ones.
+
+        Args:
+            steps: as its authors count them, at most T.
+        """
+        return None
 
     def begin(self) -> Marginal:
         """The law at which sampling starts; its clean part is 0."""
@@ -121,6 +193,10 @@ class Bridge:
     def spread(self, t) -> Tensor:
         """The std by which a network that predicts ``(x_t - x0) / std`` is scaled."""
         return self.marginal(t).noise
+
+    def input_scale(self, t) -> Tensor:
+        """What a network of the bridge's own sees x_t multiplied by; 1 but where published."""
+        return torch.ones_like(self.marginal(t).noise)
 
     @property
     def pinned(self) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from irbridge.bridges.base import Bridge, Published
+from irbridge.bridges.base import Bridge, Published, Rates
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import kept
 from irbridge.ranges import POSITIVE, option
@@ -36,6 +36,15 @@ class NADB(Bridge):
     def marginal(self, t) -> Marginal:
         u = (torch.as_tensor(t, dtype=torch.float64) / self.T).clamp(0, 1)
         return marginal(1 - u**self.alpha, u**self.alpha, self.k * u * (1 - u))
+
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        left = self.T - t
+        up = self.alpha * (t / self.T) ** self.alpha / t
+        fall = up / -torch.expm1(self.alpha * torch.log1p(-left / self.T))  # -a' / a
+        noise = 1 / t - 1 / left
+        variance = 2 * (self.k * t * left / self.T**2) ** 2 * (noise + fall)
+        return Rates(-up, up, noise, 2 * noise + fall, variance)
 
     @override
     def posterior(self, t, s) -> tuple[Marginal, Marginal, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from irbridge.bridges.base import Bridge, Published, interpolate
+from irbridge.bridges.base import Bridge, Published, Rates, interpolate, rest, slope, whole_times
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.ranges import INSIDE, NOT_NEGATIVE, POSITIVE, SHARE, option
@@ -71,6 +71,35 @@ def ou_bridge(theta: Tensor, total: Tensor, variance: float, mean: float = 1.0) 
     )
 
 
+def coth(u: Tensor) -> Tensor:
+    """The hyperbolic cotangent of positive numbers."""
+    return (1 + torch.exp(-2 * u)) / -torch.expm1(-2 * u)
+
+
+def ou_rates(
+    past: Tensor, future: Tensor, speed: Tensor, variance: float, mean: float = 1.0
+) -> Rates:
+    """The rates of :func:`ou_bridge`'s law.
+
+    Args:
+        past: the integrated rate at t, th_t.
+        future: the rest of it, th_tT, with all its digits near the end.
+        speed: the rate itself, th_t'.
+        variance: the stationary variance.
+        mean: the share of y in the mean.
+    """
+    whole = -torch.expm1(-2 * (past + future))
+    clean = -speed * torch.exp(-past) * (1 + torch.exp(-2 * future)) / whole
+    end = speed * torch.exp(-future) * (1 + torch.exp(-2 * past)) / whole
+    return Rates(
+        clean,
+        (1 - mean) * end - mean * clean,
+        speed / 2 * (coth(past) - coth(future)),
+        speed * coth(past),
+        2 * variance * speed,
+    )
+
+
 @dataclass(frozen=True)
 class OUBridge(Bridge):
     """The family of :func:`ou_bridge` at a constant rate.
@@ -96,6 +125,11 @@ class OUBridge(Bridge):
         return ou_bridge(
             theta, torch.tensor(self.rate, dtype=torch.float64), self.lam**2, self.mean
         )
+
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        speed = torch.full_like(t, self.rate / self.T)
+        return ou_rates(speed * t, speed * (self.T - t), speed, self.lam**2, self.mean)
 
 
 @dataclass(frozen=True)
@@ -123,6 +157,14 @@ class IRSDE(Bridge):
             torch.exp(-theta), -torch.expm1(-theta), self.lam * (-torch.expm1(-2 * theta)).sqrt()
         )
 
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        table = cosine_theta(self.T, self.eps)
+        theta, speed = interpolate(t, table), slope(t, table, ahead)
+        fall = speed * torch.exp(-theta)
+        noise = speed / torch.expm1(2 * theta)
+        return Rates(-fall, fall, noise, speed * coth(theta), 2 * self.lam**2 * speed)
+
 
 @dataclass(frozen=True)
 class GOUB(Bridge):
@@ -147,6 +189,12 @@ class GOUB(Bridge):
     def marginal(self, t) -> Marginal:
         table = cosine_theta(self.T, self.eps)
         return ou_bridge(interpolate(t, table), interpolate(self.T, table), self.lam**2)
+
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        table = cosine_theta(self.T, self.eps)
+        past, future = interpolate(t, table), rest(t, table)
+        return ou_rates(past, future, slope(t, table, ahead), self.lam**2)
 
 
 @dataclass(frozen=True)
@@ -176,6 +224,26 @@ class UniDB(GOUB):
         share = (1 / self.gamma + future) / (1 / self.gamma + whole)
         clean = torch.exp(-theta) * share
         return marginal(clean, 1 - clean, (past * share).sqrt() if self.exact else published.noise)
+
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        table, now = cosine_theta(self.T, self.eps), self.marginal(t)
+        past, future, speed = interpolate(t, table), rest(t, table), slope(t, table, ahead)
+        slack = 1 / (self.gamma * self.lam**2)
+        left = -torch.expm1(-2 * future)
+        towards = 2 * torch.exp(-2 * future) / (slack + left)  # of the terminal cost, per rate
+        clean = -now.clean * speed * (1 + towards)
+        if self.exact:
+            noise = 2 / torch.expm1(2 * past) - towards
+            noise, pull = speed * noise / 2, speed * coth(past)
+            excess = speed * (1 / torch.expm1(2 * past) + 1 + towards / 2)
+        else:
+            # its noise is GOUB's, which the pin of infinite gamma pulls to 0
+            unpinned = speed * towards * slack / left
+            noise = speed / 2 * (coth(past) - coth(future))
+            pull = speed * coth(past) - unpinned
+            excess = speed / 2 * (coth(past) + coth(future)) - unpinned
+        return Rates(clean, -clean, noise, pull, 2 * now.noise**2 * excess)
 
 
 @dataclass(frozen=True)
@@ -215,6 +283,16 @@ class RDBM(Bridge):
     def marginal(self, t) -> Marginal:
         table = alpha_bar_theta(self.T)
         return ou_bridge(interpolate(t, table), interpolate(self.T, table), self.lam)
+
+    @override
+    def published_times(self, steps: int) -> list[int] | None:
+        return whole_times(int(self.T), steps)
+
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        table = alpha_bar_theta(self.T)
+        past, future = interpolate(t, table), rest(t, table)
+        return ou_rates(past, future, slope(t, table, ahead), self.lam)
 
     @override
     def scale(self, x0: Tensor, y: Tensor) -> Tensor | float:

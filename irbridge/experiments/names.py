@@ -44,6 +44,13 @@ MOVED = {
 name behind it."""
 
 
+LACKED = {
+    "irbridge.bridges.I2SB": {"convention": "i2sb"},
+    "irbridge.bridges.ResShift": {"scaled": False},
+}
+"""Fields that configurations of earlier versions lack, with what these versions did."""
+
+
 class Family(NamedTuple):
     """One kind of part that a configuration may name."""
 
@@ -92,18 +99,20 @@ def present(config):
         config: plain data: dicts, lists, words, numbers.
 
     Returns:
-        A copy; the given one is left as it is.
+        A copy, with the fields that earlier versions lacked; the given one is left as it is.
     """
     if isinstance(config, list):
         return [present(value) for value in config]
     if not isinstance(config, dict):
         return config
-    return {
+    made = {
         key: present_name(value) if key == "_target_" else present(value)
         for key, value in config.items()
         # earlier versions had to tell Hydra that lists are lists
         if (key, value) != ("_convert_", "all")
     }
+    lacked = LACKED.get(made.get("_target_")) if isinstance(made.get("_target_"), str) else None
+    return made | {key: value for key, value in (lacked or {}).items() if key not in made}
 
 
 def present_name(target: str) -> str:

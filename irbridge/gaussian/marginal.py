@@ -42,7 +42,12 @@ def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
     Args:
         coefficient: float64, () or (B,).
         like: the state, (B, ...).
+
+    Raises:
+        ValueError: the state is of whole numbers, which no coefficient below 1 can multiply.
     """
+    if not like.is_floating_point():
+        raise ValueError(f"A state must be of floats, not {like.dtype}; give state.float().")
     coefficient = coefficient.to(like.dtype)
     # on the CPU: a scalar goes with a state on any device, without waiting for it
     if not coefficient.dim():

@@ -39,7 +39,12 @@ def step(
 
     Returns:
         u', shaped as the state.
+
+    Raises:
+        ValueError: k is negative, no number, or above c'.
     """
+    keep = torch.as_tensor(keep, dtype=torch.float64)
+    _check_keep(keep, then)
     ratio = torch.where(now.noise > 0, keep / now.noise, 0.0)
     result = (
         broadcast(ratio, state) * state
@@ -66,6 +71,19 @@ def step(
     else:
         fresh = broadcast((then.noise**2 - (kept * spread) ** 2).clamp(min=0).sqrt(), state)
     return result + fresh * noise
+
+
+def _check_keep(keep: Tensor, then: Marginal) -> None:
+    """ValueError unless 0 <= k <= c', up to rounding."""
+    right = (keep >= 0) & (keep <= then.noise * (1 + 1e-9) + 1e-300)
+    if not bool(right.all()):
+        k, noise = torch.broadcast_tensors(keep, then.noise)
+        wrong = int((~right).flatten().nonzero()[0])
+        raise ValueError(
+            f"A step cannot keep a std of {float(k.flatten()[wrong]):g} of the state's noise where"
+            f" the law that it leads to has {float(noise.flatten()[wrong]):g}; keep must be from 0"
+            " to that."
+        )
 
 
 def loss_weight(level: Marginal, kind: str) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -47,9 +48,9 @@ def readout(target: str, bridge: Bridge, t: Tensor) -> Readout:
         UserError: there is no such target; the sentence lists them.
     """
     a, b, c = bridge.marginal(t)
-    one, zero = torch.ones_like(a), torch.zeros_like(a)
+    one, zero, scale = torch.ones_like(a), torch.zeros_like(a), bridge.input_scale(t)
     if target in ("noise", "product"):
-        return Readout(1 / a, -b / a, -c / a, one)
+        return Readout(1 / a, -b / a, -c / a, scale)
     if target == "edm":
         total = (a**2 + b**2) * SIGMA_DATA**2 + c**2
         out = SIGMA_DATA * ((b * SIGMA_DATA) ** 2 + c**2).sqrt() / total.sqrt()
@@ -65,7 +66,7 @@ def readout(target: str, bridge: Bridge, t: Tensor) -> Readout:
         raise UserError(
             f"objective.target={target!r} is unknown; choose one of {', '.join(TARGETS)}."
         )
-    return Readout(*rows[target], one)
+    return Readout(*rows[target], scale)
 
 
 TARGETS = {
@@ -93,8 +94,13 @@ class BridgeNetwork(Restorer):
 
     It is the alternative that a frozen prior must earn its keep against. A network of noise knows
     nothing of x0 where nothing clean is left: with targets noise and product a pinned bridge's end
-    is skipped, in training and sampling, and the first call is at 0.99 T, x = y (IRBridge, Sec.
-    3.3; GOUB, RDBM).
+    is skipped, in training and sampling. Training goes up to 0.99 T. Sampling:
+
+    * target product without fresh noise (RDBM, ``ddim_sample`` of its code): the times are those of
+      ``nfe`` steps from T, and the first step makes no call, as its estimate would have no effect.
+      10 steps ask at 0.9 T (x = y), 0.8 T, ..., 0.1 T: 9 calls.
+    * others (GOUB, UniDB): all calls, from 0.99 T on, where the state has the noise that the step
+      off the end draws.
 
     Args:
         bridge: the law of the state at every time.
@@ -120,7 +126,7 @@ class BridgeNetwork(Restorer):
         published = bridge.published
         self.bridge, self.target = bridge, target or published.target
         self.loss_name = loss or published.loss
-        self.sampler = self._sampler(sampler).check(bridge, direct=True)
+        self._settings = self._sampler(sampler)
         self.network, self.stride, self.masked = network, stride_of(network), masked
         self.reach = getattr(network, "reach", None)
         readout(self.target, bridge, torch.tensor(0.5 * bridge.T, dtype=torch.float64))
@@ -131,6 +137,7 @@ class BridgeNetwork(Restorer):
         self._check_objective()
         by_noise = self.target in ("noise", "product") or self.loss_name == "likelihood"
         self.skips = bridge.pinned and by_noise
+        self.sampler_with()  # what cannot be served is refused now
 
     def _check_objective(self) -> None:
         """UserError where target or loss need noise that the bridge does not have."""
@@ -159,6 +166,15 @@ class BridgeNetwork(Restorer):
         if given.get("rule") in (None, published.rule):
             own = own.changed(noise=published.noise, boot=published.boot, spacing=published.spacing)
         return own.changed(**given)
+
+    @property
+    def sampler(self) -> Sampler:
+        """How it samples, with the times of its calls where these are not even ones."""
+        return self.sampler_with()
+
+    @sampler.setter
+    def sampler(self, given: Sampler) -> None:
+        self._settings = given
 
     @override
     def trainable(self) -> nn.Module:
@@ -212,6 +228,7 @@ class BridgeNetwork(Restorer):
         ``reverse`` is ``implicit`` here, and the samplers of a prior, ddim and dpmpp, step on the
         bridge: it is its own generative process.
         """
+        y = self.given(y)
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         sampler = self.sampler_with(**options)
         tiles = tiles.reaching(self.reach)
@@ -221,13 +238,44 @@ class BridgeNetwork(Restorer):
             x0 = tiles(lambda x, y: self.denoise(x, time, y), query.x, y, stride=self.stride)
             return Estimate(x0.clamp(-1, 1), query.x, self.bridge.marginal(query.t))
 
-        loop = sampler.loop(self.bridge, y[:, :3], noise, self.first)
+        first = self.first if self.skips else None
+        loop = sampler.loop(self.bridge, y[:, :3], noise, first)
         for query, estimate in drive(loop, ask):
             yield State(query.t, query.x, query.x, estimate.x0)
 
     @override
     def sampler_with(self, **options) -> Sampler:
-        return self.sampler.changed(**options).check(self.bridge, direct=True)
+        sampler = self._settings.changed(**options).check(self.bridge, direct=True)
+        times = self._times(sampler)
+        return sampler if times is None else sampler.changed(times=tuple(times))
+
+    def _times(self, sampler: Sampler) -> list[float] | None:
+        """The times of the calls; None: those that the sampler plans."""
+        given, planned = sampler.times, sampler
+        # fresh noise would drown what an estimate near the end is wrong by
+        quiet = not (sampler.noise or sampler.boot)
+        silent = self.skips and self.target == "product" and quiet
+        if given is None and silent:  # of one step, from T to 0, no call at all would be left
+            planned = sampler.changed(nfe=max(sampler.nfe, 2))
+        times = self._published_times(planned) if given is None else list(given)
+        if times is None and silent:
+            times = planned.plan(self.bridge)[0].tolist()
+        if times is None or not self.skips:
+            return times
+        latest = self.first if given is None else np.nextafter(self.bridge.T, 0)
+        left = [t for t in times if t <= latest]
+        return left if len(left) > 1 else [self.first, *left]
+
+    def _published_times(self, sampler: Sampler) -> list[float] | None:
+        """The bridge's published times of so many steps, where they differ from even ones."""
+        published, options = self.bridge.published, (sampler.rule, sampler.spacing, sampler.boot)
+        if options != (published.rule, published.spacing, published.boot):
+            return None
+        if not 0 < sampler.nfe <= self.bridge.T:
+            return None
+        times = self.bridge.published_times(sampler.nfe)
+        even = sampler.plan(self.bridge)[0]
+        return None if times is None or np.array_equal(times, even) else times
 
     @override
     def rows(self, **options) -> list[Row]:

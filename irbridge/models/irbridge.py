@@ -95,6 +95,11 @@ class IRBridge(Restorer):
             )
         return sampler.check(self.bridge)
 
+    @property
+    def _schedule(self) -> Timesteps:
+        """The timesteps, as they are for the bridge's end."""
+        return self.timesteps.from_anchor() if self.endpoint == "anchor" else self.timesteps
+
     @override
     def trainable(self) -> nn.Module:
         return self.adapter
@@ -243,14 +248,8 @@ class IRBridge(Restorer):
         Raises:
             UserError: y has no such shape, or the model cannot run the sampler.
         """
-        fits = torch.is_tensor(y) and y.dim() == 4
-        if not fits or any(side % self.stride for side in y.shape[-2:]):
-            raise UserError(
-                "trajectory takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by"
-                f" {self.stride}, not {tuple(getattr(y, 'shape', ())) or type(y).__name__}; restore"
-                " takes any image."
-            )
-        sampler, y = self._checked((sampler or self.sampler).changed(**options)), self.seen(y)
+        y = self.seen(self.given(y))
+        sampler = self._checked((sampler or self.sampler).changed(**options))
         if sampler.nfe == 0:
             yield from self.coarse(y, tiles)
             return
@@ -286,7 +285,7 @@ class IRBridge(Restorer):
         start: str = "end",
     ) -> tuple[Steps, PriorDenoiser]:
         """The sampler's loop, and what answers its queries by the network ``ask(z, tau) -> x0``."""
-        prior, timesteps = self.backbone.prior, self.timesteps
+        prior, timesteps = self.backbone.prior, self._schedule
         if start not in ("end", "noise"):
             raise UserError(f"start={start!r} is unknown; choose end or noise.")
         if not sampler.on_prior:
@@ -302,7 +301,7 @@ class IRBridge(Restorer):
     @torch.no_grad()
     def coarse(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
         """The anchor g(y) alone, without any call of the frozen network."""
-        anchor = self.anchor(self.seen(y), tiles.reaching(self.reach))
+        anchor = self.anchor(self.seen(self.given(y)), tiles.reaching(self.reach))
         yield State(self.bridge.T, anchor, anchor, anchor)
 
     @override
@@ -350,7 +349,7 @@ class IRBridge(Restorer):
         noise, uniform = at.noise, at.uniform
         end, first, u = self.end(condition), 1 / self.sampler.nfe, uniform.cpu().double()
         t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
-        here, tau = self.bridge.marginal(t), self.timesteps(self.bridge, self.backbone.prior, t)
+        here, tau = self.bridge.marginal(t), self._schedule(self.bridge, self.backbone.prior, t)
         level, scale = self.backbone.prior.marginal(tau), self.bridge.scale(clean, end)
         # the sampler starts where nothing of x0 is known
         start = (u < first).reshape(-1, 1, 1, 1).to(clean.device)

@@ -32,7 +32,7 @@ class Regression(Restorer):
     @override
     @torch.no_grad()
     def trajectory(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
-        y = self.seen(y)
+        y = self.seen(self.given(y))
 
         def network(y: Tensor) -> Tensor:
             with self.networks():

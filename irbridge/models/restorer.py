@@ -207,7 +207,8 @@ class Restorer(nn.Module):
         """Restore an image of any height and width, or a batch of one size.
 
         Args:
-            image: float (H, W, 3) array in [0, 1], or tensor (B, 3, H, W) in [-1, 1].
+            image: float (H, W, 3) array in [0, 1], or tensor (B, 3, H, W) in [-1, 1]; any floating
+                type is taken as float32.
             seed: of the noise; image i of a batch has seed + i, or give ``seeds``.
             trajectory: what gives it, by default ``self.trajectory``.
             mask: of a task with holes, True where the image is to be filled: bool (H, W) array, or
@@ -215,7 +216,7 @@ class Restorer(nn.Module):
             options: those of the trajectory, such as ``nfe``, ``rule`` or ``tiles``.
 
         Returns:
-            The restored image, of the kind and shape of the given one.
+            The restored image, of the kind and shape of the given one; float32.
 
         Raises:
             UserError: image or mask is not of such a kind.
@@ -226,6 +227,8 @@ class Restorer(nn.Module):
         """
         if isinstance(image, np.ndarray):
             return self._restore_array(image, mask, seed=seed, trajectory=trajectory, **options)
+        fits = torch.is_tensor(image) and image.dim() == 4 and image.shape[1] == 3
+        image = _floats("restore takes an array (H, W, 3) or a tensor (B, 3, H, W)", image, fits)
         height, width = image.shape[-2:]
         options.setdefault("seeds", [seed + i for i in range(len(image))])
         y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
@@ -243,6 +246,13 @@ class Restorer(nn.Module):
         restored = to_image(batch[0])
         return restored if mask is None else np.where(mask[..., None], restored, image)
 
+    def given(self, y: Tensor) -> Tensor:
+        """What ``trajectory`` is given, as float32; UserError where it is no such tensor."""
+        fits = torch.is_tensor(y) and y.dim() == 4 and y.shape[1] in (3, 4)
+        fits = fits and all(side and side % self.stride == 0 for side in y.shape[-2:])
+        wanted = "trajectory takes a tensor (B, 3, H, W) in [-1, 1] with sides divisible by"
+        return _floats(f"{wanted} {self.stride}", y, fits, "; restore takes any image")
+
     def seen(self, y: Tensor) -> Tensor:
         """What the networks see of y (B, 3 or 4, H, W): the mask too, where they take one.
 
@@ -255,6 +265,19 @@ class Restorer(nn.Module):
                 " image is to be filled (irbridge restore: mask=FILE, white there)."
             )
         return y if self.masked else y[:, :3]
+
+
+def _floats(wanted: str, y, fits: bool, remedy: str = "") -> Tensor:
+    """A tensor as float32; UserError where it is none, does not fit, or is of whole numbers."""
+    if not fits:
+        given = tuple(getattr(y, "shape", ())) or type(y).__name__
+        raise UserError(f"{wanted}, not {given}{remedy}.")
+    if not y.is_floating_point():
+        raise UserError(
+            f"{wanted}, of floats in [-1, 1], not of {str(y.dtype).removeprefix('torch.')}; bytes"
+            " become such by image.float() / 127.5 - 1."
+        )
+    return y.float()
 
 
 def _check_array(image: np.ndarray, mask) -> None:

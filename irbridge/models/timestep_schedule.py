@@ -5,7 +5,7 @@ A schedule is knots ``{percent of the bridge's time: timestep}`` joined by strai
 itself. Timesteps are on the published scale of 0 to 999 and stretched to the prior's own range.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -26,11 +26,14 @@ class Timesteps:
         absolute: knots of the timestep itself.
         at_least_critical: clamp below at the critical timestep, without which the x0-free forward
             transition does not exist; False reproduces the paper's figures as printed.
+        free_end: a pinned bridge's very end keeps the schedule's own timestep. False: it is clamped
+            as a hundredth before it, so that no timestep rises after the first call.
     """
 
     offset: dict = field(default_factory=dict)
     absolute: dict = field(default_factory=dict)
     at_least_critical: bool = True
+    free_end: bool = False
 
     def __post_init__(self):
         if not self.offset and not self.absolute:
@@ -61,14 +64,23 @@ class Timesteps:
             own = prior.lowest + unit * _line(self.absolute, percent)
             tau = np.where(percent >= min(self.offset), tau, own) if self.offset else own
         if self.at_least_critical:
-            tau = np.where(t > last, tau, np.maximum(tau, critical))
+            free = self.free_end & (t > last)
+            tau = np.where(free, tau, np.maximum(tau, critical))
         return torch.as_tensor(np.clip(tau, prior.lowest, prior.highest))
+
+    def from_anchor(self) -> "Timesteps":
+        """The schedule of a bridge whose end is an anchor g(y), see ``free_end``.
+
+        The anchor is near the clean image, and noised to a low timestep it is a state of the prior,
+        while the bridge's noise just before the end would drown what it knows.
+        """
+        return replace(self, free_end=True)
 
     @staticmethod
     def last(bridge: Bridge) -> float:
         """The latest time with a critical timestep: T, or a hundredth before a pinned end.
 
-        There no noise is left to preserve (the paper skips that step); any timestep may serve it.
+        There no noise is left to preserve (the paper skips that step).
         """
         return bridge.T if bridge.marginal(bridge.T).noise > 0 else 0.99 * bridge.T
 

@@ -72,13 +72,21 @@ class Trajectory:
     last: bool = False
     past: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def start(self, t: float) -> Tensor:
-        """The state to begin at: the bridge's own start, or y and its noise where T is skipped."""
+    def start(self, t: float, skipped: bool = False) -> Tensor:
+        """The state to begin at: the bridge's own start, or beside the end that is left out.
+
+        Args:
+            t: where the first step starts.
+            skipped: whether a pinned end is left out because the network can say nothing there. The
+                state then has the noise that the step off the end would have drawn, unless the
+                sampler draws none; a solver that steps aside by itself (DDBM) starts at y exactly.
+        """
         bridge, y = self.bridge, self.y
         if t == bridge.T:
             law = bridge.begin()
         else:
-            law = marginal(0, 1, 0 if bridge.pinned else bridge.marginal(t).noise)
+            noisy = (skipped and self.fresh) or not bridge.pinned
+            law = marginal(0, 1, bridge.marginal(t).noise if noisy else 0)
         return draw(law, y, y, self.noise(y) * bridge.scale(y, y))
 
     def new_noise(self, x0: Tensor) -> Tensor | None:
@@ -247,13 +255,13 @@ class Sampler(ABC):
             bridge: the process.
             y: the degraded end, (B, C, H, W).
             noise: called with a tensor, gives unit normal noise of its shape.
-            first: the time to start at, instead of T; a pinned bridge starts at y there too, as its
-                end is skipped.
+            first: the time to start at, instead of T, where the end is skipped: at y, with the
+                noise of a step off the end.
             x: the state to start from, instead of the bridge's own start.
         """
         times, calls = self.plan(bridge, first)
         run = Trajectory(bridge, y, noise, fresh=self.noise)
-        x = run.start(times[0]) if x is None else x
+        x = run.start(times[0], first is not None) if x is None else x
         for index, ((t, s), budget) in enumerate(zip(pairwise(times), calls, strict=True)):
             run.booting = index == 0 and self.boot > 0
             run.last = index == len(calls) - 1

@@ -42,16 +42,12 @@ def velocity(
     Returns:
         (dx / dt, g^2), the second float64 of t's shape.
     """
-    now = bridge.marginal(t)
-    room = torch.where(t < bridge.T, torch.minimum(t, bridge.T - t), t)
-    width = 1e-6 * room if ahead else -1e-6 * room
-    there = bridge.marginal(t + width)
-    da, db, dc = ((then - here) / width for then, here in zip(there, now, strict=True))
-    excess = dc / now.noise - da / now.clean
-    rate = dc / now.noise + (excess if markov else 0.0)
-    mean = draw(now, x0, y, torch.zeros_like(x))
-    slope = broadcast(da, x) * x0 + broadcast(db, x) * y + broadcast(rate, x) * (x - mean)
-    return slope, 2 * now.noise**2 * excess
+    t = torch.as_tensor(t, dtype=torch.float64)
+    rates = bridge.rates(t, ahead)
+    mean = draw(bridge.marginal(t), x0, y, torch.zeros_like(x))
+    towards = broadcast(rates.clean, x) * x0 + broadcast(rates.degraded, x) * y
+    pull = rates.pull if markov else rates.noise
+    return towards + broadcast(pull, x) * (x - mean), rates.variance
 
 
 @dataclass(frozen=True)

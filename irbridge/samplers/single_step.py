@@ -129,4 +129,5 @@ class Drift(SingleStep):
     @override
     def laws(self, bridge: Bridge, t: float, s: float) -> Laws:
         now, then = bridge.marginal(t), bridge.marginal(s)
-        return now, then, now.noise
+        noisy = then._replace(noise=torch.maximum(now.noise, then.noise))
+        return now, noisy, now.noise

@@ -362,3 +362,23 @@ def test_times_between_the_published_ones_interpolate(kind):
 def test_bad_options(make, words):
     with pytest.raises(UserError, match=words):
         make()
+
+
+@pytest.mark.parametrize("schedule", load("dbim_i2sb")["schedules"], ids=lambda s: s["beta_max"])
+def test_i2sb_by_dbims_convention(schedule):
+    """The official sums as shares of the sum of all betas; their code, but for index 999, which
+    only starts a trajectory: there x is y."""
+    bridge = I2SB(beta_max=schedule["beta_max"], convention="dbim")
+    for row in schedule["coefficients"][:-1]:
+        law = bridge.marginal(row["index"] + 1)
+        assert_close(law, [row["a"], row["b"], row["c"]], 1e-12, 1e-9)
+    assert bridge.pinned and list(bridge.marginal(1000)) == [0, 1, 0]
+    published = I2SB(beta_max=schedule["beta_max"])
+    apart = [
+        (bridge.marginal(t).clean - published.marginal(t).clean).abs().item()
+        for t in range(1, 1000)
+    ]
+    assert 1e-4 < max(apart) < 1e-3  # what the conventions differ by
+    for wrong in ({"convention": "ddbm"}, {"convention": "dbim", "official": False}):
+        with pytest.raises(UserError, match="bridge.convention"):
+            I2SB(**wrong)

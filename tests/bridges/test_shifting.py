@@ -10,6 +10,8 @@ from golden import assert_close, inputs, load, tensor
 from irbridge.bridges.nadb import NADB
 from irbridge.bridges.shifting import RDDM, DiffUIR, ResShift
 from irbridge.errors import UserError
+from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.run_folder import contradiction
 from irbridge.gaussian.marginal import draw, marginal
 from irbridge.gaussian.transition import step
 from irbridge.models.bridge_network import readout
@@ -213,3 +215,36 @@ def test_states_of_the_training(name, bridge):
     _, x0, y, eps = inputs(table)
     for row in table["training"]:
         assert_close(draw(bridge.marginal(row["t"] + 1), x0, y, eps), row["x_t"], 2e-6)
+
+
+@pytest.mark.parametrize(
+    "bridge", [ResShift(), ResShift(T=4, min_noise=0.2)], ids=["15 steps", "4 steps"]
+)
+def test_resshift_scales_what_its_network_sees(bridge):
+    """GaussianDiffusion._scale_input divides x_t by sqrt(kappa^2 eta_t + 1), y as it is."""
+    name = "resshift_15step" if bridge.T == 15 else "resshift_4step"
+    for row in load(name)["coefficients"]:
+        t = torch.tensor([row["t"] + 1.0], dtype=torch.float64)
+        scale = (4 * row["b"] + 1) ** -0.5
+        assert_close(bridge.input_scale(t), scale, 1e-7)
+        for target in ("x0", "residual", "noise"):
+            assert_close(readout(target, bridge, t).scale, scale, 1e-7)
+    assert_close(bridge.input_scale(bridge.T), 0.4507, 1e-4)
+    unscaled = ResShift(T=bridge.T, min_noise=bridge.min_noise, scaled=False)
+    assert torch.equal(readout("x0", unscaled, t).scale, torch.ones(1, dtype=torch.float64))
+    for other in (RDDM(), DiffUIR(), NADB()):  # published without
+        assert torch.equal(readout("x0", other, t).scale, torch.ones(1, dtype=torch.float64))
+
+
+def test_resshift_of_an_older_config_sees_x_t_as_it_was_trained():
+    """A config without the field is of a network that saw x_t itself."""
+    old = {"T": 15, "kappa": 2.0, "min_noise": 0.04, "end": 0.99, "power": 0.3}
+    for name in ("irbridge.interpolants.ResShift", "irbridge.bridges.ResShift"):
+        assert not instantiate({"_target_": name, **old}, of="bridge").scaled
+        assert instantiate({"_target_": name, **old, "scaled": True}, of="bridge").scaled
+    run, again = (
+        {"bridge": {"_target_": "irbridge.bridges.ResShift", **old, **more}}
+        for more in ({}, {"scaled": True})
+    )
+    assert "bridge.scaled was False and is now True" in contradiction(run, again)
+    assert contradiction(run, run | {"bridge": run["bridge"] | {"scaled": False}}) is None

@@ -254,3 +254,42 @@ def test_batched_times_equal_single_ones_and_dtype_is_the_states():
             noise[i : i + 1],
         )
         assert torch.equal(single, batch[i : i + 1])
+
+
+# What a step may keep
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [0.51, 2.0, -1e-3, float("nan"), float("inf"), -float("inf"), torch.tensor([0.1, 0.6])],
+    ids=str,
+)
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_step_keeps_no_more_noise_than_there_is(keep, fresh):
+    """0 <= k <= c'; one time of a batch is enough to refuse it."""
+    x = torch.zeros(2, 1, 2, 2, dtype=torch.float64)
+    now, then = marginal(0.3, 0.7, 0.8), marginal(0.6, 0.4, 0.5)
+    with pytest.raises(ValueError, match="keep must be from 0 to that"):
+        step(x, x, x, now, then, torch.as_tensor(keep).double(), x if fresh else None)
+    with pytest.raises(ValueError, match="keep must be"):  # of a pinned end, too
+        step(x, x, x, marginal(0, 1, 0), then, keep, x)
+
+
+def test_what_a_step_may_keep():
+    x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    now, then = marginal(0.3, 0.7, 0.8), marginal(0.6, 0.4, 0.5)
+    for keep in (0, 0.5, 0.5 * (1 + 1e-12), torch.tensor(0.25), torch.tensor(0.25).double()):
+        assert step(x, x, x, now, then, keep, x).isfinite().all()
+    assert step(x, x, x, now, marginal(1, 0, 0), 0.0).isfinite().all()
+
+
+@fast
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(allow_nan=True, allow_infinity=True))
+def test_any_keep_is_taken_or_refused_by_its_range(own, target, keep):
+    x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    now, then = marginal(0.3, 0.7, own), marginal(0.6, 0.4, target)
+    if 0 <= keep <= target:
+        assert step(x, x, x, now, then, keep, x).isfinite().all()
+    elif not keep <= target * (1 + 1e-6) + 1e-200 or keep < 0:
+        with pytest.raises(ValueError, match="keep must be"):
+            step(x, x, x, now, then, keep, x)

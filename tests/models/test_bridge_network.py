@@ -13,7 +13,15 @@ from irbridge.bridges.base import Bridge
 from irbridge.bridges.brownian import BBDM, I2SB, Brownian
 from irbridge.bridges.ddbm import DDBMVE, DDBMVP
 from irbridge.bridges.nadb import NADB
-from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM, OUBridge, UniDB, cosine_theta
+from irbridge.bridges.ornstein_uhlenbeck import (
+    GOUB,
+    IRSDE,
+    RDBM,
+    OUBridge,
+    UniDB,
+    alpha_bar_theta,
+    cosine_theta,
+)
 from irbridge.bridges.shifting import RDDM, DiffUIR, ResShift
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import draw, marginal
@@ -264,20 +272,114 @@ def test_a_few_steps_lower_the_published_loss(name):
 # Times and sampling
 
 
+FIRST = {"goub": 99, "unidb": 99, "rdbm": 90, "rdbm one": 90}  # asked there first, as published
+
+
 @pytest.mark.parametrize("name", BRIDGES)
 def test_the_pinned_end_is_skipped_where_noise_is_predicted(name):
     bridge = BRIDGES[name]
     model = model_of(bridge)
-    first = 0.99 * bridge.T if name in SKIPPED else bridge.T
+    latest = 0.99 * bridge.T if name in SKIPPED else bridge.T
     y = batch(1, 3, 8, 8, dtype=torch.float32)[0]
     start = next(iter(model.trajectory(y, seeds=[0])))
-    assert model.first == first and start.t <= first
+    assert model.first == latest and start.t <= latest
     if name in SKIPPED:
-        assert start.t == first and torch.equal(start.x, y)
+        assert start.t == FIRST[name]
+        quiet = next(iter(model.trajectory(y, seeds=[0], noise=False)))
+        assert quiet.t == FIRST[name] and torch.equal(quiet.x, y)
     model.network = Fixed(torch.zeros(1, 3, 8, 8))
     model.loss(*given(y, y, y, torch.tensor([1 - 1e-7])))
     if model.target != "edm":
-        assert float(model.network.asked[0][1]) == pytest.approx(1000 * first / bridge.T, rel=1e-5)
+        assert float(model.network.asked[0][1]) == pytest.approx(1000 * latest / bridge.T, rel=1e-5)
+
+
+@pytest.mark.parametrize("name, std", [("goub", 0.102), ("unidb", 0.051)])
+def test_the_skipped_step_has_left_its_noise(name, std):
+    """GOUB's first step moves nothing and adds its noise: .0537 in [0, 1] by Euler's step of its
+    code (goub.json, t = 100), .0510 by the exact step; twice that in [-1, 1]."""
+    y = torch.zeros(1, 3, 128, 128)
+    model = model_of(BRIDGES[name])
+    start = next(iter(model.trajectory(y, seeds=[0])))
+    assert float(start.x.std()) == pytest.approx(std, rel=0.01)
+    euler = next(r for r in load("goub")["reverse_steps"] if r["t"] == 100)["euler_sde_std"]
+    assert std / (0.102 / 0.051 if name == "goub" else 1) == pytest.approx(euler, rel=0.06)
+    quiet = next(iter(model.trajectory(y, seeds=[0], noise=False)))
+    assert float(quiet.x.std()) == 0
+
+
+def official_rdbm(y, product, n, lam=10 / 255):
+    """RDBM's ddim_sample where the network predicts the product (MiliLab/RDBM, code/rdbm.py): whole
+    indices from 99; the first one leaves y as it is; the estimates, their indices and the result.
+    """
+    theta = alpha_bar_theta(100)[1:]
+    whole = theta[-1]
+    share = np.sinh(whole - theta) / np.sinh(whole)
+    std = np.sqrt(2 * lam * np.sinh(theta) * share)
+    indices = np.linspace(-1, 99, n + 1).astype(int)[::-1]
+    x, asked = y, []
+    for now, then in zip(indices[:-1], indices[1:], strict=True):
+        if now == 99:
+            continue
+        asked.append(now)
+        x0 = y + ((x - y) - std[now] * product(x, now)) / share[now]
+        x0 = x0.clamp(-1, 1)
+        if then < 0:
+            return x0, asked
+        implied = ((x - y) - share[now] * (x0 - y)) / std[now]
+        x = y + share[then] * (x0 - y) + std[then] * implied
+    raise AssertionError("no estimate at all")
+
+
+@pytest.mark.parametrize("n", [2, 5, 10, 20, 100])
+@pytest.mark.parametrize("pi", ["residual", "one"])
+def test_rdbm_is_sampled_at_the_official_times(pi, n):
+    """n steps ask the network n - 1 times: of 10 steps, first at index 89, t = 90."""
+
+    def product(x, index):
+        return 0.3 * torch.sin(3 * x) + 0.05 * np.cos(0.05 * index)
+
+    def answer(inputs, time):
+        index = float(time[0]) / 10 - 1
+        return product(inputs[:, :3], index)
+
+    y = batch(1, 3, 4, 4)[0]
+    model = model_of(RDBM(pi=pi), answer, sampler={"nfe": n})
+    states = list(model.trajectory(y, seeds=[0]))
+    wanted, indices = official_rdbm(y, product, n)
+    assert [round(s.t, 6) for s in states] == [index + 1 for index in indices]
+    assert len(model.network.asked) == n - 1 == model.calls() == model.sampler.nfe
+    assert states[0].t == 100 - 100 // n and torch.equal(states[0].x, y.float())
+    assert_close(states[-1].x0, wanted, 1e-4)
+
+
+def test_rdbm_makes_no_call_at_the_end_whatever_is_asked_for():
+    y = batch(1, 3, 8, 8, dtype=torch.float32)[0]
+    model = model_of(RDBM())
+    for options, times in (
+        ({"nfe": 1}, [50.0]),
+        ({"nfe": 4, "rule": "posterior"}, [75.0, 50.0, 25.0]),
+        ({"nfe": 3, "rule": "posterior", "noise": True}, [99.0, 66.0, 33.0]),
+        ({"times": (100, 60, 30, 0)}, [60.0, 30.0]),
+        ({"times": (100, 0)}, [99.0]),
+        ({"times": (80, 40, 0)}, [80.0, 40.0]),
+    ):
+        states = list(model.trajectory(y, seeds=[0], **options))
+        assert [s.t for s in states] == times, options
+        assert all(s.x.isfinite().all() and s.x0.isfinite().all() for s in states)
+        assert model.calls(**options) == len(times)
+    assert "9 calls" in model.rows()[0].label and model.rows()[0].nfe == 9
+    zero = model_of(RDBM(pi="zero"))  # x0 is predicted, at T too
+    assert [s.t for s in zero.trajectory(y, seeds=[0])] == list(range(100, 0, -10))
+
+
+def test_the_times_of_the_user_may_begin_at_the_end_of_goub():
+    """There its network would divide by nothing; the step off the end asks nothing."""
+    y = batch(1, 3, 8, 8, dtype=torch.float32)[0]
+    model = model_of(GOUB())
+    states = list(model.trajectory(y, seeds=[0], times=tuple(range(100, -1, -1))))
+    assert [s.t for s in states] == list(range(99, 0, -1))
+    assert all(s.x0.isfinite().all() for s in states)
+    assert not torch.equal(states[0].x, y)
 
 
 @pytest.mark.parametrize("name", BRIDGES)
@@ -352,3 +454,63 @@ def test_what_is_refused(bridge, options, words):
         model_of(bridge, **options)
     sentence = str(refused.value)
     assert sentence.endswith(".") and all(word in sentence for word in words), sentence
+
+
+# Every bridge as published: when it is asked, and where it starts
+
+# times of the first and last calls by the official code's own arithmetic, and the std of the start
+# for y = 0, as the source of each says
+OFFICIAL = {
+    # diffuir: times of the golden rollout + 1, start 0.1 eps
+    "diffuir": ({"nfe": 3}, [1000, 666, 333], 0.1),
+    # rddm: linspace(-1, 999, n + 1).int() + 1, start y + sqrt(0.01) eps
+    "rddm": ({}, list(range(1000, 0, -100)), 0.1),
+    "rddm 3": ({"nfe": 3}, [1000, 666, 333], 0.1),
+    # resshift: 14 ... 0, start y + kappa sqrt(eta_T) eps = 2 * 0.99
+    "resshift": ({}, list(range(15, 0, -1)), 1.98),
+    "resshift4": ({}, [4, 3, 2, 1], 1.98),
+    # bbdm: arange(999, 1, -999 / 8).long() + [1, 0], start y
+    "bbdm 10": ({"nfe": 10}, [1000, 875, 750, 625, 500, 375, 250, 125, 2, 1], 0.0),
+    # i2sb: space_indices(1000, n + 1), start y
+    "i2sb 5": ({"nfe": 5}, [1000, 800, 600, 401, 201], 0.0),
+    "i2sb 2": ({"nfe": 2}, [1000, 501], 0.0),
+    # nadb: 1000, 900, ... from x = y
+    "nadb": ({}, list(range(1000, 0, -100)), 0.0),
+    # irsde: noise_state, y + max_sigma eps
+    "irsde": ({"nfe": 100}, list(range(100, 0, -1)), 20 / 255),
+    # rdbm with an estimate of x0: linspace(-1, 99, n + 1).int() + 1, start y
+    "rdbm zero": ({}, list(range(100, 0, -10)), 0.0),
+    "rdbm zero 3": ({"nfe": 3}, [100, 66, 33], 0.0),
+    # with that of the product: the same without its end
+    "rdbm 3": ({"nfe": 3}, [66, 33], 0.0),
+    "rdbm": ({}, list(range(90, 0, -10)), 0.0),
+}
+
+
+@pytest.mark.parametrize("case", OFFICIAL)
+def test_every_bridge_is_asked_and_started_as_its_official_code_does(case):
+    options, times, std = OFFICIAL[case]
+    name = case if case in BRIDGES else case.rpartition(" ")[0]
+    model = model_of(BRIDGES[name], sampler=options)
+    y = torch.zeros(1, 3, 128, 128)
+    states = []
+    for state in model.trajectory(y, seeds=[0]):
+        states.append(state)
+    assert [s.t for s in states] == times
+    assert len(states) == model.sampler.nfe == model.calls()
+    assert float(states[0].x.std()) == pytest.approx(std, rel=0.02)
+    again = [s.t for s in model.trajectory(y, seeds=[0], nfe=4, spacing="logsnr")]
+    assert len(again) == 4 - (name in ("rdbm", "rdbm one"))
+
+
+@pytest.mark.parametrize("name, T, low", [("ddbm_ve", 80.0, 2e-3), ("ddbm_vp", 1.0, 1e-4)])
+def test_ddbm_starts_where_its_official_code_does(name, T, low):
+    """Karras' times of N = 40 from T - 1e-4, at y, down to the last Euler step: 119 calls."""
+    model = model_of(BRIDGES[name], sampler={})
+    times, calls = model.sampler.plan(BRIDGES[name])
+    ramp = np.linspace((T - 1e-4) ** (1 / 7), low ** (1 / 7), 40) ** 7
+    assert_close(times, [*ramp, 0.0], 1e-12, 1e-9)
+    assert sum(calls) == 119 == model.calls()
+    y = torch.rand(1, 3, 8, 8)
+    start = next(iter(model.trajectory(y, seeds=[0])))
+    assert start.t == pytest.approx(T - 1e-4, abs=1e-12) and torch.equal(start.x, y)

@@ -7,8 +7,10 @@ from golden import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irbridge.bridges.brownian import Brownian
-from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE
+from irbridge.bridges.brownian import I2SB, Brownian
+from irbridge.bridges.ddbm import DDBMVE, DDBMVP
+from irbridge.bridges.nadb import NADB
+from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM, OUBridge, UniDB
 from irbridge.errors import UserError
 from irbridge.models.timestep_schedule import PAPER, Timesteps, critical, linear, paper
 from irbridge.priors.flow import Flow
@@ -97,19 +99,60 @@ def test_figure_11():
     st.floats(0, 1),
 )
 def test_at_least_critical_and_within_the_range(name, prior, bridge, u):
-    """Up to the last time with a critical timestep: a pinned bridge's very end has no noise to
-    preserve."""
+    """A pinned bridge's very end has no noise to preserve, and takes the timestep of beside it."""
     t = u * bridge.T
     tau = float(paper(name)(bridge, prior, t))
     assert prior.lowest <= tau <= prior.highest
-    if t <= Timesteps.last(bridge):
-        assert float(prior.critical(bridge.marginal(t))) <= tau
+    last = min(t, Timesteps.last(bridge))
+    assert float(prior.critical(bridge.marginal(last))) <= tau
 
 
 def test_a_pinned_end_takes_the_critical_timestep_of_a_hundredth_before():
     assert Timesteps.last(IRSDE()) == 100 and Timesteps.last(GOUB(T=50)) == 49.5
     assert critical()(GOUB(lam=2 / 255), SD15, 100) == critical()(GOUB(lam=2 / 255), SD15, 99)
-    assert linear(550)(GOUB(lam=2 / 255), SD15, 100) == 550
+    assert linear(550)(GOUB(lam=2 / 255), SD15, 100) == critical()(GOUB(lam=2 / 255), SD15, 99)
+    assert linear(550).from_anchor()(GOUB(lam=2 / 255), SD15, 100) == 550
+
+
+PINNED = {
+    "goub": GOUB(lam=2 / 255),
+    "goub 50": GOUB(T=50, lam=5 / 255),
+    "goub published": GOUB(),
+    "unidb": UniDB(lam=2 / 255),
+    "rdbm": RDBM(),
+    "brownian": Brownian(sigma=0.07),
+    "oubridge": OUBridge(lam=2 / 255),
+    "i2sb exact": I2SB(official=False),
+    "ddbm_ve": DDBMVE(),
+    "ddbm_vp": DDBMVP(),
+    "nadb": NADB(),
+}
+
+
+@pytest.mark.parametrize("prior", [SD15, DDPM, Flow(3.0), VE()], ids=["sd15", "ddpm", "flow", "ve"])
+@pytest.mark.parametrize("name", PINNED)
+def test_no_schedule_rises_after_the_first_call_of_a_pinned_bridge(name, prior):
+    """Every schedule of the paper, but for the printed rise of S4, at any number of calls."""
+    bridge = PINNED[name]
+    assert bridge.pinned
+    for key, schedule in PAPER.items():
+        for calls in (2, 10, 25, 100):
+            tau = schedule(bridge, prior, np.linspace(bridge.T, 0, calls + 1)[:-1]).numpy()
+            assert key == "S4" or tau[0] >= tau[1] - 1e-9, (key, calls)
+        end, beside = schedule(bridge, prior, np.array([1, 0.99]) * bridge.T)
+        # S4 is printed to rise by 6 from there
+        assert end >= beside - (6.1 / 999 * prior.highest if key == "S4" else 1e-9), key
+        printed = Timesteps(schedule.offset, schedule.absolute, at_least_critical=False)
+        if not schedule.offset:
+            assert float(printed(bridge, prior, bridge.T)) == pytest.approx(
+                prior.lowest + schedule.absolute[100] * (prior.highest - prior.lowest) / 999
+            )
+
+
+def test_goubs_first_calls_on_stable_diffusion():
+    """100 calls: as printed 550, 544.5, 539; from the critical timesteps up 694, 694, 587."""
+    tau = paper("S1")(GOUB(lam=2 / 255), SD15, np.array([100, 99, 98]))
+    np.testing.assert_allclose(tau, [694.4, 694.4, 587], atol=0.6)
 
 
 def test_schedules_stretch_to_the_priors_range_and_take_batches():

@@ -224,6 +224,42 @@ def test_dbim(bridge, name, rate, run):
     final_is(result, run["final"], run["nfe"], 1e-7)
 
 
+DBIM_I2SB = [
+    (schedule, run)
+    for schedule in load("dbim_i2sb")["schedules"]
+    for run in schedule["rollout"]["runs"]
+]
+
+
+@pytest.mark.parametrize(
+    "schedule,run", DBIM_I2SB, ids=lambda v: str(v["beta_max"]) if "beta_max" in v else label(v)
+)
+def test_dbim_with_the_convention_of_its_i2sb(schedule, run):
+    """Its times are indices round(999 t), ours one more. All of its noise is the free motion's."""
+    table = load("dbim_i2sb")
+    _, _, y, eps = inputs(table)
+    times = (1000, *(np.rint(999 * np.linspace(1 - 1e-3, 1e-4, run["N"] + 1)) + 1))
+    asked = (1.0, *np.linspace(1 - 1e-3, 1e-4, run["N"] + 1))
+
+    def network(x, y, t):
+        return 0.6 * x + 0.3 * y + 0.05 * np.cos(5 * asked[times.index(t)])
+
+    result = rollout(
+        I2SB(beta_max=schedule["beta_max"], convention="dbim"),
+        make(
+            "eta" if "eta" in run else f"dbim{run['order']}",
+            eta=run.get("eta", 1.0),
+            boot=0.01,
+            times=times,
+        ),
+        table,
+        y,
+        draws=chain(repeat(eps, run["N"]), repeat(0 * eps)),
+        network=network,
+    )
+    final_is(result, run["final"], run["nfe"], 3e-8)
+
+
 # The Euler loops of IR-SDE, GOUB and UniDB, in steps of 1
 
 
