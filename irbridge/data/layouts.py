@@ -11,8 +11,9 @@ from irbridge.data.pair import Degradation, Pair
 from irbridge.data.pairs import PairedFolders, SyntheticPairs
 from irbridge.data.public_sets import known
 from irbridge.errors import UserError
-from irbridge.images.io import list_images, read_header, read_image
+from irbridge.images.io import list_images, read_image
 from irbridge.images.resize import centre_crop, scaled
+from irbridge.images.samples import read_header
 
 REMEDY = "give data.root=DIR of the unpacked archive, or data.clean=DIR data.degraded=DIR"
 

@@ -24,8 +24,9 @@ from irbridge.gaussian.noise import image_seed
 from irbridge.images.arrays import to_image
 from irbridge.images.grid import grid
 from irbridge.images.holes import holes_of
-from irbridge.images.io import read_header, write_image
+from irbridge.images.io import write_image
 from irbridge.images.photo import Photo, read_photo, write_photo
+from irbridge.images.samples import read_header
 from irbridge.images.tiles import Tiles
 from irbridge.models.restorer import Restorer
 from irbridge.restoration.jobs import Job, Report

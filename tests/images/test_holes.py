@@ -11,7 +11,7 @@ from irbridge.errors import UserError
 from irbridge.images.holes import holes_of, mask_file, read_mask
 from irbridge.images.io import read_image
 from irbridge.images.photo import Photo, read_photo
-from irbridge.images.png16 import png16
+from irbridge.images.png import png16
 
 HOLE = np.zeros((40, 48), bool)
 HOLE[10:22, 8:30] = True

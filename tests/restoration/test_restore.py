@@ -26,7 +26,7 @@ from irbridge.errors import UserError
 from irbridge.files import locked
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.photo import Photo, read_photo, write_photo
-from irbridge.images.png16 import png16
+from irbridge.images.png import png16
 from irbridge.models.restorer import Restorer
 from irbridge.restoration import memory
 from irbridge.restoration import restore as restoring
