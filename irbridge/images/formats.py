@@ -76,9 +76,12 @@ def max_pixels() -> int:
 def check_size(width: int, height: int) -> None:
     """Raise :class:`TooLargeError` where an image is larger than :func:`max_pixels`.
 
-    It is called before anything is unpacked, so that a small file cannot fill the memory.
+    One without pixels is damaged, a ValueError. It is called before anything is unpacked, so that
+    a small file cannot fill the memory.
     """
     most = max_pixels()
+    if min(width, height) < 1:
+        raise ValueError("it has no pixels")
     if width * height > most:
         raise TooLargeError(
             f"declares more pixels ({width} x {height}) than are read ({most}); cut it into smaller"

@@ -18,12 +18,16 @@ CLEAR = (
 )
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, remedy: str = MASK) -> np.ndarray:
     """Read a mask file, upright.
 
     White is what lies above the middle between the darkest and the brightest value, so that 0 and 1
     serve as well as 0 and 255. Of a file with an alpha channel the colours count, or where these
     are one the alpha.
+
+    Args:
+        path: of the file.
+        remedy: what the errors end in.
 
     Returns:
         bool (H, W), True where the file is white.
@@ -35,7 +39,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     values = samples.values
     # whatever their range is: white is above the middle
     if values.dtype.kind not in "uif" or not np.isfinite(values).all():
-        raise UserError(f"The mask {path} has values that are no numbers; {MASK}.")
+        raise UserError(f"The mask {path} has values that are no numbers; {remedy}.")
     values = values.astype(np.float64)
     colours = values[..., :-1] if samples.alpha else values
     chosen = colours.mean(axis=2)
@@ -43,7 +47,7 @@ def read_mask(path: str | Path) -> np.ndarray:
         chosen = values[..., -1]
     if np.ptp(chosen) == 0:
         raise UserError(
-            f"The mask {path} has one value everywhere, so it does not say what to fill; {MASK}."
+            f"The mask {path} has one value everywhere, so it does not say what to fill; {remedy}."
         )
     return chosen > (chosen.min() + chosen.max()) / 2
 

@@ -79,12 +79,17 @@ def list_images(folder: str | Path) -> list[Path]:
     """The images directly inside a folder, sorted by name.
 
     Raises:
-        UserError: there is no such folder, or no image in it.
+        UserError: there is no such folder, no image in it, or one that is no file.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"The image folder {folder} does not exist; check the path.")
-    paths = sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
+    paths = sorted(path for path in folder.iterdir() if is_image(path) and not path.is_dir())
+    for path in paths:
+        if not path.is_file():
+            raise UserError(
+                f"{path} is no file but a pipe, a device or a link to nothing; remove it."
+            )
     if not paths:
         raise UserError(
             f"The folder {folder} holds no images; put files such as .png or .jpg in it."

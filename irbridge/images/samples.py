@@ -169,8 +169,6 @@ def _tiff(file: BinaryIO) -> Samples:
     # before loading, which turns a TIFF upright and forgets that it did
     exif = read_exif(image)[1] if image else b""
     icc = _profile(image) if image else tags.icc
-    if image is not None:
-        image.load()  # a damaged file fails here, whatever reads its values
     if tags.plain:
         values, alpha = _loaded(image)
         return Samples(values, alpha, icc=icc, exif=exif)
@@ -199,6 +197,7 @@ def _packed_deep(image: Image.Image, tags: Tags, icc: bytes | None, exif: bytes)
             raise UnreadError(f"has values that are read only in part; {SAVE}, without compression")
         values, alpha = _loaded(image)
         return Samples(values, alpha, icc=icc, exif=exif)
+    image.load()
     values = np.asarray(image)
     if image.mode == "I" and tags.kind != SIGNED:
         values = values.view(np.uint32)

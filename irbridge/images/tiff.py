@@ -148,6 +148,8 @@ def read_deep(file: BinaryIO, tags: Tags) -> tuple[np.ndarray, bool] | None:
         values = _unpacked(page, file, tags)
         if values is None:
             return None
+        if not values.size or values.shape[2] < colours:
+            raise ValueError("it has no pixels")
         extra = page.extrasamples
     if tags.photometric == WHITE_IS_ZERO:
         values = np.concatenate([inverted(values[..., :1], tags), values[..., 1:]], axis=2)
