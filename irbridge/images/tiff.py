@@ -23,6 +23,7 @@ PREMULTIPLIED, STRAIGHT = 1, 2  # ExtraSamples
 SAVE = "save it with 8 or 16 unsigned bits, or with floats from 0 to 1"
 OVERSHOOT = 1e-3  # beyond 0 and 1, as resampling leaves it; such floats are clipped
 MOST_CHANNELS = 8
+PACKED_MOST = 10_000  # bytes that one may stand for; Deflate packs 1,032 at most
 RAW, DEFLATE = 1, (8, 32946)  # Compression
 ROWS = 64  # that are unpacked at once
 
@@ -166,9 +167,10 @@ def _check_extent(page, file: BinaryIO) -> None:
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if not parts or any(size <= 0 or offset + size > end for offset, size in parts):
         raise ValueError("it is cut short")
-    if page.compression == RAW and sum(size for _, size in parts) * 8 < (
-        page.imagewidth * page.imagelength * page.samplesperpixel * _one(page.bitspersample)
-    ):
+    declared = page.imagewidth * page.imagelength * page.samplesperpixel
+    declared *= _one(page.bitspersample) // 8
+    most = 1 if page.compression == RAW else PACKED_MOST
+    if sum(size for _, size in parts) * most < declared:
         raise ValueError("it is cut short")
 
 
