@@ -65,7 +65,8 @@ def mask_file(source: Path, given: str) -> Path:
     at = Path(given).expanduser()
     if not at.is_dir():
         if not at.is_file():
-            raise UserError(f"mask={given} does not exist; check the path.")
+            what = "is a pipe or a device" if at.exists() else "does not exist"
+            raise UserError(f"mask={given} {what}; give an image, or a folder of them.")
         return at
     named = sorted(path for path in at.iterdir() if is_image(path) and path.stem == source.stem)
     if not named:

@@ -114,7 +114,8 @@ def _take(job: Job, taken: dict[Path, Path | None]) -> None:
     """Note the names that a job writes; UserError where one is an input's or another job's."""
     for name in map(Path, job.names.values()):
         other = taken.setdefault(name.resolve(), job.source)
-        if other is None or (name.exists() and os.path.samefile(name, job.source)):
+        # os.path, as pathlib raises of names that are too long for the system
+        if other is None or (os.path.exists(name) and os.path.samefile(name, job.source)):
             raise UserError(f"{name} is an input, which is never overwritten; give another output.")
         if other != job.source:
             raise UserError(
@@ -201,11 +202,11 @@ def _named(given: str) -> list[Path]:
             "input= is empty; name a photograph, a folder of them, or a glob in quotes."
         )
     at = Path(given).expanduser()
-    if at.is_file():
+    if os.path.isfile(at):
         return [at]
-    if at.is_dir():
-        return list(at.iterdir())
-    if at.exists():
+    if os.path.isdir(at):
+        return _inside(at)
+    if os.path.exists(at):
         raise UserError(f"input={given} is a pipe or a device; give a file.")
     if glob.has_magic(given):
         return matching(at)
@@ -240,6 +241,16 @@ def _reason(path: Path, label: str) -> str | None:
     if re.fullmatch(rf".+-{re.escape(label)}(-compare|-path)?\.png", path.name):
         return "named like a result of this command"
     return None
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds; UserError where it cannot be looked into."""
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UserError(
+            f"input={folder} cannot be read ({error.strerror or error}); check who may read it."
+        ) from error
 
 
 def matching(pattern: Path) -> list[Path]:
@@ -319,7 +330,7 @@ class Report:
             UserError: the job would.
         """
         other = self.files.get(job.output.name, {}).get("input")
-        if not other or not job.output.exists() or not os.path.exists(other):
+        if not other or not os.path.exists(job.output) or not os.path.exists(other):
             return
         if not os.path.samefile(other, job.source):
             raise UserError(
