@@ -13,6 +13,7 @@ from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.names import import_own
 from irbridge.files import locked, read_json, sha256
 from irbridge.images.tiles import Tiles
+from irbridge.models.restorer import Restorer
 from irbridge.restoration.jobs import Job, Report, passed_over, plan, said_of, sweep
 from irbridge.restoration.memory import Plan, footprint, keep_pages
 from irbridge.restoration.restore import Restoring, restore_all, sampler_record
@@ -54,16 +55,7 @@ def restore_run(options: RestoreOptions) -> None:
         precision=options.precision,
         **fields,
     )
-    settings = {
-        "seed": options.seed,
-        **sampler_record(model, fields),
-        "precision": model.precision,
-        "tile": options.tile,
-        "overlap": options.overlap,
-        "memory": options.memory,
-        "weights": sha256(run / "model.safetensors"),
-        "config": sha256(run / "config.json"),
-    }
+    settings = _settings(options, model, fields, run)
     measured = footprint(model, **fields)
     cuts = Plan(model, measured, options.tile, options.memory, options.overlap, options.batch)
     restoring = Restoring(model, fields, cuts, settings)
@@ -79,6 +71,20 @@ def restore_run(options: RestoreOptions) -> None:
         ends = restore_all(left, restoring, reports)
     paths = [report.path for report in reports.values()]
     _tell(dict(zip(left, ends, strict=True)), len(jobs), paths, model.precision, skipped)
+
+
+def _settings(options: RestoreOptions, model: Restorer, fields: dict, run: Path) -> dict:
+    """What a report says of how photographs were restored, by which one counts as finished."""
+    return {
+        "seed": options.seed,
+        **sampler_record(model, fields),
+        "precision": model.precision,
+        "tile": options.tile,
+        "overlap": options.overlap,
+        "memory": options.memory,
+        "weights": sha256(run / "model.safetensors"),
+        "config": sha256(run / "config.json"),
+    }
 
 
 def sampling(options: RestoreOptions) -> dict:
