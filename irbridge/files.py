@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -153,7 +154,8 @@ def write_json(path: Path, value) -> None:
 def read_json(path: Path) -> dict:
     """Read a JSON object; UserError where the file is missing or holds anything else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            value = json.loads(file.read().decode("utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing; give the folder of a trained run or of a saved model."
@@ -175,10 +177,29 @@ def append_line(path: Path, value) -> None:
         os.fsync(handle.fileno())
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file to read its bytes, without waiting for what is no file.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a socket, a device or a folder.
+    """
+
+    def at_once(name: str, flags: int) -> int:
+        # a pipe that nobody writes to would else block the open itself
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(path, "rb", opener=at_once)  # noqa: SIM115 (the caller closes it)
+    mode = os.fstat(file.fileno()).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "it is a pipe or a device and no file", str(path))
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes; UserError where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from irbridge.errors import UserError
-from irbridge.files import write_atomically
+from irbridge.files import open_regular, write_atomically
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
@@ -32,6 +32,7 @@ def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | No
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; :class:`UserError` where it is missing or corrupt."""
     try:
+        open_regular(path).close()  # a pipe would be waited for
         return load_file(path)
     except FileNotFoundError:
         raise UserError(
@@ -58,5 +59,11 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
             raise UserError(
                 f"{source} does not fit the configured model: {name} is {there} in the file and"
                 f" {here} in the model; use the configuration that it was trained with."
+            )
+    for name, tensor in tensors.items():
+        if tensor.is_complex() or not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{source} is damaged: {name} holds values that are no real numbers (NaN, infinite"
+                " or complex); copy it again, or train again."
             )
     module.load_state_dict(tensors)

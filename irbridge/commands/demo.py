@@ -1,10 +1,14 @@
 """The command ``irbridge demo``, a web page: a photograph, a task, before and after."""
 
 import os
+import re
+import socket
 import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 
 from irbridge.assets import find, shipped
@@ -21,6 +25,8 @@ from irbridge.images.photo import read_photo, write_photo
 from irbridge.restoration.memory import Plan, footprint
 
 # as the restore command cuts photographs where it is not told: the pixels are the command's
+UPLOAD = "200mb"  # the largest file that the page takes: more than photographs are
+LONGEST_STEM = 150  # bytes of a photograph's name that its result keeps
 CUTS = {key: getattr(RestoreOptions, key) for key in ("tile", "memory", "overlap", "batch")}
 
 
@@ -111,7 +117,7 @@ def restore(
     holes = holes_of(photo, Path(name), None, f"give {CLEAR}") if model.masked else None
     photo = replace(photo, alpha=None) if model.masked else photo  # what was transparent is filled
     restored = model.restore(
-        photo.pixels, mask=holes, seeds=[image_seed(seed, stem)], steps=steps, tiles=tiles
+        photo.visible, mask=holes, seeds=[image_seed(seed, stem)], steps=steps, tiles=tiles
     )
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{stem}-{label}.png"
     write_photo(path, photo, restored)
@@ -184,7 +190,7 @@ def _answer(gr, model: Callable, folder: str) -> Callable:
             raise gr.Error(
                 "Give a seed such as 0." if photo else "Choose a degraded photograph first."
             )
-        called = photo.orig_name or Path(photo.path).name
+        called = plain_name(photo.orig_name or Path(photo.path).name)
         try:
             progress(0, desc="Loading the model")
             return restore(
@@ -199,12 +205,67 @@ def _answer(gr, model: Callable, folder: str) -> Callable:
             )
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        except (RuntimeError, MemoryError, OSError) as error:
+        except Exception as error:  # whatever it is, the page says it and goes on
+            if os.environ.get("IRBRIDGE_DEBUG") == "1":
+                traceback.print_exception(error)
             raise gr.Error(
-                f"{called} cannot be restored ({one_sentence(error)}); try a smaller one."
+                f"{called} cannot be restored ({one_sentence(error).rstrip('.')}); try a smaller"
+                " one, or another.",
+                print_exception=False,
             ) from error
 
     return answer
+
+
+def plain_name(given: str) -> str:
+    """The name of an uploaded file as the name of a result may continue it.
+
+    What a browser sends can be anything. Left out are folders, signs that cannot be shown, NUL
+    among them, dots at the beginning, and what is too long for a file's name.
+    """
+    last = re.split(r"[/\\]", given)[-1]
+    shown = "".join(sign for sign in last if sign.isprintable()).strip().lstrip(".")
+    stem, suffix = os.path.splitext(shown)
+    stem = stem.encode()[:LONGEST_STEM].decode(errors="ignore").strip()
+    return (stem or "photo") + suffix[:10]
+
+
+class OwnHosts:
+    """Answers requests that name this machine alone (ASGI middleware).
+
+    A page elsewhere can have its own name lead to this machine's address, and would then be taken
+    by the browser for the page itself (DNS rebinding).
+
+    Args:
+        app: that answers.
+        names: of this machine, besides its addresses and localhost.
+    """
+
+    def __init__(self, app, names: list[str]):
+        self.app = app
+        self.names = {"localhost", *(name.lower() for name in names)}
+
+    async def __call__(self, scope, receive, send):
+        """Pass a request on, or refuse it with a sentence."""
+        host = dict(scope.get("headers") or []).get(b"host", b"").decode("latin-1")
+        if scope["type"] not in ("http", "websocket") or self.own(host):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            text = b"This page answers under its own address alone."
+            plain = [(b"content-type", b"text/plain")]
+            await send({"type": "http.response.start", "status": 403, "headers": plain})
+            await send({"type": "http.response.body", "body": text})
+
+    def own(self, host: str) -> bool:
+        """Whether a header Host, such as 127.0.0.1:7860, names this machine or an address."""
+        name = re.sub(r":\d+$", "", host).strip("[]").lower()
+        try:
+            ip_address(name)
+        except ValueError:
+            return name in self.names
+        return True
 
 
 def _questions(gr, folders: dict[str, Path], task: str) -> list:
@@ -257,8 +318,22 @@ def launch(page, **changes):
 
     # no fonts from elsewhere
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    fixed = {"theme": theme, "share": False, "quiet": True, "ssr_mode": False, "footer_links": []}
-    return page.launch(**fixed | changes)
+    fixed = {
+        "theme": theme,
+        "share": False,
+        "quiet": True,
+        "ssr_mode": False,
+        "footer_links": [],
+        "max_file_size": UPLOAD,
+        "show_error": True,
+    }
+    options = fixed | changes
+    if not options["share"]:  # else it is public, under a name that gradio gives
+        from starlette.middleware import Middleware  # of gradio's own needs
+
+        names = [options.get("server_name") or "", socket.gethostname(), socket.getfqdn()]
+        options["app_kwargs"] = {"middleware": [Middleware(OwnHosts, names=names)]}
+    return page.launch(**options)
 
 
 def demo_run(options: DemoOptions) -> None:

@@ -13,7 +13,8 @@ from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.names import import_own
 from irbridge.files import locked, read_json, sha256
 from irbridge.images.tiles import Tiles
-from irbridge.restoration.jobs import Job, Report, plan, sweep
+from irbridge.models.restorer import Restorer
+from irbridge.restoration.jobs import Job, Report, passed_over, plan, said_of, sweep
 from irbridge.restoration.memory import Plan, footprint, keep_pages
 from irbridge.restoration.restore import Restoring, restore_all, sampler_record
 
@@ -41,6 +42,7 @@ def restore_run(options: RestoreOptions) -> None:
         compare=options.compare,
         save_path=options.save_path,
     )
+    skipped = passed_over(options.input, label, jobs)
     if options.mask and not masked(run):
         raise _without_masks(options.mask, task, label)
     # a mistake shows before the model is loaded
@@ -53,16 +55,7 @@ def restore_run(options: RestoreOptions) -> None:
         precision=options.precision,
         **fields,
     )
-    settings = {
-        "seed": options.seed,
-        **sampler_record(model, fields),
-        "precision": model.precision,
-        "tile": options.tile,
-        "overlap": options.overlap,
-        "memory": options.memory,
-        "weights": sha256(run / "model.safetensors"),
-        "config": sha256(run / "config.json"),
-    }
+    settings = _settings(options, model, fields, run)
     measured = footprint(model, **fields)
     cuts = Plan(model, measured, options.tile, options.memory, options.overlap, options.batch)
     restoring = Restoring(model, fields, cuts, settings)
@@ -75,9 +68,23 @@ def restore_run(options: RestoreOptions) -> None:
             reports[job.output.parent].check(job)
         sweep(jobs)
         left = [job for job in jobs if not reports[job.output.parent].finished(job, settings)]
-        failed = restore_all(left, restoring, reports)
+        ends = restore_all(left, restoring, reports)
     paths = [report.path for report in reports.values()]
-    _tell(jobs, left, failed, paths, model.precision)
+    _tell(dict(zip(left, ends, strict=True)), len(jobs), paths, model.precision, skipped)
+
+
+def _settings(options: RestoreOptions, model: Restorer, fields: dict, run: Path) -> dict:
+    """What a report says of how photographs were restored, by which one counts as finished."""
+    return {
+        "seed": options.seed,
+        **sampler_record(model, fields),
+        "precision": model.precision,
+        "tile": options.tile,
+        "overlap": options.overlap,
+        "memory": options.memory,
+        "weights": sha256(run / "model.safetensors"),
+        "config": sha256(run / "config.json"),
+    }
 
 
 def sampling(options: RestoreOptions) -> dict:
@@ -104,34 +111,45 @@ def _without_masks(mask: str, task: str, label: str) -> UserError:
 
 
 def _tell(
-    jobs: list[Job], left: list[Job], failed: list[str], reports: list[Path], precision: str
+    ends: dict[Job, str | None],
+    total: int,
+    reports: list[Path],
+    precision: str,
+    skipped: dict[Path, str],
 ) -> None:
-    """Print what was written.
+    """Print what was written, and what was not.
 
     Args:
-        jobs: all photographs.
-        left: those that were not finished before.
-        failed: a sentence for each that failed.
+        ends: of the photographs that were not finished before: None, or why one failed.
+        total: all photographs.
         reports: files of the reports.
         precision: that the networks computed in.
+        skipped: files that were passed over, and why.
 
     Raises:
         RuntimeError: a photograph failed.
     """
-    wrote: list[Path] = []
-    if len(jobs) <= 3:
-        for job in jobs:
-            wrote += [p for p in (job.output, job.compare, job.path) if p and p.exists()]
-    print("Wrote: " + "  ".join(map(str, [*wrote, *reports])))
-    earlier = f" {len(jobs) - len(left)} were finished before." if len(left) < len(jobs) else ""
-    print(f"Restored {len(left) - len(failed)} of {len(jobs)} photographs in {precision}.{earlier}")
+    done = [job for job, end in ends.items() if end is None]
+    failed = [end for end in ends.values() if end is not None]
+    if ends:
+        wrote = [p for job in done for p in (job.output, job.compare, job.path) if p]
+        print("Wrote: " + "  ".join(map(str, [*(wrote if total <= 3 else []), *reports])))
+    said = f"Restored {len(done)} of {total} photographs in {precision}"
+    if before := total - len(ends):
+        said += f"; {before} {'was' if before == 1 else 'were'} finished before"
+    if failed:
+        said += f"; {len(failed)} failed"
+    print(said + ".")
+    if skipped:
+        files = "1 file" if len(skipped) == 1 else f"{len(skipped)} files"
+        print(f"Passed over {files}: {said_of(skipped)}.")
     if not failed:
         return
-    if len(left) == 1:
+    if len(ends) == 1:
         raise RuntimeError(failed[0])
     told = "  ".join(map(str, reports))
     raise RuntimeError(
-        f"{len(failed)} of {len(jobs)} photographs could not be restored; {told} says why."
+        f"{len(failed)} of {total} photographs could not be restored; {told} says why."
     )
 
 

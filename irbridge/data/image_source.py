@@ -10,7 +10,8 @@ import numpy as np
 
 from irbridge.data.names import refuse_duplicates
 from irbridge.errors import UserError
-from irbridge.images.io import decode, is_image, list_images, read_image
+from irbridge.files import open_regular
+from irbridge.images.io import is_image, list_images, read_image
 from irbridge.images.resize import scaled
 
 CACHE_SHARE = 0.25  # of the free memory, of the machine or of the GPU, for decoded training images
@@ -72,12 +73,12 @@ class ImageSource:
         """Image i, float32 (H, W, 3) in [0, 1]."""
         if isinstance(self.entries[i], Path):
             return scaled(read_image(self.entries[i]), self.resize)
-        return scaled(decode(self.packed(i), self.called(i)), self.resize)
+        return scaled(read_image(self.packed(i), self.called(i)), self.resize)
 
     def packed(self, i: int) -> io.BytesIO:
         """The file of an image in a tar."""
         entry = self.entries[i]
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             file.seek(entry.offset)
             return io.BytesIO(file.read(entry.size))
 
@@ -93,7 +94,7 @@ def tar_entries(path: Path) -> list[TarEntry]:
         UserError: it is no uncompressed tar, is damaged, or holds no images.
     """
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             files = [member for member in tar if member.isfile() and is_image(Path(member.name))]
             # tarfile takes a damaged header for the end
             tar.fileobj.seek(tar.offset)

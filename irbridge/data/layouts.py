@@ -11,10 +11,13 @@ from irbridge.data.pair import Degradation, Pair
 from irbridge.data.pairs import PairedFolders, SyntheticPairs
 from irbridge.data.public_sets import known
 from irbridge.errors import UserError
-from irbridge.images.io import list_images, read_header, read_image
+from irbridge.images.holes import read_mask
+from irbridge.images.io import list_images, read_image
 from irbridge.images.resize import centre_crop, scaled
+from irbridge.images.samples import read_header
 
 REMEDY = "give data.root=DIR of the unpacked archive, or data.clean=DIR data.degraded=DIR"
+DARK = "make the masks of data.masks black in the holes and white elsewhere"
 
 
 class BenchmarkPairs(PairedFolders):
@@ -135,8 +138,8 @@ class Faces(SyntheticPairs):
 
         named = {path.stem: path for path in self.masks}
         in_turn = self.masks[i % len(self.masks)]
-        mask = read_image(named.get(self.source.paths[i].stem, in_turn))[..., :1]
-        return resize(mask, shape, order=0, anti_aliasing=False)[..., 0] <= 0.5
+        known = read_mask(named.get(self.source.paths[i].stem, in_turn), DARK)
+        return resize(known.astype(np.float32), shape, order=0, anti_aliasing=False) <= 0.5
 
     def keep(self, wanted: Callable[[int], bool]) -> None:
         """Keep the images whose index is wanted.

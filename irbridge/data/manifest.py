@@ -11,7 +11,7 @@ from irbridge.data.layouts import BenchmarkPairs, halves
 from irbridge.data.names import and_more
 from irbridge.data.public_sets import known
 from irbridge.errors import UserError
-from irbridge.files import sha256, write_atomically
+from irbridge.files import open_regular, sha256, write_atomically
 
 KEYS = {"list": (), "check": ("split", "manifest"), "manifest": ("split", "output")}
 # of a manifest's lines
@@ -116,7 +116,8 @@ def read_manifest(path: str | Path, split: str | None = None) -> list[dict]:
         UserError: it is missing, or is no manifest.
     """
     try:
-        records = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        with open_regular(path) as file:
+            records = [json.loads(line) for line in file.read().decode("utf-8").splitlines()]
     except OSError as error:
         raise UserError(
             f"The manifest {path} cannot be read ({error.strerror}); make one with `prepare_data.py"

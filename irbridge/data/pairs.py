@@ -14,8 +14,9 @@ from irbridge.data.names import and_more, bare, partner, refuse_duplicates
 from irbridge.data.pair import Degradation, Pair, check_headers, degraded, mismatch
 from irbridge.errors import UserError
 from irbridge.gaussian.noise import name_rng
-from irbridge.images.io import list_images, read_header, read_image
+from irbridge.images.io import list_images, read_image
 from irbridge.images.resize import centre_crop, scaled
+from irbridge.images.samples import read_header
 
 
 class SyntheticPairs:

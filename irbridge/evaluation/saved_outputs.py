@@ -12,8 +12,9 @@ from irbridge.errors import UserError
 from irbridge.evaluation.methods import Method
 from irbridge.evaluation.records import fingerprint
 from irbridge.files import sha256
-from irbridge.images.io import is_image, read_header, read_image
+from irbridge.images.io import is_image, read_image
 from irbridge.images.resize import centre_crop
+from irbridge.images.samples import read_header
 
 SIDE_PICTURES = "-compare", "-path"  # what irbridge restore writes beside a restored photograph
 

@@ -410,6 +410,11 @@ def _public(data: dict) -> bool:
             f"data.root={root} does not say which set it holds; give data.benchmark=NAME as well,"
             " one of those that `python scripts/prepare_data.py list` prints."
         )
+    if data.get("masks") and not (name and known(name).clean_only):
+        raise UserError(
+            f"data.masks={data['masks']} makes holes in data.benchmark=celebahq alone; leave it"
+            " out, or give that set."
+        )
     if not name:
         return False
     title, layout = known(name).title, known(name).layout

@@ -6,11 +6,11 @@ They come from a mask file, a folder of masks, or the photograph's own alpha cha
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from irbridge.errors import UserError
-from irbridge.images.io import is_image, unreadable
-from irbridge.images.photo import FORMATS, GREY, Photo, read_exif, upright
+from irbridge.images.io import is_image
+from irbridge.images.photo import Photo
+from irbridge.images.samples import read_samples
 
 MASK = "give mask=FILE, white where the photograph is to be filled and black elsewhere"
 CLEAR = (
@@ -18,12 +18,16 @@ CLEAR = (
 )
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, remedy: str = MASK) -> np.ndarray:
     """Read a mask file, upright.
 
     White is what lies above the middle between the darkest and the brightest value, so that 0 and 1
     serve as well as 0 and 255. Of a file with an alpha channel the colours count, or where these
     are one the alpha.
+
+    Args:
+        path: of the file.
+        remedy: what the errors end in.
 
     Returns:
         bool (H, W), True where the file is white.
@@ -31,34 +35,21 @@ def read_mask(path: str | Path) -> np.ndarray:
     Raises:
         UserError: it is no image, is of one value, or has values that are no numbers.
     """
-    values = _mask_values(path)
-    if not np.isfinite(values).all():
-        raise UserError(f"The mask {path} has values that are no numbers; {MASK}.")
-    chosen = values[..., :3].mean(axis=2)
-    if values.shape[2] == 4 and np.ptp(chosen) == 0:
-        chosen = values[..., 3]
+    samples = read_samples(path)
+    values = samples.values
+    # whatever their range is: white is above the middle
+    if values.dtype.kind not in "uif" or not np.isfinite(values).all():
+        raise UserError(f"The mask {path} has values that are no numbers; {remedy}.")
+    values = values.astype(np.float64)
+    colours = values[..., :-1] if samples.alpha else values
+    chosen = colours.mean(axis=2)
+    if samples.alpha and np.ptp(chosen) == 0:
+        chosen = values[..., -1]
     if np.ptp(chosen) == 0:
         raise UserError(
-            f"The mask {path} has one value everywhere, so it does not say what to fill; {MASK}."
+            f"The mask {path} has one value everywhere, so it does not say what to fill; {remedy}."
         )
     return chosen > (chosen.min() + chosen.max()) / 2
-
-
-def _mask_values(path: str | Path) -> np.ndarray:
-    """The values of a mask file, float64 (H, W, C): grey, colour, or colour and alpha."""
-    try:
-        # an open file, as in read_photo
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
-            # before loading, which turns a TIFF
-            turn = 1 if image.format == "TIFF" else read_exif(image)[0]
-            image.load()
-            bands = image.convert("RGBA") if image.has_transparency_data else image
-            bands = bands if bands.mode in GREY | {"RGB", "RGBA"} else bands.convert("RGB")
-            return upright(np.atleast_3d(np.asarray(bands, dtype=np.float64)), turn)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise anything on damaged data
-        raise unreadable(path, error) from error
 
 
 def mask_file(source: Path, given: str) -> Path:
@@ -74,7 +65,8 @@ def mask_file(source: Path, given: str) -> Path:
     at = Path(given).expanduser()
     if not at.is_dir():
         if not at.is_file():
-            raise UserError(f"mask={given} does not exist; check the path.")
+            what = "is a pipe or a device" if at.exists() else "does not exist"
+            raise UserError(f"mask={given} {what}; give an image, or a folder of them.")
         return at
     named = sorted(path for path in at.iterdir() if is_image(path) and path.stem == source.stem)
     if not named:

@@ -15,7 +15,7 @@ from typing_extensions import override
 import irbridge
 from irbridge.backbones.half_precision import working
 from irbridge.errors import UserError
-from irbridge.images.arrays import pad, to_image, to_tensor
+from irbridge.images.arrays import check_range, pad, to_image, to_tensor
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.samplers import Sampler
@@ -234,8 +234,9 @@ class Restorer(nn.Module):
         y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
         for state in (trajectory or self.trajectory)(pad(y, self.stride), **options):
             last = state.x0
-        restored = self.image(last, options.get("tiles", WHOLE))[..., :height, :width].clamp(-1, 1)
-        return keep_known(restored, image, mask)
+        restored = self.image(last, options.get("tiles", WHOLE))[..., :height, :width]
+        _check_finite(restored, image)
+        return keep_known(restored.clamp(-1, 1), image, mask)
 
     def _restore_array(self, image: np.ndarray, mask, **options) -> np.ndarray:
         _check_array(image, mask)
@@ -280,18 +281,23 @@ def _floats(wanted: str, y, fits: bool, remedy: str = "") -> Tensor:
     return y.float()
 
 
+def _check_finite(restored: Tensor, image: Tensor) -> None:
+    """UserError where what was restored has values that are no numbers, which would show black."""
+    if torch.isfinite(restored).all():
+        return
+    if not torch.isfinite(image).all():
+        raise UserError(
+            "The image to restore has values that are no numbers (NaN or infinite); repair them."
+        )
+    raise UserError(
+        "The result has values that are no numbers (NaN or infinite): these weights overflow with"
+        " this sampler and precision; give precision=float32, or other weights."
+    )
+
+
 def _check_array(image: np.ndarray, mask) -> None:
     """UserError unless it is an image, with a mask of its size or none."""
-    if image.dtype.kind != "f":
-        raise UserError(
-            f"An image to restore must be float in [0, 1], not {image.dtype}; use"
-            " irbridge.read_image."
-        )
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise UserError(
-            f"An image to restore must be of shape (H, W, 3), not {image.shape}; use"
-            " irbridge.read_image."
-        )
+    check_range(image, "An image to restore")
     if mask is None:
         return
     kind, shape = getattr(mask, "dtype", None), getattr(mask, "shape", "")

@@ -6,12 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from irbridge.errors import UserError
 from irbridge.files import read_json, sha256, write_json
+from irbridge.images.formats import READ, SUFFIXES
 from irbridge.images.holes import mask_file
-from irbridge.images.io import SUFFIXES, is_image
+from irbridge.images.io import is_image
+
+NAMED = 5  # files of each reason that are named where they are passed over
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ def _take(job: Job, taken: dict[Path, Path | None]) -> None:
     """Note the names that a job writes; UserError where one is an input's or another job's."""
     for name in map(Path, job.names.values()):
         other = taken.setdefault(name.resolve(), job.source)
-        if other is None or (name.exists() and os.path.samefile(name, job.source)):
+        # os.path, as pathlib raises of names that are too long for the system
+        if other is None or (os.path.exists(name) and os.path.samefile(name, job.source)):
             raise UserError(f"{name} is an input, which is never overwritten; give another output.")
         if other != job.source:
             raise UserError(
@@ -130,32 +135,145 @@ def sources(given: str, label: str) -> list[Path]:
     Raises:
         UserError: there is none.
     """
+    found = _sorted_out(given, label)
+    kept = [path for path, reason in found.items() if reason is None]
+    if not kept:
+        reasons = {path: reason for path, reason in found.items() if reason}
+        told = "; passed over " + said_of(reasons) if reasons else ""
+        if not reasons and any(map(is_image, _named(given))):
+            told = " but restored ones"
+        raise UserError(
+            f"input={given} holds no photographs{told}; name a photograph, a folder of them, or a"
+            " glob in quotes."
+        )
+    return kept
+
+
+def passed_over(inputs: Sequence[str], label: str, jobs: list[Job]) -> dict[Path, str]:
+    """What lies in the inputs and is not restored, with the reason.
+
+    Left out is what nobody expects there: hidden files, and what this program wrote by its reports.
+
+    Args:
+        inputs: as of :func:`plan`.
+        label: as of :func:`plan`.
+        jobs: what is restored.
+    """
+    used = {path.resolve() for job in jobs for path in (job.source, job.mask) if path}
+    used |= {Path(name).resolve() for job in jobs for name in job.names.values()}
+    found: dict[Path, str] = {}
+    for given in inputs:
+        for path, reason in _sorted_out(given, label).items():
+            if reason and path.resolve() not in used:
+                found[path] = reason
+    return found
+
+
+def said_of(reasons: dict[Path, str]) -> str:
+    """Which files are passed over and why, as a part of a sentence: some names for each reason."""
+    files: dict[str, list[str]] = {}
+    for path, reason in reasons.items():
+        files.setdefault(reason, []).append(path.name)
+    parts = []
+    for reason, names in files.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        parts.append(f"{', '.join(names[:NAMED])}{more} ({reason})")
+    return "; ".join(parts)
+
+
+def _sorted_out(given: str, label: str) -> dict[Path, str | None]:
+    """What one input names, sorted, with the reason why it is no photograph to restore, or None."""
+    found = _named(given)
+    if found == [Path(given).expanduser()] and found[0].is_file():
+        return {found[0]: None}
+    made = {folder: outputs(folder, label) for folder in {path.parent for path in found}}
+    known = [path for path in sorted(found) if not _expected(path, made[path.parent])]
+    return {path: _reason(path, label) for path in known}
+
+
+def _named(given: str) -> list[Path]:
+    """The files and folders that one input names.
+
+    Raises:
+        UserError: it is empty, is not there, or is a pipe or a device.
+    """
     if not given:  # which Path takes for the current folder
         raise UserError(
             "input= is empty; name a photograph, a folder of them, or a glob in quotes."
         )
     at = Path(given).expanduser()
-    if at.is_dir():
-        found = at.iterdir()
-    elif at.is_file():
+    if os.path.isfile(at):
         return [at]
-    elif at.exists():
+    if os.path.isdir(at):
+        return _inside(at)
+    if os.path.exists(at):
         raise UserError(f"input={given} is a pipe or a device; give a file.")
-    elif glob.has_magic(given):
-        found = map(Path, glob.glob(str(at), recursive=True))
-    else:
-        raise UserError(f"input={given} does not exist; check the path.")
-    images = sorted(p for p in found if is_image(p) and p.is_file())
-    made = {folder: outputs(folder, label) for folder in {p.parent for p in images}}
-    ours = re.compile(rf".+-{re.escape(label)}(-compare|-path)?\.png")
-    kept = [p for p in images if p.name not in made[p.parent] and not ours.fullmatch(p.name)]
-    if not kept:
+    if glob.has_magic(given):
+        return matching(at)
+    raise UserError(f"input={given} does not exist; check the path.")
+
+
+def _expected(path: Path, made: set[str]) -> bool:
+    """Whether nobody takes it for a photograph to restore.
+
+    That is what is hidden, what this program wrote, and a folder without photographs.
+    """
+    if path.name.startswith(".") or path.name in made or fnmatch(path.name, "restored-*.json"):
+        return True
+    if not path.is_dir():
+        return False
+    try:
+        inside = list(path.iterdir())
+    except OSError:
+        return True
+    ours = any(fnmatch(inner.name, "restored-*.json") for inner in inside)
+    return ours or not any(map(is_image, inside))
+
+
+def _reason(path: Path, label: str) -> str | None:
+    """Why a file of a folder or a glob is not restored; None where it is."""
+    if path.is_dir():
+        return "folders are not entered"
+    if not is_image(path):
+        return f"read are {READ}"
+    if not path.is_file():
+        return "no file"
+    if re.fullmatch(rf".+-{re.escape(label)}(-compare|-path)?\.png", path.name):
+        return "named like a result of this command"
+    return None
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds; UserError where it cannot be looked into."""
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
         raise UserError(
-            f"input={given} holds no photographs"
-            + " but restored ones" * bool(images)
-            + "; name a photograph, a folder of them, or a glob in quotes."
-        )
-    return kept
+            f"input={folder} cannot be read ({error.strerror or error}); check who may read it."
+        ) from error
+
+
+def matching(pattern: Path) -> list[Path]:
+    """The files that a glob names.
+
+    Folders that exist under the very name that stands there are meant as they are, so that a glob
+    works in a folder with brackets in its name.
+    """
+    *above, last = pattern.parts
+    fixed = Path()
+    for k, part in enumerate(above):
+        if not (fixed / part).is_dir():
+            above = above[k:]
+            break
+        fixed = fixed / part
+    else:
+        above = []
+    start = glob.escape(str(fixed))
+    for name in (last, last.replace("[", "[[]")):
+        found = glob.glob(os.path.join(start, *above, name), recursive=True)
+        if found:
+            return list(map(Path, found))
+    return []
 
 
 def outputs(folder: Path, label: str) -> set[str]:
@@ -212,7 +330,7 @@ class Report:
             UserError: the job would.
         """
         other = self.files.get(job.output.name, {}).get("input")
-        if not other or not job.output.exists() or not os.path.exists(other):
+        if not other or not os.path.exists(job.output) or not os.path.exists(other):
             return
         if not os.path.samefile(other, job.source):
             raise UserError(
@@ -243,6 +361,14 @@ def sweep(jobs: list[Job]) -> None:
 def _records(report: Path) -> list[dict]:
     """The records of a report; none where it is missing or not one."""
     try:
-        return [r for r in read_json(report)["files"] if {"input", "output"} <= r.keys()]
-    except (UserError, KeyError, TypeError, AttributeError):
+        return [record for record in read_json(report)["files"] if _is_record(record)]
+    except (UserError, KeyError, TypeError):
         return []
+
+
+def _is_record(record) -> bool:
+    """Whether it says what was made of what, in names of files."""
+    if not isinstance(record, dict) or not {"input", "output"} <= record.keys():
+        return False
+    names = [record["input"], record["output"], record.get("compare"), record.get("path")]
+    return all(names[:2]) and all(isinstance(name, str) for name in names if name is not None)

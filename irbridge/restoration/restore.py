@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,20 +20,19 @@ from tqdm import tqdm
 from irbridge.assets import __version__
 from irbridge.environment import machine
 from irbridge.errors import UserError
-from irbridge.files import sha256
+from irbridge.files import LONGEST_NAME, sha256
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.arrays import to_image
 from irbridge.images.grid import grid
 from irbridge.images.holes import holes_of
-from irbridge.images.io import read_header, write_image
+from irbridge.images.io import write_image
 from irbridge.images.photo import Photo, read_photo, write_photo
+from irbridge.images.samples import read_header
 from irbridge.images.tiles import Tiles
 from irbridge.models.restorer import Restorer
 from irbridge.restoration.jobs import Job, Report
 from irbridge.restoration.memory import Plan
 
-# of one photograph, after which the others go on
-FAILURES = UserError, RuntimeError, MemoryError, OSError
 # pixels of the longest side in the strip of a trajectory, which would else outgrow memory
 THUMBNAIL = 512
 
@@ -93,7 +93,9 @@ class Background:
         return self._value
 
 
-def restore_all(jobs: list[Job], restoring: Restoring, reports: dict[Path, Report]) -> list[str]:
+def restore_all(
+    jobs: list[Job], restoring: Restoring, reports: dict[Path, Report]
+) -> list[str | None]:
     """Restore under one progress bar, a record after each.
 
     While the networks work on a photograph the next one is read and the one before is written, each
@@ -105,7 +107,7 @@ def restore_all(jobs: list[Job], restoring: Restoring, reports: dict[Path, Repor
         reports: by the folder of the outputs.
 
     Returns:
-        A sentence for each photograph that failed.
+        Of each photograph None, or a sentence where it failed.
 
     Raises:
         RuntimeError: the user or the system stopped the command.
@@ -116,7 +118,7 @@ def restore_all(jobs: list[Job], restoring: Restoring, reports: dict[Path, Repor
     total, idle = sum(counts.values()), not jobs
     try:
         with tqdm(
-            total=total, desc="restoring", unit="tile", dynamic_ncols=True, disable=idle
+            total=total, desc="restoring", unit="call", dynamic_ncols=True, disable=idle
         ) as bar:
             ahead = next(readers, None)
             for job in jobs:
@@ -137,7 +139,7 @@ def restore_all(jobs: list[Job], restoring: Restoring, reports: dict[Path, Repor
     # released before
     finally:
         writer.wait()
-    return [end for end in writer.ends if end]
+    return writer.ends
 
 
 class _Writer:
@@ -169,10 +171,13 @@ class _Writer:
 
 
 def _caught(function: Callable, *args):
-    """What the call gives, or the exception that keeps one photograph from being restored."""
+    """What the call gives, or the exception that keeps one photograph from being restored.
+
+    Whatever it is: the other photographs go on.
+    """
     try:
         return function(*args)
-    except FAILURES as error:
+    except Exception as error:
         return error
 
 
@@ -201,7 +206,7 @@ def _restored(
     tiles = replace(restoring.cuts.tiles(height, width), progress=progress)
     shots: list[np.ndarray] = []
     pixels = model.restore(
-        photo.pixels,
+        photo.visible,
         trajectory=(
             _watched(model, tiles, (height, width), shots) if job.path else model.trajectory
         ),
@@ -210,6 +215,8 @@ def _restored(
         tiles=tiles,
         **restoring.fields,
     )
+    if read.holes is not None:  # what is not filled stays bit for bit, also under alpha 0
+        pixels = np.where(read.holes[..., None], pixels, photo.pixels)
     whole = tiles.count(height, width, model.stride) == 1
     about = {
         "size": [width, height],
@@ -254,7 +261,7 @@ def _recorded(
         record |= restored.about | {"output_sha256": _write(job, *restored[:3])}
         seconds = record["seconds"] + time.perf_counter() - started
         record |= {"seconds": round(seconds, 3), "status": "done", "error": None}
-    except FAILURES as error:
+    except Exception as error:
         sentence = _sentence(job, error)
         if several:
             tqdm.write(sentence, file=sys.stderr)
@@ -291,17 +298,35 @@ def _sentence(job: Job, error: Exception) -> str:
     """What went wrong with a photograph, in one line that names it."""
     if isinstance(error, UserError):
         return str(error)
+    if os.environ.get("IRBRIDGE_DEBUG") == "1":
+        traceback.print_exception(error)
     if isinstance(error, OSError):
         return (
             f"{job.source} cannot be restored ({error.strerror or error}); check the file and its"
             " folder."
         )
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"{job.source} cannot be restored ({reason}); where memory is short, give memory=1."
+    reason = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, (MemoryError, RuntimeError)):
+        reason = reason or "memory ran out"
+        remedy = "where memory is short, give memory=1"
+    else:
+        reason = f"{type(error).__name__}: {reason}"
+        remedy = "this is a fault of irbridge or of the model, please report it"
+    return f"{job.source} cannot be restored ({reason}); {remedy}."
 
 
 def _check_room(job: Job, photo: Photo) -> None:
-    """UserError, before any network call, where the disk could not hold the result uncompressed."""
+    """UserError, before any network call, where the result could not be written.
+
+    Its name is too long, or the disk could not hold it uncompressed.
+    """
+    for name in map(os.path.basename, job.names.values()):
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise UserError(
+                f"The result of {job.source} would be named {name}, longer than the"
+                f" {LONGEST_NAME} bytes that a file's name may have; rename the photograph, or give"
+                " output=NAME.png."
+            )
     pixels = photo.pixels[..., 0].size
     needed = pixels * photo.channels * photo.bits // 8 + pixels * 6 * bool(job.compare)
     free = shutil.disk_usage(job.output.parent).free

@@ -18,6 +18,7 @@ from irbridge.experiments.build import from_pretrained
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import read_image
+from irbridge.images.png import png16
 from irbridge.models.irbridge import IRBridge
 
 NAME = "wet $day (1)"  # signs that an upload drops from the name, and so from the noise seed
@@ -197,6 +198,69 @@ def test_unreadable_files_are_called_by_their_own_name(model, tmp_path):
     (tmp_path / "upload").write_text("no picture")
     with pytest.raises(UserError, match="^letter.png is not a readable image"):
         demo.restore(model, tmp_path / "upload", "letter.png", "derain", 1, 0, tmp_path, print)
+
+
+@pytest.mark.parametrize(
+    "given, plain",
+    [
+        ("wet day.jpg", "wet day.jpg"),
+        ("nul\0name.png", "nulname.png"),
+        ("../../x.png", "x.png"),
+        ("c:\\\\photos\\\\x.png", "x.png"),
+        (".png", "png"),
+        ("..", "photo"),
+        ("", "photo"),
+        ("a\nb\ud800.png", "ab.png"),
+        ("a" * 300 + ".png", "a" * 150 + ".png"),
+        ("я" * 100 + ".png", "я" * 75 + ".png"),
+    ],
+)
+def test_any_name_of_an_upload_becomes_a_plain_one(given, plain):
+    assert demo.plain_name(given) == plain
+
+
+@pytest.mark.parametrize(
+    "host, own",
+    [
+        ("127.0.0.1:7860", True),
+        ("localhost:7860", True),
+        ("LOCALHOST", True),
+        ("[::1]:7860", True),
+        ("192.168.0.7", True),
+        ("studio:80", True),
+        ("evil.example", False),
+        ("evil.example:7860", False),
+        ("127.0.0.1.evil.example", False),
+        ("", False),
+    ],
+)
+def test_only_hosts_of_this_machine_are_answered(host, own):
+    assert demo.OwnHosts(None, ["studio"]).own(host) == own
+
+
+def test_the_page_refuses_other_hosts_and_large_files(page):
+    import http.client
+
+    address = urlparse(page.local_url)
+    for host, status in (("evil.example", 403), (address.netloc, 200)):
+        asked = http.client.HTTPConnection(address.hostname, address.port)
+        asked.request("GET", "/config", headers={"Host": host})
+        assert asked.getresponse().status == status
+    assert page.max_file_size == 200 * 2**20
+
+
+def test_a_damaged_upload_or_any_fault_is_a_sentence(page, tmp_path, monkeypatch):
+    from gradio_client import Client, exceptions, handle_file
+
+    client = Client(page.local_url, verbose=False, download_files=tmp_path, analytics_enabled=False)
+    data = png16(np.random.default_rng(0).integers(0, 65536, (24, 32, 3), dtype=np.uint16))
+    (tmp_path / "b.png").write_bytes(data[:-13] + bytes([data[-13] ^ 1]) + data[-12:])
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(exceptions.AppError, match="b.png is not a readable image"):
+        client.predict(handle_file(tmp_path / "b.png"), "derain", 1, 3, api_name="/restore")
+    monkeypatch.setattr(demo, "write_photo", lambda *args: {}["x"])
+    with pytest.raises(exceptions.AppError, match="a.png cannot be restored .KeyError"):
+        client.predict(handle_file(tmp_path / "a.png"), "derain", 0, 3, api_name="/restore")
 
 
 def test_the_page_by_its_interface(model, photo, page, tmp_path):

@@ -296,3 +296,19 @@ def test_missing_or_wrong_outputs(tmp_path, pairs, names, words, size):
     with pytest.raises(UserError) as fault:
         output_row(folder, None, pairs, 16).restore(pairs[0].degraded, pairs.names[0])
     assert all(word in str(fault.value) for word in words)
+
+
+@pytest.mark.parametrize("white", [1, 100, 255])
+def test_masks_of_any_range_make_the_same_holes(tmp_path, white):
+    """Black is a hole, whether white is 1 or 255; a mask of one value says nothing."""
+    root = tree(tmp_path / "set", "celeba/11.jpg", size=(32, 24))
+    keep = np.ones((24, 32), np.uint8)
+    keep[4:9, 5:20] = 0
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(keep * np.uint8(white)).save(tmp_path / "masks/11.png")
+    masked = Faces("celebahq", root, Inpaint(), tmp_path / "masks")
+    share = masked[0].mask.mean()
+    assert abs(share - (keep == 0).mean()) < 0.02
+    Image.fromarray(keep * 0 + np.uint8(white)).save(tmp_path / "masks/11.png")
+    with pytest.raises(UserError, match="one value everywhere.*black in the holes"):
+        masked[0]

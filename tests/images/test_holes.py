@@ -11,7 +11,7 @@ from irbridge.errors import UserError
 from irbridge.images.holes import holes_of, mask_file, read_mask
 from irbridge.images.io import read_image
 from irbridge.images.photo import Photo, read_photo
-from irbridge.images.png16 import png16
+from irbridge.images.png import png16
 
 HOLE = np.zeros((40, 48), bool)
 HOLE[10:22, 8:30] = True
@@ -166,7 +166,7 @@ def test_a_folder_of_masks_goes_by_name_and_a_changed_mask_is_noticed(restore, t
         f"input={photos}", f"mask={tmp_path / 'masks'}", f"output={tmp_path / 'out'}"
     )
     write(tmp_path / "masks/1.png", HOLE * 255)
-    assert "1 were finished before" in restore(
+    assert "1 was finished before" in restore(
         f"input={photos}", f"mask={tmp_path / 'masks'}", f"output={tmp_path / 'out'}"
     )
     records = json.loads((tmp_path / "out/restored-filled.json").read_text())["files"]
@@ -206,7 +206,7 @@ def test_without_its_mask_a_photograph_is_filled_anew(restore, tmp_path):
         np.array_equal(before[~clear], after[~clear])
         and (before[clear] != after[clear]).any(axis=1).mean() > 0.9
     )
-    assert "1 were finished before" in restore(f"input={tmp_path / 'p/0.png'}")
+    assert "1 was finished before" in restore(f"input={tmp_path / 'p/0.png'}")
 
 
 @pytest.mark.parametrize(

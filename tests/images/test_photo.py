@@ -17,7 +17,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from irbridge.errors import UserError
 from irbridge.images.photo import read_photo, write_photo
-from irbridge.images.png16 import png16
+from irbridge.images.png import png16
 
 RNG = np.random.default_rng(0)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -209,7 +209,7 @@ def bomb():
         (b"not an image", "unknown format"),
         (b"", "unknown format"),
         (bomb(), "pixels"),
-        (b"GIF89a" + bytes(30), "format"),
+        (b"GIF89a" + bytes(30), "is GIF, and read are JPEG, PNG"),
         (png16(noise(60, 60, 3, dtype=np.uint16))[:9000], ""),
         (png16(noise(60, 60, 1, dtype=np.uint16))[:3000], ""),
     ],
@@ -228,5 +228,5 @@ def test_places_that_cannot_be_written(tmp_path):
         write_photo(tmp_path / "out.jpg", photo, photo.pixels)
     with pytest.raises(UserError, match="cannot be written"):
         write_photo(tmp_path / "in.png" / "out.png", photo, photo.pixels)
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="is a folder"):
         read_photo(tmp_path)

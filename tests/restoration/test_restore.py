@@ -26,7 +26,7 @@ from irbridge.errors import UserError
 from irbridge.files import locked
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.photo import Photo, read_photo, write_photo
-from irbridge.images.png16 import png16
+from irbridge.images.png import png16
 from irbridge.models.restorer import Restorer
 from irbridge.restoration import memory
 from irbridge.restoration import restore as restoring
@@ -153,10 +153,9 @@ def test_what_a_file_keeps(fast, restore, tmp_path):
         )
     with Image.open(tmp_path / "alpha.png") as given, Image.open(tmp_path / "alpha-new.png") as out:
         np.testing.assert_array_equal(np.asarray(out)[..., 3], np.asarray(given)[..., 3])
-        assert (
-            np.abs(np.asarray(out)[..., :3].astype(int) + np.asarray(given)[..., :3] - 255).max()
-            <= 1
-        )
+        seen = np.asarray(given)[..., 3] > 0
+        sums = np.asarray(out)[..., :3].astype(int) + np.asarray(given)[..., :3]
+        assert np.abs(sums - 255)[seen].max() <= 1
     deep = read_photo(tmp_path / "deep-new.png")
     assert deep.bits == 16 and (deep.alpha == values[..., 3]).all()
     np.testing.assert_allclose(deep.pixels, 1 - values[..., :3] / 65535, atol=2e-5)
@@ -312,9 +311,30 @@ def test_a_fault_waits_for_what_is_being_written(fast, restore, tmp_path, monkey
     slow = restoring.write_photo
     monkeypatch.setattr(restoring, "write_photo", lambda *args: time.sleep(0.5) or slow(*args))
     # what no photograph is to blame for
-    monkeypatch.setattr(restoring, "image_seed", lambda seed, stem: {"a": 1}[stem])
+    monkeypatch.setattr(
+        restoring, "image_seed", lambda seed, stem: 1 if stem == "a" else sys.exit(3)
+    )
     status, _, _ = restore("task=derain", f"input={tmp_path}")
-    assert status == 1 and list(files(tmp_path)) == ["a.png"]
+    assert status == 3 and list(files(tmp_path)) == ["a.png"]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("y"), struct.error("z")])
+def test_any_fault_of_one_photograph_is_its_own(fast, restore, tmp_path, monkeypatch, error):
+    for name in "abc":
+        photograph(tmp_path / f"{name}.png")
+
+    def seed(seed, stem):
+        if stem == "b":
+            raise error
+        return 1
+
+    monkeypatch.setattr(restoring, "image_seed", seed)
+    status, out, err = restore("task=derain", f"input={tmp_path}")
+    records = files(tmp_path)
+    assert status == 1 and "Restored 2 of 3 photographs" in out and "1 failed" in out
+    assert [name for name, r in records.items() if r["status"] == "done"] == ["a.png", "c.png"]
+    assert type(error).__name__ in records["b.png"]["error"] and "b.png" in err
+    assert "Traceback" not in err
 
 
 def test_names_that_clash(tmp_path):
@@ -519,8 +539,7 @@ def test_the_report_says_precision_and_tiles_and_precision_is_a_setting(command,
     assert record["precision"] == "float32" and record["tile"] == 128
     assert record["tiles"] == [352, 352]  # what the reach of its trunk takes
     assert (
-        "1 were finished before"
-        in command(*words, "precision=float32", "tile=128", "overlap=32")[1]
+        "1 was finished before" in command(*words, "precision=float32", "tile=128", "overlap=32")[1]
     )
     assert (
         command(*words, "precision=bf16")[1].strip().splitlines()[-1]
@@ -538,7 +557,7 @@ def test_another_amount_of_free_memory_does_nothing_again(fast, restore, tmp_pat
     assert restore("task=derain", f"input={tmp_path}")[0] == 0
     fast.clear()
     monkeypatch.setattr(memory, "free", lambda device: 10**9)
-    assert "1 were finished before" in restore("task=derain", f"input={tmp_path}")[1]
+    assert "1 was finished before" in restore("task=derain", f"input={tmp_path}")[1]
     assert not fast
     assert restore("task=derain", f"input={tmp_path}", "memory=2")[0] == 0 and len(fast) == 1
 
@@ -700,3 +719,135 @@ def test_pngs_are_packed_fast_and_keep_every_pixel(tmp_path):
         np.testing.assert_allclose(
             read_photo(tmp_path / "a.png").pixels, values, atol=0.51 / (2**bits - 1)
         )
+
+
+def test_what_is_passed_over_is_said(fast, restore, tmp_path):
+    for name in ("a.jpg", "b.jfif", "c.jpe"):
+        photograph(tmp_path / "in" / name, format="JPEG")
+    photograph(tmp_path / "in" / "storm-derain.png")
+    photograph(tmp_path / "in" / "sub" / "d.png")
+    for name in ("e.heic", "f.gif", "notes.txt", ".hidden"):
+        (tmp_path / "in" / name).write_bytes(b"\0\0\0\x18ftypheic")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    for again in (False, True):
+        status, out, _ = restore("task=derain", f"input={tmp_path / 'in'}")
+        last = out.strip().splitlines()
+        assert status == 0 and last[-1].startswith("Passed over 6 files: ")
+        for word in ("storm-derain.png", "sub", "e.heic", "f.gif", "notes.txt", "pipe.png"):
+            assert word in last[-1]
+        assert "hidden" not in out and ("Wrote: " in out) != again
+        assert last[-2] == (
+            "Restored 0 of 3 photographs in float32; 3 were finished before."
+            if again
+            else "Restored 3 of 3 photographs in float32."
+        )
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "e.heic").write_bytes(b"x")
+    status, _, err = restore("task=derain", f"input={tmp_path / 'none'}")
+    assert status == 2 and "holds no photographs; passed over e.heic (read are JPEG" in err
+
+
+def test_every_mixture_is_counted(fast, restore, tmp_path):
+    for name in "abc":
+        photograph(tmp_path / f"{name}.png")
+    (tmp_path / "d.png").write_text("no picture")
+    assert (
+        "Restored 3 of 4 photographs in float32; 1 failed."
+        in restore("task=derain", f"input={tmp_path}")[1]
+    )
+    photograph(tmp_path / "a.png")
+    photograph(tmp_path / "e.png")
+    status, out, err = restore("task=derain", f"input={tmp_path}")
+    said = "Restored 2 of 5 photographs in float32; 2 were finished before; 1 failed."
+    assert status == 1 and said in out and "Error: 1 of 5" in err
+
+
+def test_globs_in_folders_with_signs_of_globs(tmp_path):
+    for folder in ("trip [2020]", "what?", "trip 2"):
+        for name in ("p.png", "p[1].png"):
+            photograph(tmp_path / folder / name)
+    found = sources(f"{tmp_path}/trip [2020]/*.png", "derain")
+    assert [p.name for p in found] == ["p.png", "p[1].png"]
+    assert {p.parent.name for p in found} == {"trip [2020]"}
+    assert [p.name for p in sources(f"{tmp_path}/what?/p[1]*", "derain")] == ["p[1].png"]
+    assert {p.parent.name for p in sources(f"{tmp_path}/trip*/p.png", "derain")} == {
+        "trip [2020]",
+        "trip 2",
+    }
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"input": 1, "output": 2},
+        {"input": "a.png", "output": None},
+        {"input": "a.png", "output": "a-derain.png", "compare": [1]},
+        {"input": "", "output": ""},
+        [1],
+        None,
+    ],
+)
+def test_a_report_of_another_kind_is_no_report(fast, restore, tmp_path, record):
+    photograph(tmp_path / "a.png")
+    (tmp_path / "restored-derain.json").write_text(json.dumps({"files": [record]}))
+    assert restore("task=derain", f"input={tmp_path}")[0] == 0 and len(fast) == 1
+
+
+@pytest.mark.parametrize("letter, count", [("a", 240), ("я", 120), ("a", 248), ("a", 300)])
+def test_long_names(fast, restore, tmp_path, letter, count):
+    name = letter * count + ".png"
+    photograph(tmp_path / "b.png")
+    if count > 250:
+        status, _, err = restore("task=derain", f"input={name}")
+        assert status == 2 and "does not exist" in err
+        return
+    photograph(tmp_path / name)
+    status, _, err = restore("task=derain", f"input={tmp_path}")
+    assert (tmp_path / "b-derain.png").exists()
+    assert status == (count == 248) and ("rename the photograph" in err) == (count == 248)
+
+
+def test_results_that_are_no_numbers_are_refused_and_not_black(restore, tmp_path, monkeypatch):
+    photo = photograph(tmp_path / "a.png")
+
+    class Broken(Restorer):
+        stride = 8
+
+        def __init__(self):
+            super().__init__()
+            self.weight = restoring.torch.nn.Parameter(restoring.torch.zeros(1))
+
+        def trainable(self):
+            return self
+
+        def passes(self, **options):
+            return 1
+
+        def trajectory(self, y, tiles=None, seeds=None, **options):
+            yield SimpleNamespace(x0=y * float("nan"))
+
+    monkeypatch.setattr(
+        restore_command, "from_pretrained", lambda folder, device, **options: Broken()
+    )
+    status, out, err = restore("task=derain", f"input={photo}")
+    assert status == 1 and "values that are no numbers" in err and "0 of 1" in out
+    assert not (tmp_path / "a-derain.png").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1j])
+def test_weights_that_are_no_numbers_are_refused(restore, tmp_path, value):
+    from safetensors.torch import load_file, save_file
+
+    photo = photograph(tmp_path / "a.png")
+    run = tmp_path / "run"
+    run.mkdir()
+    source = ROOT / "data/adapters/derain"
+    (run / "config.json").write_bytes((source / "config.json").read_bytes())
+    weights = load_file(source / "model.safetensors")
+    name = sorted(weights)[0]
+    tensor = weights[name].float()
+    weights[name] = tensor * value if value == 1j else tensor + value
+    save_file(weights, run / "model.safetensors")
+    status, _, err = restore(f"run={run}", f"input={photo}")
+    assert status == 2 and name in err and "no real numbers" in err
+    assert not list(tmp_path.glob("a-*.png"))
