@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from irbridge.evaluation.metrics import psnr
 from irbridge.evaluation.records import read_records, record_files
 from irbridge.evaluation.rows import Row, aggregate
+from irbridge.evaluation.saved_images import is_own
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import read_image
 from irbridge.reports.table import Table, by_comparison
@@ -99,9 +100,9 @@ def _saved(folder: str | Path) -> dict[tuple[str, ...], dict[str, Pictures]]:
             image = images.setdefault(record.name, Pictures())
             path = file.parent / f"{record.name}.png"
             clean = file.parent.parent / "clean" / path.name
-            if path.is_file():
+            if is_own(record, path):
                 image.rows.setdefault(row.label, Shot(rank(row), path, row.psnr))
-            if clean.is_file():
+            if is_own(record, clean, "clean"):
                 image.clean = image.clean or clean
     return found
 

@@ -14,8 +14,9 @@ from irbridge.evaluation.fid import fid_of_rows
 from irbridge.evaluation.metrics import MAE, STANDARD, Metric, score
 from irbridge.evaluation.no_reference import network_closed
 from irbridge.evaluation.protocol import Protocol
-from irbridge.evaluation.records import About, Content, Record, read_records
+from irbridge.evaluation.records import About, Content, Record, read_records, slug
 from irbridge.evaluation.rows import aggregate
+from irbridge.evaluation.saved_images import compared_under, saved_under
 from irbridge.evaluation.saved_outputs import output_row
 from irbridge.images.io import read_image, write_image
 from irbridge.reports.html_page import page
@@ -131,6 +132,88 @@ def test_a_saved_image_is_that_of_its_score(scored, tmp_path):
     assert scored(pairs, 0.25, about=newer, save_images=True)[0] == []
 
 
+def test_a_clean_image_that_another_row_replaced_is_saved_again_with_its_score(scored, tmp_path):
+    pairs = Images("a")
+    scored(pairs, save_images=True)
+    write_image(tmp_path / "clean/a.png", GREY)
+    assert compared_under(tmp_path / "out", "clean") == set()
+    assert scored(pairs, save_images=True)[0] == ["a"]
+    assert np.array_equal(
+        read_image(tmp_path / "clean/a.png"), np.round(pairs[0].clean * 255) / np.float32(255)
+    )
+    (tmp_path / "clean/a.png").unlink()  # as a kill between the two files leaves it
+    assert scored(pairs, save_images=True)[0] == ["a"]
+    assert compared_under(tmp_path / "out", "clean") == {"a.png"}
+
+
+@pytest.mark.parametrize("place", ["clean/b.png", "out/b.png"])
+def test_a_file_that_no_evaluation_made_is_never_replaced(scored, tmp_path, place):
+    pairs, mine = Images("ab"), tmp_path / place
+    write_image(mine, GREY)
+    before = mine.read_bytes()
+    with pytest.raises(UserError, match=f"{place} is there already and no score speaks of it"):
+        scored(pairs, save_images=True)
+    assert mine.read_bytes() == before
+    scored(pairs)  # without images nothing is in the way, and nothing of it is removed
+    scored(pairs, about=replace(ABOUT, weights="v"))
+    assert mine.read_bytes() == before
+    assert "b.png" not in saved_under(tmp_path / "out") | compared_under(tmp_path / "out", "clean")
+    mine.unlink()
+    assert scored(pairs, save_images=True, about=replace(ABOUT, weights="v"))[0] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"settings": "bfloat16"}, {"about": replace(ABOUT, weights="v")}]
+)
+def test_scores_of_another_run_are_kept_under_a_name_of_their_own(scored, tmp_path, options):
+    pairs = Images("ab")
+    _, first = scored(pairs, save_images=True)
+    before = (tmp_path / "out/a.png").read_bytes()
+    asked, second = scored(pairs, 0.25, keep_others=True, **options)
+    assert asked == ["a", "b"] and first != second
+    rows = {row.row: row for row in aggregate(read_records(tmp_path))}
+    (earlier,) = rows.keys() - {"x"}
+    assert earlier.startswith("Earlier x, ") and len(rows[earlier].images) == 2
+    assert rows["x"].psnr == pytest.approx(np.mean([found["psnr"] for found in second.values()]))
+    assert rows[earlier].psnr == pytest.approx(np.mean([s["psnr"] for s in first.values()]))
+    kept = tmp_path / slug(earlier) / "a.png"
+    assert kept.read_bytes() == before and not (tmp_path / "out/a.png").exists()
+    assert scored(pairs, 0.25, keep_others=True, **options)[0] == []
+    pairs.change("a", clean=GREY)  # scores of other images are no row of their own
+    scored(pairs, 0.25, keep_others=True, **options)
+    assert len(aggregate(read_records(tmp_path))) == 2
+
+
+class Scaled(Metric):
+    """A metric whose measure depends on more than its fields."""
+
+    factor = 1.0
+
+    def identity(self):
+        return f"{super().identity()} {self.factor}"
+
+    def measure(self, restored, reference):
+        return self.factor * float(np.abs(restored - reference).mean())
+
+
+def test_scores_of_another_metric_of_that_name_are_made_anew(scored, monkeypatch):
+    pairs, metrics = Images("ab"), (*STANDARD, Scaled("Scaled", 1, False))
+    scored(pairs, metrics=metrics)
+    assert scored(pairs, metrics=metrics)[0] == []
+    monkeypatch.setattr(Scaled, "factor", 2.0)
+    assert scored(pairs, metrics=metrics)[0] == ["a", "b"]
+    changed = Scaled("Scaled", 1, True)
+    assert changed.identity() != metrics[-1].identity()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e200, None])
+def test_a_score_that_is_no_number_is_missing_and_can_be_read_again(scored, tmp_path, value):
+    metric = type("Odd", (Metric,), {"measure": lambda self, restored, reference: value})
+    _, scores = scored(Images("a"), metrics=(*STANDARD, metric("Odd", 1, True)))
+    assert scores["a"]["odd"] is None
+    assert "Odd ↑" in render(by_comparison(aggregate(read_records(tmp_path))), "markdown")
+
+
 def test_two_folders_of_outputs_under_one_name_are_refused(scored, tmp_path):
     pairs = Images("a")
     rows = []
@@ -175,6 +258,8 @@ def test_a_record_is_read_as_it_was_written():
         0.5,
         Content("c", "d", "s"),
         "png",
+        {"clean": "hash"},
+        {"psnr": "hash"},
         "commit",
         "machine",
     )
