@@ -5,8 +5,9 @@ import runpy
 import sys
 from pathlib import Path
 
-# processes share the cores, also those of the tests
-os.environ["HF_HUB_OFFLINE"] = os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+# processes share the cores, also those of the tests; another number may be given
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import atexit
 import shutil
@@ -28,7 +29,7 @@ from PIL import Image
 from irbridge.training.options import TrainerOptions
 
 ROOT = Path(__file__).resolve().parents[1]
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def small_unet(channels=(8, 16), down=None, up=None, **changes):
