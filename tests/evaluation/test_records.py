@@ -1,11 +1,17 @@
 """A stored score stands only for the very pixels, weights and settings that it was made of."""
 
+import csv
+import html
+import io
 import json
+import re
 import socket
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from irbridge.data.pair import Pair
 from irbridge.errors import UserError
@@ -20,7 +26,16 @@ from irbridge.evaluation.saved_images import compared_under, saved_under
 from irbridge.evaluation.saved_outputs import output_row
 from irbridge.images.io import read_image, write_image
 from irbridge.reports.html_page import page
-from irbridge.reports.table import Cell, Table, by_comparison, figures, render
+from irbridge.reports.table import (
+    FORMULA,
+    NUMBER,
+    Cell,
+    Table,
+    by_comparison,
+    figures,
+    plain,
+    render,
+)
 
 ABOUT = About("x", "derain", seed=0, weights="w")
 
@@ -352,12 +367,78 @@ def test_a_luma_metric_says_so():
 # what others wrote, in tables
 
 
-def test_text_is_written_as_text_in_every_language():
-    table = Table("a\nb", ["Method"], [["=cmd|' /C calc'!A0"], ["x\n\ny"], [Cell("-1", -1)]])
-    assert table.render("csv").splitlines()[1] == "'=cmd|' /C calc'!A0"
-    assert table.render("csv").endswith("-1")
-    assert "\n\n" not in table.render("latex") and "\\caption{a b}" in table.render("latex")
-    assert "<td>x\n\ny</td>" in table.render("html")
+@pytest.mark.parametrize(
+    "text, markdown, latex, table_of_numbers",
+    [
+        ("=cmd|' /C calc'!A0", "=cmd\\|' /C calc'!A0", "=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("\t@SUM(1)", "\\@SUM(1)", "@SUM(1)", "'@SUM(1)"),
+        ("\uff1d1+1", "\uff1d1+1", "\uff1d1+1", "'\uff1d1+1"),
+        ("-1.5", "-1.5", "-1.5", "-1.5"),
+        ("-1+2", "-1+2", "-1+2", "'-1+2"),
+        ("x\n\ny", "x y", "x y", "x y"),
+        ("[10pt]", "[10pt]", "{}[10pt]", "[10pt]"),
+        ("*a*", "\\*a\\*", "{}*a*", "*a*"),
+        ("a_b _c_", "a_b \\_c\\_", "a\\_b \\_c\\_", "a_b _c_"),
+        ("![x](http://y)", "![x\\](http\\://y)", "![x](http://y)", "![x](http://y)"),
+        ("www.x.org", "www\\.x.org", "www.x.org", "www.x.org"),
+        ("<b>&#60;", "\\<b\\>\\&#60;", "<b>\\&\\#60;", "<b>&#60;"),
+        ("\x1b[2J", "\ufffd[2J", "\ufffd[2J", "\ufffd[2J"),
+        ("\udce9t", "\ufffdt", "\ufffdt", "\ufffdt"),
+        ("a\u202eb", "a\ufffdb", "a\ufffdb", "a\ufffdb"),
+        ("\\input{x}", "\\\\input{x}", "\\textbackslash{}input\\{x\\}", "\\input{x}"),
+    ],
+)
+def test_text_is_written_as_text_in_every_language(text, markdown, latex, table_of_numbers):
+    table = Table(text, [text], [[text], [Cell(text)], ["plain"]])
+    written = table.render("markdown").splitlines()
+    assert written[-3:] == [f"| {markdown} |", f"| {markdown} |", "| plain |"]
+    assert table.render("latex").splitlines()[-6:-3] == [
+        f"{latex} \\\\",
+        f"{latex} \\\\",
+        "plain \\\\",
+    ]
+    assert f"\\caption{{{latex}}}" in table.render("latex")
+    rows = list(csv.reader(io.StringIO(table.render("csv"))))
+    assert rows == [[table_of_numbers]] * 3 + [["plain"]]
+    page = table.render("html")
+    assert page.count(f"<td>{html.escape(plain(text))}</td>") == 2
+    assert "<b>" not in page and "\x1b" not in page and "\udce9" not in page
+
+
+SIGNS = "=+-@[]<>|*_`#&%$\\{}~^\"'!.:/\n\r\t ab1\x00\x1b\u202e\udce9\uff1d"
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.text(SIGNS, max_size=12), st.text(SIGNS, max_size=12))
+def test_any_name_stays_inert_in_every_language(name, title):
+    table = Table(title, ["Method", title], [[name, Cell(name)], ["x", (Cell(name), None)]])
+    written = {form: table.render(form) for form in ("markdown", "latex", "csv", "html")}
+    for text in written.values():
+        text.encode()  # no halves of characters
+        assert not any(c in text for c in "\x00\x1b\r\t\u202e")
+    for row in csv.reader(io.StringIO(written["csv"])):
+        assert not [c for c in row if c.startswith(FORMULA) and not NUMBER.fullmatch(c)]
+    lines = written["markdown"].splitlines()
+    assert len(lines) == 6 and {len(re.findall(r"(?<!\\)(?:\\\\)*\|", s)) for s in lines[2:]} == {3}
+    bare = re.sub(r"\\[^\w\s]", "", written["markdown"].replace("---", ""))
+    assert not re.search(r"[<>`*]|\][(\[:]|https?://", bare)
+    latex = written["latex"]
+    assert "\n\n" not in latex and len(latex.splitlines()) == 12
+    unescaped = re.sub(
+        r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]", "", latex
+    )
+    assert unescaped.count("{") == unescaped.count("}") and not re.search(r"[%#_~^]", unescaped)
+    assert not re.search(r"\\\\\n *[\[*]", latex)
+    tags = re.findall(r"<[^>]*>", written["html"])
+    assert {re.sub(r"[</>]", "", tag) for tag in tags} <= {
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
 
 
 def test_a_row_without_images_has_no_fid(tmp_path):
