@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from irbridge.data.pair import Pair
@@ -122,11 +123,11 @@ class _Scorer:
         started = time.perf_counter()
         restored = self.restore(pair.seen, pair.name)
         seconds = time.perf_counter() - started
-        scores = score(restored, pair.clean, self.protocol, self.metrics)
         second = self.reference(pair.clean) if self.reference else None
-        if second is not None:
-            again = score(restored, second, self.protocol, self.metrics)
-            scores |= {metric.against_vae().key: again[metric.key] for metric in self.metrics}
+        try:
+            scores = self._scores(restored, pair.clean, second)
+        except UserError as error:
+            raise UserError(f"The image {pair.name} cannot be scored: {error}") from None
         record = Record(
             self.about,
             pair.name,
@@ -146,6 +147,15 @@ class _Scorer:
         own, *others = images.items()
         compared = {path.parent.name: short_hash(data) for path, data in others}
         return replace(record, png=short_hash(own[1]), beside=compared), images
+
+    def _scores(
+        self, restored: np.ndarray, clean: np.ndarray, second: np.ndarray | None
+    ) -> dict[str, float | None]:
+        scores = score(restored, clean, self.protocol, self.metrics)
+        if second is not None:
+            again = score(restored, second, self.protocol, self.metrics)
+            scores |= {metric.against_vae().key: again[metric.key] for metric in self.metrics}
+        return scores
 
     def content(self, pair: Pair) -> Content:
         """The hashes of what the pair's score is made of."""

@@ -462,7 +462,8 @@ def read_lines(path: Path, run: str = "", least: tuple[str, ...] = ()) -> list[R
         try:
             read = _parsed(line)
         except ValueError as error:
-            if number == len(lines):  # without its newline: it was being written
+            # without its newline, it was being written, and then begins as ours do
+            if number == len(lines) and line.startswith(b"{") and line.isascii():
                 tqdm.write(f"{path}, line {number}, was cut short; passed over.", file=sys.stderr)
                 continue
             raise _no_record(path, number, error) from None

@@ -367,3 +367,19 @@ def test_images_are_decoded_once_while_they_fit(clean, monkeypatch):
         all(torch.equal(scarce[k]["clean"], first[k]) for k in range(30))
         and 3 + 3 < len(reads) < 3 + 30
     )
+
+
+def test_a_clean_image_with_a_degraded_one_of_its_name_has_no_other(tmp_path):
+    clean, degraded = tmp_path / "clean", tmp_path / "degraded"
+    for folder, names in ((clean, ["beach"]), (degraded, ["beach_2", "beach_3"])):
+        folder.mkdir()
+        for name in names:
+            Image.new("RGB", (16, 16)).save(folder / f"{name}.png")
+    assert [path.name for path, _ in PairedFolders(clean, degraded).paths] == ["beach.png"] * 2
+    Image.new("RGB", (16, 16)).save(degraded / "beach.png")
+    with pytest.raises(UserError, match="beach_2.png has no partner of its name in .*clean, and"):
+        PairedFolders(clean, degraded)
+    for name in ("beach_2", "beach_3"):
+        Image.new("RGB", (16, 16)).save(clean / f"{name}.png")
+    pairs = PairedFolders(clean, degraded)
+    assert [path.stem for path, _ in pairs.paths] == pairs.names
