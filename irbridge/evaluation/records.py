@@ -427,7 +427,13 @@ def read_records(path: str | Path) -> list[Record]:
         UserError: if there are no records, or a line is none; it names file and line.
     """
     path = Path(path)
-    files = [(path, "")] if path.is_file() else record_files(path)
+    try:
+        files = [(path, "")] if path.is_file() else record_files(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{str(path)[:200]} cannot be read ({reason}); give the folder of a scored run."
+        ) from None
     records = [record for file, run in files for record in read_lines(file, run, LEAST)]
     if not records and not path.is_file():
         raise UserError(f"There are no records below {path}; give the folder of a scored run.")
