@@ -110,8 +110,8 @@ def tar_entries(path: Path) -> list[TarEntry]:
         ) from error
     if links := [member.name for member in files if not (member.isfile() or member.isdir())]:
         raise UserError(
-            f"{path} holds {links[0]} as a link or a device, not as a file{and_more(links)}; pack it"
-            " with `tar --dereference --hard-dereference -cf`."
+            f"{path} holds {links[0]} as a link or a device{and_more(links)}, not as a file; pack"
+            " it with `tar --dereference --hard-dereference -cf`."
         )
     files = [member for member in files if member.isfile()]
     if not files:
