@@ -17,7 +17,7 @@ from irbridge.data.pair import Pair
 from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.fid import fid_of_rows
-from irbridge.evaluation.metrics import MAE, STANDARD, Metric, score
+from irbridge.evaluation.metrics import MAE, PSNR, STANDARD, Metric, release, score
 from irbridge.evaluation.no_reference import network_closed
 from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import About, Content, Record, read_records, slug
@@ -217,8 +217,39 @@ def test_scores_of_another_metric_of_that_name_are_made_anew(scored, monkeypatch
     assert scored(pairs, metrics=metrics)[0] == []
     monkeypatch.setattr(Scaled, "factor", 2.0)
     assert scored(pairs, metrics=metrics)[0] == ["a", "b"]
-    changed = Scaled("Scaled", 1, True)
-    assert changed.identity() != metrics[-1].identity()
+    assert Scaled("Scaled", 1, True).identity() != metrics[-1].identity()  # other fields
+    assert MAE().identity() == MAE().identity() != replace(MAE(), digits=1).identity()
+    # other code behind the same fields, and another release of what computes it
+    other = type("Other", (Metric,), {"measure": lambda self, a, b: 1.0})("Scaled", 1, False)
+    same = type("Same", (Metric,), {"measure": lambda self, a, b: 1.0})("Scaled", 1, False)
+    plain_one = Metric("Scaled", 1, False)
+    assert len({other.identity(), plain_one.identity(), same.identity()}) == 3
+    before = PSNR().identity()
+    release.cache_clear()
+    monkeypatch.setattr("irbridge.evaluation.metrics.version", lambda name: "99.0")
+    assert PSNR().identity() != before
+    release.cache_clear()
+
+
+def test_a_link_to_another_picture_is_no_saved_image(scored, tmp_path):
+    write_image(tmp_path / "secret/pic.png", GREY)
+    old = {key: value for key, value in line(name="a").items()}  # says no hash
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/records.jsonl").write_text(json.dumps(old) + "\n")
+    for place in ("out/a.png", "clean/a.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).symlink_to(tmp_path / "secret/pic.png")
+    assert saved_under(tmp_path / "out") == set() and "<img" not in page(tmp_path / "out")
+    (tmp_path / "out/a.png").unlink()
+    write_image(tmp_path / "out/a.png", GREY)
+    assert saved_under(tmp_path / "out") == {"a.png"} and page(tmp_path).count("<img") == 2
+    assert compared_under(tmp_path / "out", "clean") == set()
+
+
+def test_one_score_that_is_written_twice_counts_once_whatever_else_is_said(tmp_path):
+    lines = [line(), line(method="irbridge"), line(outputs="folder"), line(name="b", psnr=20.0)]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    assert [record.name for record in read_records(tmp_path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e200, None])
