@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from irbridge.errors import UserError
 
+LARGEST = 1e15  # of a number that counts anything
 LONGEST_NAME = 255  # bytes, of a file on the usual file systems
 
 
@@ -166,6 +167,30 @@ def read_json(path: Path) -> dict:
         raise UserError(
             f"{path} holds a JSON {type(value).__name__}, not an object; copy it again."
         )
+    return value
+
+
+def read_fields(path: Path, **kinds: type | tuple[type, ...]) -> dict:
+    """As :func:`read_json`, of an object that has these keys.
+
+    Args:
+        path: of the file.
+        kinds: of what type the value of each key is; true and false are no numbers.
+
+    Raises:
+        UserError: a key is missing or of another type.
+    """
+    return check_fields(read_json(path), path, **kinds)
+
+
+def check_fields(value: dict, path: Path, **kinds: type | tuple[type, ...]) -> dict:
+    """A JSON object itself, where it has these keys; see :func:`read_fields`."""
+    for key, kind in kinds.items():
+        found = value.get(key)
+        if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
+            raise UserError(f"{path} says {key}={str(found)[:60]!r}; copy the file again.")
+        if isinstance(found, (int, float)) and not abs(found) <= LARGEST:
+            raise UserError(f"{path} says {key}={str(found)[:60]!r}; copy the file again.")
     return value
 
 

@@ -4,9 +4,14 @@ import os
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-# processes share the cores, also those of the tests
-os.environ["HF_HUB_OFFLINE"] = os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Processes share the cores, also those of the tests. Another number may be given, which is kept
+# where the tests run one after the other: threads that wait for each other's cores take minutes.
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)) > 1:
+    os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import atexit
 import shutil
@@ -28,7 +33,7 @@ from PIL import Image
 from irbridge.training.options import TrainerOptions
 
 ROOT = Path(__file__).resolve().parents[1]
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def small_unet(channels=(8, 16), down=None, up=None, **changes):
@@ -92,6 +97,20 @@ def trainer_options(**changes):
         "workers": 0,
     }
     return TrainerOptions(**small | changes)
+
+
+@pytest.fixture
+def spend(monkeypatch):
+    """A function that lets time pass, on the clock of the trials, which nothing else moves."""
+    from irbridge.models import precision
+
+    now = [0.0]
+    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def pass_by(seconds):
+        now[0] += seconds
+
+    return pass_by
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.methods import Restore, Trained
 from irbridge.evaluation.metrics import STANDARD
-from irbridge.evaluation.records import About, fingerprint, read_records
+from irbridge.evaluation.records import EARLIER, About, fingerprint, read_records
 from irbridge.experiments.build import build_protocol, from_pretrained, sampler_fields
 from irbridge.experiments.config import composed, own_folders
 from irbridge.experiments.instantiate import instantiate
@@ -120,6 +120,7 @@ def compare_run(options: dict) -> None:
                 setting.about(about),
                 settings=fingerprint([trained.settings, repr(setting)]),
                 limit=options["limit"],
+                keep_others=True,
             ):
                 bar.update()
     deliver(results, about)
@@ -133,6 +134,7 @@ def deliver(results: Path, about: About) -> None:
         record
         for record in read_records(results)
         if [getattr(record.about, key) for key in keys] == wanted
+        and EARLIER not in record.about.more
     ]
     text, path = sampler_table(records).render("markdown"), results / "table.md"
     write_atomically(path, lambda aside: aside.write_text(text + "\n", encoding="utf-8"))

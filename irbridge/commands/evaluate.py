@@ -85,6 +85,8 @@ def evaluate_run(options: dict) -> None:
         options["limit"],
         Share(state.process_index, state.num_processes),
         reference,
+        # in a run's own folder the scores of its older weights give way
+        keep_others=at.run / "evaluations" not in results.parents,
     )
     if state.is_main_process:
         print_scores(results)

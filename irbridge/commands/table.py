@@ -42,6 +42,9 @@ def table_run(options: TableOptions) -> None:
         return
     if len(options.folder) != 1:
         raise UserError(f"Give one folder: {USAGE}.")
+    for what, given in (("The folder", options.folder[0]), ("output=", options.output)):
+        if given == "":  # which Path takes for the current folder
+            raise UserError(f"{what} is empty; name it, {USAGE}.")
     form, layout = options.format or "md", options.layout or "methods"
     _check(options, form, layout)
     folder = Path(options.folder[0])

@@ -17,7 +17,7 @@ from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import score_rows
 from irbridge.evaluation.methods import IDENTITY, Trained, methods
-from irbridge.evaluation.metrics import psnr
+from irbridge.evaluation.metrics import check_scorable, psnr
 from irbridge.evaluation.no_reference import check_photographs, score_photographs
 from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import HELD_BACK, About
@@ -71,7 +71,7 @@ def train_run(config: dict) -> None:
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     if not config["reuse"]:
         check_anchor_learns(model)
-    references(model, config)
+    check_scoring(model, config)
     if config["reuse"]:
         check_reuse(model, config)
     elif config["baseline"] and isinstance(model, IRBridge):
@@ -136,6 +136,13 @@ def check_anchor_learns(model: Restorer) -> None:
             "sampler.nfe=0 makes no call of the frozen network, so its features would learn"
             " nothing; give loss.anchor_first=1 to train the anchor alone, or 1 or more calls."
         )
+
+
+def check_scoring(model: Restorer, config: dict) -> None:
+    """UserError if the model cannot be scored as the config asks, or its test images cannot."""
+    (protocol, _), options = references(model, config), config["evaluate"]
+    if options["enabled"]:
+        check_scorable(test_pairs(config, options["size"]), protocol, limit=options["limit"])
 
 
 def references(model: Restorer, config: dict):

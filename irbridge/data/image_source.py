@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irbridge.data.names import refuse_duplicates
+from irbridge.data.names import and_more, refuse_duplicates
 from irbridge.errors import UserError
 from irbridge.files import open_regular
 from irbridge.images.io import is_image, list_images, read_image
@@ -95,7 +95,7 @@ def tar_entries(path: Path) -> list[TarEntry]:
     """
     try:
         with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            files = [member for member in tar if member.isfile() and is_image(Path(member.name))]
+            files = [member for member in tar if is_image(Path(member.name))]
             # tarfile takes a damaged header for the end
             tar.fileobj.seek(tar.offset)
             if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
@@ -107,6 +107,12 @@ def tar_entries(path: Path) -> list[TarEntry]:
             f"{path} cannot be read as an uncompressed tar ({error}); make it with `tar -cf`, or"
             " give a folder."
         ) from error
+    if links := [member.name for member in files if not (member.isfile() or member.isdir())]:
+        raise UserError(
+            f"{path} holds {links[0]} as a link or a device{and_more(links)}, not as a file; pack"
+            " it with `tar --dereference --hard-dereference -cf`."
+        )
+    files = [member for member in files if member.isfile()]
     if not files:
         raise UserError(
             f"The archive {path} holds no images; pack image files such as .png or .jpg."

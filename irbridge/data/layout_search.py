@@ -55,7 +55,7 @@ def find_pairs(
     Raises:
         UserError: the set is not found, is found twice, or an image lacks its partner.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # also where no folder can have that name
         raise UserError(
             f"{root} is not a folder, but {benchmark.title} was looked for in it; {remedy}."
         )

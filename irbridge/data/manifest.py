@@ -1,6 +1,7 @@
 """Manifests: the pairs of a public set with their hashes, and whether what is there is right."""
 
 import json
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -42,7 +43,7 @@ def check(
         parts = _parts(name, root, split)
     except UserError as error:
         # with a file away the rest may not pair, but its name is to be told
-        if lines is None or not Path(root).is_dir():
+        if lines is None or not os.path.isdir(root):
             raise
         parts = {}
         findings.append((False, str(error)))
@@ -117,13 +118,15 @@ def read_manifest(path: str | Path, split: str | None = None) -> list[dict]:
     """
     try:
         with open_regular(path) as file:
-            records = [json.loads(line) for line in file.read().decode("utf-8").splitlines()]
+            text = file.read().decode("utf-8-sig")
+        # by newlines alone: names may hold what else str.splitlines takes for the end of a line
+        records = [json.loads(line) for line in text.split("\n") if line.strip()]
     except OSError as error:
         raise UserError(
             f"The manifest {path} cannot be read ({error.strerror}); make one with `prepare_data.py"
             " manifest NAME DIR output=FILE`."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         records = []
     if not records or not all(_is_record(record) for record in records):
         raise UserError(
@@ -134,13 +137,20 @@ def read_manifest(path: str | Path, split: str | None = None) -> list[dict]:
 
 
 def _is_record(record) -> bool:
-    return isinstance(record, dict) and all(field in record for field in FIELDS)
+    """Whether a line has all fields, as text; a set of clean images alone has no degraded ones."""
+    if not isinstance(record, dict) or not all(field in record for field in FIELDS):
+        return False
+    optional = "split", "degraded", "degraded_sha256"
+    return all(
+        isinstance(record[field], str) or (record[field] is None and field in optional)
+        for field in FIELDS
+    )
 
 
 def _parts(name: str, root: str | Path, split: str | None) -> dict[str | None, BenchmarkPairs]:
     """The halves of a public set that are below root, or the one that is asked for."""
     remedy = "give the folder that its archive unpacks to, or one around it"
-    wanted = [split] if split else (Path(root).is_dir() and halves(name, root)) or [None]
+    wanted = [split] if split else (os.path.isdir(root) and halves(name, root)) or [None]
     return {
         half: BenchmarkPairs(name, root, half, alone=bool(split), remedy=remedy) for half in wanted
     }
@@ -158,7 +168,7 @@ def _compared(
     missing, differing = [], []
     for place, digest in tqdm(files.items(), desc="hashes", unit="file", disable=None):
         path = root / place
-        if not path.is_file():
+        if not _is_file(path):
             missing.append(place)
         elif sha256(path) != digest:
             differing.append(place)
@@ -174,6 +184,13 @@ def _compared(
         if found
     ]
     return findings or [(True, f"{manifest}: {len(files)} files with the hashes that it names")]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # of a name that no file can have
+        return False
 
 
 def _places(root: Path, parts: Iterable[BenchmarkPairs]) -> list[str]:

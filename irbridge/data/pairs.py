@@ -139,7 +139,8 @@ class PairedFolders:
     """Degraded images and their clean partners in two folders, or mixed in one.
 
     Partners have equal stems, or equal but for the markers of Rain100H and RainDrop (norain-001 and
-    rain-001, 3_clean and 3_rain), or the degraded stem continues the clean one after "_" (RESIDE).
+    rain-001, 3_clean and 3_rain), or the degraded stem continues the clean one after "_" (RESIDE):
+    beach_2 is a version of beach, but where a degraded beach is there too it is another photograph.
     In one folder the markers alone tell the two apart, and other images are left out.
 
     Args:
@@ -172,6 +173,7 @@ class PairedFolders:
         exact = {path.stem: path for path in cleans}
         without_key = {bare(path.stem): path for path in cleans}
         self.paths = [(partner(path.stem, exact, without_key), path) for path in degradeds]
+        self._refuse_guessed(clean)
         used = {path for path, _ in self.paths}
         alone = [path for found, path in self.paths if found is None]
         alone += [path for path in cleans if path not in used]
@@ -180,6 +182,23 @@ class PairedFolders:
                 f"{alone[0]} has no partner{and_more(alone)}, {clean} holding {len(cleans)} and "
                 f"{degraded} {len(degradeds)} images; give the two of a pair the same name."
             )
+
+    def _refuse_guessed(self, clean: str | Path) -> None:
+        """Refuse a degraded image whose clean one has a degraded image of its very name.
+
+        Raises:
+            UserError: it names both.
+        """
+        named = {
+            found.stem: path for found, path in self.paths if found and found.stem == path.stem
+        }
+        for found, path in self.paths:
+            if found and path.stem != found.stem and found.stem in named:
+                raise UserError(
+                    f"{path} has no partner of its name in {clean}, and {found.name} is that of"
+                    f" {named[found.stem].name}; add {path.stem}{found.suffix}, or give the two of"
+                    " a pair the same name."
+                )
 
     @property
     def scenes(self) -> list[str]:

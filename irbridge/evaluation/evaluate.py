@@ -1,5 +1,6 @@
 """Scores of held-back images: one record an image as it goes, and none is scored twice."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -15,17 +16,24 @@ from irbridge.evaluation.methods import Method, Restore
 from irbridge.evaluation.metrics import STANDARD, Metric, score
 from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import (
+    EARLIER,
     About,
     Content,
     Record,
     RecordStore,
     fingerprint,
-    png_hash,
     slug,
+)
+from irbridge.evaluation.saved_images import (
+    check_images,
+    is_own,
+    places,
+    png,
+    short_hash,
+    write_images,
 )
 from irbridge.evaluation.share import ALONE, Share
 from irbridge.evaluation.vae_reference import RoundTrip
-from irbridge.images.io import write_image
 
 
 def evaluate(
@@ -40,11 +48,12 @@ def evaluate(
     limit: int | None = None,
     share: Share = ALONE,
     reference: RoundTrip | None = None,
+    keep_others: bool = False,
 ) -> Iterator[Record]:
     """Score a method on pairs, yielding a record an image, those of an earlier run included.
 
-    A score of an earlier run stands if both images, the weights and the settings are still the
-    same, by their hashes; any other image is scored anew.
+    A score of an earlier run stands if both images, the weights, the settings and what measured it
+    are still the same, by their hashes; any other image is scored anew.
 
     Args:
         restore: the method.
@@ -60,20 +69,27 @@ def evaluate(
         share: this process's part of the images.
         reference: of ``protocol.reference=vae``, scored besides the clean image as psnr_vae and so
             on; without it that protocol is the one with the clean image alone.
+        keep_others: whether scores of the same images by other weights or settings are kept, as a
+            row of its own ("Earlier ..."), in a folder beside this one; else they are removed.
 
     Raises:
-        UserError: if another process has the folder, or it holds records of other settings.
+        UserError: if another process has the folder, it holds records of other settings, or an
+            image file that no evaluation made is in the way.
     """
     protocol = replace(protocol, reference="vae" if reference else "clean")
     about = replace(about, protocol=protocol.describe(reference.name if reference else ""))
     scorer = _Scorer(restore, protocol, about, metrics, settings, folder, save_images, reference)
     with RecordStore(folder, share) as store:
-        done = _still_good(store, scorer, pairs)
+        done, removed = _still_good(store, scorer, pairs, keep_others)
+        replaced = places(folder.parent, {store.path: removed})
         for index, name in share.of(list(enumerate(pairs.names[:limit]))):
             record = done.get((about.row, name))
             if record is None:
-                record = scorer(pairs[index])
+                record, images = scorer(pairs[index])
+                check_images(images, folder.parent, replaced)
+                # before its images: a kill leaves none that no record speaks of
                 store.append(record)
+                write_images(images)
             yield record
         store.gather(pairs.names)
 
@@ -100,28 +116,46 @@ class _Scorer:
         self.reference = reference
         against = [metric.against_vae() for metric in metrics] if reference else []
         self.shown = (*metrics, *against)
+        self.scored_by = {metric.key: metric.identity() for metric in metrics}
 
-    def __call__(self, pair: Pair) -> Record:
-        """Restore the pair, save the image or remove an older one, and score it."""
+    def __call__(self, pair: Pair) -> tuple[Record, dict[Path, bytes]]:
+        """Restore and score the pair; the record, and the content of the PNGs by their paths."""
         started = time.perf_counter()
         restored = self.restore(pair.seen, pair.name)
         seconds = time.perf_counter() - started
-        scores = score(restored, pair.clean, self.protocol, self.metrics)
         second = self.reference(pair.clean) if self.reference else None
-        if second is not None:
-            again = score(restored, second, self.protocol, self.metrics)
-            scores |= {metric.against_vae().key: again[metric.key] for metric in self.metrics}
-        return Record(
+        try:
+            scores = self._scores(restored, pair.clean, second)
+        except UserError as error:
+            raise UserError(f"The image {pair.name} cannot be scored: {error}") from None
+        record = Record(
             self.about,
             pair.name,
             scores,
             self.shown,
             round(seconds, 4),
             self.content(pair),
-            self._saved(pair, restored, second),
-            commit(),
-            machine(),
+            scored_by=self.scored_by,
+            commit=commit(),
+            machine=machine(),
         )
+        if not self.save_images:
+            return record, {}
+        images = {self.image(pair.name): png(restored), self.beside(pair.name): png(pair.clean)}
+        if second is not None:
+            images[self.beside(pair.name, "vae")] = png(second)
+        own, *others = images.items()
+        compared = {path.parent.name: short_hash(data) for path, data in others}
+        return replace(record, png=short_hash(own[1]), beside=compared), images
+
+    def _scores(
+        self, restored: np.ndarray, clean: np.ndarray, second: np.ndarray | None
+    ) -> dict[str, float | None]:
+        scores = score(restored, clean, self.protocol, self.metrics)
+        if second is not None:
+            again = score(restored, second, self.protocol, self.metrics)
+            scores |= {metric.against_vae().key: again[metric.key] for metric in self.metrics}
+        return scores
 
     def content(self, pair: Pair) -> Content:
         """The hashes of what the pair's score is made of."""
@@ -131,17 +165,9 @@ class _Scorer:
         """Where the restored image is saved."""
         return self.folder / f"{name}.png"
 
-    def _saved(self, pair: Pair, restored: np.ndarray, second: np.ndarray | None) -> str | None:
-        """The hash of the written PNG; None where none is wanted: an older one is then removed."""
-        path = self.image(pair.name)
-        if not self.save_images:
-            path.unlink(missing_ok=True)
-            return None
-        write_image(path, restored)
-        write_image(self.folder.parent / "clean" / path.name, pair.clean)
-        if second is not None:
-            write_image(self.folder.parent / "vae" / path.name, second)
-        return png_hash(path)
+    def beside(self, name: str, kind: str = "clean") -> Path:
+        """Where what it is compared with is saved, which all rows share."""
+        return self.folder.parent / kind / f"{name}.png"
 
     def fits(self, record: Record) -> bool:
         """Whether a record has this row's weights and scores, and its image where one is wanted.
@@ -154,29 +180,80 @@ class _Scorer:
             return False
         if not {metric.key for metric in self.shown} <= record.scores.keys():
             return False
+        if any(record.scored_by.get(key) != what for key, what in self.scored_by.items()):
+            return False
         if not self.save_images:
             return True
-        return record.png is not None and record.png == png_hash(self.image(record.name))
+        own = is_own(record, self.image(record.name))
+        return own and is_own(record, self.beside(record.name), "clean")
 
 
-def _still_good(store: RecordStore, scorer: _Scorer, pairs) -> dict[tuple[str, str], Record]:
-    """The records of earlier runs that stand; the images of those that do not are removed."""
+def _still_good(
+    store: RecordStore, scorer: _Scorer, pairs, keep_others: bool
+) -> tuple[dict[tuple[str, str], Record], list[Record]]:
+    """The records of earlier runs that stand, and those that do not.
+
+    The saved images of the latter are removed, or kept with them as a row of its own.
+    """
     places = {name: index for index, name in enumerate(pairs.names)}
+    others: list[Record] = []  # of the same images
 
     def usable(record: Record) -> bool:
-        if not scorer.fits(record) or record.name not in places:
+        fits = scorer.fits(record)
+        if record.name not in places or record.content is None:
             return False
-        return record.content == scorer.content(pairs[places[record.name]])
+        content = scorer.content(pairs[places[record.name]])
+        if keep_others and _by_another(record, content, scorer.about):
+            others.append(record)
+        return fits and record.content == content
 
-    kept, dropped = store.resume(usable, pairs.names)
-    if store.share.first and dropped:
-        for record in dropped:
-            scorer.image(record.name).unlink(missing_ok=True)
+    def clear(removed: list[Record]) -> None:
+        set_aside(others, scorer.folder)
+        for record in removed:
+            if is_own(record, path := scorer.image(record.name)):
+                path.unlink()
+
+    kept, removed = store.resume(usable, pairs.names, clear)
+    if store.share.first and len(removed) > len(others):
         tqdm.write(
-            f"{store.folder}: {len(dropped)} scores of other images, weights or settings, or of an"
-            " earlier version, are made anew."
+            f"{store.folder}: {len(removed) - len(others)} scores of other images, weights or"
+            " settings, or of an earlier version, are made anew."
         )
-    return kept
+    return kept, removed
+
+
+def _by_another(record: Record, content: Content, about: About) -> bool:
+    """Whether a record is of the very images, by other weights or settings."""
+    if record.about.weights is None or "outputs" in about.more:
+        return False
+    if record.content != replace(content, settings=record.content.settings):
+        return False
+    return (record.about.weights, record.content.settings) != (about.weights, content.settings)
+
+
+def set_aside(records: list[Record], folder: Path) -> None:
+    """Keep records that others take the place of, with their images, as rows of their own.
+
+    Args:
+        records: of a row's folder.
+        folder: of the row; theirs are beside it, "earlier-" with a hash of weights and settings.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        key = fingerprint([record.about.weights, record.content.settings])[:6]
+        about = record.about
+        more = about.more | {EARLIER: key}
+        named = replace(about, row=f"Earlier {about.row}, {key}", method=None, more=more)
+        groups.setdefault(named.row, []).append(replace(record, about=named))
+    for row, group in groups.items():
+        place = folder.parent / slug(row)
+        with RecordStore(place) as store:
+            store.add(group)
+            for record in group:
+                path = folder / f"{record.name}.png"
+                if is_own(record, path):
+                    os.replace(path, place / path.name)
+        tqdm.write(f"{folder}: {len(group)} scores of other weights or settings are now in {place}")
 
 
 def _refuse_others(record: Record, about: About, folder: Path) -> None:
@@ -187,7 +264,7 @@ def _refuse_others(record: Record, about: About, folder: Path) -> None:
         unsaid = record.content is None and old.get(key) is None
         if unsaid or key == "weights" or old.get(key) == value:
             continue
-        remedy = "delete the folder"
+        remedy = "delete the folder, or give another results=DIR"
         if key == "outputs":
             remedy = "give row=NAME or results=DIR, or delete the folder"
         raise UserError(
@@ -207,6 +284,7 @@ def score_rows(
     limit: int | None = None,
     share: Share = ALONE,
     reference: RoundTrip | None = None,
+    keep_others: bool = False,
 ) -> None:
     """Score every method into ``results/<row>/records.jsonl``, under a progress bar.
 
@@ -221,6 +299,7 @@ def score_rows(
         limit: likewise.
         share: likewise.
         reference: likewise.
+        keep_others: likewise.
     """
     methods = list(methods)
     for metric in metrics:
@@ -242,5 +321,6 @@ def score_rows(
                 limit,
                 share,
                 reference,
+                keep_others,
             ):
                 bar.update()

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from irbridge.errors import UserError
-from irbridge.evaluation.saved_images import saved_rows, saved_under
+from irbridge.evaluation.saved_images import compared_under, saved_rows, saved_under, strangers
 from irbridge.files import sha256
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import list_images, read_image
@@ -117,11 +117,14 @@ def saved_fid(place: Path, beside: str, weights: str | Path | None) -> float | N
         weights: and errors: as those of :func:`fid`.
 
     Returns:
-        None where the two folders hold other names, or none.
+        None where there are none, or the two folders hold other names, or images that were not
+        saved with the row's scores.
     """
     reference = place.parent / beside
     names = saved_under(place)
-    if not names or names != saved_under(reference):
+    if not names or names != compared_under(place, beside):
+        return None
+    if strangers(place, names) or strangers(reference, names):
         return None
     return fid(place, reference, weights)
 

@@ -85,7 +85,10 @@ class Trained:
         if isinstance(model, IRBridge):
             backbone |= {"digest": model.backbone.digest, "dtype": str(model.backbone.dtype)}
         kept = {key: value for key, value in config.items() if key not in CODE}
-        settings = fingerprint(kept | {"backbone": backbone, "precision": model.precision})
+        device = next(model.parameters()).device.type  # each rounds in its own way
+        settings = fingerprint(
+            kept | {"backbone": backbone, "precision": model.precision, "device": device}
+        )
         return cls(sha256(folder / "model.safetensors")[:12], settings)
 
 

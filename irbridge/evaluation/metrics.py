@@ -6,11 +6,15 @@ subclass with one method, ``measure``, and a file ``configs/metric/NAME.yaml`` t
 """
 
 import hashlib
+import inspect
 import re
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +27,8 @@ TRUNK = ROOT / "data" / "metrics" / "alexnet_lpips_trunk.safetensors"
 TRUNK_SHA256 = "55e6a715ecf5a8999423276ea50aa4e5c81d6dc4852d6b9af81762bc6440c726"
 MAX_PSNR = 100.0  # dB; stands for identical images too, so that every score is finite
 SSIM_WINDOW = 11
+LARGEST = 1e100  # of any score; beyond, means and tables could not be made
+LOOKED_AT = 200  # test images that are read before a training; of a large set only the first
 LPIPS_SIDE = 31  # below this side, in pixels, AlexNet's last pooling has nothing left
 
 
@@ -68,6 +74,7 @@ class Metric:
     unit: str = ""
     reference: str = "clean"
     smallest: int = 1
+    packages: ClassVar[tuple[str, ...]] = ()  # whose release the score depends on
 
     @property
     def key(self) -> str:
@@ -101,8 +108,30 @@ class Metric:
         places = self.digits if digits is None else min(self.digits, digits)
         return f"{value:.{places}f}"
 
+    def identity(self) -> str:
+        """A short hash of what measures: the class's code and fields, and its packages' releases.
+
+        A score that another one measured is not taken for this one's.
+        """
+        said = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "path"}
+        parts = [repr(said), *(release(name) for name in self.packages), _code(type(self))]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
     def ready(self) -> None:
         """Load what it needs, so that what is missing shows before the first image is restored."""
+
+    def check(self, shape: tuple[int, ...], protocol: Protocol) -> None:
+        """Refuse images of this shape, (H, W, 3), where the protocol's crop leaves too little.
+
+        Raises:
+            UserError: it does.
+        """
+        if min(shape[:2]) - 2 * protocol.crop < self.smallest:
+            raise UserError(
+                f"An image of shape {shape} with crop {protocol.crop} leaves less than the "
+                f"{self.smallest} x {self.smallest} pixels to score; use larger images or a"
+                " smaller crop."
+            )
 
     def measure(self, restored: np.ndarray, reference: np.ndarray) -> float | None:
         """The score of two images; None where it cannot be had of these.
@@ -128,7 +157,13 @@ class Metric:
                 protocol's crop leaves too little.
         """
         seen = protocol if self.luma else replace(protocol, space="rgb", quantise=True)
-        return self.measure(*_prepared(restored, reference, seen, self.smallest))
+        images = _prepared(restored, reference, seen)
+        self.check(reference.shape, protocol)
+        found = self.measure(*images)
+        # not finite is no score: no mean could be made of it
+        if found is None or not isfinite(found) or abs(found) > LARGEST:
+            return None
+        return float(found)
 
 
 @dataclass(frozen=True)
@@ -139,6 +174,7 @@ class PSNR(Metric):
     digits: int = 2
     higher_is_better: bool = True
     unit: str = "dB"
+    packages: ClassVar[tuple[str, ...]] = ("scikit-image",)
 
     def measure(self, restored: np.ndarray, reference: np.ndarray) -> float:
         """In dB; see :meth:`Metric.measure`."""
@@ -160,6 +196,7 @@ class SSIM(Metric):
     digits: int = 4
     higher_is_better: bool = True
     smallest: int = SSIM_WINDOW
+    packages: ClassVar[tuple[str, ...]] = ("scikit-image",)
 
     def measure(self, restored: np.ndarray, reference: np.ndarray) -> float:
         """From -1 to 1; see :meth:`Metric.measure`."""
@@ -197,6 +234,11 @@ class LPIPS(Metric):
     higher_is_better: bool = False
     luma: bool = False
     path: str | Path = TRUNK
+    packages: ClassVar[tuple[str, ...]] = ("lpips",)
+
+    def identity(self) -> str:
+        """As of any metric; without the weights' file it measures nothing."""
+        return f"{super().identity()}, {'with' if Path(self.path).is_file() else 'no'} weights"
 
     def ready(self) -> None:
         """Load the network where its weights are; UserError if they are other ones."""
@@ -226,6 +268,24 @@ class MAE(Metric):
     def measure(self, restored: np.ndarray, reference: np.ndarray) -> float:
         """From 0 to 255; see :meth:`Metric.measure`."""
         return float(np.abs(restored - reference).mean())
+
+
+@cache
+def release(package: str) -> str:
+    """A package and its release; what is not installed has none."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
+
+
+@cache
+def _code(cls: type) -> str:
+    """The code of a class; of one that was typed in, and has none, its name."""
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return cls.__qualname__
 
 
 @cache
@@ -271,6 +331,32 @@ def score(
     return {metric.key: metric(restored, reference, protocol) for metric in metrics}
 
 
+def check_scorable(
+    pairs, protocol: Protocol, metrics: tuple[Metric, ...] = STANDARD, limit: int | None = None
+) -> None:
+    """Refuse, before anything is trained, what scoring would refuse after it.
+
+    Args:
+        pairs: ``names`` and ``pairs[i]``; the first ``LOOKED_AT`` of them are read.
+        protocol: how they will be compared.
+        metrics: by which they will be scored.
+        limit: so many pairs will be scored; None: all.
+
+    Raises:
+        UserError: a metric lacks what it needs, or an image cannot be read or scored.
+    """
+    for metric in metrics:
+        metric.ready()
+    for index, name in enumerate(pairs.names[:limit][:LOOKED_AT]):
+        clean = pairs[index].clean
+        try:
+            for metric in metrics:
+                metric.check(clean.shape, protocol)
+            _prepare(clean, protocol)
+        except UserError as error:
+            raise UserError(f"The test image {name} cannot be scored: {error}") from None
+
+
 def bootstrap_interval(values, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
     """95 % percentile bootstrap interval (low, high) of the mean; one value gives itself twice."""
     values, rng = np.asarray(values, dtype=np.float64), np.random.default_rng([seed])
@@ -284,22 +370,14 @@ def bootstrap_interval(values, seed: int = 0, draws: int = 2000) -> tuple[float,
     return float(low), float(high)
 
 
-def _prepared(
-    restored: np.ndarray, reference: np.ndarray, protocol: Protocol, smallest: int
-) -> list[np.ndarray]:
+def _prepared(restored: np.ndarray, reference: np.ndarray, protocol: Protocol) -> list[np.ndarray]:
     """Both images as the protocol compares them: float64 on 0 to 255, (H, W, 3), or (H, W) in y."""
     if restored.shape != reference.shape:
         raise UserError(
             f"The restored image {restored.shape} and its reference {reference.shape} differ in "
             "shape; compare images of one size."
         )
-    images = [_prepare(restored, protocol), _prepare(reference, protocol)]
-    if min(images[0].shape[:2]) < smallest:
-        raise UserError(
-            f"An image of shape {reference.shape} with crop {protocol.crop} leaves less than the "
-            f"{smallest} x {smallest} pixels to score; use larger images or a smaller crop."
-        )
-    return images
+    return [_prepare(restored, protocol), _prepare(reference, protocol)]
 
 
 def _prepare(image: np.ndarray, protocol: Protocol) -> np.ndarray:

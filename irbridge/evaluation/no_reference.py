@@ -1,11 +1,13 @@
 """Scores without a reference (pyiqa's), and photographs that have no clean version."""
 
 import contextlib
+import hashlib
 import io
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,17 +19,16 @@ from irbridge.assets import find
 from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
 from irbridge.evaluation.methods import IDENTITY, Method
-from irbridge.evaluation.metrics import Metric
+from irbridge.evaluation.metrics import Metric, release
 from irbridge.evaluation.records import (
     About,
     Content,
     Record,
     RecordStore,
     fingerprint,
-    png_hash,
     slug,
 )
-from irbridge.evaluation.saved_images import saved_rows
+from irbridge.evaluation.saved_images import is_own, png_hash, saved_rows
 from irbridge.images.io import read_image, write_image
 from irbridge.images.resize import centre_crop
 
@@ -35,7 +36,7 @@ from irbridge.images.resize import centre_crop
 OF_SETS = {"fid", "fid_dinov2", "inception_score", "clipscore"}
 SCORES = "scores.jsonl"
 
-Judge = Callable[[np.ndarray], dict[str, float]]
+Judge = Callable[[np.ndarray], dict[str, float | None]]
 
 
 def judge(names: list[str], device: str | torch.device = "cpu") -> Judge:
@@ -78,10 +79,27 @@ def judge(names: list[str], device: str | torch.device = "cpu") -> Judge:
         found = {}
         for name, metric in metrics.items():
             with _local_weights(name):
-                found[name] = float(metric(batch))
+                value = float(metric(batch))
+            found[name] = value if isfinite(value) else None  # no mean could be made of it
         return found
 
+    scores.identities = {name: _identity(metric) for name, metric in metrics.items()}
     return scores
+
+
+def _identity(metric) -> str:
+    """A short hash of what measures: pyiqa's release and the metric's weights."""
+    state = hashlib.sha256(release("pyiqa").encode())
+    weights = metric.state_dict() if hasattr(metric, "state_dict") else {}
+    for name, value in sorted(weights.items()):
+        state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        state.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return state.hexdigest()[:16]
+
+
+def identities(score: Judge) -> dict[str, str]:
+    """By metric, the hash of what measured the scores of a function of :func:`judge`."""
+    return getattr(score, "identities", {})
 
 
 # keeping a library offline
@@ -158,11 +176,11 @@ def _local_weights(name: str) -> Iterator[None]:
 
 
 class RowQuality(NamedTuple):
-    """The means of metrics over a row's ``images`` saved images."""
+    """The means of metrics over a row's ``images`` saved images; None where one has no score."""
 
     task: str
     label: str
-    means: dict[str, float]
+    means: dict[str, float | None]
     images: int
 
 
@@ -181,11 +199,16 @@ def quality_of_rows(folder: str | Path, metrics: list[str]) -> list[RowQuality]:
     for row in saved_rows(folder):
         if row.images:
             scores = [score(read_image(row.folder / name)) for name in sorted(row.images)]
-            means = {m: float(np.mean([s[m] for s in scores])) for m in metrics}
+            means = {m: mean([s[m] for s in scores]) for m in metrics}
             found.append(RowQuality(row.task, row.label, means, len(scores)))
     if not found:
         raise UserError(f"No row below {folder} has saved images; score with save_images=true.")
     return found
+
+
+def mean(values: list[float | None]) -> float | None:
+    """The mean; None where a value is missing."""
+    return None if None in values else float(np.mean(values))
 
 
 # photographs without clean versions
@@ -264,7 +287,7 @@ def score_photographs(
         ) as bar,
     ):
         work = _Photographs(method, source, about, folder)
-        done = work.resume(store, metrics)
+        done = work.resume(store, metrics, score)
         for name in names:
             for row in rows:
                 if (row.label, name) not in done:
@@ -287,7 +310,9 @@ class _Photographs:
         self.places = {name: index for index, name in enumerate(source.names)}
         self.saved: set[str] = set()  # names whose restored image is there and still right
 
-    def resume(self, store: RecordStore, metrics: list[str]) -> dict[tuple[str, str], Record]:
+    def resume(
+        self, store: RecordStore, metrics: list[str], score: Judge
+    ) -> dict[tuple[str, str], Record]:
         """The records of these photographs, metrics, weights and settings; the others go.
 
         A restored image that is still right stays, whatever metrics it was scored by.
@@ -298,13 +323,15 @@ class _Photographs:
                 return False
             if record.png:
                 self.saved.add(record.name)
-            return list(record.scores) == metrics
+            return list(record.scores) == metrics and record.scored_by == identities(score)
 
-        kept, dropped = store.resume(usable)
-        for record in dropped:
-            if record.name not in self.saved:
-                self._image(record.name).unlink(missing_ok=True)
-        return kept
+        def clear(dropped: list[Record]) -> None:
+            for record in dropped:
+                path = self._image(record.name)
+                if record.name not in self.saved and is_own(record, path):
+                    path.unlink()
+
+        return store.resume(usable, before=clear)[0]
 
     def scored(self, row: Method, name: str, score: Judge) -> Record:
         """The record of a photograph; where it is restored, the image is saved first."""
@@ -317,7 +344,15 @@ class _Photographs:
             image, png = read_image(path), png_hash(path)  # as it is seen
         scores = score(image)
         shown = tuple(Metric(key, 3, True) for key in scores)
-        return Record(row.about(self.about), name, scores, shown, content=content, png=png)
+        return Record(
+            row.about(self.about),
+            name,
+            scores,
+            shown,
+            content=content,
+            png=png,
+            scored_by=identities(score),
+        )
 
     def _still_good(self, record: Record) -> bool:
         row = self.rows.get(record.about.row)

@@ -5,8 +5,11 @@ A :class:`Record` says what was scored, under which settings, and by hashes from
 what several processes wrote.
 """
 
+import codecs
 import hashlib
 import json
+import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,17 +18,26 @@ from math import isfinite
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from irbridge.errors import UserError
-from irbridge.evaluation.metrics import STANDARD, Metric
+from irbridge.evaluation.metrics import LARGEST, STANDARD, Metric
 from irbridge.evaluation.share import ALONE, Share, agreed
-from irbridge.files import append_line, locked, sha256, write_atomically
+from irbridge.files import append_line, locked, write_atomically
 
 HELD_BACK = "held-back images"
+EARLIER = "earlier"
+"""Key of a record that another of its row took the place of; a hash of its weights and settings."""
 # Those of protocol.reference=vae come after the ones against the clean image.
 FLAT = {m.key: m for m in (*STANDARD, *(metric.against_vae() for metric in STANDARD))}
 """The scores that a record holds beside its other keys; further ones are below "metrics"."""
 LEAST = "psnr", "ssim"  # what a scored pair has in any case
+# One common file, and one for each further process. Other names, such as those of copies that a
+# user keeps, are not this program's.
+FILES = re.compile(r"records(-\d+)?\.jsonl")
+# What a record may say at most; beyond, tables and plots could not be drawn, and no image is such.
+MOST = {"nfe": 10**6, "size": 10**6, "seed": 2**64 - 1}
+DEEPEST = 20  # levels of JSON
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,9 @@ class Record:
         seconds: that the restoration took.
         content: hashes of what it was made of; None in records of older versions.
         png: hash of the saved image's file; None where none was saved.
+        beside: hashes of the files that were saved of what it is compared with, by their folder,
+            "clean" or "vae".
+        scored_by: by the key of a metric, what measured it, see :meth:`Metric.identity`.
         commit: of the code.
         machine: in words.
         run: the run's folder below a folder of runs, where it was read from there.
@@ -105,6 +120,8 @@ class Record:
     seconds: float | None = None
     content: Content | None = None
     png: str | None = None
+    beside: dict[str, str] = field(default_factory=dict)
+    scored_by: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     machine: str | None = None
     run: str = ""
@@ -124,6 +141,9 @@ class Record:
             line["headings"] = headings
         for key in ("seconds", "commit", "machine", "png"):
             if getattr(self, key) is not None:
+                line[key] = getattr(self, key)
+        for key in ("beside", "scored_by"):
+            if getattr(self, key):
                 line[key] = getattr(self, key)
         if self.content:
             line["content"] = {f.name: getattr(self.content, f.name) for f in fields(Content)}
@@ -156,14 +176,18 @@ class Record:
             more={key: value for key, value in line.items() if key not in KNOWN},
         )
         content = _object(line, "content")
+        seconds = _number(line, "seconds")
+        if seconds is not None and seconds < 0:
+            raise ValueError(f"seconds={seconds} is negative")
         return cls(
             about,
             name,
             scores,
             tuple(metrics),
-            _number(line, "seconds"),
+            seconds,
             Content(*(_text(content, f.name) for f in fields(Content))) if content else None,
             **{key: _text(line, key, None) for key in ("png", "commit", "machine")},
+            **{key: _texts(line, key) for key in ("beside", "scored_by")},
             run=run or _text(line, "run", ""),
         )
 
@@ -187,7 +211,7 @@ def _heading(key: str, described: object) -> Metric:
         return Metric(key, 3, True)
     wanted = {f.name: getattr(Metric(key, 3, True), f.name) for f in fields(Metric)}
     fits = isinstance(described, dict) and all(
-        type(value) is type(wanted.get(name)) for name, value in described.items()
+        name in wanted and type(value) is type(wanted[name]) for name, value in described.items()
     )
     if not fits or {"name", "digits", "higher_is_better"} - described.keys():
         raise ValueError(f"headings.{key} is not the description of a metric")
@@ -213,8 +237,8 @@ def _number(line: dict, key: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{key} is no number")
-    if abs(value) > 1e300 or not isfinite(value):
-        raise ValueError(f"{key} is no number")
+    if abs(value) > LARGEST or not isfinite(value):
+        raise ValueError(f"{key} is no number of a score or a time")
     return value
 
 
@@ -222,6 +246,8 @@ def _integer(line: dict, key: str) -> int | None:
     value = line.get(key)
     if value is not None and type(value) is not int:
         raise ValueError(f"{key} is no whole number")
+    if value is not None and not 0 <= value <= MOST[key]:
+        raise ValueError(f"{key} is not from 0 to {MOST[key]}")
     return value
 
 
@@ -230,6 +256,11 @@ def _object(line: dict, key: str) -> dict:
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{key} is no JSON object")
     return value or {}
+
+
+def _texts(line: dict, key: str) -> dict[str, str]:
+    value = _object(line, key)
+    return {name: _text(value, name) for name in value}
 
 
 # hashes
@@ -243,11 +274,6 @@ def fingerprint(value: object) -> str:
     else:
         state = hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode())
     return state.hexdigest()[:16]
-
-
-def png_hash(path: Path) -> str | None:
-    """A short hash of a saved image's file, None where there is none."""
-    return sha256(path)[:16] if path.is_file() else None
 
 
 def slug(text: str, longest: int = 150) -> str:
@@ -290,7 +316,10 @@ class RecordStore:
         self._stack.close()
 
     def resume(
-        self, usable: Callable[[Record], bool], order: list[str] | None = None
+        self,
+        usable: Callable[[Record], bool],
+        order: list[str] | None = None,
+        before: Callable[[list[Record]], object] = lambda removed: None,
     ) -> tuple[dict[tuple[str, str], Record], list[Record]]:
         """Keep the usable records of earlier commands and remove the others from the file.
 
@@ -299,6 +328,8 @@ class RecordStore:
         Args:
             usable: whether a record may stand for scoring its image again; may raise UserError.
             order: names of the images, by which the file is sorted; by default it keeps its order.
+            before: called with the records to remove, while they are still in the file: what is
+                to be removed with them, or kept elsewhere, is then found again after a kill.
 
         Returns:
             The kept records by key, and the removed ones, in every process.
@@ -307,8 +338,10 @@ class RecordStore:
         def work() -> tuple[dict, list]:
             found = self._read()
             kept = {key: record for key, record in found.items() if usable(record)}
+            removed = [record for key, record in found.items() if key not in kept]
+            before(removed)
             self._write(kept, order)
-            return kept, [record for key, record in found.items() if key not in kept]
+            return kept, removed
 
         return agreed(work, self.share)
 
@@ -332,18 +365,28 @@ class RecordStore:
             self.share.wait()
             agreed(lambda: self._write(self._read(), order), self.share)
 
+    def add(self, records: list[Record]) -> None:
+        """Write several records at once, each in place of an earlier one of its key."""
+        self._write(self._read() | {record.key: record for record in records}, None, always=True)
+
     def _files(self) -> list[Path]:
         """The common file, then those of single processes, which are newer."""
-        parts = sorted(self.folder.glob(f"{self.whole.stem}-*.jsonl"))
-        return [*([self.whole] if self.whole.exists() else []), *parts]
+        own = re.compile(rf"{re.escape(self.whole.stem)}-\d+\.jsonl")
+        found = sorted(path for path in self.folder.iterdir() if own.fullmatch(path.name))
+        return [*([self.whole] if self.whole.exists() else []), *found]
 
     def _read(self) -> dict[tuple[str, str], Record]:
         """By key; of two records of one image the newer one."""
         return {record.key: record for path in self._files() for record in read_lines(path)}
 
-    def _write(self, records: dict[tuple[str, str], Record], order: list[str] | None) -> None:
+    def _write(
+        self,
+        records: dict[tuple[str, str], Record],
+        order: list[str] | None,
+        always: bool = False,
+    ) -> None:
         files = self._files()
-        if not files:
+        if not files and not always:
             return
         kept = list(records.values())
         if order is not None:
@@ -360,13 +403,14 @@ class RecordStore:
 
 
 def record_files(path: str | Path) -> list[tuple[Path, str]]:
-    """Every ``records*.jsonl`` below a folder (one per process of a shared evaluation).
+    """Every file of :data:`FILES` below a folder (one per process of a shared evaluation).
 
     Returns:
         (file, the folder of its run below ``path``, or "").
     """
     path, files = Path(path), []
-    for file in sorted(path.rglob("records*.jsonl")):
+    found = [file for file in path.rglob("records*.jsonl") if FILES.fullmatch(file.name)]
+    for file in sorted(found):
         parts = file.relative_to(path).parts
         depth = next((i for i, part in enumerate(parts) if part in ("results", "evaluations")), 0)
         files.append((file, "/".join(parts[:depth])))
@@ -383,7 +427,13 @@ def read_records(path: str | Path) -> list[Record]:
         UserError: if there are no records, or a line is none; it names file and line.
     """
     path = Path(path)
-    files = [(path, "")] if path.is_file() else record_files(path)
+    try:
+        files = [(path, "")] if path.is_file() else record_files(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{str(path)[:200]} cannot be read ({reason}); give the folder of a scored run."
+        ) from None
     records = [record for file, run in files for record in read_lines(file, run, LEAST)]
     if not records and not path.is_file():
         raise UserError(f"There are no records below {path}; give the folder of a scored run.")
@@ -397,7 +447,10 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def read_lines(path: Path, run: str = "", least: tuple[str, ...] = ()) -> list[Record]:
-    """The records of one file, without the last line that a kill cut short.
+    """The records of one file.
+
+    The last line that a kill cut short, which has no newline and is no JSON, is passed over, and
+    said on stderr.
 
     Args:
         path: where it is missing there are none.
@@ -407,26 +460,73 @@ def read_lines(path: Path, run: str = "", least: tuple[str, ...] = ()) -> list[R
     Raises:
         UserError: for a line that is no record; it names file and line.
     """
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); move it away.") from None
+    lines = _lines(path)
     records = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            records.append(_checked(json.loads(line), run, least))
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):  # without its newline: it was being written
+            read = _parsed(line)
+        except ValueError as error:
+            # without its newline, it was being written, and then begins as ours do
+            if number == len(lines) and line.startswith(b"{") and line.isascii():
+                tqdm.write(f"{path}, line {number}, was cut short; passed over.", file=sys.stderr)
                 continue
-            said = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise UserError(
-                f"{path}, line {number}, is no record ({said}); delete that line."
-            ) from None
+            raise _no_record(path, number, error) from None
+        try:
+            records.append(_checked(read, run, least))
+        except ValueError as error:
+            raise _no_record(path, number, error) from None
     return records
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The lines of a file; of what is missing none."""
+    try:
+        if not path.exists():
+            return []
+        if not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{path} cannot be read (it is no file); move it away.")
+        return path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); move it away."
+        ) from None
+
+
+def _no_record(path: Path, number: int, why: object) -> UserError:
+    return UserError(
+        f"{path}, line {number}, is no record of irbridge ({why}); delete that line, or give"
+        " another folder."
+    )
+
+
+def _parsed(line: bytes) -> object:
+    """The JSON of a line; ValueError, in a few words, where it is none."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("no UTF-8 text") from None
+    try:
+        read = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error.msg.lower()} at column {error.colno}") from None
+    except ValueError:  # Python's own limit of digits
+        raise ValueError("a number of thousands of digits") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if _deeper(read, DEEPEST):
+        raise ValueError("nested too deeply")
+    return read
+
+
+def _deeper(value: object, levels: int) -> bool:
+    """Whether a value of JSON has more levels than these."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(_deeper(item, levels - 1) for item in value)
 
 
 def _checked(line: object, run: str, least: tuple[str, ...]) -> Record:
@@ -437,4 +537,7 @@ def _checked(line: object, run: str, least: tuple[str, ...]) -> Record:
                 raise ValueError(f"no {key}")
         if missing := [key for key in least if record.scores.get(key) is None]:
             raise ValueError(f"no {missing[0]}")
+        for key, metric in zip(record.scores, record.metrics, strict=True):
+            if metric.key != key:
+                raise ValueError(f"metrics.{key} is described as {metric.key}")
     return record

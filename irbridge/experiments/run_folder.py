@@ -1,6 +1,7 @@
 """A run's folder: which config it belongs to, and whether it is finished."""
 
 import json
+import secrets
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from irbridge.backbones.base import alike
 from irbridge.errors import UserError
 from irbridge.experiments.names import present
 from irbridge.experiments.schema import added_keys, free_keys
-from irbridge.files import read_json, write_json
+from irbridge.files import read_fields, read_json, write_json
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.pace import planned_steps
 
@@ -31,6 +32,7 @@ OWN = {
     "samples",
     "table.md",
     "wandb",
+    "wandb.json",
 }
 # of a source of data.mix: it may move, as long as it keeps its name
 PATHS = "pairs", "clean", "degraded", "root"
@@ -175,6 +177,17 @@ def finished(run: Path) -> bool:
     return int(latest.name[5:]) >= planned_steps(run, trainer["steps"], trainer.get("minutes"))
 
 
+def wandb_id(run: Path) -> str:
+    """The id by which wandb knows a run: random, made once, and kept in the run's folder.
+
+    The folder's name would be that of other runs too, and may hold signs that no id may have.
+    """
+    path = run / "wandb.json"
+    if not path.exists():
+        write_json(path, {"id": secrets.token_hex(8)})
+    return read_fields(path, id=str)["id"]
+
+
 def mirror(config: dict, run: Path):
     """A function that sends lines of ``metrics.jsonl`` to wandb, or None.
 
@@ -192,7 +205,7 @@ def mirror(config: dict, run: Path):
         mode=logger["mode"],
         dir=str(run),
         name=label,
-        id=label,
+        id=wandb_id(run),
         resume="allow",
         config=config,
         reinit="finish_previous",

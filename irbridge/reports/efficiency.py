@@ -1,6 +1,5 @@
 """What recipes reach with a training budget: the runs of ``experiment=efficiency``."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +8,10 @@ import numpy as np
 from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
 from irbridge.evaluation.records import read_records
-from irbridge.files import read_json
+from irbridge.files import check_fields, read_fields
 from irbridge.reports.sampler_table import DIGITS, NAMES, means
 from irbridge.reports.table import Cell, Entry, Table
+from irbridge.training.metrics_log import last_line
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ def budgets(folder: str | Path) -> list[Budget]:
     """The scored runs below a folder of ``experiment=efficiency``; UserError if there is none."""
     found = []
     for path in sorted(Path(folder).glob("*/run.json")):
-        run, config = path.parent, read_json(path)
+        run, config = path.parent, read_fields(path, seed=int)
         metrics, results = run / "metrics.jsonl", run / "results"
         if not metrics.is_file() or not list(results.rglob("records.jsonl")):
             continue
-        last = json.loads(metrics.read_text().splitlines()[-1])
+        last = check_fields(last_line(metrics), metrics, images=int)
         records = read_records(results)
-        about, task = records[0].about, config["task"]["name"]
+        about, task = records[0].about, records[0].about.task
         found.append(
             Budget(
                 task,
@@ -80,12 +80,15 @@ def budgets(folder: str | Path) -> list[Budget]:
 
 
 def _weight_count(path: Path) -> int:
-    """Number of weights in a safetensors file."""
-    from safetensors import safe_open
+    """Number of weights in a safetensors file; UserError where it is none."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
-        names = file.keys()
-        return int(sum(np.prod(file.get_slice(name).get_shape()) for name in names))
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            return int(sum(np.prod(file.get_slice(name).get_shape()) for name in names))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as weights ({error}); train again.") from None
 
 
 def budget_tables(rows: list[Budget]) -> list[Table]:

@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ from PIL import Image, ImageDraw
 from irbridge.evaluation.metrics import psnr
 from irbridge.evaluation.records import read_records, record_files
 from irbridge.evaluation.rows import Row, aggregate
+from irbridge.evaluation.saved_images import is_own
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import read_image
-from irbridge.reports.table import Table, by_comparison
+from irbridge.reports.table import HTML, Table, by_comparison
 from irbridge.reports.task_table import rank
 
 # pixels: longest side of a whole image, side of a crop, its height on the page
@@ -99,15 +99,15 @@ def _saved(folder: str | Path) -> dict[tuple[str, ...], dict[str, Pictures]]:
             image = images.setdefault(record.name, Pictures())
             path = file.parent / f"{record.name}.png"
             clean = file.parent.parent / "clean" / path.name
-            if path.is_file():
+            if is_own(record, path):
                 image.rows.setdefault(row.label, Shot(rank(row), path, row.psnr))
-            if clean.is_file():
+            if is_own(record, clean, "clean"):
                 image.clean = image.clean or clean
     return found
 
 
 def _section(key: tuple[str, ...], images: dict[str, Pictures], count: int) -> str:
-    head = f"<h2>{escape(', '.join(key))}</h2>"
+    head = f"<h2>{HTML.escape(', '.join(key))}</h2>"
     shown = sorted(name for name, image in images.items() if image.rows)[:count]
     if not shown:
         return f"{head}\n<p>No pictures were saved; score with save_images=true.</p>"
@@ -143,13 +143,13 @@ def _pictures(name: str, image: Pictures, labels: list[str]) -> str:
     note = f"Crop where {ends} differ most." + (f" Absent: {', '.join(absent)}." if absent else "")
     figures = [
         f"<figure>{_whole(picture, box, caption)}{_enlarged(picture, box, caption)}"
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figcaption>{HTML.escape(caption)}</figcaption></figure>"
         for caption, picture in pictures
     ]
     return "\n".join(
         [
-            f"<h3>{escape(name)}</h3>",
-            f"<p>{escape(note)}</p>",
+            f"<h3>{HTML.escape(name)}</h3>",
+            f"<p>{HTML.escape(note)}</p>",
             '<div class="pictures">',
             *figures,
             "</div>",
@@ -191,13 +191,13 @@ def _whole(picture: np.ndarray, box: tuple, caption: str) -> str:
     frame = left, top, max(left, right - 1), max(top, bottom - 1)
     ImageDraw.Draw(small).rectangle(frame, outline="red")
     size = f'width="{small.width}" height="{small.height}"'
-    return _inline(small, "JPEG", f'alt="{escape(caption)}" {size}')
+    return _inline(small, "JPEG", f'alt="{HTML.escape(caption)}" {size}')
 
 
 def _enlarged(picture: np.ndarray, box: tuple, caption: str) -> str:
     """The crop, shown enlarged; a PNG inside the page."""
     crop = Image.fromarray(to_bytes(picture)).crop(box)
-    return _inline(crop, "PNG", f'alt="Crop of {escape(caption)}" class="crop"')
+    return _inline(crop, "PNG", f'alt="Crop of {HTML.escape(caption)}" class="crop"')
 
 
 def _inline(image: Image.Image, form: str, attributes: str) -> str:

@@ -1,9 +1,7 @@
 """Tables of scores that need saved images, or no reference."""
 
-import numpy as np
-
 from irbridge.evaluation.fid import RowFid, weights_in_words
-from irbridge.evaluation.no_reference import RowQuality
+from irbridge.evaluation.no_reference import RowQuality, mean
 from irbridge.evaluation.records import Record
 from irbridge.reports.table import Cell, Table
 
@@ -26,10 +24,14 @@ def quality_table(rows: list[RowQuality]) -> Table:
     metrics = list(rows[0].means)
     body = []
     for row in rows:
-        cells = [Cell(f"{row.means[m]:.4f}", row.means[m]) for m in metrics]
+        cells = [_cell(row.means[m], 4) for m in metrics]
         body.append([row.task, row.label, *cells, Cell(str(row.images), row.images)])
     caption = "Means of pyiqa's metrics without a reference."
     return Table(caption, ["Task", "Method", *metrics, "images"], body, left=2, tight=True)
+
+
+def _cell(value: float | None, digits: int) -> Cell | None:
+    return None if value is None else Cell(f"{value:.{digits}f}", value)
 
 
 def photograph_table(records: list[Record]) -> Table:
@@ -40,8 +42,8 @@ def photograph_table(records: list[Record]) -> Table:
     metrics, about = records[0].metrics, records[0].about
     body = []
     for label, group in groups.items():
-        means = [float(np.mean([r.scores[m.key] for r in group])) for m in metrics]
-        cells = [Cell(m.format(mean), mean) for m, mean in zip(metrics, means, strict=True)]
+        # by the name: a key has no hyphens, and pyiqa's names do
+        cells = [_cell(mean([r.scores.get(m.name) for r in group]), m.digits) for m in metrics]
         body.append([label, *cells, Cell(str(len(group)), len(group))])
     caption = f"Photographs {about.data}, size {about.size or 'whole'}; pyiqa's metrics."
     return Table(caption, ["Method", *(m.name for m in metrics), "images"], body, tight=True)

@@ -1,6 +1,5 @@
 """What a trained run says of itself when it is handed on: the model card."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
 from irbridge.files import read_json
 from irbridge.training.checkpoint import Checkpoints
+from irbridge.training.metrics_log import last_line
 
 # of the trainer's machine, of no use to others
 PRIVATE = "run", "run_root", "name", "logger", "start", "ship"
@@ -220,14 +220,14 @@ def _last(run: Path) -> dict:
     none those of the last line of its metrics.
     """
     try:
-        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-        newest = Checkpoints(run).latest()
-        return last | (read_json(newest / "state.json") if newest else {})
-    except (OSError, IndexError, ValueError):
+        last = last_line(run / "metrics.jsonl")
+    except UserError:
         raise UserError(
             f"{run / 'metrics.jsonl'} is missing or damaged, so the card could not say what was"
             " trained; give the run's own folder."
         ) from None
+    newest = Checkpoints(run).latest()
+    return last | (read_json(newest / "state.json") if newest else {})
 
 
 def _parameters(model) -> int:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD
 from irbridge.evaluation.records import Record
 from irbridge.reports.table import Cell, Entry, Table
@@ -28,8 +29,31 @@ def shared_cell(values: list[float | None]) -> tuple[Cell | None, ...]:
     )
 
 
+def _says_its_setting(record: Record) -> bool:
+    said = [record.about.more.get(key) for key in KINDS]
+    return record.about.nfe is not None and all(isinstance(text, str) for text in said)
+
+
+def _seconds(values: list[float | None]) -> str | None:
+    return None if None in values else f"{np.median(values):.2f}"
+
+
 def sampler_table(records: list[Record]) -> Table:
-    """A line per bridge, rule and spacing; then the seconds an image, by number of calls."""
+    """A line per bridge, rule and spacing; then the seconds an image, by number of calls.
+
+    Args:
+        records: of one comparison; those that do not say bridge, rule, spacing and calls are of
+            something else, and left out.
+
+    Raises:
+        UserError: none says it.
+    """
+    records = [record for record in records if _says_its_setting(record)]
+    if not records:
+        raise UserError(
+            "No record says its bridge, rule, spacing and number of calls; give the folder of"
+            " results of irbridge compare."
+        )
     counts = sorted({record.about.nfe for record in records})
     groups: dict[tuple, dict[int, list[Record]]] = {}
     for record in records:
@@ -39,10 +63,8 @@ def sampler_table(records: list[Record]) -> Table:
     for kind, by_count in sorted(groups.items()):
         cells = [shared_cell(means(by_count[n])) if n in by_count else None for n in counts]
         body.append([*kind, *cells])
-    seconds = [
-        np.median([record.seconds for record in records if record.about.nfe == n]) for n in counts
-    ]
-    body.append(["seconds an image, median", "", "", *(f"{s:.2f}" for s in seconds)])
+    seconds = [_seconds([r.seconds for r in records if r.about.nfe == n]) for n in counts]
+    body.append(["seconds an image, median", "", "", *seconds])
     about, names = records[0].about, {record.name for record in records}
     caption = (
         f"{about.task}: {NAMES} by number of network calls; {about.protocol};"

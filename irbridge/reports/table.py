@@ -6,6 +6,8 @@ images and protocol are ranked.
 
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from html import escape
@@ -16,7 +18,11 @@ from irbridge.evaluation.metrics import Metric
 from irbridge.evaluation.records import read_records
 from irbridge.evaluation.rows import Row, aggregate
 
-FORMULA = "=", "+", "-", "@", "\t", "\r"  # what a spreadsheet would compute, not show
+# what a spreadsheet would compute, not show; the last four are the first's wide forms
+FORMULA = "=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20"
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
+# characters that turn the text around them, so that it reads other than it is
+TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class Cell(NamedTuple):
@@ -27,7 +33,7 @@ class Cell(NamedTuple):
         value: as a CSV has it, in full; None: the text.
         mark: "best" or "second" of its column.
         half: half of an interval, shown behind a plus-minus.
-        note: what else is shown behind.
+        note: what else is shown behind, of numbers alone.
     """
 
     text: str
@@ -64,6 +70,20 @@ class Language:
         return form.format(self.escape(entry.text)) + half + entry.note
 
 
+def plain(text: str) -> str:
+    """Text on one line, without what a terminal, a page or a file could not show as it is.
+
+    That is control characters, halves of characters (of file names that are no UTF-8), and
+    characters that turn the text around them.
+    """
+    line = " ".join(text.split())
+    return "".join("\ufffd" if _unseen(char) else char for char in line)
+
+
+def _unseen(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cs") or char in TURNING
+
+
 def _latex_text(text: str) -> str:
     special = {
         "\\": "\\textbackslash{}",
@@ -75,16 +95,42 @@ def _latex_text(text: str) -> str:
         "±": "$\\pm$",
     }
     special |= {c: f"\\{c}" for c in "&%$#_{}"}
-    return "".join(special.get(c, c) for c in " ".join(text.split()))
+    line = plain(text)
+    # behind the end of a line these would be read as its argument
+    guard = "{}" if line.startswith(("[", "*")) else ""
+    return guard + "".join(special.get(c, c) for c in line)
+
+
+# What Markdown reads as markup: signs, the end of a link's text, an underscore at the edge of a
+# word, and what makes a link of bare text.
+MARKUP = re.compile(
+    r"[\\`*<>|~]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|@(?=\w)|&(?=#|\w+;)",
+    re.IGNORECASE,
+)
 
 
 def _markdown_text(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return MARKUP.sub(lambda sign: f"\\{sign[0]}", plain(text))
+
+
+def _markdown_line(text: str) -> str:
+    """Text that begins a line, where some signs would make a heading or a list."""
+    return re.sub(r"^(\d*)([-#+=.)])", r"\1\\\2", _markdown_text(text))
+
+
+def _html_text(text: str) -> str:
+    return escape(plain(text))
+
+
+def _csv_text(text: str) -> str:
+    """Text that no spreadsheet takes for a formula; numbers stay numbers."""
+    line = plain(text)
+    return f"'{line}" if line.startswith(FORMULA) and not NUMBER.fullmatch(line) else line
 
 
 MARKDOWN = Language("**{}**", "<u>{}</u>", "—", " ±", _markdown_text)
 LATEX = Language("\\textbf{{{}}}", "\\underline{{{}}}", "---", " $\\pm$ ", _latex_text)
-HTML = Language("<b>{}</b>", "<u>{}</u>", "—", " ±", escape)
+HTML = Language("<b>{}</b>", "<u>{}</u>", "—", " ±", _html_text)
 
 
 @dataclass(frozen=True)
@@ -130,7 +176,7 @@ def _markdown(table: Table) -> str:
     rule = ["---"] * table.left + ["---:"] * (len(lines[0]) - table.left)
     written = ["| " + " | ".join(line) + " |" for line in lines]
     written.insert(1, f"|{'|'.join(rule)}|" if table.tight else f"| {' | '.join(rule)} |")
-    return f"{MARKDOWN.escape(table.caption)}\n\n" + "\n".join(written)
+    return f"{_markdown_line(table.caption)}\n\n" + "\n".join(written)
 
 
 def _shared(line: list[str], table: Table, missing: str) -> list[str]:
@@ -204,7 +250,7 @@ def _csv(table: Table) -> str:
         heads = [title + heading for title, heading in zip(titles, heads, strict=True)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(heads)
+    writer.writerow([_csv_text(head) for head in heads])
     writer.writerows([_plain(entry) for entry in line] for line in table.body)
     return out.getvalue().rstrip("\n")
 
@@ -213,10 +259,10 @@ def _plain(entry: Entry) -> str | float | int | None:
     if entry is None:
         return None
     if isinstance(entry, str):
-        return f"'{entry}" if entry.startswith(FORMULA) else entry
+        return _csv_text(entry)
     if isinstance(entry, Cell):
-        return entry.text if entry.value is None else entry.value
-    return " / ".join("" if cell is None else cell.text for cell in entry)
+        return _csv_text(entry.text) if entry.value is None else entry.value
+    return _csv_text(" / ".join("" if cell is None else cell.text for cell in entry))
 
 
 WRITERS = {"markdown": _markdown, "latex": _latex, "html": _html, "csv": _csv}

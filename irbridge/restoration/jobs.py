@@ -361,14 +361,16 @@ def sweep(jobs: list[Job]) -> None:
 def _records(report: Path) -> list[dict]:
     """The records of a report; none where it is missing or not one."""
     try:
-        return [record for record in read_json(report)["files"] if _is_record(record)]
-    except (UserError, KeyError, TypeError):
+        files = read_json(report).get("files")
+    except UserError:
         return []
+    return [record for record in files if _is_record(record)] if isinstance(files, list) else []
 
 
-def _is_record(record) -> bool:
-    """Whether it says what was made of what, in names of files."""
-    if not isinstance(record, dict) or not {"input", "output"} <= record.keys():
+def _is_record(record: object) -> bool:
+    """Whether it names files as a report does: input and output, and others where there are."""
+    if not isinstance(record, dict):
         return False
-    names = [record["input"], record["output"], record.get("compare"), record.get("path")]
-    return all(names[:2]) and all(isinstance(name, str) for name in names if name is not None)
+    names = [record.get(key) for key in ("input", "output")]
+    others = [record[key] for key in ("compare", "path") if record.get(key) is not None]
+    return all(isinstance(name, str) and name and "\0" not in name for name in (*names, *others))

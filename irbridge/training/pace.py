@@ -6,7 +6,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from irbridge.files import read_json, write_json
+from irbridge.files import read_fields, write_json
 from irbridge.models.restorer import Restorer
 from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.training.checkpoint import Checkpoints
@@ -29,11 +29,12 @@ def planned_steps(run: Path, steps: int, minutes: float | None) -> float:
     path = run / "pace.json"
     if not path.exists():
         return math.inf
-    pace = read_json(path)
+    number = int, float
+    pace = read_fields(path, minutes=number, steps=int, seconds_per_step=number)
     if pace["minutes"] == minutes:
         return pace["steps"]
     done = Checkpoints(run).state().get("step", 0)
-    return max(done, round(minutes * 60 / pace["seconds_per_step"]))
+    return max(done, round(minutes * 60 / max(pace["seconds_per_step"], 1e-6)))
 
 
 class Pace:

@@ -53,7 +53,8 @@ def noise(*shape, seed=0):
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory):
     """``frozen("sd15", ...)``: a saved and loaded pipeline, its prompt's embedding made other than
-    zero, as to_k and to_v would not learn from zeros."""
+    zero, as to_k and to_v would not learn from zeros, and of two tokens: attention over a single
+    key is the same whatever the query, so that to_q and to_k would have rounding residue alone."""
     loaded = {}
 
     def make(kind="sd15", dtype="float32", levels=4, **changes):
@@ -64,8 +65,10 @@ def frozen(tmp_path_factory):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*has no text encoder")
                 loaded[key] = load(kind, folder, dtype=dtype)
-            for seed, value in enumerate(loaded[key].contexts.buffers()):
-                value.copy_(noise(*value.shape, seed=seed + 10))
+            for context in loaded[key].contexts:
+                for seed, (name, value) in enumerate(list(context.named_buffers())):
+                    shape = (1, 2, *value.shape[2:]) if value.dim() == 3 else value.shape
+                    setattr(context, name, noise(*shape, seed=seed + 10).to(value))
         return deepcopy(loaded[key])
 
     pytest.importorskip("peft")
@@ -144,22 +147,20 @@ def test_gradients_reach_every_adapter_tensor_and_no_frozen_one(frozen, kind, na
     before = {k: v.clone() for k, v in backbone.state_dict().items() if "lora_" not in k}
     optimizer = torch.optim.SGD(adapter.parameters(), 0.1)
     total(bridge(backbone, adapter).loss(*batch(backbone, 4))).backward()
-    without = [n for n, p in adapter.named_parameters() if p.grad is None or not p.grad.any()]
-    # Attention does not change when all keys shift; a residual layer's shift may vanish in a
-    # normalisation behind it; of the last block of an SD3 ControlNet the part that goes on with the
-    # prompt leads nowhere; and without a text encoder all keys of the prompt are alike, so that no
-    # query or key changes anything.
+    # Attention does not change when all keys shift, and a residual layer's shift may vanish in a
+    # normalisation behind it: such biases have rounding residue at most. Of the last block of an
+    # SD3 ControlNet the part that goes on with the prompt leads nowhere.
     last, dead = (
         "net.transformer_blocks.1.",
         ("norm1_context", "attn.to_add_out", "ff_context", "attn.add_q_proj"),
     )
-    prompt = "attn2.to_q", "attn2.to_k", "attn2/to_q", "attn2/to_k", "norm2.weight"
-    dead = [
-        n
-        for n in without
-        if n.startswith(last) and any(d in n for d in dead) or any(d in n for d in prompt)
-    ]
-    assert not [n for n in without if not n.endswith("bias") and n not in dead], without
+    sizes = {
+        n: 0.0 if p.grad is None else p.grad.abs().max().item()
+        for n, p in adapter.named_parameters()
+        if not n.endswith("bias") and not (n.startswith(last) and any(d in n for d in dead))
+    }
+    # what flows is above 1e-4 of the largest, the residue of attention over one key below 1e-8
+    assert not {n: v for n, v in sizes.items() if v < 1e-6 * max(sizes.values())}
     own = {id(p) for p in adapter.parameters()}
     assert all(
         p.requires_grad == (id(p) in own) and (p.grad is None or id(p) in own)

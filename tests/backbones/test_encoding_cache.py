@@ -6,6 +6,7 @@ import os
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pipelines import kl, load, save_sd15, tiny_vae
@@ -58,7 +59,10 @@ def test_cached_equals_computed(tmp_path, vae, dtype):
         )
     assert counted.images == 3
     mixed = torch.cat([photographs(1, seed=5), images[1:2], photographs(1, seed=6)])
-    assert torch.equal(cache(mixed), backbone.encode(mixed)) and counted.images == 5
+    # of which two are computed, in another batch than three: processors may then round otherwise
+    rounding = {"rtol": 1e-5, "atol": 1e-5} if dtype == "float32" else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(cache(mixed), backbone.encode(mixed), **rounding)
+    assert counted.images == 5
     assert (
         torch.equal(LatentCache(tmp_path / "cache", counted)(images[:1]), wanted[:1])
         and counted.images == 5
@@ -112,10 +116,11 @@ def test_a_damaged_file_is_computed_and_written_again(tmp_path, backbone, damage
     counted, images = Counted(backbone), photographs(2)
     cache = LatentCache(tmp_path, counted)
     wanted, path = cache(images), cache.path(cache._keys(images)[1])
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
-    assert torch.equal(cache(images), wanted) and counted.images == 3
-    assert path.read_bytes() == whole
+    path.write_bytes(damage(path.read_bytes()))
+    again = cache(images)
+    torch.testing.assert_close(again, wanted, rtol=1e-5, atol=1e-5)  # of another batch
+    assert counted.images == 3 and torch.equal(again[0], wanted[0])
+    assert torch.equal(cache(images), again) and counted.images == 3
 
 
 def test_a_full_disk_costs_only_time(tmp_path, backbone, monkeypatch):
@@ -140,7 +145,7 @@ def test_a_full_disk_costs_only_time(tmp_path, backbone, monkeypatch):
 def encode(folder, pipeline, found):
     torch.set_num_threads(1)
     cache, images = LatentCache(folder, load("sd15", pipeline)), photographs(8, side=8)
-    found.put([cache(images).tolist(), cache(images).tolist()])
+    found.put([cache(images).numpy(), cache(images).numpy()])
 
 
 def test_processes_share_a_folder(tmp_path, folder, backbone):
@@ -152,8 +157,9 @@ def test_processes_share_a_folder(tmp_path, folder, backbone):
     results = [states for _ in workers for states in found.get(timeout=120)]
     for worker in workers:
         worker.join()
-    wanted = backbone.encode(photographs(8, side=8)).tolist()
-    assert all(states == wanted for states in results)
+    wanted = backbone.encode(photographs(8, side=8)).numpy()
+    # each may find some of them there, and compute the rest in a batch of its own size
+    assert all(np.allclose(states, wanted, rtol=1e-5, atol=1e-5) for states in results)
     assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 8
 
 

@@ -203,7 +203,8 @@ def test_states_are_scaled_and_shifted_modes(tmp_path, kind, scale, shift):
     assert torch.allclose(
         backbone.decode(state), vae.decode(state / scale + shift).sample, atol=1e-6
     )
-    assert torch.equal(backbone.encode(image[1:]), state[1:])  # whatever the batch
+    # whatever the batch, but for rounding: processors may add in another order
+    assert torch.allclose(backbone.encode(image[1:]), state[1:], atol=1e-5)
 
 
 @pytest.mark.parametrize("levels", [2, 3, 4])

@@ -1,5 +1,6 @@
 """Images, pairs and training crops: what is read, what is refused, what a seed decides."""
 
+import os
 import tarfile
 from itertools import islice
 
@@ -367,3 +368,39 @@ def test_images_are_decoded_once_while_they_fit(clean, monkeypatch):
         all(torch.equal(scarce[k]["clean"], first[k]) for k in range(30))
         and 3 + 3 < len(reads) < 3 + 30
     )
+
+
+def test_a_clean_image_with_a_degraded_one_of_its_name_has_no_other(tmp_path):
+    clean, degraded = tmp_path / "clean", tmp_path / "degraded"
+    for folder, names in ((clean, ["beach"]), (degraded, ["beach_2", "beach_3"])):
+        folder.mkdir()
+        for name in names:
+            Image.new("RGB", (16, 16)).save(folder / f"{name}.png")
+    assert [path.name for path, _ in PairedFolders(clean, degraded).paths] == ["beach.png"] * 2
+    Image.new("RGB", (16, 16)).save(degraded / "beach.png")
+    with pytest.raises(UserError, match="beach_2.png has no partner of its name in .*clean, and"):
+        PairedFolders(clean, degraded)
+    for name in ("beach_2", "beach_3"):
+        Image.new("RGB", (16, 16)).save(clean / f"{name}.png")
+    pairs = PairedFolders(clean, degraded)
+    assert [path.stem for path, _ in pairs.paths] == pairs.names
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
+def test_a_link_or_a_device_in_a_tar_is_told_and_never_followed(tmp_path, kind):
+    save(tmp_path / "images", ["a.png"])
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "images/a.png", "a.png")
+        member = tarfile.TarInfo("b.png")
+        member.type, member.linkname = kind, str(tmp_path / "images/a.png")
+        tar.addfile(member)
+    with pytest.raises(UserError, match="x.tar holds b.png as a link or a device"):
+        ImageSource(tmp_path / "x.tar")
+
+
+def test_a_pipe_in_place_of_a_tar_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.tar")
+    with pytest.raises(UserError, match="x.tar is no file"):
+        ImageSource(tmp_path / "x.tar")

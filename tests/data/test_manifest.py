@@ -1,15 +1,19 @@
 """list, check and manifest of public sets, on miniature trees."""
 
 import json
+import os
 from dataclasses import replace
 from hashlib import sha256
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from public_trees import BOTH, tree
 
 from irbridge import cli
-from irbridge.data.manifest import check, manifest
+from irbridge.data.manifest import FIELDS, check, manifest
 from irbridge.data.public_sets import BENCHMARKS
+from irbridge.errors import UserError
 
 LOL = [
     f"{folder}/{side}/{k}.png"
@@ -195,3 +199,58 @@ def test_a_file_without_its_partner_is_a_mistake_without_a_manifest(command, lol
     (lol / "our485/low/3.png").unlink()
     status, _, err = command("prepare_data", "check", "lol", lol)
     assert status == 2 and "our485/high/3.png has no partner" in err
+
+
+ODD = [
+    None,
+    0,
+    1.5,
+    True,
+    "",
+    "x",
+    "../x",
+    "/dev/zero",
+    "\0",
+    "a" * 5000,
+    "\udce9",
+    [],
+    {},
+    10**400,
+]
+RECORD = {field: "x" for field in FIELDS} | {"split": "test"}
+
+
+@settings(
+    max_examples=80,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.one_of(
+        st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(ODD), max_size=2).map(
+            lambda changes: json.dumps(RECORD | changes).encode()
+        ),
+        st.binary(max_size=12),
+        st.sampled_from([b"[" * 100_000, b"9" * 6000, b"\xef\xbb\xbf{}", b"[]", b"null"]),
+    ),
+    st.sampled_from([b"", b"\n", b"\r\n"]),
+)
+def test_whatever_a_manifest_holds_there_are_findings_or_one_sentence(lol, tmp_path, line, end):
+    path = tmp_path / "manifest.jsonl"
+    path.write_bytes(line + end)
+    try:
+        findings = check("lol", lol, manifest=path)
+        assert not all(right for right, _ in findings)
+    except UserError as error:
+        assert str(error).startswith(f"{path} is not a manifest")
+
+
+def test_a_pipe_and_a_name_without_end_are_told(lol, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe cannot be read .it is no file"):
+        check("lol", lol, manifest=tmp_path / "pipe")
+    for folder in ("x" * 5000, tmp_path / "pipe"):
+        for asked in (check, manifest):
+            with pytest.raises(UserError, match="is not a folder, but LOL v1 was looked for in it"):
+                asked("lol", folder)

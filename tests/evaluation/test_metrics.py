@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from scipy.signal import convolve2d
 
+from irbridge.data.pair import Pair
 from irbridge.errors import UserError
 from irbridge.evaluation.metrics import (
     LPIPS,
     MAX_PSNR,
     TRUNK,
     bootstrap_interval,
+    check_scorable,
     psnr,
     score,
     ssim,
@@ -284,3 +286,34 @@ def test_captions_fit_above_their_columns():
     assert not any(mask[:, [0, -1]].any() for mask in ink)  # no caption reaches its column's edge
     assert (ink[1] != ink[2]).any()  # "call 1", "call 2"
     assert 0 <= picture.min() and picture.max() <= 1
+
+
+class Pairs:
+    """Test images in memory, of one size each."""
+
+    def __init__(self, *sides):
+        self.names = [str(index) for index in range(len(sides))]
+        self.images = [np.zeros((side, side, 3), np.float32) for side in sides]
+
+    def __getitem__(self, index):
+        return Pair(self.names[index], self.images[index], self.images[index])
+
+
+def test_what_scoring_would_refuse_is_refused_before_the_training():
+    check_scorable(Pairs(11, 24, 8), Protocol(), limit=2)
+    for side in (1, 10):
+        with pytest.raises(
+            UserError, match="test image 1 cannot be scored: .* less than the 11 x 11"
+        ):
+            check_scorable(Pairs(11, side), Protocol())
+    with pytest.raises(UserError, match="crop 7 leaves less"):
+        check_scorable(Pairs(24), Protocol(crop=7))
+    check_scorable(Pairs(25), Protocol(crop=7))
+    pairs = Pairs(24)
+    pairs.images[0][3, 4] = np.nan
+    with pytest.raises(UserError, match="test image 0 cannot be scored: .*finite"):
+        check_scorable(pairs, Protocol())
+    # small for LPIPS alone: the others are scored
+    black = np.zeros((24, 24, 3))
+    check_scorable(Pairs(24), Protocol(crop=6))
+    assert score(black, black, Protocol(crop=6)) == {"psnr": MAX_PSNR, "ssim": 1.0, "lpips": None}

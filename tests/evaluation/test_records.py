@@ -1,25 +1,41 @@
 """A stored score stands only for the very pixels, weights and settings that it was made of."""
 
+import csv
+import html
+import io
 import json
+import re
 import socket
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from irbridge.data.pair import Pair
 from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.fid import fid_of_rows
-from irbridge.evaluation.metrics import MAE, STANDARD, Metric, score
+from irbridge.evaluation.metrics import MAE, PSNR, STANDARD, Metric, release, score
 from irbridge.evaluation.no_reference import network_closed
 from irbridge.evaluation.protocol import Protocol
-from irbridge.evaluation.records import About, Content, Record, read_records
+from irbridge.evaluation.records import About, Content, Record, read_records, slug
 from irbridge.evaluation.rows import aggregate
+from irbridge.evaluation.saved_images import compared_under, saved_under
 from irbridge.evaluation.saved_outputs import output_row
 from irbridge.images.io import read_image, write_image
 from irbridge.reports.html_page import page
-from irbridge.reports.table import Cell, Table, by_comparison, figures, render
+from irbridge.reports.table import (
+    FORMULA,
+    NUMBER,
+    Cell,
+    Table,
+    by_comparison,
+    figures,
+    plain,
+    render,
+)
 
 ABOUT = About("x", "derain", seed=0, weights="w")
 
@@ -131,6 +147,119 @@ def test_a_saved_image_is_that_of_its_score(scored, tmp_path):
     assert scored(pairs, 0.25, about=newer, save_images=True)[0] == []
 
 
+def test_a_clean_image_that_another_row_replaced_is_saved_again_with_its_score(scored, tmp_path):
+    pairs = Images("a")
+    scored(pairs, save_images=True)
+    write_image(tmp_path / "clean/a.png", GREY)
+    assert compared_under(tmp_path / "out", "clean") == set()
+    assert scored(pairs, save_images=True)[0] == ["a"]
+    assert np.array_equal(
+        read_image(tmp_path / "clean/a.png"), np.round(pairs[0].clean * 255) / np.float32(255)
+    )
+    (tmp_path / "clean/a.png").unlink()  # as a kill between the two files leaves it
+    assert scored(pairs, save_images=True)[0] == ["a"]
+    assert compared_under(tmp_path / "out", "clean") == {"a.png"}
+
+
+@pytest.mark.parametrize("place", ["clean/b.png", "out/b.png"])
+def test_a_file_that_no_evaluation_made_is_never_replaced(scored, tmp_path, place):
+    pairs, mine = Images("ab"), tmp_path / place
+    write_image(mine, GREY)
+    before = mine.read_bytes()
+    with pytest.raises(UserError, match=f"{place} is there already and no score speaks of it"):
+        scored(pairs, save_images=True)
+    assert mine.read_bytes() == before
+    scored(pairs)  # without images nothing is in the way, and nothing of it is removed
+    scored(pairs, about=replace(ABOUT, weights="v"))
+    assert mine.read_bytes() == before
+    assert "b.png" not in saved_under(tmp_path / "out") | compared_under(tmp_path / "out", "clean")
+    mine.unlink()
+    assert scored(pairs, save_images=True, about=replace(ABOUT, weights="v"))[0] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"settings": "bfloat16"}, {"about": replace(ABOUT, weights="v")}]
+)
+def test_scores_of_another_run_are_kept_under_a_name_of_their_own(scored, tmp_path, options):
+    pairs = Images("ab")
+    _, first = scored(pairs, save_images=True)
+    before = (tmp_path / "out/a.png").read_bytes()
+    asked, second = scored(pairs, 0.25, keep_others=True, **options)
+    assert asked == ["a", "b"] and first != second
+    rows = {row.row: row for row in aggregate(read_records(tmp_path))}
+    (earlier,) = rows.keys() - {"x"}
+    assert earlier.startswith("Earlier x, ") and len(rows[earlier].images) == 2
+    assert rows["x"].psnr == pytest.approx(np.mean([found["psnr"] for found in second.values()]))
+    assert rows[earlier].psnr == pytest.approx(np.mean([s["psnr"] for s in first.values()]))
+    kept = tmp_path / slug(earlier) / "a.png"
+    assert kept.read_bytes() == before and not (tmp_path / "out/a.png").exists()
+    assert scored(pairs, 0.25, keep_others=True, **options)[0] == []
+    pairs.change("a", clean=GREY)  # scores of other images are no row of their own
+    scored(pairs, 0.25, keep_others=True, **options)
+    assert len(aggregate(read_records(tmp_path))) == 2
+
+
+class Scaled(Metric):
+    """A metric whose measure depends on more than its fields."""
+
+    factor = 1.0
+
+    def identity(self):
+        return f"{super().identity()} {self.factor}"
+
+    def measure(self, restored, reference):
+        return self.factor * float(np.abs(restored - reference).mean())
+
+
+def test_scores_of_another_metric_of_that_name_are_made_anew(scored, monkeypatch):
+    pairs, metrics = Images("ab"), (*STANDARD, Scaled("Scaled", 1, False))
+    scored(pairs, metrics=metrics)
+    assert scored(pairs, metrics=metrics)[0] == []
+    monkeypatch.setattr(Scaled, "factor", 2.0)
+    assert scored(pairs, metrics=metrics)[0] == ["a", "b"]
+    assert Scaled("Scaled", 1, True).identity() != metrics[-1].identity()  # other fields
+    assert MAE().identity() == MAE().identity() != replace(MAE(), digits=1).identity()
+    # other code behind the same fields, and another release of what computes it
+    other = type("Other", (Metric,), {"measure": lambda self, a, b: 1.0})("Scaled", 1, False)
+    same = type("Same", (Metric,), {"measure": lambda self, a, b: 1.0})("Scaled", 1, False)
+    plain_one = Metric("Scaled", 1, False)
+    assert len({other.identity(), plain_one.identity(), same.identity()}) == 3
+    before = PSNR().identity()
+    release.cache_clear()
+    monkeypatch.setattr("irbridge.evaluation.metrics.version", lambda name: "99.0")
+    assert PSNR().identity() != before
+    release.cache_clear()
+
+
+def test_a_link_to_another_picture_is_no_saved_image(scored, tmp_path):
+    write_image(tmp_path / "secret/pic.png", GREY)
+    old = {key: value for key, value in line(name="a").items()}  # says no hash
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/records.jsonl").write_text(json.dumps(old) + "\n")
+    for place in ("out/a.png", "clean/a.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).symlink_to(tmp_path / "secret/pic.png")
+    assert saved_under(tmp_path / "out") == set() and "<img" not in page(tmp_path / "out")
+    (tmp_path / "out/a.png").unlink()
+    write_image(tmp_path / "out/a.png", GREY)
+    assert saved_under(tmp_path / "out") == {"a.png"} and page(tmp_path).count("<img") == 2
+    assert compared_under(tmp_path / "out", "clean") == set()
+
+
+def test_one_score_that_is_written_twice_counts_once_whatever_else_is_said(tmp_path):
+    lines = [line(), line(method="irbridge"), line(outputs="folder"), line(name="b", psnr=20.0)]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    assert [record.name for record in read_records(tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e200, None])
+def test_a_score_that_is_no_number_is_missing_and_can_be_read_again(scored, tmp_path, value):
+    metric = type("Odd", (Metric,), {"measure": lambda self, restored, reference: value})
+    _, scores = scored(Images("a"), metrics=(*STANDARD, metric("Odd", 1, True)))
+    assert scores["a"]["odd"] is None
+    assert "Odd ↑" in render(by_comparison(aggregate(read_records(tmp_path))), "markdown")
+
+
 def test_two_folders_of_outputs_under_one_name_are_refused(scored, tmp_path):
     pairs = Images("a")
     rows = []
@@ -175,6 +304,8 @@ def test_a_record_is_read_as_it_was_written():
         0.5,
         Content("c", "d", "s"),
         "png",
+        {"clean": "hash"},
+        {"psnr": "hash"},
         "commit",
         "machine",
     )
@@ -267,12 +398,78 @@ def test_a_luma_metric_says_so():
 # what others wrote, in tables
 
 
-def test_text_is_written_as_text_in_every_language():
-    table = Table("a\nb", ["Method"], [["=cmd|' /C calc'!A0"], ["x\n\ny"], [Cell("-1", -1)]])
-    assert table.render("csv").splitlines()[1] == "'=cmd|' /C calc'!A0"
-    assert table.render("csv").endswith("-1")
-    assert "\n\n" not in table.render("latex") and "\\caption{a b}" in table.render("latex")
-    assert "<td>x\n\ny</td>" in table.render("html")
+@pytest.mark.parametrize(
+    "text, markdown, latex, table_of_numbers",
+    [
+        ("=cmd|' /C calc'!A0", "=cmd\\|' /C calc'!A0", "=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("\t@SUM(1)", "\\@SUM(1)", "@SUM(1)", "'@SUM(1)"),
+        ("\uff1d1+1", "\uff1d1+1", "\uff1d1+1", "'\uff1d1+1"),
+        ("-1.5", "-1.5", "-1.5", "-1.5"),
+        ("-1+2", "-1+2", "-1+2", "'-1+2"),
+        ("x\n\ny", "x y", "x y", "x y"),
+        ("[10pt]", "[10pt]", "{}[10pt]", "[10pt]"),
+        ("*a*", "\\*a\\*", "{}*a*", "*a*"),
+        ("a_b _c_", "a_b \\_c\\_", "a\\_b \\_c\\_", "a_b _c_"),
+        ("![x](http://y)", "![x\\](http\\://y)", "![x](http://y)", "![x](http://y)"),
+        ("www.x.org", "www\\.x.org", "www.x.org", "www.x.org"),
+        ("<b>&#60;", "\\<b\\>\\&#60;", "<b>\\&\\#60;", "<b>&#60;"),
+        ("\x1b[2J", "\ufffd[2J", "\ufffd[2J", "\ufffd[2J"),
+        ("\udce9t", "\ufffdt", "\ufffdt", "\ufffdt"),
+        ("a\u202eb", "a\ufffdb", "a\ufffdb", "a\ufffdb"),
+        ("\\input{x}", "\\\\input{x}", "\\textbackslash{}input\\{x\\}", "\\input{x}"),
+    ],
+)
+def test_text_is_written_as_text_in_every_language(text, markdown, latex, table_of_numbers):
+    table = Table(text, [text], [[text], [Cell(text)], ["plain"]])
+    written = table.render("markdown").splitlines()
+    assert written[-3:] == [f"| {markdown} |", f"| {markdown} |", "| plain |"]
+    assert table.render("latex").splitlines()[-6:-3] == [
+        f"{latex} \\\\",
+        f"{latex} \\\\",
+        "plain \\\\",
+    ]
+    assert f"\\caption{{{latex}}}" in table.render("latex")
+    rows = list(csv.reader(io.StringIO(table.render("csv"))))
+    assert rows == [[table_of_numbers]] * 3 + [["plain"]]
+    page = table.render("html")
+    assert page.count(f"<td>{html.escape(plain(text))}</td>") == 2
+    assert "<b>" not in page and "\x1b" not in page and "\udce9" not in page
+
+
+SIGNS = "=+-@[]<>|*_`#&%$\\{}~^\"'!.:/\n\r\t ab1\x00\x1b\u202e\udce9\uff1d"
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.text(SIGNS, max_size=12), st.text(SIGNS, max_size=12))
+def test_any_name_stays_inert_in_every_language(name, title):
+    table = Table(title, ["Method", title], [[name, Cell(name)], ["x", (Cell(name), None)]])
+    written = {form: table.render(form) for form in ("markdown", "latex", "csv", "html")}
+    for text in written.values():
+        text.encode()  # no halves of characters
+        assert not any(c in text for c in "\x00\x1b\r\t\u202e")
+    for row in csv.reader(io.StringIO(written["csv"])):
+        assert not [c for c in row if c.startswith(FORMULA) and not NUMBER.fullmatch(c)]
+    lines = written["markdown"].splitlines()
+    assert len(lines) == 6 and {len(re.findall(r"(?<!\\)(?:\\\\)*\|", s)) for s in lines[2:]} == {3}
+    bare = re.sub(r"\\[^\w\s]", "", written["markdown"].replace("---", ""))
+    assert not re.search(r"[<>`*]|\][(\[:]|https?://", bare)
+    latex = written["latex"]
+    assert "\n\n" not in latex and len(latex.splitlines()) == 12
+    unescaped = re.sub(
+        r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]", "", latex
+    )
+    assert unescaped.count("{") == unescaped.count("}") and not re.search(r"[%#_~^]", unescaped)
+    assert not re.search(r"\\\\\n *[\[*]", latex)
+    tags = re.findall(r"<[^>]*>", written["html"])
+    assert {re.sub(r"[</>]", "", tag) for tag in tags} <= {
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
 
 
 def test_a_row_without_images_has_no_fid(tmp_path):

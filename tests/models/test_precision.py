@@ -1,7 +1,6 @@
 """Half precision: chosen by a trial, remembered, and never visible."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -141,13 +140,7 @@ def test_a_nafnet_sees_all_bits():
         )
 
 
-def spend(seconds):
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        pass
-
-
-def test_the_fastest_is_found_by_its_best_run():
+def test_the_fastest_is_found_by_its_best_run(spend):
     turns = []
     slow_once = iter([0.05, 0.0, 0.0])
 
@@ -162,7 +155,7 @@ def test_the_fastest_is_found_by_its_best_run():
     assert faster([first, second], rounds=3) == 1 and turns == [0, 1] * 3
 
 
-def test_a_trial_is_remembered_by_its_key(cache):
+def test_a_trial_is_remembered_by_its_key(cache, spend):
     runs = []
 
     def run(half):

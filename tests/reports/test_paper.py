@@ -585,7 +585,7 @@ def test_the_adapter_that_was_taken_over_is_looked_at_too(tmp_path):
     scored(tmp_path / "source", 1, trainer__steps=5)
     scored(tmp_path / "table1_lowlight_irsde", 15, reuse=str(tmp_path / "source"))
     differs = table_of(paper_table("table1", tmp_path))["lowlight", "IRBridge-IRSDE"]["differs in"]
-    assert "trainer.steps=5" in differs and "bridge._target_=irbridge.bridges.GOUB" in differs
+    assert "trainer.steps=5" in differs and "bridge.\\_target\\_=irbridge.bridges.GOUB" in differs
 
 
 @pytest.mark.parametrize(

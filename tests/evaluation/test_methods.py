@@ -1,0 +1,27 @@
+"""The rows of a trained model: which noise an image gets, and what its records are looked up by."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from irbridge.evaluation.methods import Trained, methods
+from irbridge.gaussian.noise import image_seed
+
+
+def test_an_image_has_noise_of_its_own_and_changed_fields_are_part_of_the_key():
+    asked = []
+    model = SimpleNamespace(
+        rows=lambda **options: [SimpleNamespace(label="x", key="irbridge", nfe=3, options=options)],
+        restore=lambda image, **given: asked.append(given["seeds"]) or image,
+    )
+    trained = Trained("w", "s")
+    (row,) = methods(model, 7, trained, eta=0.5)
+    for name in ("a", "b", "a"):
+        row.restore(np.zeros((4, 4, 3)), name)
+    assert asked == [[image_seed(7, name)] for name in ("a", "b", "a")] and asked[0] != asked[1]
+    keys = {
+        methods(model, 7, base, **fields)[0].settings
+        for base in (trained, Trained("w", "bf16"))
+        for fields in ({"eta": 0.5}, {"eta": 0.25}, {})
+    }
+    assert len(keys) == 6 and row.settings in keys
