@@ -157,6 +157,8 @@ def check_ranges(options, key: str) -> None:
     """UserError unless the fields of a dataclass are in their ranges; types are not looked at."""
     for at in fields(options):
         value, fits = getattr(options, at.name), at.metadata.get("range")
+        if fits is None and isinstance(value, float) and not finite(value):
+            fits = Range(finite, f"a number, at most {LARGEST:g}")
         if fits is None or value is None or fits.fits(value):
             continue
         null = ", or null" if NoneType in get_args(at.type) else ""
@@ -237,14 +239,14 @@ def _kinds(hint) -> tuple:
 
 
 def _is(value, kind) -> bool:
-    """Whether a value is of a type of plain data; a number that is none (NaN, infinity) is not."""
+    """Whether a value is of a type of plain data."""
     if (get_origin(kind) or kind) is list:
         items = get_args(kind)
         listed = isinstance(value, list | tuple)
         return listed and (not items or _all_are(value, items[0]))
-    if kind is float:
-        return _real(value) and abs(value) < float("inf")
-    return _whole(value) if kind is int else isinstance(value, kind)
+    if kind in (int, float):
+        return _real(value) if kind is float else _whole(value)
+    return isinstance(value, kind)
 
 
 def _all_are(values: Sequence, kind) -> bool:

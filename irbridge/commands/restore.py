@@ -8,7 +8,7 @@ from pathlib import Path
 from irbridge.assets import find, shipped
 from irbridge.commands.options import RestoreOptions
 from irbridge.environment import device, set_threads
-from irbridge.errors import UserError, unknown
+from irbridge.errors import Failure, UserError, unknown
 from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.names import import_own
 from irbridge.files import locked, read_json, sha256
@@ -128,9 +128,9 @@ def _tell(
     if not failed:
         return
     if len(left) == 1:
-        raise RuntimeError(failed[0])
+        raise Failure(failed[0])
     told = "  ".join(map(str, reports))
-    raise RuntimeError(
+    raise Failure(
         f"{len(failed)} of {len(jobs)} photographs could not be restored; {told} says why."
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from irbridge.errors import UserError
+from irbridge.errors import Failure, UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
 from irbridge.evaluation.share import ALONE, Share, agreed
 from irbridge.files import append_line, locked, sha256, write_atomically
@@ -321,7 +321,7 @@ class RecordStore:
         try:
             append_line(self.path, record.to_json())
         except OSError as error:
-            raise RuntimeError(
+            raise Failure(
                 f"{self.path} could not be written ({error.strerror or error}); make room and run"
                 " the same command again: finished images are kept."
             ) from error

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from irbridge.errors import UserError
+from irbridge.errors import Failure, UserError
 from irbridge.files import read_json, sha256, write_json
 from irbridge.images.holes import mask_file
 from irbridge.images.io import SUFFIXES, is_image
@@ -225,7 +225,7 @@ class Report:
         try:
             write_json(self.path, {"label": self.label, "files": list(self.files.values())})
         except OSError as error:
-            raise RuntimeError(
+            raise Failure(
                 f"The report {self.path} cannot be written ({error.strerror or error}); make room "
                 "there, and the same command goes on."
             ) from error
