@@ -153,6 +153,18 @@ def check(options, key: str | None = None) -> None:
     check_ranges(options, key)
 
 
+def check_present(kind: type, values: Mapping) -> None:
+    """UserError unless those fields of a dataclass that are given have values of their types.
+
+    Args:
+        kind: the dataclass, whose ``KEY`` is the group of its fields.
+        values: what is given, by name; other names pass.
+    """
+    check_types(_hints(kind), values, kind.KEY, {at.name: _default(at) for at in fields(kind)})
+    ranges = {at.name: at.metadata["range"] for at in fields(kind) if at.metadata.get("range")}
+    check_values(ranges, values, kind.KEY)
+
+
 def check_ranges(options, key: str) -> None:
     """UserError unless the fields of a dataclass are in their ranges; types are not looked at."""
     for at in fields(options):

@@ -9,7 +9,7 @@ from irbridge.assets import __version__, find, shipped
 from irbridge.backbones.base import Backbone, alike
 from irbridge.backbones.encoding_cache import LatentCache
 from irbridge.environment import cache_folder, commit
-from irbridge.errors import UserError
+from irbridge.errors import UserError, one_sentence
 from irbridge.evaluation.protocol import Protocol
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.names import part_named, present
@@ -252,7 +252,7 @@ def from_pretrained(
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
     moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
     config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
-    model = build_model(config, backbone, lazy=True)
+    model = _built(config, backbone, path)
     weights = load_weights(folder / "model.safetensors")
     try:
         load_into(model.trainable(), weights, str(folder))
@@ -265,6 +265,19 @@ def from_pretrained(
     model.folder = folder
     model.precision = precision_of(model, folder, precision, **sampler)
     return model
+
+
+def _built(config: dict, backbone: Backbone | None, path: Path) -> Restorer:
+    """The model of a folder's config, whoever wrote that; UserError names the file."""
+    try:
+        return build_model(config, backbone, lazy=True)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} describes no model that irbridge can build ({one_sentence(error)}); copy it"
+            " again, or train anew."
+        ) from error
 
 
 def precision_of(model: Restorer, folder: Path, requested: str, **sampler) -> str:
