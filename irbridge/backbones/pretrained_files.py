@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from irbridge.backbones.lean import unet_class
 from irbridge.errors import UserError
 from irbridge.files import read_json
-from irbridge.ranges import DEPTH, finite, shown
+from irbridge.ranges import DEPTH, WIDTH, finite, shown
 
-LARGEST_OF_NETWORKS = 1_000_000  # channels, positions, words of a vocabulary
+LARGEST_OF_NETWORKS = 1_000_000  # positions, words of a vocabulary
 
 # Copies in other precisions and formats, which would double or triple the download.
 VARIANTS = [
@@ -128,15 +128,27 @@ def check_config(folder: Path) -> dict:
     """
     path = folder / "config.json"
     config = read_json(path)
+    check_network(config, str(path))
+    return config
+
+
+def check_network(config: dict, source: str) -> None:
+    """UserError where a number of a network's config is out of range; it names ``source``."""
     for key, value in config.items():
-        most = DEPTH if "layers" in key or "blocks" in key else LARGEST_OF_NETWORKS
+        most = _most(key)
         for item in _numbers(value):
             if not finite(item) or abs(item) > most:
                 raise UserError(
-                    f"{path}: {key}={shown(value)} is beyond any network that there is, at most"
-                    f" {most}; copy the file again."
+                    f"{source}: {key}={shown(value)} is beyond any network that there is; give at"
+                    f" most {most}."
                 )
-    return config
+
+
+def _most(key: str) -> int:
+    """The most that a number of a network's config may be."""
+    if "layers" in key or "blocks" in key:
+        return DEPTH
+    return WIDTH if "channels" in key else LARGEST_OF_NETWORKS
 
 
 def _numbers(value) -> Iterator[float]:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import torch
 
+from irbridge import environment
 from irbridge.adapters.trunk import FIELDS, bridge_network, make_trunk
 from irbridge.assets import __version__, find, shipped
 from irbridge.backbones.base import Backbone, alike
 from irbridge.backbones.encoding_cache import LatentCache
 from irbridge.environment import cache_folder, commit
-from irbridge.errors import UserError, one_sentence
+from irbridge.errors import UserError, one_sentence, unknown
 from irbridge.evaluation.protocol import Protocol
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.names import part_named, present
@@ -22,6 +23,7 @@ from irbridge.models.irbridge import IRBridge
 from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
+from irbridge.ranges import shown
 from irbridge.samplers import make
 from irbridge.samplers.base import named
 from irbridge.training.options import TrainerOptions
@@ -211,6 +213,19 @@ def trained(folder: str | Path) -> Path:
     return shipped().get(str(folder)) or find(folder)
 
 
+def _known(folder: str | Path) -> Path:
+    """The folder of :func:`trained`; UserError in the words that were typed where there is none."""
+    found = trained(folder)
+    if found.is_dir():
+        return found
+    name = str(folder)
+    remedy = (
+        f"give the folder of a run, or a shipped adapter, one of {', '.join(shipped())};"
+        " irbridge.load also takes a model of the hub, user/model"
+    )
+    raise unknown(f"{shown(name, repr)} is no folder here", name, shipped(), remedy)
+
+
 def from_pretrained(
     folder: str | Path,
     device="cpu",
@@ -239,7 +254,7 @@ def from_pretrained(
         UserError: The folder or a file of it is missing or corrupt, its settings name a class that
             is none of irbridge's, or the backbone is not the one it was trained on.
     """
-    folder = trained(folder)
+    folder = _known(folder)
     path = folder / "config.json"
     config = read_settings(path)
     missing = [
@@ -259,7 +274,7 @@ def from_pretrained(
     except UserError:
         model.load()  # if its frozen network is another one, that is why
         raise
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = model.to(environment.device(device), memory_format=torch.channels_last).eval()
     if model.calls(**sampler):
         model.load()  # a wrong network must show here
     model.folder = folder

@@ -18,7 +18,10 @@ from irbridge.errors import UserError
 from irbridge.images.arrays import pad, to_image, to_tensor
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.training_step import Batch, TrainingStep
+from irbridge.ranges import SEEDS, check_values, each, shown, whole
 from irbridge.samplers import Sampler
+
+ANY_SEED = whole(-SEEDS, SEEDS)  # what torch takes
 
 
 class State(NamedTuple):
@@ -227,7 +230,9 @@ class Restorer(nn.Module):
         if isinstance(image, np.ndarray):
             return self._restore_array(image, mask, seed=seed, trajectory=trajectory, **options)
         height, width = image.shape[-2:]
+        check_values({"seed": ANY_SEED}, {"seed": seed}, "")
         options.setdefault("seeds", [seed + i for i in range(len(image))])
+        _check_seeds(options["seeds"], len(image))
         y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
         for state in (trajectory or self.trajectory)(pad(y, self.stride), **options):
             last = state.x0
@@ -255,6 +260,13 @@ class Restorer(nn.Module):
                 " image is to be filled (irbridge restore: mask=FILE, white there)."
             )
         return y if self.masked else y[:, :3]
+
+
+def _check_seeds(seeds: list[int], images: int) -> None:
+    """UserError unless there is a seed for each image, and torch takes it."""
+    if not isinstance(seeds, list | tuple) or len(seeds) != images:
+        raise UserError(f"seeds={shown(seeds)} must be a list of {images}, one for each image.")
+    check_values({"seeds": each(ANY_SEED)}, {"seeds": seeds}, "")
 
 
 def _check_array(image: np.ndarray, mask) -> None:

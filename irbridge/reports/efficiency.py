@@ -53,7 +53,7 @@ def budgets(folder: str | Path) -> list[Budget]:
         metrics, results = run / "metrics.jsonl", run / "results"
         if not metrics.is_file() or not list(results.rglob("records.jsonl")):
             continue
-        last = json.loads(metrics.read_text().splitlines()[-1])
+        last = json.loads(metrics.read_text("utf-8").splitlines()[-1])
         records = read_records(results)
         about, task = records[0].about, config["task"]["name"]
         found.append(

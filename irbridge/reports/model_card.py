@@ -220,7 +220,7 @@ def _last(run: Path) -> dict:
     none those of the last line of its metrics.
     """
     try:
-        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        last = json.loads((run / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
         newest = Checkpoints(run).latest()
         return last | (read_json(newest / "state.json") if newest else {})
     except (OSError, IndexError, ValueError):
