@@ -183,9 +183,14 @@ def _quoted(value: str) -> str:
     value = at_home(value)
     if PLAIN.fullmatch(value):
         return value
-    if os.path.lexists(value) or not INTERPOLATED.fullmatch(value):  # a name, no interpolation
-        value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
-    return quoted(value)
+    return quoted(_literal(value))
+
+
+def _literal(value: str) -> str:
+    """Text with its dollar signs escaped, unless it takes parts of itself from other keys."""
+    if INTERPOLATED.fullmatch(value) and not os.path.lexists(value):
+        return value
+    return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
 
 
 def _choice(command: str, group: str, value: str) -> str:
@@ -267,7 +272,7 @@ def _written(value) -> str:
         return "[" + ",".join(map(_written, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return quoted(value) if isinstance(value, str) else str(value)
+    return quoted(_literal(value)) if isinstance(value, str) else str(value)
 
 
 def _no_flag(command: str, word: str) -> UserError:
