@@ -4,6 +4,7 @@ The configs, the frozen prior, the shipped adapters, the metrics' weights and th
 stand beside the package in a checkout, and inside it once it is installed from a wheel.
 """
 
+import os
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -19,6 +20,15 @@ ROOT = CHECKOUT or _INSTALLED
 
 CONFIGS = ROOT / "configs"
 ADAPTERS = ROOT / "data" / "adapters"
+
+
+def at_home(path: str) -> str:
+    """The path with a leading ``~`` as the home folder; a file that really begins so stays.
+
+    Shells leave it as it is behind an equals sign: ``run=~/runs/mine``.
+    """
+    named = path == "~" or path.startswith(("~/", "~" + os.sep))
+    return os.path.expanduser(path) if named and not os.path.lexists(path) else path
 
 
 def find(path: str | Path) -> Path:

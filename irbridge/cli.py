@@ -4,10 +4,13 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import NamedTuple
 
-from irbridge.errors import UserError, unknown
+from irbridge import console
+from irbridge.errors import STOPPED, UserError, is_mistake, told, unknown
 
 
 class Command(NamedTuple):
@@ -61,27 +64,90 @@ irbridge restore task=derain input=photo.jpg steps=3."""
 RENAMED = {"benchmark": "profile"}
 
 
+INTERRUPTED = "Interrupted; what was finished is saved, and the same command goes on."
+
+
 def main() -> None:
-    """Run the command that ``sys.argv`` names; mistakes end with one sentence and status 2."""
-    name, *words = sys.argv[1:] or ["--help"]
+    """Run the command that ``sys.argv`` names.
+
+    A mistake ends it with one sentence and status 2, a fault with status 1, Ctrl-C with 130 (of
+    restore 1, as of any photographs that are left).
+    """
+    console.prepare()
+    status = _status(sys.argv[1:] or ["--help"])
+    if error := console.lost():
+        print(f"Error: The output could not be written ({error.strerror}).", file=sys.stderr)
+        status = status or 1
+    if status:
+        sys.exit(status)
+
+
+def _status(words: list[str]) -> int:
+    """Run a command and give its exit status; this is the boundary that no exception passes."""
+    try:
+        _command(*words)
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+        return _stopped(words)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return 1 if isinstance(end.code, str) else end.code or 0
+    except Exception as error:
+        if os.environ.get("IRBRIDGE_DEBUG") == "1":
+            raise
+        print(f"Error: {told(error)}", file=sys.stderr)
+        return 2 if is_mistake(error) else 1
+    return 0
+
+
+def _stopped(words: list[str]) -> int:
+    """The exit status of a command that was interrupted."""
+    return 1 if words[0] == "restore" else STOPPED
+
+
+def _command(name: str, *words: str) -> None:
+    """Run a command, or print its help page."""
     if name in ("--help", "-h", "help"):
         print(HELP)
         return
+    if name not in COMMANDS:
+        raise _unknown(name)
     try:
-        if name not in COMMANDS:
-            raise _unknown(name)
-        command = COMMANDS[name]
-        if asks_for_help(words):
-            print(help_page(name))
-        elif command.config:
-            _under_hydra(command, name, words)
-        else:
-            _plain(name, words)
-    except UserError as error:
-        if os.environ.get("IRBRIDGE_DEBUG") == "1":
-            raise
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError(
+            "The folder that this command runs in is gone; go to one that is there, such as cd ~."
+        ) from None
+    command = COMMANDS[name]
+    if asks_for_help(list(words)):
+        print(help_page(name))
+    elif command.config:
+        _under_hydra(command, name, list(words))
+    else:
+        _plain(name, list(words))
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Within the block, where modules are imported, Ctrl-C ends the process at once.
+
+    Nothing is to be saved yet, and an import that is cut in the middle raises anything.
+    """
+
+    def end(*_) -> None:
+        os.write(2, f"{INTERRUPTED}\n".encode())
+        os._exit(_stopped([name]))
+
+    try:
+        before = signal.signal(signal.SIGINT, end)
+    except ValueError:  # in a thread, which has no signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run(name: str, words: list[str]) -> None:
@@ -91,15 +157,16 @@ def run(name: str, words: list[str]) -> None:
         UserError: the words, or what they name, are wrong.
     """
     command = COMMANDS[name]
-    from irbridge.commands import flags, options  # late: they import click
+    with _loading(name):
+        from irbridge.commands import flags, options  # late: they import click
 
-    given = flags.parse(name, getattr(options, command.options), words)
-    gc.disable()
-    try:
-        function = getattr(import_module(command.module), command.function)
-        _keep_imports()
-    finally:
-        gc.enable()
+        given = flags.parse(name, getattr(options, command.options), words)
+        gc.disable()
+        try:
+            function = getattr(import_module(command.module), command.function)
+            _keep_imports()
+        finally:
+            gc.enable()
     function(given)
 
 
@@ -127,24 +194,9 @@ def _unknown(name: str) -> UserError:
 
 
 def _plain(name: str, words: list[str]) -> None:
-    """Run a command of plain flags; a fault ends it with one sentence and status 1."""
-    # a file name that the terminal cannot show must not stop a command
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Run a command of plain flags."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run(name, words)
-    except UserError:
-        raise
-    except KeyboardInterrupt:
-        print("Interrupted; what was finished is saved, and the same command goes on.")
-    except Exception as error:
-        if os.environ.get("IRBRIDGE_DEBUG") == "1":
-            raise
-        from irbridge.experiments.config import one_sentence  # late: it imports Hydra
-
-        print(f"Error: {one_sentence(error)}", file=sys.stderr)
-        sys.exit(1)
+    run(name, words)
 
 
 def _under_hydra(command: Command, name: str, words: list[str]) -> None:
@@ -154,14 +206,16 @@ def _under_hydra(command: Command, name: str, words: list[str]) -> None:
     sys.argv = [f"irbridge {name}", *words]
 
     def task(config) -> None:
-        run = getattr(import_module(command.module), command.function)
-        _keep_imports()
+        with _loading(name):
+            run = getattr(import_module(command.module), command.function)
+            _keep_imports()
         gc.enable()
         run(config)
 
     gc.disable()
     try:
-        from irbridge.experiments.config import run_cli  # late: it imports torch
+        with _loading(name):
+            from irbridge.experiments.config import run_cli  # late: it imports torch
 
         run_cli(task, command.config)
     finally:

@@ -21,12 +21,15 @@ def device(name: str = "auto") -> torch.device:
         fallback = "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device("cuda" if torch.cuda.is_available() else fallback)
     try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        found = torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"device={name!r} is not available here ({reason}); use device=auto."
         ) from None
+    if found.type == "meta":
+        raise UserError("device='meta' holds no values and computes nothing; use device=auto.")
+    return found
 
 
 def machine() -> str:
@@ -136,7 +139,9 @@ def machine_key() -> dict:
 def _processor() -> str:
     """The processor's model as the system calls it."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

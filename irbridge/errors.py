@@ -1,10 +1,24 @@
-"""The one exception for mistakes that the user can mend."""
+"""How a mistake or a fault is told: in one sentence that names the thing and the remedy."""
 
+import errno
+import re
 from collections.abc import Iterable
+
+STOPPED = 130  # the exit status of a command that Ctrl-C or SIGTERM ended, as shells have it
+FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+# what torch, numpy and the system say when memory has run out
+NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory|Unable to allocate", re.I)
+NO_FILES = re.compile(r"too many open files|items of ancdata", re.I)
+# whose errors are of what the user wrote
+DOORS = "hydra", "omegaconf", "antlr4"
 
 
 class UserError(Exception):
     """Bad input: the message is one sentence that names the thing and the remedy."""
+
+
+class Failure(RuntimeError):
+    """A foreseen fault while running, told in one sentence with the remedy."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
@@ -27,3 +41,113 @@ def unknown(fault: str, word: str, choices: Iterable[str], remedy: str) -> UserE
     if meant is None:
         return UserError(f"{fault}; {remedy}.")
     return UserError(f"{fault}; did you mean {meant}? {remedy[0].upper()}{remedy[1:]}.")
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What an exception comes from; a UserError says it, whatever it comes from itself."""
+    while error.__cause__ is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether an exception is of what the user wrote; any other is a fault while running."""
+    return isinstance(innermost(error), UserError) or _of_door(error)
+
+
+def _of_door(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in DOORS
+
+
+def told(error: BaseException) -> str:
+    """An exception as the one sentence that ends a command.
+
+    Of an exception that nobody foresaw it says so, and what to do.
+    """
+    cause = innermost(error)
+    if isinstance(cause, UserError | Failure | OSError) or _of_door(error) or _lacks(error):
+        return one_sentence(error)
+    text = one_sentence(error).rstrip(".")
+    return (
+        f"irbridge itself is at fault ({text}); please report the command, with what it shows under"
+        " IRBRIDGE_DEBUG=1, as CONTRIBUTING.md says."
+    )
+
+
+def one_sentence(error: BaseException) -> str:
+    """An exception as one line.
+
+    That is its own text, and for Hydra's errors also the innermost cause and the choices.
+    """
+    cause = innermost(error)
+    error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
+    if isinstance(error, UserError | Failure):
+        return " ".join(str(error).split())
+    if lacking := _lacks(error):
+        return lacking
+    if isinstance(error, OSError) and error.errno is not None:
+        return _of_system(error)
+    if _of_door(error):
+        return _of_hydra(error)
+    lines = _lines(error)
+    if lines and lines[0].startswith("Caught "):  # a worker process hands its traceback on as text
+        lines = [lines[-1].split(": ", 1)[-1]]
+    text = " ".join(lines) or _words(type(error).__name__)
+    return text if len(text) < 300 else f"{text[:300]}..."
+
+
+def _lines(error: BaseException) -> list[str]:
+    lines = str(error).replace("\t", " ").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _words(name: str) -> str:
+    """The name of a class of exceptions in words: "RecursionError" is "recursion error"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
+def _lacks(error: BaseException) -> str | None:
+    """The sentence for want of memory or of open files, which many kinds of exceptions say."""
+    chain = [error]
+    while (error := error.__cause__ or error.__context__) is not None and error not in chain:
+        chain.append(error)
+    texts = [str(one) for one in chain if isinstance(one, RuntimeError | OSError | ValueError)]
+    if any(isinstance(one, MemoryError) for one in chain) or any(map(NO_MEMORY.search, texts)):
+        return (
+            "There is not enough memory for this; give a smaller tile, size, trainer.crop or"
+            " trainer.batch_size, or close other programs."
+        )
+    if any(map(NO_FILES.search, texts)):
+        return (
+            "The system allows no more open files; raise its limit (ulimit -n 4096), or give"
+            " trainer.workers=0 where it is a training."
+        )
+    return None
+
+
+def _of_system(error: OSError) -> str:
+    """The sentence for what the system refuses."""
+    what = error.filename or "A file or stream"
+    remedy = "make room there" if error.errno in FULL else "check the path and its permissions"
+    return (
+        f"{what} could not be read or written ({error.strerror}); {remedy}, and the same command"
+        " goes on from what was finished."
+    )
+
+
+def _of_hydra(error: BaseException) -> str:
+    """The sentence for what Hydra cannot make of the words, without its hints for programmers."""
+    key = re.search(r"'(.+?)'", str(error))
+    if type(error).__name__ == "InterpolationKeyError" and key:
+        return f"{key[1]} has no value, and another key takes its own from it; give {key[1]}=..."
+    kept = [
+        line
+        for line in _lines(error)
+        if not line.startswith(("full_key:", "object_type=", "set env", "Set the env", "See http"))
+    ]
+    text = (" ".join(kept) or _words(type(error).__name__)).split(" Config search path:")[0]
+    text = re.sub(r"\s*\^\s*See https\S+ for details\.?", "", text)
+    hint = "To append to your config use"
+    if hint in text:
+        text = text.split(hint)[0].strip() + " Check the spelling, or see the keys with --cfg job."
+    return text

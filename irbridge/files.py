@@ -149,7 +149,7 @@ def locked(folder: Path):
 
 def write_json(path: Path, value) -> None:
     """Write JSON atomically."""
-    write_atomically(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n"))
+    write_atomically(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n", "utf-8"))
 
 
 def read_json(path: Path) -> dict:
@@ -196,7 +196,7 @@ def check_fields(value: dict, path: Path, **kinds: type | tuple[type, ...]) -> d
 
 def append_line(path: Path, value) -> None:
     """Append JSON as one line, on the disk when this returns; an OSError names ``path``."""
-    with naming(path), open(path, "a") as handle:
+    with naming(path), open(path, "a", encoding="utf-8") as handle:
         handle.write(json.dumps(value) + "\n")
         handle.flush()
         os.fsync(handle.fileno())

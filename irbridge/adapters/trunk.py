@@ -13,19 +13,19 @@ from irbridge.adapters.nafnet import NAFNet
 from irbridge.backbones.half_precision import keep_ends
 from irbridge.backbones.lean import unet_class
 from irbridge.errors import UserError
-from irbridge.ranges import check_values, each, one_of, whole
+from irbridge.ranges import DEPTH, LEVELS, WIDTH, check_values, each, one_of, whole
 
 KINDS = "nafnet", "unet"
-COUNT = whole(1)
+LAYERS = whole(1, DEPTH)
 # of an adapter's config
 RANGES = {
-    "width": COUNT,
-    "encoder": each(COUNT),
-    "middle": COUNT,
-    "decoder": each(COUNT),
+    "width": whole(1, WIDTH),
+    "encoder": each(LAYERS, most=LEVELS),
+    "middle": LAYERS,
+    "decoder": each(LAYERS, most=LEVELS),
     "attention": one_of(True, False),
-    "channels": each(COUNT),
-    "layers": COUNT,
+    "channels": each(whole(1, WIDTH), most=LEVELS),
+    "layers": LAYERS,
 }
 FIELDS = "trunk", *RANGES
 

@@ -13,7 +13,6 @@ from irbridge.backbones import pretrained_files
 from irbridge.backbones.base import Backbone, Later, block_types, number_type
 from irbridge.backbones.half_precision import keep_ends
 from irbridge.errors import UserError
-from irbridge.files import read_json
 from irbridge.priors.from_diffusers import prior_from_config
 
 EMBEDDED = ROOT / "data" / "prior"
@@ -143,7 +142,7 @@ def _sketch(folder: Path, classes: tuple[str, ...], dtype: torch.dtype) -> Later
 
     None where its config, of an older diffusers, leaves to defaults what is asked of it.
     """
-    config = read_json(folder / "config.json")
+    config = pretrained_files.check_config(folder)
     asked = (
         "in_channels",
         "block_out_channels",

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,6 +11,9 @@ from safetensors.torch import load_file
 from irbridge.backbones.lean import unet_class
 from irbridge.errors import UserError
 from irbridge.files import read_json
+from irbridge.ranges import DEPTH, WIDTH, finite, shown
+
+LARGEST_OF_NETWORKS = 1_000_000  # positions, words of a vocabulary
 
 # Copies in other precisions and formats, which would double or triple the download.
 VARIANTS = [
@@ -113,6 +117,49 @@ def _refusal(name: str, error: Exception, key: str) -> str:
     )
 
 
+def check_config(folder: Path) -> dict:
+    """The config of a network's folder.
+
+    diffusers makes what it says before it looks at the weights, so a number of it must not ask for
+    more than any network has.
+
+    Raises:
+        UserError: it is missing, or a number of it is out of range.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    check_network(config, str(path))
+    return config
+
+
+def check_network(config: dict, source: str) -> None:
+    """UserError where a number of a network's config is out of range; it names ``source``."""
+    for key, value in config.items():
+        most = _most(key)
+        for item in _numbers(value):
+            if not finite(item) or abs(item) > most:
+                raise UserError(
+                    f"{source}: {key}={shown(value)} is beyond any network that there is; give at"
+                    f" most {most}."
+                )
+
+
+def _most(key: str) -> int:
+    """The most that a number of a network's config may be."""
+    if "layers" in key or "blocks" in key:
+        return DEPTH
+    return WIDTH if "channels" in key else LARGEST_OF_NETWORKS
+
+
+def _numbers(value) -> Iterator[float]:
+    """The numbers of a value and of its lists, one within another."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float):
+        yield value + 0
+
+
 def load(folder: Path, classes: tuple[str, ...], dtype):
     """The diffusers model of a folder, in eval mode. Only safetensors are read, no pickles.
 
@@ -124,7 +171,7 @@ def load(folder: Path, classes: tuple[str, ...], dtype):
     Raises:
         UserError: it is of another class, or its weights are not complete.
     """
-    name = read_json(folder / "config.json").get("_class_name", classes[0])
+    name = check_config(folder).get("_class_name", classes[0])
     if name not in classes:
         raise UserError(
             f"{folder} holds a {name}, not a {' or '.join(classes)}; choose another backbone."

@@ -16,7 +16,7 @@ from torch import Tensor
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
 from irbridge.gaussian.transition import posterior_keep
-from irbridge.ranges import check_ranges
+from irbridge.ranges import TIMES, check_ranges, finite, shown
 
 
 def interpolate(t, table: np.ndarray) -> Tensor:
@@ -95,6 +95,9 @@ class Published(NamedTuple):
     spacing: str = "time"
 
 
+SHORTEST = 1e-6  # of a bridge's T: below it the differences of its times have no digits left
+
+
 @dataclass(frozen=True)
 class Bridge:
     """Base of all bridges.
@@ -127,11 +130,10 @@ class Bridge:
 
     def __post_init__(self):
         check_ranges(self, "bridge")
-        if not self.T > 0 or (self.steps and int(self.T) != self.T):
-            raise UserError(
-                f"bridge.T={self.T} must be"
-                f" {'a whole number of steps' if self.steps else 'positive'}."
-            )
+        steps = "a whole number of steps" if self.steps else "positive"
+        fits = finite(self.T) and SHORTEST <= self.T <= TIMES
+        if not fits or (self.steps and int(self.T) != self.T):
+            raise UserError(f"bridge.T={shown(self.T)} must be {steps}, at most {TIMES}.")
         own = type(self).begin is not Bridge.begin
         if self.start not in (choices := ["marginal", "y"] + ["published"] * own):
             raise UserError(

@@ -7,7 +7,6 @@ A command declares its options once, as a subclass of :class:`Options` whose fie
 literally, so that any file name can be given as it is.
 """
 
-import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import click
 from click.core import ParameterSource
 
-from irbridge.assets import CONFIGS
+from irbridge import ranges
+from irbridge.assets import CONFIGS, at_home
 from irbridge.errors import UserError, unknown
 
 NULL = "null"
@@ -46,32 +46,31 @@ class Kind(NamedTuple):
     fits: Callable[[Any], bool]
 
 
-def whole(low: int, high: float = math.inf) -> Kind:
+def whole(low: int, high: int = ranges.MOST) -> Kind:
     """A whole number from ``low`` to ``high``."""
-    wanted = f"a whole number, {low} or more"
-    if math.isfinite(high):
-        wanted = f"a whole number from {low} to {high}"
-    return Kind("N", wanted, int, lambda v: type(v) is int and low <= v <= high)
+    fits, wanted = ranges.whole(low, high)
+    return Kind("N", wanted, int, fits)
 
 
-def number(wanted: str, fits: Callable[[float], bool] = math.isfinite) -> Kind:
+def number(wanted: str, fits: Callable[[float], bool] = lambda v: True) -> Kind:
     """A finite number of which ``fits`` says whether it is in range."""
-
-    def finite(value) -> bool:
-        return type(value) in (int, float) and math.isfinite(value) and fits(value)
-
-    return Kind("X", wanted, _number, finite)
+    return Kind("X", wanted, _number, ranges.number(fits, wanted).fits)
 
 
 def numbers() -> Kind:
     """A list of numbers in brackets, such as ``[100,50,0]``."""
     wanted = "a list of numbers such as [100,50,0]"
-    return Kind("[X,...]", wanted, lambda text: [_number(item) for item in items(text)], bool)
+    fits = ranges.each(ranges.Range(ranges.finite, "")).fits
+    return Kind("[X,...]", wanted, lambda text: [_number(item) for item in items(text)], fits)
+
+
+PATHS = "FOLDER", "PATH", "FILE", "PHOTO", "DIR"
 
 
 def text(metavar: str = "TEXT") -> Kind:
-    """Any text."""
-    return Kind(metavar, "a text", str, lambda v: isinstance(v, str))
+    """Any text; of a path a leading ``~`` is the home folder."""
+    read = at_home if metavar in PATHS else str
+    return Kind(metavar, "a text", read, lambda v: isinstance(v, str))
 
 
 def one_of(*words: str) -> Kind:
@@ -205,7 +204,7 @@ def parse(command: str, options: type[OptionsType], words: list[str]) -> Options
         key = alone[0].key
         if key in given:
             raise UserError(f"{key} and {names[0]} both name one; give them in one way.")
-        given[key] = tuple(names)
+        given[key] = tuple(map(alone[0].kind.read, names))
     return _built(options, given | _own_keys(command, own, given, flags), "")
 
 
@@ -342,11 +341,11 @@ def _of_word(flag: Flag, word: str) -> Any:
 def _read(flag: Flag, word: str) -> Any:
     """One value of a key; UserError where it is none of its kind."""
     kind, default = flag.kind, flag.entry.default
-    if kind.read is not str and word.lower() == NULL:
+    if kind.read not in (str, at_home) and word.lower() == NULL:
         return None
     try:
         return kind.read(word)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise _unfit(flag.key, word, kind, default is None) from None
 
 
@@ -441,4 +440,4 @@ def _missing(name: str) -> UserError:
 
 
 def _unfit(name: str, value, kind: Kind, null: bool) -> UserError:
-    return UserError(f"{name}={value} must be {kind.wanted}{', or null' * null}.")
+    return UserError(f"{name}={ranges.shown(value)} must be {kind.wanted}{', or null' * null}.")

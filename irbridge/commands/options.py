@@ -4,7 +4,6 @@ They stand here, apart from what the commands do, so that a mistake or a help pa
 import of torch.
 """
 
-import os
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,9 +20,12 @@ from irbridge.commands.flags import (
     whole,
 )
 from irbridge.errors import UserError
+from irbridge.ranges import BATCH, CALLS, PROCESSES, SEEDS, SIDE
 
-# more threads do not help, and thousands cannot be had
-THREADS = whole(1, max(16, 4 * (os.cpu_count() or 1)))
+THREADS = whole(1, PROCESSES)
+NFE = whole(0, CALLS)
+SEED = whole(0, SEEDS)
+EDGE = whole(1, SIDE)  # of an image, in pixels
 BENEFIT = "of the CPU; as many as cores are free where it is left out."
 
 
@@ -33,8 +35,8 @@ class SamplerOptions(Options):
 
     PREFIX: ClassVar[str] = "sampler."
 
-    steps: int | None = option(None, whole(0), "Another name of sampler.nfe.")
-    nfe: int | None = option(None, whole(0), "Calls of the frozen network, whatever the rule.")
+    steps: int | None = option(None, NFE, "Another name of sampler.nfe.")
+    nfe: int | None = option(None, NFE, "Calls of the frozen network, whatever the rule.")
     rule: str | None = option(
         None,
         text("RULE"),
@@ -125,9 +127,11 @@ class RestoreOptions(Options):
         None, text("TEXT"), "What is added to the names of the results instead of the task."
     )
     steps: int | None = option(
-        None, whole(0), "Calls of the frozen network; 0 gives the adapter's own estimate alone."
+        None,
+        NFE,
+        "Calls of the frozen network; 0 gives the adapter's own estimate alone.",
     )
-    seed: int = option(0, whole(0), "Seed of the noise, together with the photograph's name.")
+    seed: int = option(0, SEED, "Seed of the noise, together with the photograph's name.")
     sampler: SamplerOptions = group(
         SamplerOptions(), "A file of configs/sampler, such as posterior or ddim.", "sampler"
     )
@@ -150,11 +154,13 @@ class RestoreOptions(Options):
         "GB that the command may take; a share of what is free where it is left out.",
     )
     tile: int | None = option(
-        None, whole(1), "Pixels of a side of the tiles; as large as memory allows if left out."
+        None,
+        EDGE,
+        "Pixels of a side of the tiles; as large as memory allows if left out.",
     )
-    overlap: int = option(64, whole(0), "Pixels that neighbouring tiles share.")
+    overlap: int = option(64, whole(0, SIDE), "Pixels that neighbouring tiles share.")
     threads: int | None = option(None, THREADS, f"Threads {BENEFIT}")
-    batch: int = option(4, whole(1), "Tiles in one network call, on a GPU.")
+    batch: int = option(4, whole(1, BATCH), "Tiles in one network call, on a GPU.")
     compare: bool = option(
         False, switch(), "Also write degraded and restored side by side, photo-derain-compare.png."
     )
@@ -185,7 +191,9 @@ class ExportOptions(Options):
     machine: str = option("not stated", text(), "What it was trained on, for the card.")
     weak: str = option("Not examined.", text(), "What it is bad at, in words, for the card.")
     size: int | None = option(
-        160, whole(1), "Pixels of a side of the card's pictures, cut from the centre; null: whole."
+        160,
+        EDGE,
+        "Pixels of a side of the card's pictures, cut from the centre; null: whole.",
     )
     threads: int | None = option(None, THREADS, f"Threads {BENEFIT}")
     shipped: bool = option(
@@ -292,7 +300,7 @@ class DemoOptions(Options):
 
     port: int = option(
         7860,
-        whole(1)._replace(wanted="a whole number such as 7860"),
+        whole(1, 65_535),
         "Where the page is served, as http://127.0.0.1:7860/.",
     )
     host: str = option("127.0.0.1", text("NAME"), "The address that it is served at.")

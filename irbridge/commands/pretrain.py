@@ -10,6 +10,8 @@ import torch
 
 from irbridge.assets import find
 from irbridge.backbones.pixel import PixelBackbone, load_backbone
+from irbridge.backbones.pretrained_files import check_network
+from irbridge.commands.train import check_batch
 from irbridge.data.crops import CropStream
 from irbridge.data.selection import photographs_of
 from irbridge.environment import set_threads
@@ -32,6 +34,8 @@ def pretrain_run(config: dict) -> None:
     """
     run = run_folder(config)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
+    trainer = config["trainer"]
+    check_batch(trainer["batch_size"], trainer["accumulate"], trainer["crop"])
     claim(run, config)
     data = config["data"]
     photographs = photographs_of(
@@ -77,13 +81,14 @@ def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int) -> P
     """
     if start:
         return load_backbone(start)
+    check_network(unet, "unet")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             network = diffusers.UNet2DModel(**unet)
             prior = prior_from_config(scheduler)
             return PixelBackbone(network, prior, "new", scheduler=scheduler)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, ZeroDivisionError, RuntimeError) as error:
             raise UserError(
                 f"A UNet2DModel cannot be built of the keys unet.* ({error}); see "
                 "configs/pretrain.yaml."

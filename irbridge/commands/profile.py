@@ -1,6 +1,5 @@
 """Where the time and memory of training and restoring go."""
 
-import sys
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,6 +17,7 @@ from irbridge.models.restorer import Restorer
 from irbridge.profiling.clock import NETWORKS, PARTS, Clock, peak_memory, reset_peak, watched
 from irbridge.profiling.flops import cost, in_words
 from irbridge.profiling.race import race, race_training
+from irbridge.ranges import LARGEST, MOST
 from irbridge.training.options import TrainerOptions
 from irbridge.training.trainer import Trainer
 
@@ -57,10 +57,10 @@ def time_training(
         steps=warmup + steps + 1,
         stop=None,
         workers=0,
-        save_every=sys.maxsize,
-        sample_every=sys.maxsize,
-        log_every=sys.maxsize,
-        save_seconds=sys.float_info.max,
+        save_every=MOST,
+        sample_every=MOST,
+        log_every=MOST,
+        save_seconds=LARGEST,
     )
     clock, laps = Clock(device(options.device)), []
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from irbridge.commands.options import ReproduceOptions
-from irbridge.errors import UserError, unknown
+from irbridge.errors import Failure, UserError, unknown
 from irbridge.reports import published
 
 SIX = "derain,dehaze,desnow,raindrop,lowlight,inpaint"
@@ -152,7 +152,7 @@ def _run(command: list[str], shown: str, last: bool) -> None:
         raise
     if status:
         goes_on = "" if last else "; the same reproduce command goes on from there"
-        raise RuntimeError(f"`{shown}` ended with status {status}{goes_on}.")
+        raise Failure(f"`{shown}` ended with status {status}{goes_on}.")
 
 
 def _shipped() -> Iterator[Step]:

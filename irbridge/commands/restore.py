@@ -8,7 +8,7 @@ from pathlib import Path
 from irbridge.assets import find, shipped
 from irbridge.commands.options import RestoreOptions
 from irbridge.environment import device, set_threads
-from irbridge.errors import UserError, unknown
+from irbridge.errors import Failure, UserError, unknown
 from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.names import import_own
 from irbridge.files import locked, read_json, sha256
@@ -127,7 +127,7 @@ def _tell(
         skipped: files that were passed over, and why.
 
     Raises:
-        RuntimeError: a photograph failed.
+        Failure: a photograph failed.
     """
     done = [job for job, end in ends.items() if end is None]
     failed = [end for end in ends.values() if end is not None]
@@ -146,11 +146,9 @@ def _tell(
     if not failed:
         return
     if len(ends) == 1:
-        raise RuntimeError(failed[0])
+        raise Failure(failed[0])
     told = "  ".join(map(str, reports))
-    raise RuntimeError(
-        f"{len(failed)} of {total} photographs could not be restored; {told} says why."
-    )
+    raise Failure(f"{len(failed)} of {total} photographs could not be restored; {told} says why.")
 
 
 def chosen(task: str | None, run: str | None) -> tuple[Path, str]:

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import psutil
+import torch
 from accelerate import PartialState
 
 from irbridge.assets import find
@@ -54,6 +56,9 @@ from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.trainer import Trainer
 from irbridge.weights import load_into, load_weights
 
+# of a pixel in a training step: the smallest network here keeps more for its backward pass
+LEAST_BYTES = 256
+
 
 def train_run(config: dict) -> None:
     """Train as configured, or take over a trained adapter (``reuse``); then score and draw.
@@ -66,6 +71,7 @@ def train_run(config: dict) -> None:
     run = run_folder(config)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     # a mistake must not come up after the training
+    check_effects(config)
     scored, masked = config["evaluate"], config["adapter"].get("masked", False)
     check_photographs(scored["real"], scored["metrics"], masked)
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
@@ -99,6 +105,48 @@ def train_run(config: dict) -> None:
             print(f"Stopped and saved in {run}; run the same command to go on.")
             return
         score(model, config, run, regression)
+
+
+def check_effects(config: dict) -> None:
+    """UserError for settings that nothing reads, or that the machine cannot serve.
+
+    Args:
+        config: of the run.
+    """
+    given = [key for key, value in (config.get("objective") or {}).items() if value is not None]
+    if given and config["method"] != "bridge":
+        raise UserError(
+            f"objective.{given[0]} is for recipe=bridge alone, a network trained from scratch;"
+            f" leave it out of method={config['method']}."
+        )
+    data = config["data"]
+    if data["masks"] and data["benchmark"] != "celebahq":
+        raise UserError(
+            "data.masks is for data.benchmark=celebahq alone, as other tasks make their own holes;"
+            " leave it out."
+        )
+    trainer = config["trainer"]
+    check_batch(trainer["batch_size"], trainer["accumulate"], trainer["crop"])
+
+
+def check_batch(batch: int, accumulate: int, crop: int) -> None:
+    """UserError where one forward pass of a training cannot fit this machine's memory.
+
+    Args:
+        batch: images of a step.
+        accumulate: forward passes of a step.
+        crop: pixels of a side.
+    """
+    needed = LEAST_BYTES * crop**2 * max(1, batch // accumulate)
+    machine = psutil.virtual_memory().total
+    if torch.cuda.is_available():
+        machine = max(machine, torch.cuda.get_device_properties(0).total_memory)
+    if needed > machine:
+        raise UserError(
+            f"trainer.batch_size={batch} at trainer.crop={crop} takes at least"
+            f" {needed / 1e9:.0f} GB, and this machine has {machine / 1e9:.0f}; give a smaller"
+            " batch_size or crop, or a larger trainer.accumulate."
+        )
 
 
 def score(model: Restorer, config: dict, run: Path, regression: Restorer | None) -> None:

@@ -104,8 +104,9 @@ def tar_entries(path: Path) -> list[TarEntry]:
         raise UserError(f"The archive {path} does not exist; check the path.") from None
     except (tarfile.TarError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read as an uncompressed tar ({error}); make it with `tar -cf`, or"
-            " give a folder."
+            f"{path} cannot be read as an uncompressed tar"
+            f" ({getattr(error, 'strerror', None) or error}); make it with `tar -cf`, or give a"
+            " folder."
         ) from error
     if links := [member.name for member in files if not (member.isfile() or member.isdir())]:
         raise UserError(

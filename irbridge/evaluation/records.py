@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from irbridge.errors import UserError
+from irbridge.errors import Failure, UserError
 from irbridge.evaluation.metrics import LARGEST, STANDARD, Metric
 from irbridge.evaluation.share import ALONE, Share, agreed
 from irbridge.files import append_line, locked, write_atomically
@@ -354,7 +354,7 @@ class RecordStore:
         try:
             append_line(self.path, record.to_json())
         except OSError as error:
-            raise RuntimeError(
+            raise Failure(
                 f"{self.path} could not be written ({error.strerror or error}); make room and run"
                 " the same command again: finished images are kept."
             ) from error

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import torch
 
+from irbridge import environment
 from irbridge.adapters.trunk import FIELDS, bridge_network, make_trunk
 from irbridge.assets import __version__, find, shipped
 from irbridge.backbones.base import Backbone, alike
 from irbridge.backbones.encoding_cache import LatentCache
 from irbridge.environment import cache_folder, commit
-from irbridge.errors import UserError
+from irbridge.errors import UserError, one_sentence, unknown
 from irbridge.evaluation.protocol import Protocol
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.names import part_named, present
@@ -22,6 +23,7 @@ from irbridge.models.irbridge import IRBridge
 from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
+from irbridge.ranges import shown
 from irbridge.samplers import make
 from irbridge.samplers.base import named
 from irbridge.training.options import TrainerOptions
@@ -211,6 +213,19 @@ def trained(folder: str | Path) -> Path:
     return shipped().get(str(folder)) or find(folder)
 
 
+def _known(folder: str | Path) -> Path:
+    """The folder of :func:`trained`; UserError in the words that were typed where there is none."""
+    found = trained(folder)
+    if found.is_dir():
+        return found
+    name = str(folder)
+    remedy = (
+        f"give the folder of a run, or a shipped adapter, one of {', '.join(shipped())};"
+        " irbridge.load also takes a model of the hub, user/model"
+    )
+    raise unknown(f"{shown(name, repr)} is no folder here", name, shipped(), remedy)
+
+
 def from_pretrained(
     folder: str | Path,
     device="cpu",
@@ -239,7 +254,7 @@ def from_pretrained(
         UserError: The folder or a file of it is missing or corrupt, its settings name a class that
             is none of irbridge's, or the backbone is not the one it was trained on.
     """
-    folder = trained(folder)
+    folder = _known(folder)
     path = folder / "config.json"
     config = read_settings(path)
     missing = [
@@ -252,19 +267,32 @@ def from_pretrained(
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
     moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
     config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
-    model = build_model(config, backbone, lazy=True)
+    model = _built(config, backbone, path)
     weights = load_weights(folder / "model.safetensors")
     try:
         load_into(model.trainable(), weights, str(folder))
     except UserError:
         model.load()  # if its frozen network is another one, that is why
         raise
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = model.to(environment.device(device), memory_format=torch.channels_last).eval()
     if model.calls(**sampler):
         model.load()  # a wrong network must show here
     model.folder = folder
     model.precision = precision_of(model, folder, precision, **sampler)
     return model
+
+
+def _built(config: dict, backbone: Backbone | None, path: Path) -> Restorer:
+    """The model of a folder's config, whoever wrote that; UserError names the file."""
+    try:
+        return build_model(config, backbone, lazy=True)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} describes no model that irbridge can build ({one_sentence(error)}); copy it"
+            " again, or train anew."
+        ) from error
 
 
 def precision_of(model: Restorer, folder: Path, requested: str, **sampler) -> str:

@@ -3,9 +3,7 @@
 Only here Hydra composes a config, and every mistake ends as one clear sentence.
 """
 
-import errno
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,37 +14,68 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from irbridge.assets import CONFIGS
-from irbridge.errors import UserError
-from irbridge.experiments.instantiate import innermost
+from irbridge.errors import STOPPED, Failure, UserError, is_mistake, one_sentence, told
 from irbridge.experiments.names import import_named, import_own
 from irbridge.experiments.schema import checked
 from irbridge.experiments.suggestions import check_renamed, suggested
+from irbridge.experiments.words import for_hydra, quoted
 from irbridge.training.signals import stops
+
+INTERRUPTED = "Interrupted; what was finished is saved, and the same command goes on."
 
 
 def run_cli(task, config_name: str) -> None:
-    """Run a command's task under Hydra.
+    """Run a command's task under Hydra, on the words of ``sys.argv``.
 
-    Mistakes end with one sentence and status 2, faults with status 1. The traceback is shown with
-    IRBRIDGE_DEBUG=1. A sweep goes on after a job that fails, and ends at a stop signal.
+    Mistakes end with one sentence and status 2, faults with status 1, Ctrl-C with 130. The
+    traceback is shown with IRBRIDGE_DEBUG=1. A sweep goes on after a job that fails, and ends at a
+    stop signal.
 
     Args:
         task: called with the config of each job as checked plain data: dicts, lists, words,
             numbers.
         config_name: the file in configs/ that lists the command's keys.
+
+    Raises:
+        SystemExit: the status, where it is not 0.
     """
     # so that Hydra raises here instead of printing its own traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"
     raised: list[Exception] = []
-    # a file name that the terminal cannot show must not stop a command
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    interrupted, debug = False, os.environ.get("IRBRIDGE_DEBUG") == "1"
     stops.clear()
-    process, debug = os.getpid(), os.environ.get("IRBRIDGE_DEBUG") == "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        check_renamed(config_name, sys.argv[1:])
+        sys.argv[1:] = for_hydra(config_name, sys.argv[1:])
+        _jobs(task, config_name, raised, debug)()
+    except KeyboardInterrupt:
+        interrupted = True
+    except Exception as error:
+        raised.append(error if debug else _of_composing(error, config_name))
+    if raised and debug:
+        raise raised[0]
+    for error in raised:
+        print(f"Error: {error}", file=sys.stderr)
+    if interrupted:
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(STOPPED)
+    if raised:
+        sys.exit(min(2 if isinstance(error, UserError) else 1 for error in raised))
+
+
+def _jobs(task, config_name: str, raised: list[Exception], debug: bool):
+    """Hydra's main function, which runs the task once, or once for every job of a sweep.
+
+    Args:
+        task: see :func:`run_cli`.
+        config_name: likewise.
+        raised: what jobs raise is added here, told in one sentence.
+        debug: it is added as it is.
+    """
+    process = os.getpid()
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
     def main(cfg: DictConfig):
@@ -66,24 +95,16 @@ def run_cli(task, config_name: str) -> None:
         if stops and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise KeyboardInterrupt
 
-    interrupted = False
-    try:
-        check_renamed(config_name, sys.argv[1:])
-        main()
-    except KeyboardInterrupt:
-        interrupted = True
-    except Exception as error:
-        fault = isinstance(error, RuntimeError)  # of a worker; else Hydra could not compose
-        told = one_sentence(error) if fault else _meant(one_sentence(error), config_name)
-        raised.append(error if debug else (RuntimeError if fault else UserError)(told))
-    if raised and debug:
-        raise raised[0]
-    for error in raised:
-        print(f"Error: {error}", file=sys.stderr)
-    if interrupted:
-        print("Interrupted; what was finished is saved, and the same command goes on.")
-    if raised or interrupted:
-        sys.exit(min((2 if isinstance(error, UserError) else 1 for error in raised), default=0))
+    return main
+
+
+def _of_composing(error: Exception, config_name: str) -> Exception:
+    """What Hydra raised before or between the jobs: a mistake, or the fault of a worker."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, RuntimeError):
+        return Failure(one_sentence(error))
+    return UserError(_meant(one_sentence(error), config_name))
 
 
 def _meant(sentence: str, config_name: str) -> str:
@@ -97,48 +118,12 @@ def _meant(sentence: str, config_name: str) -> str:
 def _told(error: Exception) -> Exception:
     """The error of a job in one sentence, which in a sweep names the job.
 
-    A mistake is a UserError, anything else a RuntimeError.
+    A mistake is a UserError, anything else a Failure.
     """
-    config, text = HydraConfig.get(), one_sentence(error)
+    config, text = HydraConfig.get(), told(error)
     if config.mode == RunMode.MULTIRUN:
         text = f"Job {config.job.num} ({' '.join(config.overrides.task)}): {text}"
-    return (UserError if isinstance(error, (UserError, OmegaConfBaseException)) else RuntimeError)(
-        text
-    )
-
-
-def one_sentence(error: Exception) -> str:
-    """An exception as one line.
-
-    That is its own text, and for Hydra's errors also the innermost cause and the choices.
-    """
-    cause = innermost(error)
-    error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
-    if isinstance(error, OSError) and error.filename:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "make room there" if full else "check the path and its permissions"
-        return (
-            f"{error.filename} could not be read or written ({error.strerror}); {remedy}, and the"
-            " same command goes on from what was finished."
-        )
-    if isinstance(error, InterpolationKeyError) and (key := re.search(r"'(.+?)'", str(error))):
-        return f"{key[1]} has no value, and another key takes its own from it; give {key[1]}=..."
-    lines = [line.strip() for line in str(error).replace("\t", " ").splitlines() if line.strip()]
-    if lines and lines[0].startswith("Caught "):  # a worker process hands its traceback on as text
-        lines = [lines[-1].split(": ", 1)[-1]]
-    kept = [
-        line
-        for line in lines
-        if not line.startswith(("full_key:", "object_type=", "set env", "Set the env"))
-    ]
-    text = (" ".join(kept) or type(error).__name__).split(" Config search path:")[0]
-    hint = "To append to your config use"
-    if hint in text:
-        text = text.split(hint)[0].strip() + " Check the spelling, or see the keys with --cfg job."
-    plainly = isinstance(error, (UserError, RuntimeError)) or type(error).__module__.startswith(
-        "hydra"
-    )
-    return text if plainly else f"{type(error).__name__}: {text}"
+    return UserError(text) if is_mistake(error) else Failure(text)
 
 
 def given(cfg: DictConfig) -> dict:
@@ -177,7 +162,7 @@ def composed(
 
 def _compose(config_name: str, overrides: Sequence[str], folder: Path) -> DictConfig:
     # A user's own folders are another checkout's business as little as its configs are ours.
-    places = [f"file://{place}" for place in own_folders() if folder == CONFIGS]
+    places = [quoted(f"file://{place}") for place in own_folders() if folder == CONFIGS]
     own = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
     state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:

@@ -1,15 +1,8 @@
 """From a part of a configuration to the object that it describes."""
 
-from irbridge.errors import UserError
+from irbridge.errors import UserError, innermost
 from irbridge.experiments.names import MARKS, part_named, present
 from irbridge.ranges import check_call
-
-
-def innermost(error: Exception) -> Exception:
-    """What an exception comes from; a UserError says it, whatever it comes from itself."""
-    while error.__cause__ is not None and not isinstance(error, UserError):
-        error = error.__cause__
-    return error
 
 
 def instantiate(config: dict, *args, of: str | None = None):

@@ -7,10 +7,36 @@ from pathlib import Path
 
 from irbridge.errors import UserError
 from irbridge.experiments.names import FAMILIES, MARKS, part_named, present
+from irbridge.experiments.schema import DataOptions, TaskOptions
 from irbridge.files import read_json
+from irbridge.ranges import SEED, check_present, check_types, shown
 
-GROUPS = "task", "adapter", "bridge", "backbone", "timesteps", "sampler", "data"
+GROUPS = (
+    "task",
+    "adapter",
+    "bridge",
+    "backbone",
+    "timesteps",
+    "sampler",
+    "data",
+    "loss",
+    "objective",
+    "trainer",
+    "evaluate",
+)
 """Keys that hold further keys, wherever a settings file has them."""
+NESTED = "degradation", "timesteps", "sampler", "protocol"
+"""Those of a task that do so as well."""
+NEEDED = {"run.json": ("task.name", "task.protocol", "data", "seed"), "config.json": ()}
+"""Keys that a file must have, whatever is asked of it; a model says itself what it needs."""
+BACKBONE = {
+    "pretrained": str | None,
+    "vae": str | None,
+    "dtype": str | None,
+    "digest": str | None,
+    "signature": list | None,
+}
+"""What a backbone's keys hold."""
 
 
 def read_settings(path: Path) -> dict:
@@ -19,7 +45,9 @@ def read_settings(path: Path) -> dict:
     Raises:
         UserError: The file is missing or no JSON, or it names what no configuration may name.
     """
-    return check_foreign(read_json(path), path)
+    config = check_foreign(read_json(path), path)
+    _check_needed(config, path)
+    return config
 
 
 def check_foreign(config: dict, source) -> dict:
@@ -42,12 +70,43 @@ def check_foreign(config: dict, source) -> dict:
         raise UserError(
             f"{source} is nested too deeply for settings of irbridge; copy it again."
         ) from None
-    for key in GROUPS:
-        if not isinstance(config.get(key, {}), dict):
-            raise UserError(f"{source}: {key}={config[key]!r} is a group of keys; copy it again.")
-    if type(config.get("seed", 0)) is not int:
-        raise UserError(f"{source}: seed={config['seed']!r} is a whole number; copy it again.")
+    try:
+        _check_groups(config)
+    except UserError as error:
+        raise UserError(f"{source}: {str(error).rstrip('.')}; copy the file again.") from None
     return config
+
+
+def _check_groups(config: dict) -> None:
+    """UserError unless what is there is of the types that the commands have it in."""
+    for key in GROUPS:
+        _check_group(key, config.get(key, {}))
+    task, data = config.get("task", {}), config.get("data", {})
+    for key in NESTED:
+        if task.get(key) is not None:
+            _check_group(f"task.{key}", task[key])
+    check_present(TaskOptions, task)
+    check_present(DataOptions, data)
+    check_types(BACKBONE, config.get("backbone", {}), "backbone", {})
+    if not SEED.fits(config.get("seed", 0)):
+        raise UserError(f"seed={shown(config['seed'], repr)} must be {SEED.wanted}.")
+    for key in ("method", "endpoint"):
+        if not isinstance(config.get(key, ""), str):
+            raise UserError(f"{key}={shown(config[key])} must be a word.")
+
+
+def _check_group(key: str, value) -> None:
+    if not isinstance(value, dict):
+        raise UserError(f"{key}={shown(value, repr)} must be a group of keys.")
+
+
+def _check_needed(config: dict, path: Path) -> None:
+    """UserError where a key is absent that every reader of such a file needs."""
+    for key in NEEDED.get(path.name, ()):
+        group, _, name = key.partition(".")
+        found = config.get(group)
+        if found is None or (name and found.get(name) is None):
+            raise UserError(f"{path} lacks {key}; give the folder of a run that irbridge trained.")
 
 
 def _check_part(value, key: str, family: str | None, source) -> None:

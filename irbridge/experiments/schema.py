@@ -4,7 +4,6 @@
 another part takes stands in that part's own class, and the part checks it.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -14,9 +13,14 @@ from irbridge.errors import UserError
 from irbridge.experiments.instantiate import check_part, instantiate
 from irbridge.models.loss_options import LossOptions
 from irbridge.ranges import (
+    BATCH,
+    CALLS,
     FALLING,
     FRACTION,
     POSITIVE,
+    SEED,
+    SIDE,
+    THREADS,
     Options,
     Range,
     each,
@@ -29,8 +33,8 @@ from irbridge.samplers import make
 from irbridge.training.options import TrainerOptions
 
 COUNT = whole(1)
-# more do not help, and thousands cannot be had
-THREADS = whole(1, max(16, 4 * (os.cpu_count() or 1)))
+EDGE = whole(1, SIDE)  # of an image, in pixels
+NFE = whole(0, CALLS)
 PARTS = "bridge", "timesteps", "task.degradation", "task.protocol"  # built at once to be checked
 LATER = "adapter", "backbone"  # need a network, which is loaded later
 # what parts of runs of earlier versions lack, and what these did
@@ -48,8 +52,8 @@ class SamplerOptions(Options):
 
     KEY: ClassVar[str] = "sampler"
 
-    steps: int | None = option(None, whole(0))
-    nfe: int | None = option(None, whole(0))
+    steps: int | None = option(None, NFE)
+    nfe: int | None = option(None, NFE)
     rule: str | None = None
     eta: float | None = None
     churn: float | None = None
@@ -79,7 +83,7 @@ class DataOptions(Options):
     test_benchmark: str | None = None
     test_root: str | None = None
     masks: str | None = None
-    resize: int | None = option(None, COUNT)
+    resize: int | None = option(None, EDGE)
     stand_in: bool = option(False, added=True)
     on_device: bool = option(False, free=True, added=True)
     cache_latents: bool = option(False, added=True)
@@ -100,7 +104,7 @@ class ScoringOptions(Options):
     KEY: ClassVar[str] = "evaluate"
 
     enabled: bool = True
-    size: int | None = option(160, COUNT)
+    size: int | None = option(160, EDGE)
     limit: int | None = option(None, COUNT)
     all_rows: bool = True
     save_images: bool = False
@@ -152,7 +156,7 @@ class Experiment(Options):
     objective: ObjectiveOptions
     method: str = "irbridge"
     endpoint: str = "anchor"
-    seed: int = option(0, whole(0))
+    seed: int = option(0, SEED)
     threads: int | None = option(None, THREADS, free=True)
     name: str = option("", free=True)
     run_root: str = option("runs", free=True)
@@ -173,11 +177,11 @@ class BenchmarkOptions(Options):
 
     steps: int = option(10, COUNT)
     warmup: int = option(3, COUNT)
-    size: int = option(256, COUNT)
-    batch: int = option(1, COUNT)
+    size: int = option(256, EDGE)
+    batch: int = option(1, whole(1, BATCH))
     restore: str | None = None
-    sizes: list[int] = option([512, 1024], each(COUNT))
-    calls: int | None = option(None, whole(0))
+    sizes: list[int] = option([512, 1024], each(EDGE))
+    calls: int | None = option(None, NFE)
     runs: int = option(3, COUNT)
     against: str | None = None
 
@@ -212,7 +216,7 @@ class PairOptions(Options):
     degraded: str | None = None
     root: str | None = None
     split: str | None = option(None, one_of("test", "train"))
-    resize: int | None = option(None, COUNT)
+    resize: int | None = option(None, EDGE)
     masks: str | None = None
 
 
@@ -235,10 +239,10 @@ class Evaluation(Options):
     metrics: list[str] = option([])
     results: str | None = None
     all_rows: bool = True
-    size: int | None = option(160, COUNT)
+    size: int | None = option(160, EDGE)
     limit: int | None = option(None, COUNT)
     save_images: bool = False
-    seed: int = option(0, whole(0))
+    seed: int = option(0, SEED)
     threads: int | None = option(None, THREADS)
     device: str = "auto"
 
@@ -252,18 +256,18 @@ class Comparison(Options):
     bridges: list[str] = option([])
     samplers: list[str] = option([])
     spacings: list[str] = option(["time"], each(one_of("time", "logsnr", "karras")))
-    starts: list[float] = option(
+    starts: list[float | None] = option(
         [None],
         each(
             Range(lambda v: v is None or POSITIVE.fits(v), "a timestep above 0, or null"),
         ),
     )
-    nfe: list[int] = option([3], each(whole(0)))
+    nfe: list[int] = option([3], each(NFE))
     split: str = option("test", one_of("test", "validation"))
-    size: int | None = option(80, COUNT)
+    size: int | None = option(80, EDGE)
     limit: int | None = option(6, COUNT)
     results: str | None = None
-    seed: int = option(0, whole(0))
+    seed: int = option(0, SEED)
     threads: int | None = option(None, THREADS)
     device: str = "auto"
 
@@ -300,7 +304,7 @@ class Pretraining(Options):
     unet: dict
     scheduler: dict
     logger: dict = option(free=True)
-    seed: int = option(0, whole(0))
+    seed: int = option(0, SEED)
     threads: int | None = option(None, THREADS, free=True)
     name: str = option("prior", free=True)
     run_root: str = option("runs", free=True)
@@ -316,7 +320,7 @@ class PriorScores(Options):
     images: str
     stds: list[float] = option([25], each(POSITIVE))
     classical: bool = True
-    seed: int = option(0, whole(0))
+    seed: int = option(0, SEED)
 
 
 COMMANDS = {

@@ -11,7 +11,7 @@ CHOICE = re.compile(r"Could not find '(\w+)/([^']+)'")
 KEY = re.compile(r"Could not override '([^']+)'")
 TAKE_RECIPES = "train", "benchmark"  # the commands with the group configs/recipe
 # words of earlier versions for what is a recipe
-RENAMED = re.compile(r"(?:method|contender)=(.*)|experiment=(published)")
+RENAMED = re.compile(r"(?:method|contender)='?(.*?)'?|experiment=(published)")
 
 
 def check_renamed(command: str, words: Iterable[str]) -> None:

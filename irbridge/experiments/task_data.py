@@ -193,16 +193,16 @@ def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders
         return _half(config, "test", size, resize)
     if degradation:
         return SyntheticPairs(
-            find(data["test"]),
+            find(_place(data, "test")),
             instantiate(degradation, of="degradation"),
             config["seed"],
             size,
             resize,
         )
-    if data["test_clean"] is not None:
+    if data.get("test_clean") is not None:
         return _folders(data, "test_", size, resize)
     pairs = _folders(data, "", size, resize)
-    pairs.keep(lambda index: index % data["hold_out"] == 0)
+    pairs.keep(lambda index: index % data.get("hold_out", 10) == 0)
     return pairs
 
 
@@ -227,14 +227,14 @@ def training_sources(config: dict, size: int | None = None) -> list[Source]:
     if degradation:
         return [
             Source(
-                str(data["train"]),
-                photographs_of([find(data["train"])], resize=resize),
+                _place(data, "train"),
+                photographs_of([find(_place(data, "train"))], resize=resize),
                 instantiate(degradation, of="degradation"),
             )
         ]
     pairs = _folders(data, "", size, resize)
-    if data["test_clean"] is None:
-        pairs.keep(lambda index: index % data["hold_out"] != 0)
+    if data.get("test_clean") is None:
+        pairs.keep(lambda index: index % data.get("hold_out", 10) != 0)
     return [Source(str(data["degraded"]), pairs, None)]
 
 
@@ -461,9 +461,14 @@ def _half(config: dict, half: str, size: int | None, resize: int | None) -> Benc
 
 
 def _folders(data: dict, prefix: str, size: int | None, resize: int | None) -> PairedFolders:
-    for key in (clean := prefix + "clean", degraded := prefix + "degraded"):
-        if not data.get(key):
-            raise UserError(f"data.{key} is not set; give the folder, data.{key}=DIR.")
-    pairs = PairedFolders(data[clean], data[degraded], size, resize)
+    clean, degraded = _place(data, f"{prefix}clean"), _place(data, f"{prefix}degraded")
+    pairs = PairedFolders(clean, degraded, size, resize)
     pairs.check()
     return pairs
+
+
+def _place(data: dict, key: str) -> str:
+    """The folder or tar that a key of ``data`` names; UserError where it names none."""
+    if not data.get(key):
+        raise UserError(f"data.{key} is not set; give the folder, data.{key}=DIR.")
+    return data[key]

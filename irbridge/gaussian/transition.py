@@ -55,22 +55,19 @@ def step(
         return result
     # not ratio * c, whose rounding would leave a trace of noise
     kept = torch.where(now.noise > 0, keep, 0.0)
+    if not torch.is_tensor(spread):
+        return result + broadcast(_beyond(kept * spread, then.noise), state) * noise
     # where the state is noisier than the target, x0 stands in for the excess
-    if torch.is_tensor(spread):
-        excess = (broadcast(kept, state) * spread.abs()).clamp(min=1e-12)
-        share = (broadcast(then.noise, state) / excess).clamp(max=1)
-        result = result - broadcast(ratio, state) * (1 - share) * (
-            state - draw(now, x0, y, torch.zeros_like(state))
-        )
-        spread = spread * share
-        fresh = (
-            (broadcast(then.noise, state) ** 2 - (broadcast(kept, state) * spread) ** 2)
-            .clamp(min=0)
-            .sqrt()
-        )
-    else:
-        fresh = broadcast((then.noise**2 - (kept * spread) ** 2).clamp(min=0).sqrt(), state)
-    return result + fresh * noise
+    kept, there = broadcast(kept, state), broadcast(then.noise, state)
+    share = (there / (kept * spread.abs()).clamp(min=1e-12)).clamp(max=1)
+    own = state - draw(now, x0, y, torch.zeros_like(state))
+    result = result - broadcast(ratio, state) * (1 - share) * own
+    return result + _beyond(kept * (spread * share), there) * noise
+
+
+def _beyond(kept: Tensor, whole: Tensor) -> Tensor:
+    """The std of the noise that a std of ``whole`` has beyond one of ``kept``."""
+    return (whole**2 - kept**2).clamp(min=0).sqrt()
 
 
 def _check_keep(keep: Tensor, then: Marginal) -> None:

@@ -18,7 +18,10 @@ from irbridge.errors import UserError
 from irbridge.images.arrays import check_range, pad, to_image, to_tensor
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.training_step import Batch, TrainingStep
+from irbridge.ranges import SEEDS, check_values, shown, whole
 from irbridge.samplers import Sampler
+
+ANY_SEED = whole(-SEEDS, SEEDS)  # what torch takes
 
 
 class State(NamedTuple):
@@ -230,7 +233,9 @@ class Restorer(nn.Module):
         fits = torch.is_tensor(image) and image.dim() == 4 and image.shape[1] == 3
         image = _floats("restore takes an array (H, W, 3) or a tensor (B, 3, H, W)", image, fits)
         height, width = image.shape[-2:]
+        check_values({"seed": ANY_SEED}, {"seed": seed}, "")
         options.setdefault("seeds", [seed + i for i in range(len(image))])
+        _check_seeds(options["seeds"], len(image))
         y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
         for state in (trajectory or self.trajectory)(pad(y, self.stride), **options):
             last = state.x0
@@ -293,6 +298,14 @@ def _check_finite(restored: Tensor, image: Tensor) -> None:
         "The result has values that are no numbers (NaN or infinite): these weights overflow with"
         " this sampler and precision; give precision=float32, or other weights."
     )
+
+
+def _check_seeds(seeds: list[int], images: int) -> None:
+    """UserError unless there is a seed for each image, and torch takes it."""
+    if not isinstance(seeds, list | tuple) or len(seeds) != images:
+        raise UserError(f"seeds={shown(seeds)} must be a list of {images}, one for each image.")
+    for seed in seeds:  # None: a model that draws no noise needs none
+        check_values({"seeds": ANY_SEED}, {"seeds": seed}, "")
 
 
 def _check_array(image: np.ndarray, mask) -> None:

@@ -5,6 +5,7 @@ A schedule is knots ``{percent of the bridge's time: timestep}`` joined by strai
 itself. Timesteps are on the published scale of 0 to 999 and stretched to the prior's own range.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +15,10 @@ from torch import Tensor
 from irbridge.bridges.base import Bridge
 from irbridge.errors import UserError
 from irbridge.priors.base import Prior
+from irbridge.ranges import Range, check_values, number, shown
+
+TIMESTEP = number(lambda v: 0 <= v <= 999, "from 0 to 999, the timesteps of a prior")
+OFFSET = number(lambda v: abs(v) <= 1e4, "from -10000 to 10000; the sum is cut to 0 to 999")
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,14 @@ class Timesteps:
     def __post_init__(self):
         if not self.offset and not self.absolute:
             raise UserError("timesteps needs knots: give timesteps.offset or timesteps.absolute.")
-        # a config's own kind of dict is slow to read at every step
-        for name in ("offset", "absolute"):
-            object.__setattr__(
-                self, name, {float(k): float(v) for k, v in getattr(self, name).items()}
+        if not isinstance(self.at_least_critical, bool):
+            raise UserError(
+                f"timesteps.at_least_critical={shown(self.at_least_critical)} must be true or"
+                " false."
             )
+        # a config's own kind of dict is slow to read at every step
+        object.__setattr__(self, "offset", _knots("offset", self.offset, OFFSET))
+        object.__setattr__(self, "absolute", _knots("absolute", self.absolute, TIMESTEP))
 
     def __call__(self, bridge: Bridge, prior: Prior, t) -> Tensor:
         """The prior's timestep for each time of the bridge.
@@ -85,17 +93,42 @@ class Timesteps:
         return bridge.T if bridge.marginal(bridge.T).noise > 0 else 0.99 * bridge.T
 
 
+def _knots(name: str, given, fits: Range) -> dict[float, float]:
+    """The knots of a schedule as numbers; UserError where one is none, or out of range."""
+    key = f"timesteps.{name}"
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"{key}={shown(given)} must be knots, percent: timestep, such as {{100: 550, 1: 1}}."
+        )
+    knots = {}
+    for percent, value in given.items():
+        try:
+            place = float(percent)
+        except (TypeError, ValueError):
+            place = -1.0
+        if not 0 <= place <= 100:
+            raise UserError(
+                f"{key} has a knot at {shown(percent, repr)}; it must be a percentage of the"
+                " bridge's time, from 0 to 100."
+            )
+        check_values({shown(percent): fits}, {shown(percent): value}, key)
+        knots[place] = float(value)
+    return knots
+
+
 def _line(knots: dict, percent: np.ndarray) -> np.ndarray:
     return np.interp(percent, sorted(knots), [knots[key] for key in sorted(knots)])
 
 
 def critical(offset: float = 0.0) -> Timesteps:
     """The critical timestep plus a constant."""
+    check_values({"offset": OFFSET}, {"offset": offset}, "timesteps")
     return Timesteps(offset={0: offset})
 
 
 def linear(start: float, end: float = 1) -> Timesteps:
     """A straight line from ``start`` at the degraded end to ``end``, one percent from the other."""
+    check_values({"start": TIMESTEP, "end": TIMESTEP}, {"start": start, "end": end}, "timesteps")
     return Timesteps(absolute={100: start, 1: end})
 
 
@@ -119,9 +152,9 @@ figures)."""
 
 def paper(name: str) -> Timesteps:
     """The paper's schedule of that name; :class:`UserError` lists the names."""
-    if name not in PAPER:
+    if not isinstance(name, str) or name not in PAPER:
         raise UserError(
-            f"timesteps.name={name!r} is not a schedule of the paper; choose one of"
+            f"timesteps.name={shown(name, repr)} is not a schedule of the paper; choose one of"
             f" {', '.join(PAPER)}."
         )
     return PAPER[name]

@@ -274,7 +274,7 @@ def _run(
         record = read_json(next(Path(made).glob("restored-*.json")))["files"][0]
         return {
             "whole": whole,
-            **json.loads(clock.read_text()),
+            **json.loads(clock.read_text("utf-8")),
             "peak": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9,
             "tile": record["tiles"] if "tiles" in record else record.get("tile"),
             "precision": record.get("precision", "float32"),

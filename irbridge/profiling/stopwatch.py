@@ -108,7 +108,7 @@ def main(started: float, file: str, words: list[str]) -> None:
     try:
         cli.main()
     finally:
-        with open(file, "w") as handle:
+        with open(file, "w", encoding="utf-8") as handle:
             json.dump({"start": stopwatch.first_call, **stopwatch.seconds}, handle)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from irbridge.errors import UserError
+from irbridge.errors import Failure, UserError
 from irbridge.files import read_json, sha256, write_json
 from irbridge.images.formats import READ, SUFFIXES
 from irbridge.images.holes import mask_file
@@ -343,7 +343,7 @@ class Report:
         try:
             write_json(self.path, {"label": self.label, "files": list(self.files.values())})
         except OSError as error:
-            raise RuntimeError(
+            raise Failure(
                 f"The report {self.path} cannot be written ({error.strerror or error}); make room "
                 "there, and the same command goes on."
             ) from error

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from irbridge.assets import __version__
 from irbridge.environment import machine
-from irbridge.errors import UserError
+from irbridge.errors import Failure, UserError
 from irbridge.files import LONGEST_NAME, sha256
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.arrays import to_image
@@ -131,7 +131,7 @@ def restore_all(
             writer.wait()
     except KeyboardInterrupt:
         writer.wait()
-        raise RuntimeError(
+        raise Failure(
             f"Interrupted; {writer.ends.count(None)} of {len(jobs)} photographs are restored, and"
             " the same command goes on."
         ) from None

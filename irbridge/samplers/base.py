@@ -22,6 +22,7 @@ from irbridge.bridges.base import Bridge
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, draw, marginal
 from irbridge.gaussian.transition import step
+from irbridge.ranges import CALLS, FALLING, POSITIVE, shown, whole
 from irbridge.samplers.spacing import SPACINGS, spaced, split_calls
 
 
@@ -117,8 +118,12 @@ def must_be(wanted: str, fits: Callable[[Any], bool]) -> Callable[[str, Any], No
     """A check of an option: UserError says what it must be unless its value fits."""
 
     def check(name: str, value: Any) -> None:
-        if not fits(value):
-            raise UserError(f"sampler.{name}={value} must be {wanted}.")
+        try:
+            right = fits(value)
+        except (TypeError, ValueError):  # a word, a list: no number at all
+            right = False
+        if not right:
+            raise UserError(f"sampler.{name}={shown(value)} must be {wanted}.")
 
     return check
 
@@ -129,7 +134,8 @@ def one_of(choices: tuple[str, ...]) -> Callable[[str, Any], None]:
     def check(name: str, value: Any) -> None:
         if value not in choices:
             raise UserError(
-                f"sampler.{name}={value!r} is unknown; choose one of {', '.join(choices)}."
+                f"sampler.{name}={shown(value, repr)} is unknown; choose one of"
+                f" {', '.join(choices)}."
             )
 
     return check
@@ -141,7 +147,7 @@ def option(default: Any, check: Callable[[str, Any], None]) -> Any:
 
 
 def _falling(times) -> bool:
-    return times is None or (len(times) > 1 and all(t > s for t, s in pairwise(times)))
+    return times is None or FALLING.fits(times)
 
 
 class Named(NamedTuple):
@@ -151,6 +157,7 @@ class Named(NamedTuple):
     fixed: dict[str, Any]
 
 
+NFE = whole(0, CALLS)
 REGISTRY: dict[str, Named] = {}
 """Every sampler by name, as ``sampler.rule`` calls it. Classes enter by being defined."""
 
@@ -182,10 +189,10 @@ class Sampler(ABC):
         'eta 0.5'
     """
 
-    nfe: int = option(3, must_be("a whole number, 0 or more", lambda v: type(v) is int and v >= 0))
-    noise: bool = True
+    nfe: int = option(3, must_be(NFE.wanted, NFE.fits))
+    noise: bool = option(True, must_be("true or false", lambda v: isinstance(v, bool)))
     spacing: str = option("time", one_of(SPACINGS))
-    rho: float = option(7.0, must_be("above 0", lambda v: v > 0))
+    rho: float = option(7.0, must_be(POSITIVE.wanted, POSITIVE.fits))
     boot: float = option(0.0, must_be("from 0 to below 1", lambda v: 0 <= v < 1))
     times: tuple[float, ...] | None = option(None, must_be("two or more falling numbers", _falling))
 
@@ -398,11 +405,14 @@ def named(rule: str | type[Sampler]) -> Named:
     """The sampler of a name, or of a class. UserError lists the names."""
     if isinstance(rule, type) and issubclass(rule, Sampler):
         return Named(rule, {})
-    if rule not in REGISTRY:
+    word = rule if isinstance(rule, str) else None
+    if word not in REGISTRY:
         _define_all()
-    if rule not in REGISTRY:
-        raise UserError(f"sampler.rule={rule!r} is unknown; choose one of {', '.join(REGISTRY)}.")
-    return REGISTRY[rule]
+    if word not in REGISTRY:
+        raise UserError(
+            f"sampler.rule={shown(rule, repr)} is unknown; choose one of {', '.join(REGISTRY)}."
+        )
+    return REGISTRY[word]
 
 
 def _define_all() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from irbridge.errors import UserError
+from irbridge.errors import Failure, UserError
 from irbridge.files import read_json, sync, write_json
 from irbridge.weights import load_into, load_weights, save_weights
 
@@ -77,7 +77,7 @@ class Checkpoints:
             os.replace(temporary, final)
             sync(self.folder)  # before the older one goes
         except OSError as error:
-            raise RuntimeError(
+            raise Failure(
                 f"The checkpoint of step {step} could not be written to {self.folder} ({error});"
                 " make room and run the same command again: the previous checkpoint is intact."
             ) from error

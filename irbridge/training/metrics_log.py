@@ -21,9 +21,11 @@ class MetricsLog:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            lines = path.read_text(errors="replace").splitlines()
+            lines = path.read_text("utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= first]
-            write_atomically(path, lambda p: p.write_text("".join(line + "\n" for line in kept)))
+            write_atomically(
+                path, lambda p: p.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+            )
 
     def write(self, line: dict) -> None:
         """Append one line; it is on the disk when this returns."""

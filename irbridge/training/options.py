@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irbridge.ranges import (
+    BATCH,
+    CROP,
     FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
+    PROCESSES,
     Options,
     each,
     number,
@@ -55,9 +58,9 @@ class TrainerOptions(Options):
     steps: int = option(1500, COUNT, free=True)
     minutes: float | None = option(None, number(lambda v: v > 0, "of minutes above 0"), free=True)
     stop: int | None = option(None, COUNT, free=True)
-    batch_size: int = option(16, COUNT)
-    accumulate: int = option(1, COUNT, free=True)
-    crop: int = option(64, COUNT)
+    batch_size: int = option(16, whole(1, BATCH))
+    accumulate: int = option(1, whole(1, BATCH), free=True)
+    crop: int = option(64, whole(1, CROP))
     lr: float = option(2e-3, POSITIVE)
     betas: list[float] = option([0.9, 0.99], each(FRACTION, count=2))
     weight_decay: float = option(1e-4, NOT_NEGATIVE)
@@ -71,7 +74,7 @@ class TrainerOptions(Options):
     precision: str = option("auto", one_of("auto", "no", "bf16", "fp16"))
     device: str = option("auto", one_of("auto", "cpu"), free=True)
     channels_last: bool = option(True)
-    workers: int = option(1, whole(0), free=True)
+    workers: int = option(1, whole(0, PROCESSES), free=True)
     log_every: int = option(20, COUNT, free=True)
     sample_every: int = option(300, COUNT, free=True)
     save_every: int = option(300, COUNT, free=True)

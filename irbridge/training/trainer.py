@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from irbridge.data.crops import CropStream, device_batches, stream_loader
-from irbridge.errors import UserError
+from irbridge.errors import Failure, UserError
 from irbridge.gaussian.noise import StepNoises
 from irbridge.models.restorer import Restorer
 from irbridge.models.training_step import Batch, TrainingStep
@@ -276,7 +276,7 @@ class Trainer:
         norm = float(self.accelerator.clip_grad_norm_(self.module.parameters(), clip))
         scaled = self.accelerator.scaler is not None
         if not math.isfinite(loss) or not (scaled or math.isfinite(norm)):
-            raise RuntimeError(
+            raise Failure(
                 f"The loss is {loss} at step {self.step}, its gradient {norm}; check the data, or"
                 " start anew with a lower trainer.lr and name=.... The checkpoint of step"
                 f" {self.saved} is kept."

@@ -248,7 +248,7 @@ def test_whatever_a_manifest_holds_there_are_findings_or_one_sentence(lol, tmp_p
 
 def test_a_pipe_and_a_name_without_end_are_told(lol, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="pipe cannot be read .it is no file"):
+    with pytest.raises(UserError, match="pipe cannot be read .it is a pipe"):
         check("lol", lol, manifest=tmp_path / "pipe")
     for folder in ("x" * 5000, tmp_path / "pipe"):
         for asked in (check, manifest):

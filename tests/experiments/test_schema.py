@@ -52,7 +52,7 @@ def test_the_settings_are_typed():
         ("trainer.lr=null", "trainer.lr=null must be a value, such as 0.002."),
         ("trainer.stop=soon", "trainer.stop='soon' must be of type int or null."),
         ("trainer.betas=3", "trainer.betas=3 must be a list, such as [0.9, 0.99]."),
-        ("evaluate.size=0", "evaluate.size=0 must be a whole number, 1 or more, or null."),
+        ("evaluate.size=0", "evaluate.size=0 must be a whole number from 1 to 65500, or null."),
         ("bridge.sigma=x", "bridge.sigma='x' must be of type float, such as 1.4142135623730951."),
         ("adapter.layers=1.5", "adapter.layers=1.5 must be of type int, such as 1."),
         ("loss.norm=l3", "loss.norm=l3 must be one of l1, l2."),

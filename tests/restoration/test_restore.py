@@ -460,7 +460,7 @@ def test_flags_and_words_mean_the_same():
         (["stps=3", "a"], "'stps' is not a key .* did you mean steps?"),
         (["sampler.rle=ddim", "a"], "did you mean sampler.rule?"),
         (["sampler=posterio", "a"], "sampler='posterio' is unknown; did you mean posterior?"),
-        (["--steps", "x", "a"], "steps=x must be a whole number, 0 or more, or null"),
+        (["--steps", "x", "a"], "steps=x must be a whole number from 0 to 10000, or null"),
         (["seed=null", "a"], "seed=null must be a value, such as 0"),
         (["compare=maybe", "a"], "compare=maybe must be true or false"),
         (["precision=fp8", "a"], "precision=fp8 must be one of auto, float32, bf16"),

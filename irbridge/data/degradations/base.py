@@ -6,9 +6,24 @@ from dataclasses import fields
 import numpy as np
 
 from irbridge.errors import UserError
+from irbridge.ranges import finite, shown
 
 Range = tuple[float, float]
 """(lowest, highest): a number is drawn from it uniformly for each image."""
+
+MOST = 1e9  # of any number
+# pixels of what is drawn, and how many layers of it: more takes all memory, or for ever
+SIZES = {
+    "length": 1000,
+    "width": 1000,
+    "radius": 1000,
+    "extent": 1000,
+    "shrink": 1000,
+    "defocus": 1000,
+    "scale": 1000,
+    "layers": 100,
+    "winds": 100,
+}
 
 
 class Degradation(ABC):
@@ -19,7 +34,7 @@ class Degradation(ABC):
     itself.
 
     Raises:
-        UserError: a field is negative, no number, or a range that does not ascend.
+        UserError: a field is negative, too large, no number, or a range that does not ascend.
     """
 
     def __post_init__(self):
@@ -29,15 +44,21 @@ class Degradation(ABC):
 
     def _check(self, name: str, wants_range: bool) -> None:
         value = getattr(self, name)
-        numbers = np.atleast_1d(np.array(list(value) if np.iterable(value) else value))
+        given = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
+        plain = all(map(finite, given))
+        numbers = np.asarray(given if plain and given else ["none"])
+        most = SIZES.get(name, MOST)
         fits = (
             numbers.dtype.kind in "if"
             and len(numbers) == (2 if wants_range else 1)
-            and 0 <= numbers[0] <= numbers[-1]
+            and 0 <= numbers[0] <= numbers[-1] <= most
         )
         if not fits:
             wanted = "two ascending numbers" if wants_range else "one number"
-            raise UserError(f"{type(self).__name__} got {name}={value}; give {wanted} from 0 up.")
+            raise UserError(
+                f"{type(self).__name__} got {name}={shown(value)}; give {wanted} from 0 to"
+                f" {most:g}."
+            )
 
     @abstractmethod
     def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
