@@ -31,6 +31,8 @@ def data_run(options: DataOptions) -> None:
         raise unknown(f"{verb!r} is not understood", verb, VERBS, f"give {USAGE}")
     if not verb or len(places) != (0 if verb in ("list", "tasks") else 2):
         raise UserError(f"The words are not understood; give {USAGE}.")
+    if not all(place.strip() for place in places):
+        raise UserError(f"A word is empty; give {USAGE}.")
     for key in ("manifest", "output", "split"):
         if getattr(options, key) is not None and key not in VERBS[verb]:
             raise UserError(f"{key}= does not go with {verb}; give {USAGE}.")

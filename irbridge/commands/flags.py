@@ -23,6 +23,7 @@ from irbridge.assets import CONFIGS
 from irbridge.errors import UserError, unknown
 
 NULL = "null"
+PLACES = "FOLDER", "FILE", "PATH", "PHOTO"  # metavars of what names a file or a folder
 # key=value; a file name that holds "=" seldom begins like this, and can then follow --
 ASSIGNMENT = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
@@ -70,7 +71,10 @@ def numbers() -> Kind:
 
 
 def text(metavar: str = "TEXT") -> Kind:
-    """Any text."""
+    """Any text; of a place, as its metavar says, one that is not empty."""
+    if metavar in PLACES:
+        wanted = "a path that is not empty"
+        return Kind(metavar, wanted, str, lambda v: bool(v.strip()) and "\0" not in v)
     return Kind(metavar, "a text", str, lambda v: isinstance(v, str))
 
 
@@ -135,6 +139,9 @@ class Options:
         if entry.metadata.get("several"):
             if entry.metadata.get("required") and not value:
                 raise _missing(name)
+            for one in value:
+                if not kind.fits(one):
+                    raise _unfit(name, one, kind, null=False)
             return
         if value is None:
             if entry.metadata.get("required"):

@@ -37,6 +37,7 @@ from irbridge.experiments.run_folder import (
     finished,
     mirror,
     run_folder,
+    saved_alone,
 )
 from irbridge.experiments.task_data import test_pairs, training_stream, validation_pairs
 from irbridge.files import locked, read_json, remove_leftovers, write_atomically, write_json
@@ -227,6 +228,9 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
     Returns:
         Whether it is complete.
     """
+    if saved_alone(run):
+        load_into(model.trainable(), load_weights(run / "model.safetensors"), str(run))
+        return True
     options, described, seed = trainer_options(config), describe(config, model), config["seed"]
     pairs = test_pairs(config, 96)
     shown = [pairs[i] for i in range(min(4, len(pairs)))]

@@ -24,7 +24,23 @@ from irbridge.experiments.instantiate import innermost
 from irbridge.experiments.names import import_named, import_own
 from irbridge.experiments.schema import checked
 from irbridge.experiments.suggestions import check_renamed, suggested
+from irbridge.experiments.sweep import check_alone
 from irbridge.training.signals import stops
+
+# Hydra's, each followed by a word of its own
+FLAGS_WITH_VALUE = {
+    "--cfg",
+    "-c",
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--experimental-rerun",
+    "--package",
+    "-p",
+}
 
 
 def run_cli(task, config_name: str) -> None:
@@ -45,6 +61,8 @@ def run_cli(task, config_name: str) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     stops.clear()
+    words = flags_first(sys.argv[1:])
+    sys.argv[1:] = words
     process, debug = os.getpid(), os.environ.get("IRBRIDGE_DEBUG") == "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -57,6 +75,7 @@ def run_cli(task, config_name: str) -> None:
             import_own(own_folders())
             import_named(config)
             checked(config_name, config)
+            check_alone(config_name, tuple(words), sweep_job)
             task(config)
         except Exception as error:  # kept from Hydra, which would print a line of its own
             raised.append(error if debug else _told(error))
@@ -84,6 +103,15 @@ def run_cli(task, config_name: str) -> None:
         print("Interrupted; what was finished is saved, and the same command goes on.")
     if raised or interrupted:
         sys.exit(min((2 if isinstance(error, UserError) else 1 for error in raised), default=0))
+
+
+def flags_first(words: Sequence[str]) -> list[str]:
+    """The words of a command with its flags before the others, where alone Hydra takes them all."""
+    flags, others = [], []
+    for index, word in enumerate(words):
+        of_flag = index and words[index - 1] in FLAGS_WITH_VALUE
+        (flags if word.startswith("-") or of_flag else others).append(word)
+    return flags + others
 
 
 def _meant(sentence: str, config_name: str) -> str:
@@ -186,6 +214,23 @@ def _compose(config_name: str, overrides: Sequence[str], folder: Path) -> DictCo
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = state
+
+
+def sweep_job(config_name: str, words: tuple[str, ...]) -> DictConfig:
+    """The config of another job of the running sweep, with what it takes from Hydra's own."""
+    own = HydraConfig.instance().cfg
+    places = [f"file://{place}" for place in own_folders()]
+    search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
+    state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = hydra.compose(config_name, [*words, *search], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        return OmegaConf.create({key: config.get(key) for key in ("run", "output")})
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = state
+        HydraConfig.instance().cfg = own
 
 
 def own_folders() -> list[Path]:
