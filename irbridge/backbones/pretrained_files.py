@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import re
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from irbridge.backbones.lean import unet_class
 from irbridge.errors import UserError
 from irbridge.files import read_json
+from irbridge.ranges import NOT_NEGATIVE, Range, check_values, each, whole
 
 # Copies in other precisions and formats, which would double or triple the download.
 VARIANTS = [
@@ -27,6 +29,32 @@ WEIGHTS = "diffusion_pytorch_model*.safetensors"
 # Of a bare model's folder; by name, as a pipeline's may hold whole checkpoints beside its parts.
 TOP = ["config.json", "scheduler_config.json", WEIGHTS, WEIGHTS + ".index.json"]
 KINDS = "*.json", "*.safetensors", "*.txt", "*.model"
+# Keys by which a library would load other code or other weights than those of the folder.
+FOREIGN = (
+    "auto_map",
+    "custom_pipelines",
+    "quantization_config",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "trust_remote_code",
+)
+SCHEDULER = re.compile(r"[A-Z]\w*Scheduler")
+_FINITE = Range(lambda v: NOT_NEGATIVE.fits(v) and v < 1e6, "a number from 0 to below 1e6")
+_WORD = Range(lambda v: isinstance(v, str), "a word")
+OF_SCHEDULER = {
+    "_class_name": Range(
+        lambda v: isinstance(v, str) and bool(SCHEDULER.fullmatch(v)), "the name of a scheduler"
+    ),
+    "num_train_timesteps": whole(1, 100_000),
+    "trained_betas": each(_FINITE),
+    **dict.fromkeys(("prediction_type", "beta_schedule", "timestep_type"), _WORD),
+    **dict.fromkeys(
+        ("beta_start", "beta_end", "shift", "flow_shift", "sigma_min", "sigma_max", "sigma_data"),
+        _FINITE,
+    ),
+}
+"""What the keys of a scheduler's config are."""
 
 
 def fetched(name: str, parts: list[str], key: str = "backbone.pretrained") -> Path:
@@ -124,7 +152,7 @@ def load(folder: Path, classes: tuple[str, ...], dtype):
     Raises:
         UserError: it is of another class, or its weights are not complete.
     """
-    name = read_json(folder / "config.json").get("_class_name", classes[0])
+    name = plain_config(folder / "config.json").get("_class_name", classes[0])
     if name not in classes:
         raise UserError(
             f"{folder} holds a {name}, not a {' or '.join(classes)}; choose another backbone."
@@ -168,7 +196,7 @@ def _plain_unet(folder: Path, dtype: torch.dtype):
     if len(files) != 1:
         return None
     try:
-        config = read_json(folder / "config.json")
+        config = plain_config(folder / "config.json")
         options = {key: value for key, value in config.items() if not key.startswith("_")}
         with torch.device("meta"):  # no time for weights that are overwritten
             model = kind(**options)
@@ -187,10 +215,40 @@ def _others(folder: Path) -> str:
     return ", only pickled weights, which are not" if any(folder.glob("*.bin")) else ""
 
 
+def plain_config(path: Path) -> dict:
+    """The config of one part of a pipeline, a JSON file, which names no code and no other weights.
+
+    Raises:
+        UserError: It is missing or no JSON, or has a key of :data:`FOREIGN`.
+    """
+    config = read_json(path)
+    parts = [config]
+    for part in parts:
+        for key, value in part.items():
+            if key in FOREIGN and value:
+                raise UserError(
+                    f"{path}: {key} is not covered, as it would load other code or weights; delete"
+                    " the key, and use such a folder only from someone whom you trust."
+                )
+            if isinstance(value, dict):
+                parts.append(value)
+    return config
+
+
 def scheduler_config(folder: Path) -> dict:
-    """The scheduler's saved config of a pipeline, or of a bare model's folder."""
+    """The scheduler's saved config of a pipeline, or of a bare model's folder.
+
+    Raises:
+        UserError: It is missing or no JSON, or a value is none of a scheduler.
+    """
     own = folder / "scheduler" / "scheduler_config.json"
-    return read_json(own if own.is_file() else folder / "scheduler_config.json")
+    path = own if own.is_file() else folder / "scheduler_config.json"
+    config = plain_config(path)
+    try:
+        check_values(OF_SCHEDULER, config, "")
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).rstrip('.')}; save the pipeline again.") from None
+    return config
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from irbridge.assets import CONFIGS
 from irbridge.errors import UserError, unknown
 
 NULL = "null"
-PLACES = "FOLDER", "FILE", "PATH", "PHOTO"  # metavars of what names a file or a folder
+PLACES = "FOLDER", "FILE", "PATH"  # metavars of what names a file or a folder
 # key=value; a file name that holds "=" seldom begins like this, and can then follow --
 ASSIGNMENT = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)

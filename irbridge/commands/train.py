@@ -39,8 +39,9 @@ from irbridge.experiments.run_folder import (
     run_folder,
     saved_alone,
 )
+from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import test_pairs, training_stream, validation_pairs
-from irbridge.files import locked, read_json, remove_leftovers, write_atomically, write_json
+from irbridge.files import locked, remove_leftovers, write_atomically, write_json
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.grid import grid
 from irbridge.images.io import write_image
@@ -193,7 +194,7 @@ def check_reuse(model: Restorer, config: dict) -> None:
         }
 
     own = json.loads(json.dumps(describe(config, model)))
-    if difference := contradiction(compared(read_json(folder / "config.json")), compared(own)):
+    if difference := contradiction(compared(read_settings(folder / "config.json")), compared(own)):
         raise UserError(
             f"reuse={config['reuse']} is of another model: {difference}; use that, or give"
             " reuse=null to train here."

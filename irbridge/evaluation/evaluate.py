@@ -21,11 +21,14 @@ from irbridge.evaluation.records import (
     RecordStore,
     fingerprint,
     png_hash,
+    read_lines,
     slug,
 )
 from irbridge.evaluation.share import ALONE, Share
 from irbridge.evaluation.vae_reference import RoundTrip
-from irbridge.images.io import write_image
+from irbridge.files import remove_leftovers_of
+from irbridge.images.arrays import to_bytes
+from irbridge.images.io import read_image, write_image
 
 
 def evaluate(
@@ -98,11 +101,12 @@ class _Scorer:
         self.restore, self.protocol, self.about, self.metrics = restore, protocol, about, metrics
         self.settings, self.folder, self.save_images = settings, folder, save_images
         self.reference = reference
+        self.ours = _names_of_saved(folder.parent) if save_images else set()
         against = [metric.against_vae() for metric in metrics] if reference else []
         self.shown = (*metrics, *against)
 
     def __call__(self, pair: Pair) -> Record:
-        """Restore the pair, save the image or remove an older one, and score it."""
+        """Restore the pair, save the image where it is wanted, and score it."""
         started = time.perf_counter()
         restored = self.restore(pair.seen, pair.name)
         seconds = time.perf_counter() - started
@@ -132,16 +136,26 @@ class _Scorer:
         return self.folder / f"{name}.png"
 
     def _saved(self, pair: Pair, restored: np.ndarray, second: np.ndarray | None) -> str | None:
-        """The hash of the written PNG; None where none is wanted: an older one is then removed."""
-        path = self.image(pair.name)
+        """The hash of the written PNG; None where none is wanted."""
         if not self.save_images:
-            path.unlink(missing_ok=True)
             return None
-        write_image(path, restored)
-        write_image(self.folder.parent / "clean" / path.name, pair.clean)
+        path = self.image(pair.name)
+        images = {path: restored, self.folder.parent / "clean" / path.name: pair.clean}
         if second is not None:
-            write_image(self.folder.parent / "vae" / path.name, second)
+            images[self.folder.parent / "vae" / path.name] = second
+        if pair.name not in self.ours:
+            for place, image in images.items():
+                _check_ours(place, image)
+        for place, image in images.items():
+            remove_leftovers_of(place)
+            write_image(place, image)
         return png_hash(path)
+
+    def drop_image(self, record: Record) -> None:
+        """Remove the image that a record tells of, which is made anew."""
+        told = record.png is not None or record.content is None  # older versions told no hash
+        if told and not {"..", "/"} & {*Path(record.name).parts}:
+            self.image(record.name).unlink(missing_ok=True)
 
     def fits(self, record: Record) -> bool:
         """Whether a record has this row's weights and scores, and its image where one is wanted.
@@ -159,6 +173,34 @@ class _Scorer:
         return record.png is not None and record.png == png_hash(self.image(record.name))
 
 
+def _names_of_saved(results: Path) -> set[str]:
+    """The names of which commands have saved images into the rows' folders, as records tell."""
+    return {
+        record.name
+        for file in results.glob("*/records*.jsonl")
+        for record in read_lines(file)
+        if record.png is not None or record.content is None
+    }
+
+
+def _check_ours(path: Path, image: np.ndarray) -> None:
+    """UserError where a file is there that holds another image than the one to be written.
+
+    Of no record, it is a user's own; or it was written just before a kill, and is then the same.
+    """
+    if not path.exists():
+        return
+    try:
+        same = np.array_equal(to_bytes(read_image(path)), to_bytes(image))
+    except UserError:
+        same = False
+    if not same:
+        raise UserError(
+            f"{path} is there and is not what irbridge wrote, which alone is replaced; move it, or"
+            " give another results=DIR."
+        )
+
+
 def _still_good(store: RecordStore, scorer: _Scorer, pairs) -> dict[tuple[str, str], Record]:
     """The records of earlier runs that stand; the images of those that do not are removed."""
     places = {name: index for index, name in enumerate(pairs.names)}
@@ -171,7 +213,7 @@ def _still_good(store: RecordStore, scorer: _Scorer, pairs) -> dict[tuple[str, s
     kept, dropped = store.resume(usable, pairs.names)
     if store.share.first and dropped:
         for record in dropped:
-            scorer.image(record.name).unlink(missing_ok=True)
+            scorer.drop_image(record)
         tqdm.write(
             f"{store.folder}: {len(dropped)} scores of other images, weights or settings, or of an"
             " earlier version, are made anew."

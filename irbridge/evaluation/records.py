@@ -19,7 +19,7 @@ import numpy as np
 from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
 from irbridge.evaluation.share import ALONE, Share, agreed
-from irbridge.files import append_line, locked, sha256, write_atomically
+from irbridge.files import append_line, locked, remove_leftovers, sha256, write_atomically
 
 HELD_BACK = "held-back images"
 # Those of protocol.reference=vae come after the ones against the clean image.
@@ -283,7 +283,11 @@ class RecordStore:
         self._stack = ExitStack()
 
     def __enter__(self) -> "RecordStore":
-        agreed(lambda: self._stack.enter_context(locked(self.folder)) and None, self.share)
+        def enter() -> None:
+            self._stack.enter_context(locked(self.folder))
+            remove_leftovers(self.folder)
+
+        agreed(enter, self.share)
         return self
 
     def __exit__(self, *error) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from irbridge.adapters.trunk import FIELDS, bridge_network, make_trunk
-from irbridge.assets import __version__, find, shipped
+from irbridge.assets import __version__, cache_folder, find, shipped
 from irbridge.backbones.base import Backbone, alike
 from irbridge.backbones.encoding_cache import LatentCache
-from irbridge.environment import cache_folder, commit
+from irbridge.environment import commit
 from irbridge.errors import UserError
 from irbridge.evaluation.protocol import Protocol
 from irbridge.experiments.instantiate import instantiate

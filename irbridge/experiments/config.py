@@ -3,7 +3,6 @@
 Only here Hydra composes a config, and every mistake ends as one clear sentence.
 """
 
-import errno
 import os
 import re
 import signal
@@ -25,6 +24,7 @@ from irbridge.experiments.names import import_named, import_own
 from irbridge.experiments.schema import checked
 from irbridge.experiments.suggestions import check_renamed, suggested
 from irbridge.experiments.sweep import check_alone
+from irbridge.files import full_disk
 from irbridge.training.signals import stops
 
 # Hydra's, each followed by a word of its own
@@ -143,8 +143,7 @@ def one_sentence(error: Exception) -> str:
     cause = innermost(error)
     error = cause if isinstance(cause, UserError) and not isinstance(error, UserError) else error
     if isinstance(error, OSError) and error.filename:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "make room there" if full else "check the path and its permissions"
+        remedy = "make room there" if full_disk(error) else "check the path and its permissions"
         return (
             f"{error.filename} could not be read or written ({error.strerror}); {remedy}, and the"
             " same command goes on from what was finished."

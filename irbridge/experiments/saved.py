@@ -3,14 +3,17 @@
 Whoever made the file may have written anything into it, so all that is read from it passes here.
 """
 
+import re
 from pathlib import Path
 
 from irbridge.errors import UserError
 from irbridge.experiments.names import FAMILIES, MARKS, part_named, present
 from irbridge.files import read_json
+from irbridge.ranges import NAME
 
 GROUPS = "task", "adapter", "bridge", "backbone", "timesteps", "sampler", "data"
 """Keys that hold further keys, wherever a settings file has them."""
+NAME_OF_TASK = re.compile(r"\w[\w.-]*")
 
 
 def read_settings(path: Path) -> dict:
@@ -47,6 +50,18 @@ def check_foreign(config: dict, source) -> dict:
             raise UserError(f"{source}: {key}={config[key]!r} is a group of keys; copy it again.")
     if type(config.get("seed", 0)) is not int:
         raise UserError(f"{source}: seed={config['seed']!r} is a whole number; copy it again.")
+    task = config.get("task", {})
+    # it becomes a part of names of files and folders, and of words for Hydra
+    if "name" in task and not (NAME.fits(task["name"]) and NAME_OF_TASK.fullmatch(task["name"])):
+        raise UserError(
+            f"{source}: task.name={task['name']!r} is a word of letters, digits, - and _; copy it"
+            " again, and use such a file only from someone whom you trust."
+        )
+    for key in ("sampler", "protocol", "degradation"):
+        if not isinstance(task.get(key) or {}, dict):
+            raise UserError(
+                f"{source}: task.{key}={task[key]!r} is a group of keys; copy it again."
+            )
     return config
 
 

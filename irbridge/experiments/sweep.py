@@ -80,5 +80,7 @@ def _jobs(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
     given = [word for word in words if "=" in word or word.startswith(("+", "~"))]
     given = [word for word in given if not word.startswith("-")]
-    for batch in BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(given), None):
+    for batch in BasicSweeper.split_arguments(
+        OverridesParser.create().parse_overrides(given), None
+    ):
         yield from map(tuple, batch)

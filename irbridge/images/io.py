@@ -1,6 +1,5 @@
 """Reading, writing and listing images: float32 (H, W, 3) in [0, 1]."""
 
-import errno
 from pathlib import Path
 from typing import BinaryIO
 
@@ -8,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from irbridge.errors import UserError
-from irbridge.files import write_atomically
+from irbridge.files import full_disk, write_atomically
 from irbridge.images.arrays import to_bytes
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -54,8 +53,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     try:
         write_atomically(path, lambda file: picture.save(file, format="PNG"))
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "make room" if full else "choose a writable folder"
+        remedy = "make room" if full_disk(error) else "choose a writable folder"
         reason = error.strerror or error
         raise UserError(f"{path} cannot be written ({reason}); {remedy}.") from error
 

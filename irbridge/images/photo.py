@@ -6,7 +6,6 @@ tifffile, both at full depth. Only what these cannot decode (colour TIFFs packed
 without imagecodecs, and CMYK) is read at 8 bits. Written is PNG, which keeps all of it.
 """
 
-import errno
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 from irbridge.errors import UserError
-from irbridge.files import write_atomically
+from irbridge.files import full_disk, write_atomically
 from irbridge.images.arrays import LUMA, to_bytes
 from irbridge.images.io import unreadable
 from irbridge.images.png16 import LEVEL, png16, read_png16
@@ -124,7 +123,7 @@ def write_photo(path: str | Path, photo: Photo, restored: np.ndarray) -> None:
     try:
         write_atomically(path, write)
     except OSError as error:
-        remedy = "make room" if error.errno == errno.ENOSPC else "choose a writable folder"
+        remedy = "make room" if full_disk(error) else "choose a writable folder"
         reason = error.strerror or error
         raise UserError(f"{path} cannot be written ({reason}); {remedy}.") from error
 

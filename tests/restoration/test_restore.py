@@ -171,7 +171,11 @@ def test_again_only_what_changed(fast, restore, tmp_path):
     status, out, _ = restore(*words)
     assert status == 0 and len(fast) == 3 and "3 were finished before" in out
     photograph(tmp_path / "a.png")  # another photograph of the same name
-    (tmp_path / "b-derain.png").write_bytes(b"spoilt")
+    (tmp_path / "b-derain.png").write_bytes(b"of the user's own")
+    status, _, err = restore(*words)
+    assert status == 2 and "b-derain.png is there and is not what irbridge wrote" in err
+    assert (tmp_path / "b-derain.png").read_bytes() == b"of the user's own" and len(fast) == 3
+    (tmp_path / "b-derain.png").unlink()
     assert restore(*words)[0] == 0 and len(fast) == 5
     again = {k: r["output_sha256"] for k, r in files(tmp_path).items()}
     assert again["b.png"] == first["b.png"] and again["a.png"] != first["a.png"] and len(again) == 3
