@@ -20,7 +20,9 @@ def cache(tmp_path, monkeypatch):
 def test_a_file_of_ones_own_is_never_replaced(tmp_path):
     path = tmp_path / "table.md"
     path.write_text("my thesis")
-    with pytest.raises(UserError, match=r"output=.*table.md is there and is not what irbridge wrote"):
+    with pytest.raises(
+        UserError, match=r"output=.*table.md is there and is not what irbridge wrote"
+    ):
         write_text_result(path, "a table")
     assert path.read_text() == "my thesis"
 
@@ -39,7 +41,9 @@ def test_what_irbridge_wrote_is_replaced_until_it_is_changed(tmp_path):
 def test_a_kill_before_the_rename_leaves_the_file_known(tmp_path, monkeypatch):
     path = tmp_path / "table.md"
     write_text_result(path, "one")
-    monkeypatch.setattr(own_files, "write_atomically", lambda path, write: write(tmp_path / "aside"))
+    monkeypatch.setattr(
+        own_files, "write_atomically", lambda path, write: write(tmp_path / "aside")
+    )
     write_text_result(path, "two")  # noted, and never renamed
     monkeypatch.undo()
     monkeypatch.setenv("IRBRIDGE_CACHE", str(tmp_path / "cache"))

@@ -245,7 +245,9 @@ def scheduler_config(folder: Path) -> dict:
     path = own if own.is_file() else folder / "scheduler_config.json"
     config = plain_config(path)
     try:
-        check_values(OF_SCHEDULER, config, "")
+        # null is a value of many keys, and no class
+        named = {"_class_name": config.get("_class_name", "DDPMScheduler") or "null"}
+        check_values(OF_SCHEDULER, config | named, "")
     except UserError as error:
         raise UserError(f"{path}: {str(error).rstrip('.')}; save the pipeline again.") from None
     return config

@@ -252,7 +252,15 @@ def from_pretrained(
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
     moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
     config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
-    model = build_model(config, backbone, lazy=True)
+    try:
+        model = build_model(config, backbone, lazy=True)
+    except (UserError, MemoryError, OSError):
+        raise
+    except Exception as error:  # a part's class raises anything on a value that is none of its
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(
+            f"{path} describes no model ({reason}); copy it again, or train anew."
+        ) from error
     weights = load_weights(folder / "model.safetensors")
     try:
         load_into(model.trainable(), weights, str(folder))

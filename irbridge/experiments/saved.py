@@ -5,13 +5,28 @@ Whoever made the file may have written anything into it, so all that is read fro
 
 import re
 from pathlib import Path
+from types import NoneType
+from typing import get_type_hints
 
 from irbridge.errors import UserError
 from irbridge.experiments.names import FAMILIES, MARKS, part_named, present
+from irbridge.experiments.schema import SamplerOptions
 from irbridge.files import read_json
-from irbridge.ranges import NAME
+from irbridge.ranges import NAME, check_types
 
-GROUPS = "task", "adapter", "bridge", "backbone", "timesteps", "sampler", "data"
+GROUPS = (
+    "task",
+    "adapter",
+    "bridge",
+    "backbone",
+    "timesteps",
+    "sampler",
+    "data",
+    "loss",
+    "objective",
+    "trainer",
+    "evaluate",
+)
 """Keys that hold further keys, wherever a settings file has them."""
 NAME_OF_TASK = re.compile(r"\w[\w.-]*")
 
@@ -58,10 +73,19 @@ def check_foreign(config: dict, source) -> dict:
             " again, and use such a file only from someone whom you trust."
         )
     for key in ("sampler", "protocol", "degradation"):
-        if not isinstance(task.get(key) or {}, dict):
+        if not isinstance(task.get(key, {}), dict | NoneType):
             raise UserError(
                 f"{source}: task.{key}={task[key]!r} is a group of keys; copy it again."
             )
+    hints = get_type_hints(SamplerOptions)
+    for group, values in (
+        ("sampler", config.get("sampler")),
+        ("task.sampler", task.get("sampler")),
+    ):
+        try:
+            check_types(hints, values or {}, group, {})
+        except UserError as error:
+            raise UserError(f"{source}: {str(error).rstrip('.')}; copy it again.") from None
     return config
 
 
