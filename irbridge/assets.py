@@ -64,3 +64,14 @@ def remedy(part: str) -> str:
         The end of a sentence.
     """
     return f"run `git checkout {part}`" if CHECKOUT else "install irbridge again"
+
+
+def cache_folder(name: str) -> Path:
+    """Where this user's files that can be computed again are kept.
+
+    It is ``$IRBRIDGE_CACHE/name``, else ``$XDG_CACHE_HOME/irbridge/name``, else
+    ``~/.cache/irbridge/name``.
+    """
+    if own := os.environ.get("IRBRIDGE_CACHE"):
+        return Path(own).expanduser() / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irbridge" / name

@@ -112,17 +112,6 @@ def commit() -> str:
         return "unknown"
 
 
-def cache_folder(name: str) -> Path:
-    """Where this user's files that can be computed again are kept.
-
-    It is ``$IRBRIDGE_CACHE/name``, else ``$XDG_CACHE_HOME/irbridge/name``, else
-    ``~/.cache/irbridge/name``.
-    """
-    if own := os.environ.get("IRBRIDGE_CACHE"):
-        return Path(own).expanduser() / name
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irbridge" / name
-
-
 def machine_key() -> dict:
     """What of the machine and its software decides how fast it computes."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

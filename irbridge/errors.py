@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable
 
 STOPPED = 130  # the exit status of a command that Ctrl-C or SIGTERM ended, as shells have it
-FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 # what torch, numpy and the system say when memory has run out
 NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory|Unable to allocate", re.I)
 NO_FILES = re.compile(r"too many open files|items of ancdata", re.I)
@@ -19,6 +18,11 @@ class UserError(Exception):
 
 class Failure(RuntimeError):
     """A foreseen fault while running, told in one sentence with the remedy."""
+
+
+def full_disk(error: BaseException) -> bool:
+    """Whether a write was refused for want of room: of the disk, of a quota, of a file's size."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
@@ -128,7 +132,7 @@ def _lacks(error: BaseException) -> str | None:
 def _of_system(error: OSError) -> str:
     """The sentence for what the system refuses."""
     what = error.filename or "A file or stream"
-    remedy = "make room there" if error.errno in FULL else "check the path and its permissions"
+    remedy = "make room there" if full_disk(error) else "check the path and its permissions"
     return (
         f"{what} could not be read or written ({error.strerror}); {remedy}, and the same command"
         " goes on from what was finished."

@@ -1,6 +1,7 @@
 """Files that survive a kill at any moment: written aside and renamed, or appended line by line."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
@@ -50,6 +52,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         OSError: it names ``path``, and the old file stays as it was, as after any other failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # a device would be replaced by a file of its name
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
     temporary = _temporary(path)
     try:
         with naming(path):
@@ -101,15 +106,39 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def remove_leftovers(run: Path) -> None:
-    """Remove what killed trainings left half-written in a run's folder.
+LEFTOVER = re.compile(r"\..+-(\d+)\.tmp|\.tmp-(\d+)(-old)?|\.prior-\w+\.tmp")
+"""Names of what is written aside, which a kill leaves; a group is the process that wrote it."""
+
+
+def remove_leftovers(folder: Path, below: bool = True) -> None:
+    """Remove what killed commands left half-written in a folder of irbridge's.
 
     Call it under the lock alone: what another process is writing looks the same.
+
+    Args:
+        folder: where they are.
+        below: also in the folders below it.
     """
-    for left in (*run.glob(".*.tmp"), *run.glob("samples/.*.tmp")):
-        left.unlink(missing_ok=True)
-    for left in run.glob("checkpoints/.tmp-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for place, folders, files in os.walk(folder):
+        for name in filter(LEFTOVER.fullmatch, files):
+            (Path(place) / name).unlink(missing_ok=True)
+        for name in [*filter(LEFTOVER.fullmatch, folders)]:
+            shutil.rmtree(Path(place) / name, ignore_errors=True)
+            folders.remove(name)
+        if not below:
+            folders.clear()
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what a killed process of this machine left of writing one file.
+
+    What a living process is writing stays, so no lock is needed.
+    """
+    stem = _temporary(path).name.rpartition("-")[0]
+    for left in path.parent.glob(f"{glob.escape(stem)}-*.tmp"):
+        found = LEFTOVER.fullmatch(left.name)
+        if found and found[1] and not psutil.pid_exists(int(found[1])):
+            left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -149,7 +178,8 @@ def locked(folder: Path):
 
 def write_json(path: Path, value) -> None:
     """Write JSON atomically."""
-    write_atomically(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n", "utf-8"))
+    text = json.dumps(value, indent=2) + "\n"
+    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> dict:

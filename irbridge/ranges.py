@@ -98,6 +98,14 @@ def each(part: Range, count: int | None = None, most: int = CALLS) -> Range:
     return Range(fits, f"a list of {many}, each {part.wanted}")
 
 
+def _place(v) -> bool:
+    return isinstance(v, str) and bool(v.strip()) and "\0" not in v
+
+
+def _part_of_name(v) -> bool:
+    return _place(v) and not set(v) & set("/\\") and v not in (".", "..")
+
+
 def _falling(v) -> bool:
     falling = 1 < len(v) <= CALLS and all(map(finite, v)) and v[-1] >= 0
     return falling and all(a > b for a, b in pairwise(v))
@@ -110,6 +118,8 @@ THREADS = whole(1, PROCESSES)
 FRACTION = number(lambda v: 0 <= v < 1, "from 0 to below 1")
 SHARE = number(lambda v: 0 <= v <= 1, "from 0 to 1")
 INSIDE = number(lambda v: 0 < v < 1, "between 0 and 1")
+PLACE = Range(_place, "a path that is not empty")
+NAME = Range(_part_of_name, "a part of a folder's name: not empty, without slashes")
 FALLING = Range(_falling, "a list of two or more falling numbers, the last 0 or more")
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from irbridge.environment import cache_folder
+from irbridge.assets import cache_folder
 from irbridge.errors import UserError
 from irbridge.files import write_atomically
 

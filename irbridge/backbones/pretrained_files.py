@@ -1,7 +1,7 @@
 """Where pretrained weights come from: a folder, or the Hugging Face hub and its cache."""
 
-import errno
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +9,19 @@ import torch
 from safetensors.torch import load_file
 
 from irbridge.backbones.lean import unet_class
-from irbridge.errors import UserError
+from irbridge.errors import UserError, full_disk
 from irbridge.files import read_json
-from irbridge.ranges import DEPTH, WIDTH, finite, shown
+from irbridge.ranges import (
+    DEPTH,
+    NOT_NEGATIVE,
+    WIDTH,
+    Range,
+    check_values,
+    each,
+    finite,
+    shown,
+    whole,
+)
 
 LARGEST_OF_NETWORKS = 1_000_000  # positions, words of a vocabulary
 
@@ -31,6 +41,32 @@ WEIGHTS = "diffusion_pytorch_model*.safetensors"
 # Of a bare model's folder; by name, as a pipeline's may hold whole checkpoints beside its parts.
 TOP = ["config.json", "scheduler_config.json", WEIGHTS, WEIGHTS + ".index.json"]
 KINDS = "*.json", "*.safetensors", "*.txt", "*.model"
+# Keys by which a library would load other code or other weights than those of the folder.
+FOREIGN = (
+    "auto_map",
+    "custom_pipelines",
+    "quantization_config",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "trust_remote_code",
+)
+SCHEDULER = re.compile(r"[A-Z]\w*Scheduler")
+_FINITE = Range(lambda v: NOT_NEGATIVE.fits(v) and v < 1e6, "a number from 0 to below 1e6")
+_WORD = Range(lambda v: isinstance(v, str), "a word")
+OF_SCHEDULER = {
+    "_class_name": Range(
+        lambda v: isinstance(v, str) and bool(SCHEDULER.fullmatch(v)), "the name of a scheduler"
+    ),
+    "num_train_timesteps": whole(1, 100_000),
+    "trained_betas": each(_FINITE),
+    **dict.fromkeys(("prediction_type", "beta_schedule", "timestep_type"), _WORD),
+    **dict.fromkeys(
+        ("beta_start", "beta_end", "shift", "flow_shift", "sigma_min", "sigma_max", "sigma_data"),
+        _FINITE,
+    ),
+}
+"""What the keys of a scheduler's config are."""
 
 
 def fetched(name: str, parts: list[str], key: str = "backbone.pretrained") -> Path:
@@ -54,7 +90,7 @@ def fetched(name: str, parts: list[str], key: str = "backbone.pretrained") -> Pa
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=VARIANTS))
     except Exception as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if full_disk(error):
             raise
         raise UserError(_refusal(name, error, key)) from error
 
@@ -127,7 +163,7 @@ def check_config(folder: Path) -> dict:
         UserError: it is missing, or a number of it is out of range.
     """
     path = folder / "config.json"
-    config = read_json(path)
+    config = plain_config(path)
     check_network(config, str(path))
     return config
 
@@ -215,7 +251,7 @@ def _plain_unet(folder: Path, dtype: torch.dtype):
     if len(files) != 1:
         return None
     try:
-        config = read_json(folder / "config.json")
+        config = plain_config(folder / "config.json")
         options = {key: value for key, value in config.items() if not key.startswith("_")}
         with torch.device("meta"):  # no time for weights that are overwritten
             model = kind(**options)
@@ -234,10 +270,42 @@ def _others(folder: Path) -> str:
     return ", only pickled weights, which are not" if any(folder.glob("*.bin")) else ""
 
 
+def plain_config(path: Path) -> dict:
+    """The config of one part of a pipeline, a JSON file, which names no code and no other weights.
+
+    Raises:
+        UserError: It is missing or no JSON, or has a key of :data:`FOREIGN`.
+    """
+    config = read_json(path)
+    parts = [config]
+    for part in parts:
+        for key, value in part.items():
+            if key in FOREIGN and value:
+                raise UserError(
+                    f"{path}: {key} is not covered, as it would load other code or weights; delete"
+                    " the key, and use such a folder only from someone whom you trust."
+                )
+            if isinstance(value, dict):
+                parts.append(value)
+    return config
+
+
 def scheduler_config(folder: Path) -> dict:
-    """The scheduler's saved config of a pipeline, or of a bare model's folder."""
+    """The scheduler's saved config of a pipeline, or of a bare model's folder.
+
+    Raises:
+        UserError: It is missing or no JSON, or a value is none of a scheduler.
+    """
     own = folder / "scheduler" / "scheduler_config.json"
-    return read_json(own if own.is_file() else folder / "scheduler_config.json")
+    path = own if own.is_file() else folder / "scheduler_config.json"
+    config = plain_config(path)
+    try:
+        # null is a value of many keys, and no class
+        named = {"_class_name": config.get("_class_name", "DDPMScheduler") or "null"}
+        check_values(OF_SCHEDULER, config | named, "")
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).rstrip('.')}; save the pipeline again.") from None
+    return config
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ So no text encoder is loaded in training or restoring.
 import gc
 import hashlib
 import json
+import re
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -15,14 +16,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from irbridge.assets import cache_folder
 from irbridge.backbones import pretrained_files
-from irbridge.environment import cache_folder
 from irbridge.errors import UserError
-from irbridge.files import read_json, write_atomically
+from irbridge.files import write_atomically
 from irbridge.weights import load_weights
 
 # What the frozen networks call the outputs of a pipeline's encode_prompt, by the number of these:
 # 2 of SD 1 and 2, 4 of SD 3.
+# What a pipeline's index may name: by the beginnings of its keys, the library and its classes. None
+# of these loads code from the folder.
+PIPELINE = re.compile(r"StableDiffusion\w*Pipeline")
+CLASSES = {
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast"),
+}
 NAMES = {2: {"encoder_hidden_states": 0}, 4: {"encoder_hidden_states": 0, "pooled_projections": 2}}
 
 
@@ -93,12 +101,13 @@ def _with_encoders(source: Prompt) -> Path | None:
             f"{index} is missing, which names the pipeline's text encoders; download it too, or"
             " save the whole pipeline with its save_pretrained."
         )
-    kept = read_json(index) if index.is_file() else {}
+    kept = pretrained_files.plain_config(index) if index.is_file() else {}
     parts = [
         key
         for key, value in kept.items()
         if key.startswith(("text_encoder", "tokenizer"))
         and isinstance(value, list)
+        and value
         and value[0]
         and key not in source.skip
         and (not Path(source.name).is_dir() or (source.folder / key).is_dir())
@@ -125,6 +134,45 @@ def _zeros(network: nn.Module) -> dict[str, Tensor]:
     return {key: torch.zeros(shape, dtype=network.dtype) for key, shape in shapes.items()}
 
 
+def _checked_index(folder: Path, skip: tuple[str, ...]) -> dict:
+    """What ``model_index.json`` names, all of it known classes.
+
+    Raises:
+        UserError: It names another class, or the config of a part names code or other weights.
+    """
+    path = folder / "model_index.json"
+    index = pretrained_files.plain_config(path)
+    name = index.get("_class_name")
+    if not isinstance(name, str) or not PIPELINE.fullmatch(name):
+        raise _foreign(path, "_class_name", name)
+    for key, value in index.items():
+        kind = next((kind for kind in CLASSES if key.startswith(kind)), None)
+        if key == "scheduler" and isinstance(value, list):
+            known = len(value) == 2 and value[0] == "diffusers" and isinstance(value[1], str)
+            if not known or not pretrained_files.SCHEDULER.fullmatch(value[1]):
+                raise _foreign(path, key, value)
+        if kind is None or not isinstance(value, list) or key in skip or value == [None, None]:
+            continue
+        if len(value) != 2 or value[0] != "transformers" or value[1] not in CLASSES[kind]:
+            raise _foreign(path, key, value)
+        for config in sorted((folder / key).glob("*config.json")):
+            if config.name == "adapter_config.json":
+                raise UserError(
+                    f"{config} would load other weights in place of these, which is not covered;"
+                    " delete it."
+                )
+            pretrained_files.plain_config(config)
+    return index
+
+
+def _foreign(path: Path, key: str, value) -> UserError:
+    """The error for what is none of the known classes."""
+    return UserError(
+        f"{path}: {key}={value!r} is no class that irbridge loads; save the pipeline again with"
+        " save_pretrained, and use such a folder only from someone whom you trust."
+    )
+
+
 @torch.no_grad()
 def _encode(
     source: Prompt, folder: Path, prompts: list[str], network: nn.Module
@@ -139,16 +187,12 @@ def _encode(
         ) from None
     import diffusers
 
-    index = read_json(folder / "model_index.json")
+    index = _checked_index(folder, source.skip)
     missing = {
         key: None
         for key, value in index.items()
         if isinstance(value, list)
-        and (
-            not key.startswith(("text_encoder", "tokenizer"))
-            or key in source.skip
-            or value[0] is None
-        )
+        and (not key.startswith(tuple(CLASSES)) or key in source.skip or value[0] is None)
     }
     missing.pop("scheduler", None)
     # its config is asked for T5's width
@@ -157,7 +201,11 @@ def _encode(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(
-                folder, local_files_only=True, torch_dtype=torch.float32, **missing
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                torch_dtype=torch.float32,
+                **missing,
             )
         found = []
         for prompt in prompts:
@@ -172,6 +220,8 @@ def _encode(
             found.append(
                 {name: given[at].float().contiguous() for name, at in NAMES[len(given)].items()}
             )
+    except (UserError, MemoryError):
+        raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(

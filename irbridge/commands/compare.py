@@ -17,7 +17,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import evaluate
 from irbridge.evaluation.methods import Restore, Trained
 from irbridge.evaluation.metrics import STANDARD
-from irbridge.evaluation.records import EARLIER, About, fingerprint, read_records
+from irbridge.evaluation.records import EARLIER, About, fingerprint, read_records, record_files
 from irbridge.experiments.build import build_protocol, from_pretrained, sampler_fields
 from irbridge.experiments.config import composed, own_folders
 from irbridge.experiments.instantiate import instantiate
@@ -90,6 +90,12 @@ def compare_run(options: dict) -> None:
     held = options["split"] == "validation"
     task = config["task"]["name"]
     results = Path(options["results"] or f"runs/compare-{task}" + ("-validation" if held else ""))
+    # a table of ours stands beside the records that it is made of
+    if (results / "table.md").exists() and not record_files(results):
+        raise UserError(
+            f"{results / 'table.md'} is there and is not what irbridge wrote, which alone is"
+            " replaced; move it, or give another results=DIR."
+        )
     pairs = validation_images(run, options["size"]) if held else test_pairs(config, options["size"])
     trained = Trained.of(model, run)
     about = About(

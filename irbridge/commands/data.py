@@ -9,6 +9,7 @@ from irbridge.commands.options import DataOptions
 from irbridge.data.manifest import KEYS, check, manifest, write_text
 from irbridge.data.public_sets import BENCHMARKS, Benchmark
 from irbridge.errors import UserError, unknown
+from irbridge.own_files import check_writable
 from irbridge.reports.task_pictures import draw_tasks
 
 # the verbs, and the options that go with each
@@ -29,7 +30,8 @@ def data_run(options: DataOptions) -> None:
     verb, *places = options.words or ("",)
     if verb and verb not in VERBS:
         raise unknown(f"{verb!r} is not understood", verb, VERBS, f"give {USAGE}")
-    if not verb or len(places) != (0 if verb in ("list", "tasks") else 2):
+    wanted = 0 if verb in ("list", "tasks") else 2
+    if not verb or len([place for place in places if place.strip()]) != wanted:
         raise UserError(f"The words are not understood; give {USAGE}.")
     for key in ("manifest", "output", "split"):
         if getattr(options, key) is not None and key not in VERBS[verb]:
@@ -47,11 +49,18 @@ def data_run(options: DataOptions) -> None:
         print("\n".join(f"{'ok   ' if right else 'WRONG'} {text}" for right, text in findings))
         sys.exit(0 if all(right for right, _ in findings) else 1)
     else:
-        lines = "".join(json.dumps(line) + "\n" for line in manifest(*places, split))
-        if options.output is None:
-            print(lines, end="")
-        else:
-            write_text(Path(options.output), lines)
+        _manifest(*places, split, options.output)
+
+
+def _manifest(name: str, root: str, split: str | None, output: str | None) -> None:
+    """Print a manifest, or write it where an output is named."""
+    if output is not None:  # before the hashes
+        check_writable(output)
+    lines = "".join(json.dumps(line) + "\n" for line in manifest(name, root, split))
+    if output is None:
+        print(lines, end="")
+    else:
+        write_text(Path(output), lines)
 
 
 def listing() -> str:

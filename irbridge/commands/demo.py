@@ -17,7 +17,7 @@ from irbridge.environment import device as to_device
 from irbridge.errors import UserError, unknown
 from irbridge.experiments.build import from_pretrained, precision_of
 from irbridge.experiments.config import one_sentence
-from irbridge.files import read_json
+from irbridge.experiments.saved import read_settings
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.arrays import to_bytes
 from irbridge.images.holes import CLEAR, holes_of
@@ -40,7 +40,7 @@ def models(run: str | None = None) -> dict[str, Path]:
     if run is not None:
         folder = find(os.path.expanduser(run))
         # a wrong folder must show now, not at the first photograph
-        read_json(folder / "config.json")
+        read_settings(folder / "config.json")
         name = folder.resolve().name
         found[name if name not in found else str(folder)] = folder
     if not found:
@@ -53,7 +53,7 @@ def models(run: str | None = None) -> dict[str, Path]:
 
 def own_calls(folder: Path) -> int:
     """The calls of the frozen prior that a trained model was made for; 0: its anchor alone."""
-    config = read_json(folder / "config.json")
+    config = read_settings(folder / "config.json")
     chosen = [
         (config.get("sampler") or {}).get("nfe"),
         ((config.get("task") or {}).get("sampler") or {}).get("nfe"),

@@ -1,5 +1,6 @@
 """The command ``irbridge export``: a finished run as a folder to hand on."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from irbridge.experiments.build import from_pretrained
 from irbridge.experiments.names import import_own
 from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import held_back_every, test_pairs, validation_pairs
-from irbridge.files import write_atomically, write_json
+from irbridge.files import locked, read_json, remove_leftovers, write_atomically, write_json
 from irbridge.images.arrays import to_bytes
 from irbridge.models.precision import deviation
 from irbridge.models.restorer import Restorer
@@ -25,6 +26,11 @@ from irbridge.reports.model_card import _parameters, card, history, private, wit
 from irbridge.reports.pictures import picture
 from irbridge.reports.table import by_comparison, render
 from irbridge.weights import load_weights, save_weights
+
+FILES = "README.md", "config.json", "model.safetensors", "restored.jpg", "run.json"
+"""What an export writes."""
+EXPORTED = {"exported": True}
+"""What its ``run.json`` says besides the run's, by which it is known for an export."""
 
 
 def export_run(options: ExportOptions) -> None:
@@ -52,11 +58,18 @@ def export_run(options: ExportOptions) -> None:
     image = Image.fromarray(to_bytes(shot))
     text = card(settings, config, done, _parameters(model), tables, asdict(options))
     weights = load_weights(run / "model.safetensors")
-    save_weights(output / "model.safetensors", weights, torch.float16)
-    write_json(output / "config.json", config)
-    write_json(output / "run.json", private(settings))
-    write_atomically(output / "restored.jpg", lambda p: image.save(p, format="JPEG", quality=88))
-    write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
+    with locked(output):
+        check_output(run, output)  # nobody has changed it meanwhile
+        remove_leftovers(output, below=False)
+        # first away and last there: what a kill leaves is no adapter, never one of mixed parts
+        (output / "config.json").unlink(missing_ok=True)
+        write_json(output / "run.json", private(settings) | EXPORTED)
+        save_weights(output / "model.safetensors", weights, torch.float16)
+        write_atomically(
+            output / "restored.jpg", lambda p: image.save(p, format="JPEG", quality=88)
+        )
+        write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
+        write_json(output / "config.json", config)
     print(f"Wrote: {output}")
 
 
@@ -71,19 +84,31 @@ def check_output(run: Path, output: Path) -> None:
         raise UserError(
             f"output={output} cannot be a folder, as {there} is a file; give another output."
         )
-    if output.resolve() == run.resolve() or any(
-        (output / name).exists() for name in ("checkpoints", "metrics.jsonl")
+    if (
+        output.resolve() == run.resolve()
+        or run.resolve() in output.resolve().parents
+        or any((output / name).exists() for name in ("checkpoints", "metrics.jsonl"))
     ):
         raise UserError(
             f"output={output} is the folder of a training, which an export would overwrite; give"
             " another output."
         )
-    if not (output / "model.safetensors").exists():
-        for name in ("README.md", "config.json", "run.json", "restored.jpg"):
-            if (output / name).exists():
-                raise UserError(
-                    f"output={output} holds a {name} that no export wrote; give another output."
-                )
+    if is_export(output):
+        return
+    for name in FILES:
+        if (output / name).exists() or (output / name).is_symlink():
+            raise UserError(
+                f"output={output} holds a {name} that no export wrote; give another output."
+            )
+
+
+def is_export(folder: Path) -> bool:
+    """Whether an export has made a folder, or began to before it was killed."""
+    for name, mark in ("run.json", "exported"), ("config.json", "bf16_error"):
+        with suppress(UserError):
+            if mark in read_json(folder / name):
+                return True
+    return False
 
 
 def half_precision(model: Restorer, settings: dict, size: int = 160, most: int = 24) -> float:

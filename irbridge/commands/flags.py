@@ -23,6 +23,7 @@ from irbridge.assets import CONFIGS, at_home
 from irbridge.errors import UserError, unknown
 
 NULL = "null"
+PLACES = "FOLDER", "FILE", "PATH", "PHOTO", "DIR"  # metavars of what names a file or a folder
 # key=value; a file name that holds "=" seldom begins like this, and can then follow --
 ASSIGNMENT = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
@@ -64,13 +65,12 @@ def numbers() -> Kind:
     return Kind("[X,...]", wanted, lambda text: [_number(item) for item in items(text)], fits)
 
 
-PATHS = "FOLDER", "PATH", "FILE", "PHOTO", "DIR"
-
-
 def text(metavar: str = "TEXT") -> Kind:
-    """Any text; of a path a leading ``~`` is the home folder."""
-    read = at_home if metavar in PATHS else str
-    return Kind(metavar, "a text", read, lambda v: isinstance(v, str))
+    """Any text; of a place, as its metavar says, a path, where a leading ``~`` is the home."""
+    if metavar in PLACES:
+        wanted = "a path that is not empty"
+        return Kind(metavar, wanted, at_home, lambda v: bool(v.strip()) and "\0" not in v)
+    return Kind(metavar, "a text", str, lambda v: isinstance(v, str))
 
 
 def one_of(*words: str) -> Kind:
@@ -134,6 +134,9 @@ class Options:
         if entry.metadata.get("several"):
             if entry.metadata.get("required") and not value:
                 raise _missing(name)
+            for one in value:
+                if not kind.fits(one):
+                    raise _unfit(name, one, kind, null=False)
             return
         if value is None:
             if entry.metadata.get("required"):

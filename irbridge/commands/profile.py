@@ -1,5 +1,6 @@
 """Where the time and memory of training and restoring go."""
 
+import json
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -12,8 +13,8 @@ from irbridge.environment import device, machine, set_threads
 from irbridge.experiments.build import build_model, trainer_options
 from irbridge.experiments.config import given_words
 from irbridge.experiments.schema import Benchmark, made
-from irbridge.files import write_json
 from irbridge.models.restorer import Restorer
+from irbridge.own_files import check_writable, write_text_result
 from irbridge.profiling.clock import NETWORKS, PARTS, Clock, peak_memory, reset_peak, watched
 from irbridge.profiling.flops import cost, in_words
 from irbridge.profiling.race import race, race_training
@@ -210,6 +211,8 @@ def table(result: dict, headings: dict[str, str]) -> str:
 def profile_run(config: dict) -> None:
     """The command ``irbridge profile``."""
     settings = made(Benchmark, config)
+    if settings.output:  # before hours of measuring
+        check_writable(settings.output)
     if settings.benchmark.restore:
         return race(settings.benchmark, settings.output, settings.threads)
     threads = set_threads(config["threads"])
@@ -227,5 +230,5 @@ def profile_run(config: dict) -> None:
         )
     )
     if output := config["output"]:
-        write_json(Path(output), result | {"config": config})
+        write_text_result(output, json.dumps(result | {"config": config}, indent=2) + "\n")
         print(f"\nWrote: {output}")

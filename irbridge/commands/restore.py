@@ -11,7 +11,8 @@ from irbridge.environment import device, set_threads
 from irbridge.errors import Failure, UserError, unknown
 from irbridge.experiments.build import from_pretrained, sampler_fields
 from irbridge.experiments.names import import_own
-from irbridge.files import locked, read_json, sha256
+from irbridge.experiments.saved import read_settings
+from irbridge.files import locked, sha256
 from irbridge.images.tiles import Tiles
 from irbridge.models.restorer import Restorer
 from irbridge.restoration.jobs import Job, Report, passed_over, plan, said_of, sweep
@@ -65,8 +66,8 @@ def restore_run(options: RestoreOptions) -> None:
             stack.enter_context(locked(folder))
         reports = {folder: Report(folder, label) for folder in folders}
         for job in jobs:
-            reports[job.output.parent].check(job)
-        sweep(jobs)
+            reports[job.output.parent].check(job, os.path.realpath(run), settings["weights"])
+        sweep(jobs, reports.values())
         left = [job for job in jobs if not reports[job.output.parent].finished(job, settings)]
         ends = restore_all(left, restoring, reports)
     paths = [report.path for report in reports.values()]
@@ -158,11 +159,8 @@ def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
         raise UserError(f"task={task} and run={run} both name a model; give one of them.")
     if run:
         folder = find(os.path.expanduser(run))
-        task = read_json(folder / "config.json").get("task")
-        name = (
-            task.get("name") if isinstance(task, dict) else None
-        )  # else loading says what is wrong
-        return folder, name if name and isinstance(name, str) else folder.name
+        name = read_settings(folder / "config.json").get("task", {}).get("name")
+        return folder, name or folder.resolve().name
     if task in adapters:
         return adapters[task], task
     remedy = f"give task={' or task='.join(adapters)}, or run=FOLDER of a training of your own"
@@ -173,5 +171,4 @@ def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
 
 def masked(run: Path) -> bool:
     """Whether the model of a folder fills holes."""
-    adapter = read_json(run / "config.json").get("adapter")
-    return isinstance(adapter, dict) and bool(adapter.get("masked"))
+    return bool(read_settings(run / "config.json").get("adapter", {}).get("masked"))

@@ -9,6 +9,7 @@ from irbridge.evaluation.fid import fid_of_rows
 from irbridge.evaluation.no_reference import quality_of_rows
 from irbridge.evaluation.records import read_records
 from irbridge.evaluation.rows import aggregate
+from irbridge.own_files import check_writable, write_result, write_text_result
 from irbridge.reports.efficiency import budget_tables, budgets
 from irbridge.reports.html_page import page
 from irbridge.reports.image_tables import fid_table, quality_table
@@ -37,6 +38,9 @@ def table_run(options: TableOptions) -> None:
     Raises:
         UserError: an option is wrong or does not go with the others, or there are no scores.
     """
+    for key in ("output", "plot"):  # before anything is computed
+        if place := getattr(options, key):
+            check_writable(place, key)
     if options.paper is not None:
         _deliver(_paper(options), options.output)
         return
@@ -52,12 +56,12 @@ def table_run(options: TableOptions) -> None:
         if Path(options.output or "").suffix.lower() != ".png":
             raise UserError("format=nfe draws a picture; name it with output=FILE.png.")
         rows = aggregate(read_records(folder))
-        _write(options.output, lambda path: nfe_plot(rows, path))
+        _write("output", options.output, lambda path: nfe_plot(rows, path))
     elif layout == "budgets":
         runs = budgets(folder)
         _deliver(render(budget_tables(runs), "markdown"), options.output)
         if options.plot:
-            _write(options.plot, lambda path: budget_plot(runs, path))
+            _write("plot", options.plot, lambda path: budget_plot(runs, path))
     else:
         _deliver(_text(options, folder, form, layout), options.output)
 
@@ -123,7 +127,8 @@ def _deliver(text: str, output: str | None) -> None:
     if output is None:
         print(text)
     else:
-        _write(output, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        write_text_result(output, text + "\n")
+        print(f"Wrote: {output}")
 
 
 def _count(text: str) -> int:
@@ -132,11 +137,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _write(output: str, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file, and say so; UserError where it cannot be written."""
-    try:
-        write(Path(output))
-        print(f"Wrote: {output}")
-    except OSError as error:
-        reason = f"output={output!r} cannot be written ({error.strerror})"
-        raise UserError(f"{reason}; choose a writable place.") from error
+def _write(key: str, output: str, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make the file that a key names, and say so."""
+    write_result(output, write, key)
+    print(f"Wrote: {output}")

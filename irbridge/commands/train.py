@@ -39,9 +39,11 @@ from irbridge.experiments.run_folder import (
     finished,
     mirror,
     run_folder,
+    saved_alone,
 )
+from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import test_pairs, training_stream, validation_pairs
-from irbridge.files import locked, read_json, remove_leftovers, write_atomically, write_json
+from irbridge.files import locked, remove_leftovers, write_atomically, write_json
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.grid import grid
 from irbridge.images.io import write_image
@@ -247,7 +249,7 @@ def check_reuse(model: Restorer, config: dict) -> None:
         }
 
     own = json.loads(json.dumps(describe(config, model)))
-    if difference := contradiction(compared(read_json(folder / "config.json")), compared(own)):
+    if difference := contradiction(compared(read_settings(folder / "config.json")), compared(own)):
         raise UserError(
             f"reuse={config['reuse']} is of another model: {difference}; use that, or give"
             " reuse=null to train here."
@@ -282,6 +284,9 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
     Returns:
         Whether it is complete.
     """
+    if saved_alone(run):
+        load_into(model.trainable(), load_weights(run / "model.safetensors"), str(run))
+        return True
     options, described, seed = trainer_options(config), describe(config, model), config["seed"]
     pairs = test_pairs(config, 96)
     shown = [pairs[i] for i in range(min(4, len(pairs)))]

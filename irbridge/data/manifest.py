@@ -12,7 +12,8 @@ from irbridge.data.layouts import BenchmarkPairs, halves
 from irbridge.data.names import and_more
 from irbridge.data.public_sets import known
 from irbridge.errors import UserError
-from irbridge.files import open_regular, sha256, write_atomically
+from irbridge.files import open_regular, sha256
+from irbridge.own_files import write_text_result
 
 KEYS = {"list": (), "check": ("split", "manifest"), "manifest": ("split", "output")}
 # of a manifest's lines
@@ -203,11 +204,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all, and say so.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or something else is there.
     """
-    try:
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        reason = f"output={path} cannot be written ({error.strerror or error})"
-        raise UserError(f"{reason}; choose a writable place.") from error
+    write_text_result(path, text)
     print(f"Wrote: {path}")

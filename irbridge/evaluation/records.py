@@ -23,7 +23,7 @@ from tqdm import tqdm
 from irbridge.errors import Failure, UserError
 from irbridge.evaluation.metrics import LARGEST, STANDARD, Metric
 from irbridge.evaluation.share import ALONE, Share, agreed
-from irbridge.files import append_line, locked, write_atomically
+from irbridge.files import append_line, locked, remove_leftovers, write_atomically
 
 HELD_BACK = "held-back images"
 EARLIER = "earlier"
@@ -309,7 +309,11 @@ class RecordStore:
         self._stack = ExitStack()
 
     def __enter__(self) -> "RecordStore":
-        agreed(lambda: self._stack.enter_context(locked(self.folder)) and None, self.share)
+        def enter() -> None:
+            self._stack.enter_context(locked(self.folder))
+            remove_leftovers(self.folder)
+
+        agreed(enter, self.share)
         return self
 
     def __exit__(self, *error) -> None:

@@ -1,6 +1,5 @@
 """The restored images that evaluations save beside their records."""
 
-import errno
 import hashlib
 import io
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from irbridge.errors import UserError
+from irbridge.errors import UserError, full_disk
 from irbridge.evaluation.records import Record, read_lines, read_records, record_files
 from irbridge.files import sha256, write_atomically
 from irbridge.images.arrays import to_bytes
@@ -89,7 +88,7 @@ def write_images(images: dict[Path, bytes]) -> None:
         try:
             write_atomically(path, lambda file, data=data: file.write_bytes(data))
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            full = full_disk(error)
             remedy = "make room" if full else "choose a writable folder"
             reason = error.strerror or error
             raise UserError(f"{path} cannot be written ({reason}); {remedy}.") from error

@@ -6,10 +6,10 @@ import torch
 
 from irbridge import environment
 from irbridge.adapters.trunk import FIELDS, bridge_network, make_trunk
-from irbridge.assets import __version__, find, shipped
+from irbridge.assets import __version__, cache_folder, find, shipped
 from irbridge.backbones.base import Backbone, alike
 from irbridge.backbones.encoding_cache import LatentCache
-from irbridge.environment import cache_folder, commit
+from irbridge.environment import commit
 from irbridge.errors import UserError, one_sentence, unknown
 from irbridge.evaluation.protocol import Protocol
 from irbridge.experiments.instantiate import instantiate

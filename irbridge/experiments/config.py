@@ -20,10 +20,25 @@ from irbridge.errors import STOPPED, Failure, UserError, is_mistake, one_sentenc
 from irbridge.experiments.names import import_named, import_own
 from irbridge.experiments.schema import checked
 from irbridge.experiments.suggestions import check_renamed, suggested
+from irbridge.experiments.sweep import check_alone
 from irbridge.experiments.words import for_hydra, quoted
 from irbridge.training.signals import stops
 
 INTERRUPTED = "Interrupted; what was finished is saved, and the same command goes on."
+# Hydra's, each followed by a word of its own
+FLAGS_WITH_VALUE = {
+    "--cfg",
+    "-c",
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--experimental-rerun",
+    "--package",
+    "-p",
+}
 
 
 def run_cli(task, config_name: str) -> None:
@@ -46,6 +61,7 @@ def run_cli(task, config_name: str) -> None:
     raised: list[Exception] = []
     interrupted, debug = False, os.environ.get("IRBRIDGE_DEBUG") == "1"
     stops.clear()
+    sys.argv[1:] = flags_first(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_renamed(config_name, sys.argv[1:])
@@ -75,7 +91,7 @@ def _jobs(task, config_name: str, raised: list[Exception], debug: bool):
         raised: what jobs raise is added here, told in one sentence.
         debug: it is added as it is.
     """
-    process = os.getpid()
+    process, words = os.getpid(), tuple(sys.argv[1:])
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
     def main(cfg: DictConfig):
@@ -86,6 +102,7 @@ def _jobs(task, config_name: str, raised: list[Exception], debug: bool):
             import_own(own_folders())
             import_named(config)
             checked(config_name, config)
+            check_alone(config_name, words, sweep_job)
             task(config)
         except Exception as error:  # kept from Hydra, which would print a line of its own
             raised.append(error if debug else _told(error))
@@ -105,6 +122,15 @@ def _of_composing(error: Exception, config_name: str) -> Exception:
     if isinstance(error, RuntimeError):
         return Failure(one_sentence(error))
     return UserError(_meant(one_sentence(error), config_name))
+
+
+def flags_first(words: Sequence[str]) -> list[str]:
+    """The words of a command with its flags before the others, where alone Hydra takes them all."""
+    flags, others = [], []
+    for index, word in enumerate(words):
+        of_flag = index and words[index - 1] in FLAGS_WITH_VALUE
+        (flags if word.startswith("-") or of_flag else others).append(word)
+    return flags + others
 
 
 def _meant(sentence: str, config_name: str) -> str:
@@ -171,6 +197,23 @@ def _compose(config_name: str, overrides: Sequence[str], folder: Path) -> DictCo
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = state
+
+
+def sweep_job(config_name: str, words: tuple[str, ...]) -> DictConfig:
+    """The config of another job of the running sweep, with what it takes from Hydra's own."""
+    own = HydraConfig.instance().cfg
+    places = [f"file://{place}" for place in own_folders()]
+    search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
+    state, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = hydra.compose(config_name, [*words, *search], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        return OmegaConf.create({key: config.get(key) for key in ("run", "output")})
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = state
+        HydraConfig.instance().cfg = own
 
 
 def own_folders() -> list[Path]:

@@ -1,8 +1,10 @@
 """A run's folder: which config it belongs to, and whether it is finished."""
 
 import json
+import math
+import os
 import secrets
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from accelerate import PartialState
@@ -15,25 +17,29 @@ from irbridge.files import read_fields, read_json, write_json
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.pace import planned_steps
 
-# what irbridge writes into a run's folder
-OWN = {
-    "checkpoints",
+# what irbridge writes into a run's folder: files, and the endings of those in folders of it
+OWN_FILES = {
     "config.json",
-    "evaluations",
     "metrics.jsonl",
     "model.safetensors",
     "pace.json",
-    "prior",
-    "real",
-    "regression",
     "restored.png",
-    "results",
     "run.json",
-    "samples",
     "table.md",
-    "wandb",
     "wandb.json",
 }
+OWN_FOLDERS = {
+    "checkpoints": (".json", ".safetensors", ".tmp"),
+    "evaluations": (".jsonl", ".png", ".tmp"),
+    "prior": (".json", ".safetensors", ".tmp"),
+    "real": (".jsonl", ".png", ".md", ".tmp"),
+    "results": (".jsonl", ".png", ".tmp"),
+    "samples": (".png", ".tmp"),
+    "wandb": ("",),
+}
+OWN = OWN_FILES | OWN_FOLDERS.keys() | {"regression"}
+# what a training leaves for use, of which one is there once something is saved
+WEIGHTS = "model.safetensors", "prior/diffusion_pytorch_model.safetensors"
 # of a source of data.mix: it may move, as long as it keeps its name
 PATHS = "pairs", "clean", "degraded", "root"
 
@@ -91,9 +97,9 @@ def as_long(config: dict, run: Path) -> dict:
 
 def run_folder(config: dict) -> Path:
     """The folder of a run; UserError where the config names none, or :func:`check_folder` does."""
-    if not config["run"]:
+    if not config["run"].strip():
         raise UserError("run= is empty; give the run a folder of its own, such as run=runs/mine.")
-    return check_folder(Path(config["run"]))
+    return check_folder(Path(config["run"]).expanduser())
 
 
 def check_folder(run: Path) -> Path:
@@ -103,7 +109,7 @@ def check_folder(run: Path) -> Path:
 
     Raises:
         UserError: It is a file, the folder that the command runs in or one above, the home folder,
-            or holds folders that no run has made.
+            holds folders that no run has made, or is an adapter that was exported or shipped.
     """
     if run.exists() and not run.is_dir():
         raise UserError(
@@ -122,59 +128,148 @@ def check_folder(run: Path) -> Path:
                 f"{run} is no run of irbridge, and holds {strange[0]}; give name=... or another"
                 " run=FOLDER."
             )
+    if (run / "README.md").exists() and (run / "restored.jpg").exists():
+        raise UserError(
+            f"{run} is an exported adapter, which a training would spoil; give name=... or another"
+            " run=FOLDER."
+        )
     return run
 
 
 def _empty(run: Path) -> None:
-    """Delete what irbridge writes into a run's folder, but for the lock, and nothing else."""
+    """Delete what irbridge writes into a run's folder, and nothing else.
+
+    ``run.json`` stays until it is replaced, so that the folder is known for a run's also where this
+    is killed in the middle.
+    """
     for left in run.iterdir():
-        if left.name not in OWN:
-            continue
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left)
-        else:
+        if left.name == "regression" and left.is_dir() and not left.is_symlink():
+            _empty(left)
+            (left / "run.json").unlink(missing_ok=True)
+            _remove_if_empty(left)
+        elif left.name in OWN_FOLDERS and left.is_dir() and not left.is_symlink():
+            _remove_files(left, OWN_FOLDERS[left.name])
+        elif left.name in OWN and left.name != "run.json":
             left.unlink()
+
+
+def _remove_files(folder: Path, endings: tuple[str, ...]) -> None:
+    """Delete the files below a folder that end so, and the folders that this leaves empty."""
+    for place, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            if name.endswith(endings):
+                (Path(place) / name).unlink()
+        for name in folders:
+            _remove_if_empty(Path(place) / name)
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # it holds what is not irbridge's, or is a link
+        folder.rmdir()
 
 
 def claim(run: Path, config: dict) -> None:
     """Record in ``run/run.json`` the config that a run's folder belongs to.
 
     It belongs to one once something is trained there. A folder of another config is emptied if both
-    say ``overwrite``, as debug runs do. What a training measured that left no checkpoint is
-    removed.
+    say ``overwrite``, as debug runs do. What a training measured that saved nothing is removed.
 
     Raises:
-        UserError: It belongs to another config, whose first difference is named; or
-            :func:`check_folder` refuses it.
+        UserError: It belongs to another config, whose first difference is named; what was trained
+            cannot go on; or :func:`check_folder` refuses it.
     """
     path, wanted = run / "run.json", json.loads(json.dumps(config))
     check_folder(run)
-    if path.exists() and (Checkpoints(run).latest() or (run / "model.safetensors").exists()):
-        difference = contradiction(saved := read_json(path), wanted)
-        if difference and not (config.get("overwrite") and saved.get("overwrite")):
-            raise UserError(
-                f"{run} was started with another configuration: {difference}; use that, give"
-                " name=..., or delete the folder."
-            )
-        if difference:
+    trained = bool(Checkpoints(run).latest()) or _weights(run) is not None
+    if path.exists() and trained:
+        saved = read_json(path)
+        fault = _fault(run, saved, wanted)
+        if fault and not (config.get("overwrite") and saved.get("overwrite")):
+            raise UserError(f"{run} {fault}, give name=..., or delete the folder.")
+        if fault:
             _empty(run)
-    if not Checkpoints(run).latest():
+            trained = False
+    if not trained:
         (run / "pace.json").unlink(missing_ok=True)
     write_json(path, wanted)
 
 
-def finished(run: Path) -> bool:
-    """Whether a folder holds a trained model.
+def _fault(run: Path, saved: dict, wanted: dict) -> str | None:
+    """Why a run cannot go on with this config; None where it can."""
+    difference = contradiction(saved, wanted) or _other_budget(run, saved, wanted)
+    if difference:
+        return f"was started with another configuration: {difference}; use that"
+    if not wanted.get("reuse") and not Checkpoints(run).latest() and not _complete(run, saved):
+        return (
+            f"holds the weights of step {_last_step(run)}, but the checkpoints that they could go"
+            " on from are gone; put them back"
+        )
+    return None
 
-    Where it still has its checkpoints, that of the last step must be among them.
+
+def _other_budget(run: Path, saved: dict, wanted: dict) -> str | None:
+    """How the length of a training differs; None where it does not.
+
+    A rate that falls towards the end belongs to one length: what was trained for another is no part
+    of this training. ``trainer.stop`` ends one early. The steps that fill other minutes are found
+    from the pace, as long as it is not finished.
     """
-    if not all((run / name).is_file() for name in ("config.json", "model.safetensors")):
-        return False
-    latest = Checkpoints(run).latest()
-    if latest is None:
+    if wanted.get("reuse") or "trainer" not in saved or "trainer" not in wanted:
+        return None
+    before, now = saved["trainer"], wanted["trainer"]
+    for key in ("minutes", "steps"):
+        a, b = before.get(key), now.get(key)
+        if key == "minutes" and None not in (a, b):
+            if a != b and _complete(run, saved):
+                return f"trainer.minutes was {a!r}, which are over, and is now {b!r}"
+            return None
+        if a != b:
+            return f"trainer.{key} was {a!r} and is now {b!r}"
+    return None
+
+
+def _weights(run: Path) -> Path | None:
+    """What a training has left for use; None where there is nothing yet."""
+    return next((run / name for name in WEIGHTS if (run / name).is_file()), None)
+
+
+def _last_step(run: Path) -> int | None:
+    """The last step that ``metrics.jsonl`` tells of; None where it tells of none."""
+    steps = []
+    with suppress(OSError):
+        for line in (run / "metrics.jsonl").read_text(errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # a line that a kill cut short
+                steps.append(int(json.loads(line)["step"]))
+    return max(steps, default=None)
+
+
+def _complete(run: Path, settings: dict) -> bool:
+    """Whether the weights of a run are those of its last step.
+
+    Its newest checkpoint says so, or where there is none its metrics. Weights that have neither, as
+    those of an exported folder or of one that was taken over, are taken for complete.
+    """
+    latest, trainer = Checkpoints(run).latest(), settings.get("trainer") or {}
+    done = int(latest.name[5:]) if latest else _last_step(run)
+    if done is None or "steps" not in trainer:
         return True
-    trainer = read_json(run / "run.json")["trainer"]
-    return int(latest.name[5:]) >= planned_steps(run, trainer["steps"], trainer.get("minutes"))
+    planned = planned_steps(run, trainer["steps"], trainer.get("minutes"))
+    if latest is None and planned == math.inf:
+        return True
+    return done >= planned
+
+
+def finished(run: Path) -> bool:
+    """Whether a folder holds a model whose training is complete."""
+    if not (run / "config.json").is_file() and not (run / WEIGHTS[1]).is_file():
+        return False
+    return _weights(run) is not None and _complete(run, read_json(run / "run.json"))
+
+
+def saved_alone(run: Path) -> bool:
+    """Whether a training is finished and its checkpoints are gone: there is nothing to go on."""
+    return Checkpoints(run).latest() is None and (run / "run.json").is_file() and finished(run)
 
 
 def wandb_id(run: Path) -> str:

@@ -3,13 +3,15 @@
 Whoever made the file may have written anything into it, so all that is read from it passes here.
 """
 
+import re
 from pathlib import Path
+from typing import get_type_hints
 
 from irbridge.errors import UserError
 from irbridge.experiments.names import FAMILIES, MARKS, part_named, present
-from irbridge.experiments.schema import DataOptions, TaskOptions
+from irbridge.experiments.schema import DataOptions, SamplerOptions, TaskOptions
 from irbridge.files import read_json
-from irbridge.ranges import SEED, check_present, check_types, shown
+from irbridge.ranges import NAME, SEED, check_present, check_types, shown
 
 GROUPS = (
     "task",
@@ -37,6 +39,7 @@ BACKBONE = {
     "signature": list | None,
 }
 """What a backbone's keys hold."""
+NAME_OF_TASK = re.compile(r"\w[\w.-]*")
 
 
 def read_settings(path: Path) -> dict:
@@ -85,6 +88,14 @@ def _check_groups(config: dict) -> None:
     for key in NESTED:
         if task.get(key) is not None:
             _check_group(f"task.{key}", task[key])
+    # it becomes a part of names of files and folders, and of words for Hydra
+    if "name" in task and not (NAME.fits(task["name"]) and NAME_OF_TASK.fullmatch(task["name"])):
+        raise UserError(
+            f"task.name={shown(task['name'], repr)} must be a word of letters, digits, - and _."
+        )
+    hints = get_type_hints(SamplerOptions)
+    check_types(hints, config.get("sampler", {}), "sampler", {})
+    check_types(hints, task.get("sampler") or {}, "task.sampler", {})
     check_present(TaskOptions, task)
     check_present(DataOptions, data)
     check_types(BACKBONE, config.get("backbone", {}), "backbone", {})

@@ -17,12 +17,15 @@ from irbridge.ranges import (
     CALLS,
     FALLING,
     FRACTION,
+    NAME,
+    PLACE,
     POSITIVE,
     SEED,
     SIDE,
     THREADS,
     Options,
     Range,
+    check_values,
     each,
     joined,
     one_of,
@@ -76,24 +79,24 @@ class DataOptions(Options):
     KEY: ClassVar[str] = "data"
 
     mix: Any = None
-    exclude: str | None = None
+    exclude: str | None = option(None, PLACE)
     validation: int | None = option(None, whole(2))
     benchmark: str | None = None
-    root: str | None = None
+    root: str | None = option(None, PLACE)
     test_benchmark: str | None = None
-    test_root: str | None = None
-    masks: str | None = None
+    test_root: str | None = option(None, PLACE)
+    masks: str | None = option(None, PLACE)
     resize: int | None = option(None, EDGE)
     stand_in: bool = option(False, added=True)
     on_device: bool = option(False, free=True, added=True)
     cache_latents: bool = option(False, added=True)
-    folder: str | None = option(None, free=True)
-    train: str | None = None
-    test: str | None = None
-    clean: str | None = None
-    degraded: str | None = None
-    test_clean: str | None = None
-    test_degraded: str | None = None
+    folder: str | None = option(None, PLACE, free=True)
+    train: str | None = option(None, PLACE)
+    test: str | None = option(None, PLACE)
+    clean: str | None = option(None, PLACE)
+    degraded: str | None = option(None, PLACE)
+    test_clean: str | None = option(None, PLACE)
+    test_degraded: str | None = option(None, PLACE)
     hold_out: int = option(10, whole(2))
 
 
@@ -108,7 +111,7 @@ class ScoringOptions(Options):
     limit: int | None = option(None, COUNT)
     all_rows: bool = True
     save_images: bool = False
-    real: str | None = None
+    real: str | None = option(None, PLACE)
     metrics: list[str] = option([])
 
 
@@ -128,7 +131,7 @@ class TaskOptions(Options):
 
     KEY: ClassVar[str] = "task"
 
-    name: str | None = None
+    name: str | None = option(None, NAME)
     level: float = option(30.0, POSITIVE)
     masked: bool = option(False, added=True)
     bridge: Any = None
@@ -158,12 +161,12 @@ class Experiment(Options):
     endpoint: str = "anchor"
     seed: int = option(0, SEED)
     threads: int | None = option(None, THREADS, free=True)
-    name: str = option("", free=True)
-    run_root: str = option("runs", free=True)
+    name: str = option("none", NAME, free=True)
+    run_root: str = option("runs", PLACE, free=True)
     run: str = option("", free=True)
-    reuse: str | None = None
+    reuse: str | None = option(None, PLACE)
     overwrite: bool = option(False, free=True)
-    start: str | None = option(None, free=True)
+    start: str | None = option(None, PLACE, free=True)
     baseline: bool = option(True, free=True)
     ship: Any = option(None, free=True)  # what experiment=ship makes data.mix of
     paper: Any = option(None, free=True)  # what the rows of the paper make their names of
@@ -179,11 +182,11 @@ class BenchmarkOptions(Options):
     warmup: int = option(3, COUNT)
     size: int = option(256, EDGE)
     batch: int = option(1, whole(1, BATCH))
-    restore: str | None = None
+    restore: str | None = option(None, PLACE)
     sizes: list[int] = option([512, 1024], each(EDGE))
     calls: int | None = option(None, NFE)
     runs: int = option(3, COUNT)
-    against: str | None = None
+    against: str | None = option(None, PLACE)
 
 
 @dataclass
@@ -191,7 +194,7 @@ class Benchmark(Experiment):
     """The settings of the benchmark command: those of a run, and what is measured of it."""
 
     benchmark: BenchmarkOptions | None = None
-    output: str | None = None
+    output: str | None = option(None, PLACE)
 
 
 @dataclass
@@ -200,10 +203,10 @@ class FrozenOptions(Options):
 
     KEY: ClassVar[str] = "backbone"
 
-    pretrained: str | None = option(None, free=True)
-    vae: str | None = option(None, free=True)
+    pretrained: str | None = option(None, PLACE, free=True)
+    vae: str | None = option(None, PLACE, free=True)
     dtype: str | None = option(None, one_of("float32", "bfloat16", "float16"))
-    anchor: str | None = None
+    anchor: str | None = option(None, PLACE)
 
 
 @dataclass
@@ -212,12 +215,12 @@ class PairOptions(Options):
 
     KEY: ClassVar[str] = "data"
 
-    clean: str | None = None
-    degraded: str | None = None
-    root: str | None = None
+    clean: str | None = option(None, PLACE)
+    degraded: str | None = option(None, PLACE)
+    root: str | None = option(None, PLACE)
     split: str | None = option(None, one_of("test", "train"))
     resize: int | None = option(None, EDGE)
-    masks: str | None = None
+    masks: str | None = option(None, PLACE)
 
 
 @dataclass
@@ -230,14 +233,14 @@ class Evaluation(Options):
     protocol: dict
     task: dict = option({})
     method: str | None = None
-    run: str | None = None
-    run_root: str = "runs"
+    run: str | None = option(None, PLACE)
+    run_root: str = option("runs", PLACE)
     benchmark: str | None = None
     split: str = option("test", one_of("test", "validation"))
-    outputs: str | None = None
+    outputs: str | None = option(None, PLACE)
     row: str | None = None
     metrics: list[str] = option([])
-    results: str | None = None
+    results: str | None = option(None, PLACE)
     all_rows: bool = True
     size: int | None = option(160, EDGE)
     limit: int | None = option(None, COUNT)
@@ -251,7 +254,7 @@ class Evaluation(Options):
 class Comparison(Options):
     """The settings of the compare command."""
 
-    run: str
+    run: str = option(fits=PLACE)
     backbone: FrozenOptions
     bridges: list[str] = option([])
     samplers: list[str] = option([])
@@ -266,7 +269,7 @@ class Comparison(Options):
     split: str = option("test", one_of("test", "validation"))
     size: int | None = option(80, EDGE)
     limit: int | None = option(6, COUNT)
-    results: str | None = None
+    results: str | None = option(None, PLACE)
     seed: int = option(0, SEED)
     threads: int | None = option(None, THREADS)
     device: str = "auto"
@@ -289,8 +292,8 @@ class PhotographOptions(Options):
 
     KEY: ClassVar[str] = "data"
 
-    train: list[str]
-    exclude: str | None = None
+    train: list[str] = option(fits=each(PLACE))
+    exclude: str | None = option(None, PLACE)
     on_device: bool = option(False, free=True)
 
 
@@ -306,10 +309,10 @@ class Pretraining(Options):
     logger: dict = option(free=True)
     seed: int = option(0, SEED)
     threads: int | None = option(None, THREADS, free=True)
-    name: str = option("prior", free=True)
-    run_root: str = option("runs", free=True)
+    name: str = option("prior", NAME, free=True)
+    run_root: str = option("runs", PLACE, free=True)
     run: str = option("", free=True)
-    start: str | None = option(None, free=True)
+    start: str | None = option(None, PLACE, free=True)
 
 
 @dataclass
@@ -317,7 +320,7 @@ class PriorScores(Options):
     """The settings of the command that scores a prior as a denoiser."""
 
     backbone: dict
-    images: str
+    images: str = option(fits=PLACE)
     stds: list[float] = option([25], each(POSITIVE))
     classical: bool = True
     seed: int = option(0, SEED)
@@ -384,6 +387,8 @@ def checked(command: str, config: Mapping) -> Options:
     for key in LATER:
         if isinstance(part := config.get(key), Mapping) and "_target_" in part:
             check_part(part, key)
+    if isinstance(backbone := config.get("backbone"), Mapping):
+        check_values(dict.fromkeys(("pretrained", "vae"), PLACE), backbone, "backbone")
     return options
 
 

@@ -18,7 +18,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from irbridge.errors import UserError
+from irbridge.errors import UserError, full_disk
 from irbridge.files import open_regular
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff"}
@@ -215,7 +215,7 @@ def cannot_write(path: Path, error: OSError) -> UserError:
         path: of the file.
         error: the system's.
     """
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = full_disk(error)
     remedy = "make room, or choose another place" if full else "choose a writable folder"
     if error.errno == errno.ENAMETOOLONG:
         remedy = "choose a shorter name"

@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import torch
 
+from irbridge.assets import cache_folder
 from irbridge.data.pair import split_mask
-from irbridge.environment import cache_folder, machine_key
+from irbridge.environment import machine_key
 from irbridge.errors import UserError
 from irbridge.files import read_json, write_json
 

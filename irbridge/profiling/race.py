@@ -18,8 +18,9 @@ from irbridge.environment import machine
 from irbridge.errors import UserError
 from irbridge.experiments.config import composed
 from irbridge.experiments.schema import Benchmark, BenchmarkOptions
-from irbridge.files import read_json, write_json
+from irbridge.files import read_json
 from irbridge.images.io import read_image, write_image
+from irbridge.own_files import write_text_result
 
 PARTS = {
     "whole": "whole command, s",
@@ -112,7 +113,7 @@ def race_training(settings: Benchmark, overrides: list[str], threads: int) -> No
 
 
 def _write(output: str, record: dict) -> None:
-    write_json(Path(output), record)
+    write_text_result(output, json.dumps(record, indent=2) + "\n")
     print(f"\nWrote: {output}")
 
 

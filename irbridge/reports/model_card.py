@@ -7,6 +7,7 @@ from irbridge.adapters.pretrained_anchor import PREFIX
 from irbridge.assets import find
 from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
+from irbridge.experiments.saved import read_settings
 from irbridge.files import read_json
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.metrics_log import last_line
@@ -31,18 +32,27 @@ class Done(NamedTuple):
     precision: str | None = None
 
 
-def history(run: Path) -> Done:
+def history(run: Path, after: tuple[Path, ...] = ()) -> Done:
     """A run's training and those whose weights it started from, up to its weights.
 
     An exported folder has no metrics: it is named, and its minutes are not counted.
+
+    Args:
+        run: the folder.
+        after: those of the trainings that started from it.
+
+    Raises:
+        UserError: A file of a run is missing or damaged, or a run started from itself.
     """
-    settings = read_json(run / "run.json")
+    if run.resolve() in after:
+        raise UserError(f"{run / 'run.json'}: start={run} is the run itself; copy it again.")
+    settings = read_settings(run / "run.json")
     trainer, last, before = settings["trainer"], _last(run), Done("", 0.0, 0.0)
     if settings.get("start"):
         start = find(settings["start"])
         before = Done(f"the weights of {start.name}", 0.0, 0.0)
         if (start / "metrics.jsonl").exists():
-            before = history(start)
+            before = history(start, (*after, run.resolve()))
         before = before._replace(crops=f"{before.crops}, then ")
     words = (
         f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px: "

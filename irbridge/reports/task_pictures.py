@@ -10,6 +10,7 @@ from irbridge.assets import find
 from irbridge.data import degradations
 from irbridge.data.pairs import SyntheticPairs
 from irbridge.images.arrays import to_bytes
+from irbridge.own_files import check_writable, write_result
 
 DEGRADATIONS = {
     "derain": "Rain",
@@ -32,17 +33,22 @@ def draw_tasks(folder: Path) -> Iterator[str]:
         Of each task a line with the degraded PSNR of the held-back photographs, centre crops of
         160 px.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    for task in DEGRADATIONS:  # before anything is drawn
+        check_writable(folder / f"{task}.jpg")
     for task, name in DEGRADATIONS.items():
         degradation = getattr(degradations, name)()
         photographs = SyntheticPairs(find("data/samples/test"), degradation, seed=SEED, size=160)
         pairs = list(photographs)
         chosen = pairs[1 :: len(pairs) // SHOWN][:SHOWN]
         rows = [_row(pair.clean, degradation, seed) for seed, pair in enumerate(chosen)]
-        Image.fromarray(to_bytes(np.concatenate(rows))).save(folder / f"{task}.jpg", quality=70)
+        _save(Image.fromarray(to_bytes(np.concatenate(rows))), folder / f"{task}.jpg")
         values = [_psnr(pair.clean, pair.degraded) for pair in pairs]
         span = f"{min(values):.2f} to {max(values):.2f}"
         yield f"{task:9} {name:10} degraded PSNR {np.mean(values):.2f} dB ({span})"
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    write_result(path, lambda aside: picture.save(aside, format="JPEG", quality=70))
 
 
 def _psnr(clean: np.ndarray, degraded: np.ndarray) -> float:

@@ -4,16 +4,17 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from irbridge.errors import Failure, UserError
-from irbridge.files import read_json, sha256, write_json
+from irbridge.files import read_json, remove_leftovers_of, sha256, write_json
 from irbridge.images.formats import READ, SUFFIXES
 from irbridge.images.holes import mask_file
 from irbridge.images.io import is_image
+from irbridge.own_files import known
 
 NAMED = 5  # files of each reason that are named where they are passed over
 
@@ -323,19 +324,68 @@ class Report:
         except UserError:  # what cannot be read fails where its turn comes
             return False
 
-    def check(self, job: Job) -> None:
-        """Refuse to overwrite the result of another photograph that is still there.
+    def check(self, job: Job, run: str, weights: str) -> None:
+        """Refuse to overwrite what this program did not make of this photograph by this model.
+
+        Args:
+            job: what is to be written.
+            run: the folder of the model.
+            weights: the SHA-256 of its file.
 
         Raises:
-            UserError: the job would.
+            UserError: a user's own file is there, one that was changed since, the result of another
+                photograph, or that of another model.
         """
-        other = self.files.get(job.output.name, {}).get("input")
-        if not other or not os.path.exists(job.output) or not os.path.exists(other):
+        record = self.files.get(job.output.name, {})
+        for key, name in job.names.items():
+            if os.path.lexists(name) and not self._made(record, key, name):
+                raise UserError(
+                    f"{name} is there and is not what irbridge wrote, which alone is replaced; move"
+                    " it, or give another output=PATH or suffix=TEXT."
+                )
+        other = record.get("input")
+        if not other or not os.path.exists(job.output):
             return
-        if not os.path.samefile(other, job.source):
+        if os.path.exists(other) and not os.path.samefile(other, job.source):
             raise UserError(
                 f"{job.output} is the restored {other}; give another output for {job.source}."
             )
+        if record.get("run") != run and record.get("weights") != weights:
+            raise UserError(
+                f"{job.output} was restored by another model"
+                f" ({record.get('run') or 'of other weights'}); give suffix=TEXT or output=PATH to"
+                " keep both, or move it."
+            )
+
+    def begin(self, record: dict) -> None:
+        """Note what is about to be written, so that a kill in the middle leaves it known as ours.
+
+        What the record before says of the file that is still there stays.
+        """
+        self.add(self.hashes(record) | record | {"status": "begun"})
+
+    def hashes(self, record: dict) -> dict:
+        """Of the files that an earlier command wrote under the names of a record."""
+        before = self.files.get(Path(record["output"]).name, {})
+        return {key: before[key] for key in before if key.endswith("_sha256")}
+
+    @staticmethod
+    def _made(record: dict, key: str, name: str) -> bool:
+        """Whether a file is what the record tells of, unchanged."""
+        if not os.path.isfile(name) or os.path.islink(name):
+            return False
+        digest = sha256(Path(name))
+        if digest in known(Path(os.path.realpath(name))):  # also where the report was lost
+            return True
+        told = record.get(key)
+        if not isinstance(told, str) or Path(told).name != Path(name).name:
+            return False
+        if record.get("status") == "begun":
+            return True
+        told = record.get(f"{key}_sha256")
+        if told is None and key != "output" and record.get("status") == "done":
+            return True  # older versions noted no hash of the pictures beside it
+        return told == digest
 
     def add(self, record: dict) -> None:
         """Write the report with one more record, or with this one in place of an earlier."""
@@ -349,13 +399,13 @@ class Report:
             ) from error
 
 
-def sweep(jobs: list[Job]) -> None:
-    """Remove the temporary files that a killed run has left of these outputs."""
-    names = {name for job in jobs for name in job.names.values()}
-    for folder in {job.output.parent for job in jobs}:
-        for left in folder.glob(".*.*.tmp"):
-            if os.path.abspath(left.with_name(left.name[1:].rsplit(".", 2)[0])) in names:
-                left.unlink(missing_ok=True)
+def sweep(jobs: list[Job], reports: Iterable[Report]) -> None:
+    """Remove the temporary files that a killed run has left of these outputs and reports."""
+    for job in jobs:
+        for name in job.names.values():
+            remove_leftovers_of(Path(name))
+    for report in reports:
+        remove_leftovers_of(report.path)
 
 
 def _records(report: Path) -> list[dict]:

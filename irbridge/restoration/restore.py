@@ -30,6 +30,7 @@ from irbridge.images.photo import Photo, read_photo, write_photo
 from irbridge.images.samples import read_header
 from irbridge.images.tiles import Tiles
 from irbridge.models.restorer import Restorer
+from irbridge.own_files import remember
 from irbridge.restoration.jobs import Job, Report
 from irbridge.restoration.memory import Plan
 
@@ -146,7 +147,7 @@ class _Writer:
     """Writes what came of photographs, one at a time, in a thread of its own."""
 
     def __init__(self, restoring: Restoring, reports: dict[Path, Report], several: bool):
-        self.reports, self.several = reports, several
+        self.reports, self.several, self.run = reports, several, restoring.model.folder or ""
         self.about = {
             **restoring.settings,
             "machine": machine(),
@@ -160,6 +161,7 @@ class _Writer:
         """Begin to write, when the photograph before is recorded."""
         self.wait()
         record = {"input": os.path.abspath(job.source), **job.names, **self.about}
+        record["run"] = os.path.realpath(self.run)
         report = self.reports[job.output.parent]
         self._writing = Background(_recorded, job, restored, record, report, self.several)
 
@@ -258,20 +260,25 @@ def _recorded(
     try:
         if isinstance(restored, Exception):
             raise restored
-        record |= restored.about | {"output_sha256": _write(job, *restored[:3])}
+        report.begin(record)
+        record |= restored.about | _write(job, *restored[:3])
         seconds = record["seconds"] + time.perf_counter() - started
         record |= {"seconds": round(seconds, 3), "status": "done", "error": None}
     except Exception as error:
         sentence = _sentence(job, error)
         if several:
             tqdm.write(sentence, file=sys.stderr)
-        record |= {"status": "failed", "error": sentence}
+        record = report.hashes(record) | record | {"status": "failed", "error": sentence}
     report.add(record)
     return sentence
 
 
-def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]) -> str:
-    """Write all that a job asks for; returns the SHA-256 of the restored photograph's file."""
+def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]) -> dict:
+    """Write all that a job asks for.
+
+    Returns:
+        The SHA-256 of each file, by the keys of a record.
+    """
     if job.compare:
         write_image(
             job.compare, grid([[photo.pixels, photo.shown(restored)]], ["degraded", "restored"])
@@ -282,7 +289,10 @@ def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]
             grid([list(map(photo.shown, shots))], [f"call {i + 1}" for i in range(len(shots))]),
         )
     write_photo(job.output, photo, restored)
-    return sha256(job.output)
+    hashes = {key: sha256(Path(name)) for key, name in job.names.items()}
+    for key, digest in hashes.items():
+        remember(Path(os.path.realpath(job.names[key])), digest)
+    return {f"{key}_sha256": digest for key, digest in hashes.items()}
 
 
 def sampler_record(model: Restorer, fields: dict) -> dict:

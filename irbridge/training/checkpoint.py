@@ -58,7 +58,6 @@ class Checkpoints:
             RuntimeError: it cannot be written; the previous checkpoint is intact.
         """
         final, temporary = self.folder / f"step-{step:08d}", self.folder / f".tmp-{os.getpid()}"
-        replaced = temporary.with_name(f"{temporary.name}-old")
         older = [path for path in self.folder.glob("step-*") if path != final]
         for left in self.folder.glob(".tmp-*"):  # of killed processes
             shutil.rmtree(left, ignore_errors=True)
@@ -72,9 +71,7 @@ class Checkpoints:
                 save_weights(temporary / f"{name}.safetensors", tensors)
             write_json(temporary / "state.json", {"step": step, **state})
             sync(temporary)
-            if final.exists():
-                os.replace(final, replaced)
-            os.replace(temporary, final)
+            _put(temporary, final)
             sync(self.folder)  # before the older one goes
         except OSError as error:
             raise Failure(
@@ -83,7 +80,7 @@ class Checkpoints:
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for path in (*older, replaced):
+        for path in older:
             shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, module: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
@@ -116,6 +113,20 @@ class Checkpoints:
             load_into(part, weights[name], str(folder))
         _unflatten(optimizer, weights["optimizer"])
         return state
+
+
+def _put(folder: Path, final: Path) -> None:
+    """Give a complete folder its final name.
+
+    A checkpoint of the same step that is there already is replaced file by file: each holds the
+    state of the same step, so that at any moment the checkpoint is there and whole.
+    """
+    if not final.exists():
+        os.replace(folder, final)
+        return
+    for path in sorted(folder.iterdir()):
+        os.replace(path, final / path.name)
+    sync(final)
 
 
 def _step_of(folder: Path) -> int:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from pipelines import kl, load, save_sd15, tiny_vae
 
+from irbridge.assets import cache_folder
 from irbridge.backbones import encoding_cache
 from irbridge.backbones.encoding_cache import LatentCache
-from irbridge.environment import cache_folder
 from irbridge.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no text encoder")

@@ -11,8 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import ROOT, trainer_options
+from kill_commands import killed
 from runs_alike import assert_same, regression
 from safetensors.torch import load_file
 
@@ -192,6 +194,12 @@ def test_evaluation_loses_at_most_the_image_in_progress(tmp_path):
         assert [
             json.loads(line)["name"] for line in lines.read_text().splitlines()
         ] == Pairs().names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "evaluate", "restore", "table"])
+def test_commands_killed_at_random_moments_are_uninterrupted(tmp_path, command):
+    assert killed(tmp_path, command, kills=4, seed=0) >= 1
 
 
 if __name__ == "__main__":

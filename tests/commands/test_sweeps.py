@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import ROOT
 from runs_alike import QUICK
 
@@ -148,6 +149,24 @@ def test_a_failing_job_of_a_sweep(command, small, tmp_path):
     assert "derain-r0 is a file" in told[0] and load_weights(
         tmp_path / "runs/derain-r1/model.safetensors"
     )
+
+
+@pytest.mark.parametrize("swept", ["trainer.steps=1,2", "seed=0,1"])
+def test_jobs_of_a_sweep_that_share_a_place(command, small, tmp_path, swept):
+    """The last one alone is done, wherever -m stands, and its run is as if it were asked alone."""
+    words = [*small, *QUICK, "trainer.steps=2", "name=s", "-m", swept]
+    status, _, err = command("train", *words)
+    told = [line for line in err.splitlines() if line.startswith("Error: ")]
+    key, values = swept.split("=")
+    first, last = values.split(",")
+    assert status == 2 and len(told) == 1, err
+    assert f"{key}={first}" in told[0] and f"is also that of the job {key}={last}" in told[0]
+    run = tmp_path / "runs/derain-s"
+    settings = json.loads((run / "run.json").read_text())
+    assert (settings["seed"] if key == "seed" else settings["trainer"]["steps"]) == int(last)
+    assert command("train", *small, *QUICK, "trainer.steps=2", "name=t", f"{key}={last}")[0] == 0
+    weights = [load_weights(tmp_path / f"runs/derain-{n}/model.safetensors") for n in "st"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_failing_job_in_a_worker_process(small, tmp_path):

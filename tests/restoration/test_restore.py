@@ -3,6 +3,7 @@ shipped adapter."""
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from irbridge import cli, environment
 from irbridge.commands import restore as restore_command
@@ -171,7 +173,11 @@ def test_again_only_what_changed(fast, restore, tmp_path):
     status, out, _ = restore(*words)
     assert status == 0 and len(fast) == 3 and "3 were finished before" in out
     photograph(tmp_path / "a.png")  # another photograph of the same name
-    (tmp_path / "b-derain.png").write_bytes(b"spoilt")
+    (tmp_path / "b-derain.png").write_bytes(b"of the user's own")
+    status, _, err = restore(*words)
+    assert status == 2 and "b-derain.png is there and is not what irbridge wrote" in err
+    assert (tmp_path / "b-derain.png").read_bytes() == b"of the user's own" and len(fast) == 3
+    (tmp_path / "b-derain.png").unlink()
     assert restore(*words)[0] == 0 and len(fast) == 5
     again = {k: r["output_sha256"] for k, r in files(tmp_path).items()}
     assert again["b.png"] == first["b.png"] and again["a.png"] != first["a.png"] and len(again) == 3
@@ -180,6 +186,33 @@ def test_again_only_what_changed(fast, restore, tmp_path):
     (tmp_path / "restored-derain.json").write_text("{")  # nothing is known: all again
     assert restore(*words, "seed=1")[0] == 0 and len(fast) == 14
     assert restore("task=derain", f"input={tmp_path}/*.png", "seed=1")[0] == 0 and len(fast) == 14
+
+
+def test_results_of_two_models(fast, restore, tmp_path):
+    """Of one task they would have one name; the second command keeps the first one's."""
+    photograph(tmp_path / "a.png")
+    other = shutil.copytree(ROOT / "data/adapters/derain", tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file({name: tensor / 2 for name, tensor in weights.items()}, other / "model.safetensors")
+    assert restore("task=derain", f"input={tmp_path / 'a.png'}")[0] == 0
+    first = (tmp_path / "a-derain.png").read_bytes()
+    words = f"run={other}", f"input={tmp_path / 'a.png'}"
+    status, _, err = restore(*words)
+    assert status == 2 and "a-derain.png was restored by another model" in err and "suffix=" in err
+    assert (tmp_path / "a-derain.png").read_bytes() == first
+    assert restore(*words, "suffix=other")[0] == 0 and (tmp_path / "a-other.png").exists()
+
+
+@pytest.mark.parametrize("name", ["a-derain.png", "a-derain-compare.png", "a-derain-path.png"])
+def test_a_file_of_the_users_own_is_never_replaced(fast, restore, tmp_path, name):
+    photograph(tmp_path / "a.png")
+    (tmp_path / name).write_bytes(b"mine")
+    words = "task=derain", f"input={tmp_path / 'a.png'}", "compare=true", "save_path=true"
+    for _ in range(2):
+        status, _, err = restore(*words)
+        assert status == 2 and f"{name} is there and is not what irbridge wrote" in err
+    assert (tmp_path / name).read_bytes() == b"mine" and not len(fast)
+    assert not list(tmp_path.glob("restored-*.json"))
 
 
 def test_unreadable_files_are_reported_and_the_rest_go_on(fast, restore, tmp_path):
