@@ -4,12 +4,14 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
 from irbridge.assets import CHECKOUT, __version__
 from irbridge.errors import UserError
@@ -40,6 +42,34 @@ def machine() -> str:
         f"{platform.machine()} CPU, {os.cpu_count()} cores,"
         f" {torch.backends.cpu.get_cpu_capability()}"
     )
+
+
+def memory() -> int:
+    """Bytes of this machine's memory, or of its GPU's where that has more."""
+    total = psutil.virtual_memory().total
+    if torch.cuda.is_available():
+        return max(total, torch.cuda.get_device_properties(0).total_memory)
+    return total
+
+
+def affordable(make: Callable[[], nn.Module], keys: str) -> nn.Module:
+    """What ``make()`` gives, where this machine has the memory for its weights.
+
+    Args:
+        make: builds a network.
+        keys: the settings that make it smaller, for the error.
+
+    Raises:
+        UserError: it would take more than there is. Nothing was allocated.
+    """
+    with torch.device("meta"):  # which has shapes alone
+        weights = sum(p.numel() for p in make().parameters())
+    if 4 * weights > memory():
+        raise UserError(
+            f"A network of {weights / 1e9:.0f} billion weights takes {4 * weights / 1e9:.0f} GB,"
+            f" and this machine has {memory() / 1e9:.0f}; give a smaller {keys}."
+        )
+    return make()
 
 
 def set_threads(requested: int | None = None, before: int | None = None) -> int:

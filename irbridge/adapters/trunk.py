@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from irbridge.adapters.nafnet import NAFNet
 from irbridge.backbones.half_precision import keep_ends
 from irbridge.backbones.lean import unet_class
+from irbridge.environment import affordable
 from irbridge.errors import UserError
 from irbridge.ranges import DEPTH, LEVELS, WIDTH, check_values, each, one_of, whole
 
@@ -28,6 +29,7 @@ RANGES = {
     "layers": LAYERS,
 }
 FIELDS = "trunk", *RANGES
+SIZES = "adapter.width, adapter.channels or adapter.layers"
 
 
 def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3) -> nn.Module:
@@ -65,8 +67,10 @@ def bridge_network(trunk: str = "unet", masked: bool = False, **sizes) -> nn.Mod
     _known(trunk)
     check_values(RANGES, sizes, "adapter")
     if trunk == "nafnet":
-        return NAFNet(6 + masked, 3, **_nafnet(sizes), timed=True)
-    return unet(sizes["channels"], sizes.get("layers", 1), inputs=6 + masked)
+        own = _nafnet(sizes)
+        return affordable(lambda: NAFNet(6 + masked, 3, **own, timed=True), SIZES)
+    channels, layers = sizes["channels"], sizes.get("layers", 1)
+    return affordable(lambda: unet(channels, layers, inputs=6 + masked), SIZES)
 
 
 def stride_of(network: nn.Module) -> int:
@@ -96,9 +100,12 @@ def make_trunk(
     """
     _known(trunk)
     check_values(RANGES, sizes, "adapter")
+    sees = predicts, image_channels, masked
     if trunk == "nafnet":
-        return NAFTrunk(predicts, image_channels, masked, **_nafnet(sizes))
-    return Trunk(sizes["channels"], sizes.get("layers", 1), predicts, image_channels, masked)
+        own = _nafnet(sizes)
+        return affordable(lambda: NAFTrunk(*sees, **own), SIZES)
+    channels, layers = sizes["channels"], sizes.get("layers", 1)
+    return affordable(lambda: Trunk(channels, layers, *sees), SIZES)
 
 
 def _known(kind: str) -> None:

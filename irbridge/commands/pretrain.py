@@ -17,7 +17,7 @@ from irbridge.backbones.pretrained_files import OF_SCHEDULER, check_network
 from irbridge.commands.train import alone, check_batch
 from irbridge.data.crops import CropStream
 from irbridge.data.selection import photographs_of
-from irbridge.environment import set_threads
+from irbridge.environment import affordable, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.share import agreed
 from irbridge.experiments.build import trainer_options
@@ -101,7 +101,9 @@ def new_backbone(unet: dict, scheduler: dict, start: str | None, seed: int) -> P
         torch.manual_seed(seed)
         check_values(OF_SCHEDULER, scheduler, "scheduler")
         try:
-            network = diffusers.UNet2DModel(**unet)
+            network = affordable(
+                lambda: diffusers.UNet2DModel(**unet), "unet.block_out_channels or layers_per_block"
+            )
             prior = prior_from_config(scheduler)
             return PixelBackbone(network, prior, "new", scheduler=scheduler)
         except (ValueError, TypeError, AttributeError, ZeroDivisionError, RuntimeError) as error:

@@ -8,14 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import psutil
-import torch
 from accelerate import PartialState
 
 from irbridge.assets import find
 from irbridge.data.image_source import ImageSource
 from irbridge.data.pair import spread
-from irbridge.environment import device, set_threads
+from irbridge.environment import device, memory, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import score_rows
 from irbridge.evaluation.methods import IDENTITY, Trained, methods
@@ -140,10 +138,7 @@ def check_batch(batch: int, accumulate: int, crop: int) -> None:
         crop: pixels of a side.
     """
     needed = LEAST_BYTES * crop**2 * max(1, batch // accumulate)
-    machine = psutil.virtual_memory().total
-    if torch.cuda.is_available():
-        machine = max(machine, torch.cuda.get_device_properties(0).total_memory)
-    if needed > machine:
+    if needed > (machine := memory()):
         raise UserError(
             f"trainer.batch_size={batch} at trainer.crop={crop} takes at least"
             f" {needed / 1e9:.0f} GB, and this machine has {machine / 1e9:.0f}; give a smaller"

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from irbridge.assets import CONFIGS
 from irbridge.errors import STOPPED, Failure, UserError, is_mistake, one_sentence, told
 from irbridge.experiments.names import import_named, import_own
-from irbridge.experiments.schema import checked
+from irbridge.experiments.schema import check_added, checked
 from irbridge.experiments.suggestions import check_renamed, suggested
 from irbridge.experiments.sweep import check_alone
 from irbridge.experiments.words import for_hydra, quoted
@@ -65,6 +65,7 @@ def run_cli(task, config_name: str) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_renamed(config_name, sys.argv[1:])
+        check_added(config_name, sys.argv[1:])
         sys.argv[1:] = for_hydra(config_name, sys.argv[1:])
         _jobs(task, config_name, raised, debug)()
     except KeyboardInterrupt:

@@ -4,12 +4,14 @@
 another part takes stands in that part's own class, and the part checks it.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, ClassVar, get_type_hints
 
-from irbridge.errors import UserError
+from irbridge.assets import CONFIGS
+from irbridge.errors import UserError, unknown
 from irbridge.experiments.instantiate import check_part, instantiate
 from irbridge.models.loss_options import LossOptions
 from irbridge.ranges import (
@@ -35,6 +37,7 @@ from irbridge.ranges import (
 from irbridge.samplers import make
 from irbridge.training.options import TrainerOptions
 
+ADDED = re.compile(r"\+{1,2}([\w.]+)=")  # a word that adds a key
 COUNT = whole(1)
 EDGE = whole(1, SIDE)  # of an image, in pixels
 NFE = whole(0, CALLS)
@@ -390,6 +393,34 @@ def checked(command: str, config: Mapping) -> Options:
     if isinstance(backbone := config.get("backbone"), Mapping):
         check_values(dict.fromkeys(("pretrained", "vae"), PLACE), backbone, "backbone")
     return options
+
+
+def check_added(command: str, words: Iterable[str]) -> None:
+    """Refuse ``+key=value`` of a key that the command does not read.
+
+    Hydra takes it, and nothing would come of it. Groups that hold what a class outside takes, such
+    as ``unet`` or a sampler, may have any keys, as may those of an experiment of one's own.
+
+    Args:
+        command: a key of :data:`COMMANDS`.
+        words: of the command line.
+
+    Raises:
+        UserError: it names the key, and the nearest one where one is close.
+    """
+    for word in words:
+        if not (added := ADDED.match(word)):
+            continue
+        kind, names = COMMANDS[command], added[1].split(".")
+        for depth, name in enumerate(names):
+            known = [] if kind in (None, SamplerOptions) else _names(kind)
+            if not known or name in known:
+                kind = _group(get_type_hints(kind)[name]) if known else None
+            elif depth or (len(names) == 1 and not (CONFIGS / name).is_dir()):
+                of = ".".join(names[:depth]) or "The command"
+                raise unknown(f"{of} has no {name}", name, known, "see the keys with --cfg job")
+            else:
+                break
 
 
 def made(kind: type[Options], config: Mapping) -> Options:

@@ -8,10 +8,11 @@ from losses import given
 
 from irbridge.adapters.control import ControlAdapter
 from irbridge.adapters.static import StaticAdapter
-from irbridge.adapters.trunk import Trunk
+from irbridge.adapters.trunk import NAFTrunk, Trunk, bridge_network, make_trunk
 from irbridge.backbones.pixel import PixelBackbone, inject, skip_layout
 from irbridge.bridges.brownian import Brownian
 from irbridge.bridges.ornstein_uhlenbeck import GOUB
+from irbridge.errors import UserError
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.loss_options import LossOptions
@@ -230,3 +231,25 @@ def test_features_that_are_nothing_are_not_computed(backbone, tiles, monkeypatch
     monkeypatch.undo()
     torch.nn.init.normal_(adapter.zero.convs[0].bias)
     assert not adapter.silent
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"trunk": "nafnet", "width": 16384, "encoder": [1, 1, 1, 2], "decoder": [1, 1, 1, 1]},
+        {"trunk": "unet", "channels": [4096] * 6, "layers": 8},
+    ],
+)
+@pytest.mark.parametrize("make", [make_trunk, bridge_network])
+def test_a_network_beyond_the_memory_is_refused_before_it_is_made(make, sizes):
+    with pytest.raises(UserError, match=r"billion weights takes .* give a smaller adapter.width"):
+        make(**sizes)
+
+
+def test_looking_at_the_memory_draws_no_numbers():
+    torch.manual_seed(0)
+    plain = NAFTrunk(True, 3, False, width=8, encoder=[1], middle=1, decoder=[1])
+    torch.manual_seed(0)
+    checked = make_trunk("nafnet", width=8, encoder=[1], middle=1, decoder=[1])
+    for a, b in zip(plain.parameters(), checked.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from irbridge.errors import UserError
 from irbridge.experiments.config import composed, plain
-from irbridge.experiments.schema import COMMANDS, checked, free_keys
+from irbridge.experiments.schema import COMMANDS, check_added, checked, free_keys
 from irbridge.models.loss_options import LossOptions
 from irbridge.training.options import TrainerOptions
 
@@ -68,3 +68,36 @@ def test_sentences(word, said):
 def test_what_a_resumed_run_may_change():
     assert {"trainer.steps", "evaluate", "backbone.pretrained", "data.folder"} <= free_keys()
     assert not {"trainer.lr", "seed", "data.train", "bridge", "trainer"} & free_keys()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("+trainer.stepz=3", "trainer has no stepz; did you mean steps"),
+        ("++trainer.foo=3", "trainer has no foo"),
+        ("+foo=3", "The command has no foo"),
+        ("+data.trian=x", "data has no trian; did you mean train"),
+        ("+evaluate.protocol.crop=3", "evaluate has no protocol"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(word, said):
+    with pytest.raises(UserError, match=said):
+        check_added("train", ["task=derain", word])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "+sampler.strength=3",
+        "+bridge.sigma=1",
+        "+adapter.width=8",
+        "+trainer.optimizer=adamw",
+        "+mine.key=1",
+        "+task.degradation.amount=2",
+        "+logger.project=x",
+        "~seed",
+        "trainer.steps=3",
+    ],
+)
+def test_a_key_that_something_may_read_is_taken(word):
+    check_added("train", [word])
