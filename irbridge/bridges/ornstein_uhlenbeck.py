@@ -12,7 +12,12 @@ from typing_extensions import override
 from irbridge.bridges.base import Bridge, Published, Rates, interpolate, rest, slope, whole_times
 from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, marginal
-from irbridge.ranges import INSIDE, NOT_NEGATIVE, POSITIVE, SHARE, option
+from irbridge.ranges import INSIDE, NOT_NEGATIVE, POSITIVE, SHARE, Range, option
+
+# of UniDB's cost, which is used by its inverse alone: at the most it is GOUB
+PENALTY = Range(
+    lambda v: type(v) in (int, float) and 0 < v <= 1e30, "a number above 0, at most 1e30"
+)
 
 
 @lru_cache
@@ -211,7 +216,7 @@ class UniDB(GOUB):
             sqrt((1/gamma + s_tT^2) / (1/gamma + s_T^2))`` with s_u^2 = lam^2 (1 - exp(-2 th_u)).
     """
 
-    gamma: float = option(1e7, POSITIVE)
+    gamma: float = option(1e7, PENALTY)
     exact: bool = False
 
     @override

@@ -169,13 +169,17 @@ class _Scorer:
         """Where what it is compared with is saved, which all rows share."""
         return self.folder.parent / kind / f"{name}.png"
 
-    def fits(self, record: Record) -> bool:
+    def fits(self, record: Record, moved: bool) -> bool:
         """Whether a record has this row's weights and scores, and its image where one is wanted.
+
+        Args:
+            record: of an earlier command.
+            moved: its images are the same ones, wherever they were then.
 
         Raises:
             UserError: if the record is of other settings that tables show.
         """
-        _refuse_others(record, self.about, self.folder)
+        _refuse_others(record, self.about, self.folder, moved)
         if record.about.weights != self.about.weights or record.content is None:
             return False
         if not {metric.key for metric in self.shown} <= record.scores.keys():
@@ -199,13 +203,14 @@ def _still_good(
     others: list[Record] = []  # of the same images
 
     def usable(record: Record) -> bool:
-        fits = scorer.fits(record)
-        if record.name not in places or record.content is None:
-            return False
-        content = scorer.content(pairs[places[record.name]])
-        if keep_others and _by_another(record, content, scorer.about):
+        content = None
+        if record.name in places and record.content is not None:
+            content = scorer.content(pairs[places[record.name]])
+        same = content is not None and record.content == content
+        fits = scorer.fits(record, moved=same)
+        if content and keep_others and _by_another(record, content, scorer.about):
             others.append(record)
-        return fits and record.content == content
+        return fits and same
 
     def clear(removed: list[Record]) -> None:
         set_aside(others, scorer.folder)
@@ -214,12 +219,27 @@ def _still_good(
                 path.unlink()
 
     kept, removed = store.resume(usable, pairs.names, clear)
+    kept = _renamed(store, kept, scorer.about)
     if store.share.first and len(removed) > len(others):
         tqdm.write(
             f"{store.folder}: {len(removed) - len(others)} scores of other images, weights or"
             " settings, or of an earlier version, are made anew."
         )
     return kept, removed
+
+
+def _renamed(
+    store: RecordStore, kept: dict[tuple[str, str], Record], about: About
+) -> dict[tuple[str, str], Record]:
+    """Records of images that have moved since, under what these are called now."""
+    moved = {
+        key: replace(record, about=replace(record.about, data=about.data))
+        for key, record in kept.items()
+        if record.about.data != about.data
+    }
+    if moved and store.share.first:
+        store.add(list(moved.values()))
+    return kept | moved
 
 
 def _by_another(record: Record, content: Content, about: About) -> bool:
@@ -256,13 +276,14 @@ def set_aside(records: list[Record], folder: Path) -> None:
         tqdm.write(f"{folder}: {len(group)} scores of other weights or settings are now in {place}")
 
 
-def _refuse_others(record: Record, about: About, folder: Path) -> None:
+def _refuse_others(record: Record, about: About, folder: Path, moved: bool) -> None:
     """UserError if a record of the folder is of a row, task, seed or the like that is not ours."""
     old = dict(record.about.items())
     for key, value in about.items():
         # What an older version did not write cannot differ.
         unsaid = record.content is None and old.get(key) is None
-        if unsaid or key == "weights" or old.get(key) == value:
+        free = key == "weights" or (moved and key == "data")
+        if unsaid or free or old.get(key) == value:
             continue
         remedy = "delete the folder, or give another results=DIR"
         if key == "outputs":

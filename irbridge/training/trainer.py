@@ -231,7 +231,7 @@ class Trainer:
                 for key, value in means.items():
                     mean = float(self.accelerator.reduce(value.detach(), "mean"))
                     sums[key] = sums.get(key, 0.0) + mean / rounds
-        except RuntimeError:
+        except (RuntimeError, EOFError, OSError):  # of a loader whose workers have left
             if stops and self.world == 1:
                 return None
             raise

@@ -190,7 +190,9 @@ def test_evaluation_loses_at_most_the_image_in_progress(tmp_path):
         with open(lines, "a") as handle:
             handle.write('{"name": "ha')
         calls.clear()
-        assert [r.name for r in score()] == Pairs().names and len(calls) <= 3 - kept
+        assert [r.name for r in score()] == Pairs().names
+        # of the last record that was kept, the image may still have been missing
+        assert len(calls) <= 3 - kept + (kept > 0)
         assert [
             json.loads(line)["name"] for line in lines.read_text().splitlines()
         ] == Pairs().names

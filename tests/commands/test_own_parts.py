@@ -109,5 +109,5 @@ def test_an_export_leaves_a_users_own_files_alone(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(UserError, match="holds a README.md that no export wrote"):
         check_output(tmp_path / "run", tmp_path)
-    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "run.json").write_text('{"exported": "1.0.0"}')
     check_output(tmp_path / "run", tmp_path)

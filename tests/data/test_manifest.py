@@ -152,11 +152,12 @@ def test_clean_images_alone_and_shared_ones(tmp_path):
 
 def test_a_manifest_is_written_whole_or_not_at_all(lol, tmp_path, monkeypatch):
     target = tmp_path / "lol.jsonl"
-    target.write_text("old")
+    cli.run("data", ["manifest", "lol", str(lol), f"output={target}"])
+    old = target.read_text()
     monkeypatch.setattr("irbridge.data.manifest.sha256", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.run("data", ["manifest", "lol", str(lol), f"output={target}"])
-    assert target.read_text() == "old"
+    assert target.read_text() == old
 
 
 @pytest.mark.parametrize(

@@ -221,10 +221,10 @@ def test_the_users_own_configs_import_what_they_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"adapter": None}, "adapter=None is a group of keys"),
-        ({"task": ["x"]}, "task=.'x'. is a group of keys"),
-        ({"bridge": "brownian"}, "bridge='brownian' is a group of keys"),
-        ({"seed": {"a": 1}}, "seed=.* is a whole number"),
+        ({"adapter": None}, "adapter=None must be a group of keys"),
+        ({"task": ["x"]}, "task=.'x'. must be a group of keys"),
+        ({"bridge": "brownian"}, "bridge='brownian' must be a group of keys"),
+        ({"seed": {"a": 1}}, "seed=.* must be a whole number"),
     ],
 )
 def test_a_damaged_folder_is_told_by_file_and_key(tmp_path, changes, said):

@@ -172,9 +172,12 @@ def test_what_names_the_machine_is_left_out():
     }
 
 
+RUN = {"task": {"name": "derain", "protocol": {}}, "data": {}, "seed": 0}
+
+
 def test_a_training_is_told_up_to_the_weights(tmp_path):
     """A line of metrics is newer than the weights, which are written with a checkpoint."""
-    (tmp_path / "run.json").write_text(json.dumps({"trainer": {"batch_size": 2, "crop": 16}}))
+    (tmp_path / "run.json").write_text(json.dumps(RUN | {"trainer": {"batch_size": 2, "crop": 16}}))
     lines = [
         {"step": step, "cpu_seconds": step, "seconds": step, "precision": "bf16"}
         for step in (300, 900)
@@ -260,7 +263,7 @@ def test_an_export_overwrites_no_training_and_no_file(command, tmp_path):
 
 def test_a_run_without_metrics_is_told_before_anything_is_written(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/run.json").write_text('{"trainer": {}}')
+    (tmp_path / "run/run.json").write_text(json.dumps(RUN | {"trainer": {}}))
     monkeypatch.setattr(export, "from_pretrained", lambda run, frozen: None)
     with pytest.raises(UserError, match="metrics.jsonl is missing"):
         export.export_run(ExportOptions(run=str(tmp_path / "run"), output=str(tmp_path / "out")))

@@ -363,13 +363,13 @@ def test_the_command(tmp_path):
         (["FOLDER", "format=fid"], "save_images=true"),
         ([], "Give one folder"),
         (["nowhere"], "nowhere"),
-        (["FOLDER", "output=/nowhere/t.md"], "/nowhere/t.md"),
+        (["FOLDER", "output=FOLDER/records.jsonl/t.md"], "records.jsonl/t.md"),
     ],
 )
 def test_the_commands_mistakes(tmp_path, words, named):
     write(tmp_path / "records.jsonl", three())
     with pytest.raises(UserError, match=named.replace(".", "[.]")):
-        main([str(tmp_path) if w == "FOLDER" else w for w in words])
+        main([w.replace("FOLDER", str(tmp_path)) for w in words])
 
 
 @pytest.mark.parametrize("debug", ["0", "1"])

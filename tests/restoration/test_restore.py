@@ -245,7 +245,7 @@ def test_unreadable_files_are_reported_and_the_rest_go_on(fast, restore, tmp_pat
         (["task=derian", "input={}"], ["derian", "task=derain"]),
         (["input={}"], ["task=derain", "run=FOLDER"]),
         (["task=derain"], ["input"]),
-        (["task=derain", "input="], ["input= is empty"]),
+        (["task=derain", "input="], ["input= must be a path that is not empty"]),
         (["task=derain", "input=/dev/zero"], ["input=/dev/zero is a pipe or a device"]),
         (["task=derain", "input={}", "threads=9999"], ["threads=9999", "from 1 to"]),
         (["task=derain", "run=x", "input={}"], ["task=derain", "run=x"]),

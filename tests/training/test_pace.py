@@ -302,17 +302,16 @@ def test_a_training_goes_on_from_other_weights(tmp_path, small, command):
     ]
     command("train", *words, "name=first")
     first = tmp_path / "runs/derain-first"
-    status, _, err = command("train", *words, "name=second", f"start={first}", "trainer.lr=1e-12")
+    going_on = "train", *words, "name=second", f"start={first}", "trainer.lr=1e-12"
+    status, _, err = command(*going_on, "trainer.stop=2")
     assert status == 0, err
     a, b = (
         load_weights(run / "model.safetensors") for run in (first, tmp_path / "runs/derain-second")
     )
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
     first.rename(tmp_path / "gone")  # it goes on without what it started from
-    status, _, err = command(
-        "train", *words, "name=second", f"start={first}", "trainer.lr=1e-12", "trainer.steps=4"
-    )
-    assert status == 0 and Checkpoints(tmp_path / "runs/derain-second").state()["step"] == 4, err
+    status, _, err = command(*going_on)
+    assert status == 0 and Checkpoints(tmp_path / "runs/derain-second").state()["step"] == 3, err
     (tmp_path / "gone").rename(first)
     status, _, err = command("train", *words, "name=third", "start=nowhere")
     assert status == 2 and "nowhere" in err
