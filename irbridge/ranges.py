@@ -73,6 +73,7 @@ POSITIVE = number(lambda v: v > 0, "above 0")
 NOT_NEGATIVE = number(lambda v: v >= 0, "0 or more")._replace(wanted="a number, 0 or more")
 FRACTION = number(lambda v: 0 <= v < 1, "from 0 to below 1")
 SHARE = number(lambda v: 0 <= v <= 1, "from 0 to 1")
+HORIZON = number(lambda v: 0 < v <= 1, "above 0 and at most 1, the prior's last level")
 INSIDE = number(lambda v: 0 < v < 1, "between 0 and 1")
 FALLING = Range(_falling, "a list of two or more falling numbers, the last 0 or more")
 

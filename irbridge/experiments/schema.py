@@ -16,6 +16,7 @@ from irbridge.models.loss_options import LossOptions
 from irbridge.ranges import (
     FALLING,
     FRACTION,
+    HORIZON,
     POSITIVE,
     Options,
     Range,
@@ -126,6 +127,8 @@ class TaskOptions(Options):
 
     name: str | None = None
     level: float = option(30.0, POSITIVE)
+    # a suggestion to bridge=ebridge, whose own horizon says how a run trains
+    horizon: float = option(0.9, HORIZON, free=True)
     masked: bool = option(False, added=True)
     bridge: Any = None
     degradation: Any = None
