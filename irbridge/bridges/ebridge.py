@@ -13,7 +13,6 @@ from irbridge.errors import UserError
 from irbridge.gaussian.marginal import Marginal, broadcast, marginal
 from irbridge.ranges import HORIZON, option
 
-
 NEAR = 3e-5  # of a time, for the slope of alpha there, which cancels in nothing
 
 

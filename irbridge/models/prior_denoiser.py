@@ -110,9 +110,7 @@ class DirectDenoiser(PriorDenoiser):
 
     @override
     def enter(self, query: Query) -> PriorState:
-        return PriorState(
-            query.x, self.bridge.timestep(query.t), self.bridge.marginal(query.t)
-        )
+        return PriorState(query.x, self.bridge.timestep(query.t), self.bridge.marginal(query.t))
 
     @override
     def leave(self, at: PriorState) -> Estimate:
