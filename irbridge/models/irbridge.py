@@ -311,7 +311,12 @@ class IRBridge(Restorer):
         start: str = "end",
     ) -> tuple[Steps, PriorDenoiser]:
         """The sampler's loop, and what answers its queries by the network ``ask(z, tau) -> x0``."""
-        prior, process = self.backbone.prior, self.bridge
+        prior, process, own_end = self.backbone.prior, self.bridge, end
+
+        def read(z: Tensor, tau: Tensor) -> Tensor:
+            # on the prior alone, too: the adapter was trained to be read so
+            return self.bridge.clean(ask(z, tau), own_end, tau)
+
         if start not in ("end", "noise"):
             raise UserError(f"start={start!r} is unknown; choose end or noise.")
         if sampler.on_prior and start == "noise":
@@ -319,9 +324,9 @@ class IRBridge(Restorer):
         elif sampler.on_prior:
             process = PriorPath(T=float(self.timestep(process.T)), prior=prior)
         if process.prior_states:
-            denoiser = DirectDenoiser(ask, process, end, self.backbone.bounded)
+            denoiser = DirectDenoiser(read, process, self.backbone.bounded)
         else:
-            denoiser = PriorDenoiser(ask, process, prior, self._schedule, end, noise)
+            denoiser = PriorDenoiser(read, process, prior, self._schedule, end, noise)
         return sampler.loop(process, end, noise), denoiser
 
     @torch.no_grad()

@@ -90,7 +90,6 @@ class DirectDenoiser(PriorDenoiser):
     Args:
         ask: the network, as of :class:`PriorDenoiser`.
         bridge: the process that the sampler follows, with ``prior_states``.
-        end: its degraded end, (B, C, H, W).
         bounded: whether estimates are clipped to [-1, 1] before a step, as those of images are.
     """
 
@@ -98,15 +97,9 @@ class DirectDenoiser(PriorDenoiser):
         self,
         ask: Callable[[Tensor, Tensor], Tensor],
         bridge: Bridge,
-        end: Tensor,
         bounded: bool,
     ):
-        self.bridge, self.bounded = bridge, bounded
-
-        def read(z: Tensor, tau: Tensor) -> Tensor:
-            return bridge.clean(ask(z, tau), end, tau)
-
-        self.ask = read
+        self.ask, self.bridge, self.bounded = ask, bridge, bounded
 
     @override
     def enter(self, query: Query) -> PriorState:

@@ -128,11 +128,12 @@ def test_the_published_loop():
     bridge = EBridge(T0=0.8).on(prior)
 
     def ask(z, tau):
-        return prior.clean(z, 0.7 * z - 0.3 * y + 0.2 * float(tau), tau)
+        m = prior.clean(z, 0.7 * z - 0.3 * y + 0.2 * float(tau), tau)
+        return bridge.clean(m, y, tau)
 
     noise = (states[0] - 0.2 * y) / 0.8
     loop = make("drawn", nfe=3).loop(bridge, y, lambda like: noise)
-    answered = drive(loop, DirectDenoiser(ask, bridge, y, bounded=False))
+    answered = drive(loop, DirectDenoiser(ask, bridge, bounded=False))
     seen = []
     while True:
         try:
@@ -203,7 +204,7 @@ def test_y_does_not_cancel():
     for y in ends:
         denoiser = PriorDenoiser(None, brownian, prior, critical(50), y, Noise([0]))
         theirs.append(next_input(denoiser, brownian, y, z, x0))
-        denoiser = DirectDenoiser(None, bridge, y, bounded=False)
+        denoiser = DirectDenoiser(None, bridge, bounded=False)
         denoiser.noise = Noise([0])
         ours.append(next_input(denoiser, bridge, y, z, x0))
     assert_close(*theirs, 2e-6)

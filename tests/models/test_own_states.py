@@ -220,3 +220,15 @@ def test_in_latents(kind, tmp_path, monkeypatch):
     rest = (states[0].x - float(alpha) * backbone.encode(y)) / float(sigma)
     assert 0.5 < float(rest.std()) < 1.5
     assert model.restore(y).shape == y.shape
+
+
+@pytest.mark.parametrize("start", ["end", "noise"])
+def test_baselines_read_the_adapter_as_it_was_trained(start):
+    """The first call of DDIM: x0 as the bridge reads it, whatever the sampler starts from."""
+    model, y = built(endpoint="y"), noise(1, 3, 32, 32).clamp(-1, 1)
+    first, *_ = model.trajectory(y, nfe=3, rule="ddim", start=start)
+    tau = torch.tensor(first.t, dtype=torch.float64)
+    with torch.no_grad():
+        m = model.denoise(first.z, tau, model.adapter.condition(y))
+    assert torch.allclose(first.x0, model.bridge.clean(m, y, tau), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(first.x0, m, rtol=1e-2, atol=1e-2) or start == "noise"
