@@ -155,6 +155,7 @@ class Experiment(Options):
     objective: ObjectiveOptions
     method: str = "irbridge"
     endpoint: str = "anchor"
+    teacher: str | None = option(None, added=True)
     seed: int = option(0, whole(0))
     threads: int | None = option(None, THREADS, free=True)
     name: str = option("", free=True)

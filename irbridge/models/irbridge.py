@@ -217,19 +217,23 @@ class IRBridge(Restorer):
             )
         return condition.anchor.detach()
 
-    def denoise(self, z: Tensor, tau: Tensor, condition: Condition) -> Tensor:
+    def denoise(
+        self, z: Tensor, tau: Tensor, condition: Condition, adapter: nn.Module | None = None
+    ) -> Tensor:
         """The conditional clean estimate.
 
         Args:
             z: a state of the prior, (B, C, H, W).
             tau: its timestep, () or (B,).
             condition: what the adapter knows of the image.
+            adapter: another one that drives the network instead of the model's own.
 
         Returns:
             x0, a state like z, float32.
         """
-        residuals = partial(self.adapter.residuals, condition)
-        with self.networks(), self.adapter.active(self.backbone.network):
+        adapter = adapter or self.adapter
+        residuals = partial(adapter.residuals, condition)
+        with self.networks(), adapter.active(self.backbone.network):
             x0 = self.backbone.denoise(z, tau, residuals)
         return keep_known(x0, condition.y, condition.mask)
 
@@ -417,17 +421,38 @@ class IRBridge(Restorer):
     @torch.no_grad()
     def _from_bridge(self, clean, condition, at: TrainingStep):
         """A draw from the bridge, taken to the prior by the forward transition where it must be."""
-        noise, u = at.noise, at.uniform.cpu().double()
-        end, t = self.end(condition), self._times(at)
-        here, tau = self.bridge.marginal(t), self.timestep(t)
-        level, scale = self.backbone.prior.marginal(tau), self.bridge.scale(clean, end)
+        u, end = at.uniform.cpu().double(), self.end(condition)
         # the sampler starts where nothing of x0 is known
         start = (u < 1 / self.sampler.nfe).reshape(-1, 1, 1, 1).to(clean.device)
-        x = draw(here, torch.where(start, end, clean), end, noise * scale)
+        known = torch.where(start, end, clean)
+        return self.state(self._times(at), known, end, at, self.bridge.scale(clean, end))
+
+    def state(
+        self,
+        t: Tensor,
+        clean: Tensor,
+        end: Tensor,
+        at: TrainingStep,
+        scale: Tensor | float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """A draw from the bridge as the network sees it, and its timestep.
+
+        Args:
+            t: times of the bridge, (B,), float64 on the CPU.
+            clean: the clean states, (B, C, H, W).
+            end: the degraded ones, alike.
+            at: the noise.
+            scale: what multiplies it; None: as the bridge says.
+        """
+        scale = self.bridge.scale(clean, end) if scale is None else scale
+        here, tau = self.bridge.marginal(t), self.timestep(t)
+        x = draw(here, clean, end, at.noise * scale)
         if self.bridge.prior_states:
             return x, tau
-        fresh = Noise([2**31 + int(v * 2**31) for v in u.tolist()])(noise)
-        return step(x, end, end, here, level, forward_keep(here, level), fresh, scale), tau
+        level = self.backbone.prior.marginal(tau)
+        fresh = Noise([2**31 + int(v * 2**31) for v in at.uniform.cpu().double().tolist()])
+        keep = forward_keep(here, level)
+        return step(x, end, end, here, level, keep, fresh(at.noise), scale), tau
 
     @torch.no_grad()
     def _visited(self, clean, condition, at: TrainingStep):
