@@ -297,6 +297,7 @@ RECIPES = {
     "rdbm_one": ("bridge", "RDBM"),
     "rdbm_zero": ("bridge", "RDBM"),
     "rdbm_released": ("bridge", "RDBM"),
+    "distill": ("distill", "Brownian"),
     "regression": ("regression", ""),
 }
 
