@@ -299,6 +299,7 @@ def from_pretrained(
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
     moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
     config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
+    config["teacher"] = None  # a finished pupil has none, whatever a file says
     model = build_model(config, backbone, lazy=True)
     weights = load_weights(folder / "model.safetensors")
     try:

@@ -3,7 +3,7 @@
 import pytest
 
 from irbridge.experiments.build import from_pretrained
-from irbridge.files import read_json
+from irbridge.files import read_json, write_json
 from irbridge.models.distilled import Distilled
 from irbridge.weights import load_weights
 
@@ -29,6 +29,10 @@ def test_a_pupil_of_a_trained_bridge(command, small, teacher, tmp_path):
         assert saved[key] == taught[key]
     model = from_pretrained(pupil)
     assert isinstance(model, Distilled) and model.sampler.nfe == 1 and model.teacher is None
+    # a file that names itself as its teacher is not followed
+    write_json(pupil / "config.json", saved | {"teacher": str(pupil)})
+    assert from_pretrained(pupil).teacher is None
+    write_json(pupil / "config.json", saved)
     assert command("train", *words, "name=whole")[0] == 0
     whole, parts = (
         load_weights(tmp_path / f"runs/derain-{n}/model.safetensors") for n in ("whole", "pupil")
