@@ -3,6 +3,7 @@
 from irbridge.bridges.base import Bridge, Published
 from irbridge.bridges.brownian import BBDM, I2SB, Brownian
 from irbridge.bridges.ddbm import DDBMVE, DDBMVP
+from irbridge.bridges.ebridge import EBridge
 from irbridge.bridges.nadb import NADB
 from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM, OUBridge, UniDB
 from irbridge.bridges.shifting import RDDM, DiffUIR, ResShift
@@ -20,6 +21,7 @@ __all__ = [
     "Bridge",
     "Brownian",
     "DiffUIR",
+    "EBridge",
     "OUBridge",
     "Published",
     "ResShift",

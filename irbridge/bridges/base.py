@@ -122,6 +122,8 @@ class Bridge:
     start: str = "marginal"
     lowest: ClassVar[float] = 0.0  # the time of the clean end
     modulated: ClassVar[bool] = False  # whether the noise is multiplied by the residual
+    # whether its states are the prior's own, which its network sees unchanged at ``timestep``
+    prior_states: ClassVar[bool] = False
     # share of T at which spacings other than "time" end, before the clean end
     near: ClassVar[float] = 0.01
     # True: a published table of T steps, so that a sampler has no more than T
@@ -143,6 +145,24 @@ class Bridge:
     def marginal(self, t) -> Marginal:
         """The law of x_t, float64, shaped as t (a number or a tensor of times in [0, T])."""
         raise NotImplementedError
+
+    def on(self, prior) -> "Bridge":
+        """The bridge on a prior: itself, but where its law is made of the prior's."""
+        return self
+
+    def timestep(self, t) -> Tensor:
+        """The prior's timestep of the state at t, float64, where ``prior_states``."""
+        raise NotImplementedError
+
+    def clean(self, estimate: Tensor, y: Tensor, tau: Tensor) -> Tensor:
+        """What the prior's clean estimate of a state says of x0, where ``prior_states``.
+
+        Args:
+            estimate: as :meth:`irbridge.priors.base.Prior.clean` reads the network, (B, C, H, W).
+            y: the degraded end, alike.
+            tau: the prior's timestep, float64, () or (B,).
+        """
+        return estimate
 
     def rates(self, t: Tensor, ahead: bool = False) -> Rates:
         """How fast the law changes at t, off the pinned ends.

@@ -165,6 +165,8 @@ def unserved(model: IRBridge, setting: Setting) -> str:
     """Why the model cannot serve a setting; empty where it can."""
     if setting.sampler["nfe"] == 0 and model.endpoint != "anchor":
         return "this model has no anchor"
+    if setting.start is not None and setting.bridge.prior_states:
+        return "its horizon, bridge.T0, says where it starts"
     try:
         model.sampler.changed(**setting.sampler).check(setting.bridge)
     except UserError as error:

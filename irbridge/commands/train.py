@@ -28,6 +28,7 @@ from irbridge.experiments.build import (
     build_protocol,
     describe,
     save_pretrained,
+    taught,
     trainer_options,
 )
 from irbridge.experiments.run_folder import (
@@ -68,6 +69,7 @@ def train_run(config: dict) -> None:
     Args:
         config: of the train command, as :class:`irbridge.experiments.schema.Experiment` has it.
     """
+    config = taught(config)
     run = run_folder(config)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     # a mistake must not come up after the training

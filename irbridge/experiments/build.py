@@ -19,6 +19,7 @@ from irbridge.experiments.schema import made
 from irbridge.files import read_json, sha256, write_json
 from irbridge.models import precision
 from irbridge.models.bridge_network import BridgeNetwork
+from irbridge.models.distilled import Distilled
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
@@ -40,7 +41,8 @@ MODEL_KEYS = (
     "loss",
     "task",
 )
-METHODS = ("irbridge", "bridge", "regression")
+METHODS = ("irbridge", "distill", "bridge", "regression")
+TAUGHT = "endpoint", "backbone", "adapter", "bridge", "timesteps"  # a teacher's, and its pupil's
 RECORDED = "digest", "signature"  # what a folder says of the backbone besides how to load it
 # what loads a backbone whose config, of an older run, does not say
 PIXELS = "irbridge.backbones.pixel.load_backbone"
@@ -64,7 +66,9 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
     # initial weights are a function of the config's seed alone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.get("seed", 0))
-        if method != "irbridge" and not (adapter.get("channels") and "layers" in adapter):
+        if method in ("bridge", "regression") and not (
+            adapter.get("channels") and "layers" in adapter
+        ):
             raise UserError(
                 f"method={method} takes the width of adapter=static or adapter=control, and "
                 f"{adapter['_target_']} has none; choose one of these, or baseline=false."
@@ -81,7 +85,7 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
                 masked=adapter.get("masked", False),
             )
         backbone = _frozen(config["backbone"], backbone, lazy)
-        model = IRBridge(
+        parts = (
             backbone,
             instantiate(adapter, backbone, of="adapter"),
             instantiate(config["bridge"], of="bridge"),
@@ -90,9 +94,52 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
             config["task"]["sampler"] | sampler_fields(config["sampler"]),
             made(LossOptions, config["loss"]),
         )
+        if method == "distill":
+            # a finished pupil has none
+            teacher = config.get("teacher")
+            model = Distilled(
+                *parts,
+                teacher=teacher and from_pretrained(teacher, backbone=backbone).adapter,
+            )
+        else:
+            model = IRBridge(*parts)
         if config.get("data", {}).get("cache_latents"):
             model.latents = LatentCache(None, backbone)
         return model
+
+
+def taught(config: dict) -> dict:
+    """The config of a run; where it distills, with the bridge and the networks of its teacher.
+
+    Args:
+        config: the plain config of a run.
+
+    Raises:
+        UserError: The run distills, and its teacher is none, is distilled itself, is no adapter on
+            a frozen prior, or was trained for another task.
+    """
+    if config["method"] != "distill":
+        return config
+    if not (teacher := config.get("teacher")):
+        raise UserError(
+            "recipe=distill needs what it distills; give teacher=RUN, a trained bridge."
+        )
+    settings = read_settings(trained(teacher) / "config.json")
+    method, task = settings.get("method"), settings.get("task", {}).get("name")
+    if method == "distill":
+        raise UserError(
+            f"teacher={teacher} is itself distilled; give the run that it was distilled from."
+        )
+    if method != "irbridge":
+        raise UserError(
+            f"teacher={teacher} was trained with method={method}; give a run through the frozen"
+            " prior, of recipe=irbridge."
+        )
+    if task != config["task"]["name"]:
+        raise UserError(
+            f"teacher={teacher} was trained for another task; give task={task} to distill it."
+        )
+    return config | {key: settings[key] for key in TAUGHT}
 
 
 def build_protocol(config: dict, **changes) -> Protocol:
@@ -267,6 +314,7 @@ def from_pretrained(
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
     moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
     config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
+    config["teacher"] = None  # a finished pupil has none, whatever a file says
     model = _built(config, backbone, path)
     weights = load_weights(folder / "model.safetensors")
     try:

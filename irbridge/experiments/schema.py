@@ -19,6 +19,7 @@ from irbridge.ranges import (
     CALLS,
     FALLING,
     FRACTION,
+    HORIZON,
     NAME,
     PLACE,
     POSITIVE,
@@ -136,6 +137,8 @@ class TaskOptions(Options):
 
     name: str | None = option(None, NAME)
     level: float = option(30.0, POSITIVE)
+    # a suggestion to bridge=ebridge, whose own horizon says how a run trains
+    horizon: float = option(0.9, HORIZON, free=True)
     masked: bool = option(False, added=True)
     bridge: Any = None
     degradation: Any = None
@@ -162,6 +165,7 @@ class Experiment(Options):
     objective: ObjectiveOptions
     method: str = "irbridge"
     endpoint: str = "anchor"
+    teacher: str | None = option(None, PLACE, added=True)
     seed: int = option(0, SEED)
     threads: int | None = option(None, THREADS, free=True)
     name: str = option("none", NAME, free=True)

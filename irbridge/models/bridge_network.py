@@ -93,8 +93,8 @@ class BridgeNetwork(Restorer):
     """A bridge with a network of its own.
 
     It is the alternative that a frozen prior must earn its keep against. A network of noise knows
-    nothing of x0 where nothing clean is left: with targets noise and product a pinned bridge's end
-    is skipped, in training and sampling. Training goes up to 0.99 T. Sampling:
+    nothing of x0 where nothing clean is left: with targets noise and product such an end is
+    skipped, in training and sampling. Training goes up to 0.99 T. Sampling:
 
     * target product without fresh noise (RDBM, ``ddim_sample`` of its code): the times are those of
       ``nfe`` steps from T, and the first step makes no call, as its estimate would have no effect.
@@ -136,7 +136,8 @@ class BridgeNetwork(Restorer):
             )
         self._check_objective()
         by_noise = self.target in ("noise", "product") or self.loss_name == "likelihood"
-        self.skips = bridge.pinned and by_noise
+        ends = bridge.pinned or not bridge.marginal(bridge.T).clean > 0
+        self.skips = ends and by_noise
         self.sampler_with()  # what cannot be served is refused now
 
     def _check_objective(self) -> None:

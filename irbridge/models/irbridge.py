@@ -17,7 +17,7 @@ from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import forward_keep, loss_weight, step
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.loss_options import LossOptions
-from irbridge.models.prior_denoiser import PriorAlone, PriorDenoiser
+from irbridge.models.prior_denoiser import DirectDenoiser, PriorDenoiser
 from irbridge.models.restorer import Restorer, Row, State, keep_known
 from irbridge.models.tiled_denoiser import TiledDenoiser
 from irbridge.models.timestep_schedule import Timesteps
@@ -26,6 +26,7 @@ from irbridge.samplers import PriorPath, Sampler, drive, make
 from irbridge.samplers.base import Steps
 
 CALLS = 3  # of the rows beside an anchor alone
+POWERS = {"l1": 1, "l2": 2}  # of the error, by the norm of the loss
 BASELINES = (
     ("DDIM from noise, same adapter", "ddim_noise", "ddim", "noise"),
     ("DDIM, same adapter and start", "ddim", "ddim", "end"),
@@ -44,7 +45,8 @@ class IRBridge(Restorer):
         backbone: the frozen denoiser.
         adapter: the trained condition adapter.
         bridge: the law of the state at every time.
-        timesteps: the prior's timestep for each bridge time.
+        timesteps: the prior's timestep for each bridge time; a bridge whose states are the prior's
+            own has its own.
         endpoint: the bridge's degraded end: "y", as published, or "anchor", the adapter's g(y).
         sampler: a sampler, or fields for :func:`irbridge.samplers.make`.
         loss: what it is trained for; None: the defaults of the class.
@@ -85,6 +87,20 @@ class IRBridge(Restorer):
             raise UserError(
                 f"loss.states={states!r} is unknown; choose one of {', '.join(self.STATES)}."
             )
+        if self.loss_options.consistency and not self.bridge.prior_states:
+            raise UserError(
+                f"loss.consistency compares states of the prior's own, and {type(bridge).__name__}"
+                " has none; use bridge=ebridge, or loss.consistency=0."
+            )
+
+    @property
+    def bridge(self) -> Bridge:
+        """The law of the state at every time, on the backbone's prior."""
+        return self._bridge
+
+    @bridge.setter
+    def bridge(self, bridge: Bridge) -> None:
+        self._bridge = bridge.on(self.backbone.prior)
 
     def _checked(self, sampler: Sampler) -> Sampler:
         """The sampler itself; UserError if the model cannot run it."""
@@ -99,6 +115,16 @@ class IRBridge(Restorer):
     def _schedule(self) -> Timesteps:
         """The timesteps, as they are for the bridge's end."""
         return self.timesteps.from_anchor() if self.endpoint == "anchor" else self.timesteps
+
+    def timestep(self, t) -> Tensor:
+        """The prior's timestep at which its network is asked about the bridge's state at t.
+
+        Args:
+            t: numbers in [0, T], of any shape.
+        """
+        if self.bridge.prior_states:
+            return self.bridge.timestep(t)
+        return self._schedule(self.bridge, self.backbone.prior, t)
 
     @override
     def trainable(self) -> nn.Module:
@@ -191,19 +217,23 @@ class IRBridge(Restorer):
             )
         return condition.anchor.detach()
 
-    def denoise(self, z: Tensor, tau: Tensor, condition: Condition) -> Tensor:
+    def denoise(
+        self, z: Tensor, tau: Tensor, condition: Condition, adapter: nn.Module | None = None
+    ) -> Tensor:
         """The conditional clean estimate.
 
         Args:
             z: a state of the prior, (B, C, H, W).
             tau: its timestep, () or (B,).
             condition: what the adapter knows of the image.
+            adapter: another one that drives the network instead of the model's own.
 
         Returns:
             x0, a state like z, float32.
         """
-        residuals = partial(self.adapter.residuals, condition)
-        with self.networks(), self.adapter.active(self.backbone.network):
+        adapter = adapter or self.adapter
+        residuals = partial(adapter.residuals, condition)
+        with self.networks(), adapter.active(self.backbone.network):
             x0 = self.backbone.denoise(z, tau, residuals)
         return keep_known(x0, condition.y, condition.mask)
 
@@ -285,18 +315,23 @@ class IRBridge(Restorer):
         start: str = "end",
     ) -> tuple[Steps, PriorDenoiser]:
         """The sampler's loop, and what answers its queries by the network ``ask(z, tau) -> x0``."""
-        prior, timesteps = self.backbone.prior, self._schedule
+        prior, process, own_end = self.backbone.prior, self.bridge, end
+
+        def read(z: Tensor, tau: Tensor) -> Tensor:
+            # on the prior alone, too: the adapter was trained to be read so
+            return self.bridge.clean(ask(z, tau), own_end, tau)
+
         if start not in ("end", "noise"):
             raise UserError(f"start={start!r} is unknown; choose end or noise.")
-        if not sampler.on_prior:
-            denoiser = PriorDenoiser(ask, self.bridge, prior, timesteps, end, noise)
-            return sampler.loop(self.bridge, end, noise), denoiser
-        if start == "noise":
-            first, end = prior.highest, torch.zeros_like(end)
+        if sampler.on_prior and start == "noise":
+            process, end = PriorPath(T=prior.highest, prior=prior), torch.zeros_like(end)
+        elif sampler.on_prior:
+            process = PriorPath(T=float(self.timestep(process.T)), prior=prior)
+        if process.prior_states:
+            denoiser = DirectDenoiser(read, process, self.backbone.bounded)
         else:
-            first = float(timesteps(self.bridge, prior, self.bridge.T))
-        loop = sampler.loop(PriorPath(T=first, prior=prior), end, noise)
-        return loop, PriorAlone(ask, prior, self.backbone.bounded)
+            denoiser = PriorDenoiser(read, process, prior, self._schedule, end, noise)
+        return sampler.loop(process, end, noise), denoiser
 
     @torch.no_grad()
     def coarse(self, y: Tensor, tiles: Tiles = WHOLE, **options) -> Iterator[State]:
@@ -328,9 +363,52 @@ class IRBridge(Restorer):
         z, tau = self.STATES[options.states](self, clean, condition, step)
         law = self.backbone.prior.marginal(tau)
         weight = loss_weight(law, options.weight).expand(len(z)).to(z)
-        error = self.denoise(z, tau, condition) - clean
-        power = {"l1": 1, "l2": 2}[options.norm]
-        return losses | {"prior": (error.abs() ** power).flatten(1).mean(1) * weight**power}
+        x0 = self.denoise(z, tau, condition)
+        # the prior's own states have nothing of y
+        x0 = x0 if options.states == "prior" else self.bridge.clean(x0, self.end(condition), tau)
+        losses["prior"] = self._error(x0, clean) * weight ** POWERS[options.norm]
+        if options.consistency:
+            seen = x0 if options.states == "bridge" else None
+            losses["consistency"] = options.consistency * self._consistency(
+                clean, condition, step, seen
+            )
+        return losses
+
+    def _error(self, x0: Tensor, clean: Tensor) -> Tensor:
+        """The mean error of each image in the norm of the loss, (B,)."""
+        return ((x0 - clean).abs() ** POWERS[self.loss_options.norm]).flatten(1).mean(1)
+
+    def _consistency(
+        self, clean: Tensor, condition: Condition, at: TrainingStep, x0: Tensor | None
+    ) -> Tensor:
+        """How far the estimate at a time is from that a little before, on one path, (B,).
+
+        The path is one clean image, end and noise; the earlier estimate is not trained, and at t =
+        0 it is the clean image itself (E-Bridge; consistency training, Song et al. 2023).
+
+        Args:
+            clean: the clean states, (B, C, H, W).
+            condition: what the adapter knows of the images.
+            at: the noise, and the times as those of states "bridge".
+            x0: the estimate at these times, where it is there already.
+        """
+        bridge, end, t = self.bridge, self.end(condition), self._times(at)
+        before = (t - self.loss_options.consistency_step * bridge.T).clamp(min=0)
+
+        def estimate(t: Tensor) -> Tensor:
+            z, tau = draw(bridge.marginal(t), clean, end, at.noise), bridge.timestep(t)
+            return bridge.clean(self.denoise(z, tau, condition), end, tau)
+
+        x0 = estimate(t) if x0 is None else x0
+        with torch.no_grad():
+            ended = (before == 0).reshape(-1, 1, 1, 1).to(clean.device)
+            goal = torch.where(ended, clean, estimate(before))
+        return self._error(x0, goal)
+
+    def _times(self, at: TrainingStep) -> Tensor:
+        """Times of the bridge, (B,): one in ``nfe`` is T, the others are uniform."""
+        u, first = at.uniform.cpu().double(), 1 / self.sampler.nfe
+        return torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
 
     def _from_prior(self, clean, condition, at: TrainingStep):
         """As published: tau uniform over the prior's timesteps, z from the prior's marginal."""
@@ -342,20 +420,39 @@ class IRBridge(Restorer):
 
     @torch.no_grad()
     def _from_bridge(self, clean, condition, at: TrainingStep):
-        """A draw from the bridge, taken to the prior by the forward transition.
-
-        One draw in ``nfe`` is at T, the others are uniform in time.
-        """
-        noise, uniform = at.noise, at.uniform
-        end, first, u = self.end(condition), 1 / self.sampler.nfe, uniform.cpu().double()
-        t = torch.where(u < first, 1.0, (u - first) / max(1 - first, 1e-9)) * self.bridge.T
-        here, tau = self.bridge.marginal(t), self._schedule(self.bridge, self.backbone.prior, t)
-        level, scale = self.backbone.prior.marginal(tau), self.bridge.scale(clean, end)
+        """A draw from the bridge, taken to the prior by the forward transition where it must be."""
+        u, end = at.uniform.cpu().double(), self.end(condition)
         # the sampler starts where nothing of x0 is known
-        start = (u < first).reshape(-1, 1, 1, 1).to(clean.device)
-        x = draw(here, torch.where(start, end, clean), end, noise * scale)
-        fresh = Noise([2**31 + int(v * 2**31) for v in u.tolist()])(noise)
-        return step(x, end, end, here, level, forward_keep(here, level), fresh, scale), tau
+        start = (u < 1 / self.sampler.nfe).reshape(-1, 1, 1, 1).to(clean.device)
+        known = torch.where(start, end, clean)
+        return self.state(self._times(at), known, end, at, self.bridge.scale(clean, end))
+
+    def state(
+        self,
+        t: Tensor,
+        clean: Tensor,
+        end: Tensor,
+        at: TrainingStep,
+        scale: Tensor | float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """A draw from the bridge as the network sees it, and its timestep.
+
+        Args:
+            t: times of the bridge, (B,), float64 on the CPU.
+            clean: the clean states, (B, C, H, W).
+            end: the degraded ones, alike.
+            at: the noise.
+            scale: what multiplies it; None: as the bridge says.
+        """
+        scale = self.bridge.scale(clean, end) if scale is None else scale
+        here, tau = self.bridge.marginal(t), self.timestep(t)
+        x = draw(here, clean, end, at.noise * scale)
+        if self.bridge.prior_states:
+            return x, tau
+        level = self.backbone.prior.marginal(tau)
+        fresh = Noise([2**31 + int(v * 2**31) for v in at.uniform.cpu().double().tolist()])
+        keep = forward_keep(here, level)
+        return step(x, end, end, here, level, keep, fresh(at.noise), scale), tau
 
     @torch.no_grad()
     def _visited(self, clean, condition, at: TrainingStep):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irbridge.ranges import NOT_NEGATIVE, SHARE, Options, one_of, option
+from irbridge.ranges import NOT_NEGATIVE, SHARE, Options, number, one_of, option
 
 
 @dataclass
@@ -17,6 +17,9 @@ class LossOptions(Options):
         anchor: weight of the loss of g(y).
         anchor_first: share of the training in which g(y) alone is trained.
         trunk_lr: the trunk's part of the learning rate; below 1 where it is trained already.
+        consistency: weight of the distance between the estimates at two times of one path, for few
+            calls; of a bridge whose states are the prior's own.
+        consistency_step: how far these times are apart, as a share of the bridge's.
     """
 
     KEY: ClassVar[str] = "loss"
@@ -27,3 +30,7 @@ class LossOptions(Options):
     anchor: float = option(1.0, NOT_NEGATIVE)
     anchor_first: float = option(0.8, SHARE)
     trunk_lr: float = option(1.0, NOT_NEGATIVE, added=True)
+    consistency: float = option(0.0, NOT_NEGATIVE, added=True)
+    consistency_step: float = option(
+        0.05, number(lambda v: 0 < v <= 1, "above 0 and at most 1"), added=True
+    )

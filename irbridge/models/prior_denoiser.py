@@ -82,22 +82,28 @@ class PriorDenoiser:
         return self.leave(at)
 
 
-class PriorAlone(PriorDenoiser):
-    """Answers a sampler that follows the prior itself: the state is the prior's already.
+class DirectDenoiser(PriorDenoiser):
+    """Answers a sampler whose states are the prior's already, at their own timesteps.
+
+    Such are those of the prior itself and of E-Bridge: nothing is matched and no noise is added.
 
     Args:
         ask: the network, as of :class:`PriorDenoiser`.
-        prior: its noise schedule.
+        bridge: the process that the sampler follows, with ``prior_states``.
         bounded: whether estimates are clipped to [-1, 1] before a step, as those of images are.
     """
 
-    def __init__(self, ask: Callable[[Tensor, Tensor], Tensor], prior: Prior, bounded: bool):
-        self.ask, self.prior, self.bounded = ask, prior, bounded
+    def __init__(
+        self,
+        ask: Callable[[Tensor, Tensor], Tensor],
+        bridge: Bridge,
+        bounded: bool,
+    ):
+        self.ask, self.bridge, self.bounded = ask, bridge, bounded
 
     @override
     def enter(self, query: Query) -> PriorState:
-        tau = torch.tensor(query.t, dtype=torch.float64)
-        return PriorState(query.x, tau, self.prior.marginal(tau))
+        return PriorState(query.x, self.bridge.timestep(query.t), self.bridge.marginal(query.t))
 
     @override
     def leave(self, at: PriorState) -> Estimate:

@@ -4,7 +4,16 @@ from irbridge.samplers.base import Estimate, Query, Sampler, drive, make
 
 # Messages list the samplers in the order in which their classes are defined.
 # isort: split
-from irbridge.samplers.single_step import Drift, Eta, Implicit, Mean, Posterior, Renoise, Reverse
+from irbridge.samplers.single_step import (
+    Drawn,
+    Drift,
+    Eta,
+    Implicit,
+    Mean,
+    Posterior,
+    Renoise,
+    Reverse,
+)
 
 # isort: split
 from irbridge.samplers.multistep import DBIM, ODES3
@@ -21,6 +30,7 @@ __all__ = [
     "ODES3",
     "DDBMHeun",
     "DPMSolverPP",
+    "Drawn",
     "Drift",
     "Estimate",
     "Eta",

@@ -62,6 +62,7 @@ class Trajectory:
         fresh: False leaves out all noise after the start.
         booting: whether the present step is the small first one of a sampler with ``boot``.
         last: whether the present step ends at the clean end.
+        drawn: the noise of the state that it started at; None where that was given.
         past: log(a / c) and the estimate of earlier calls, for multistep samplers.
     """
 
@@ -71,6 +72,7 @@ class Trajectory:
     fresh: bool = True
     booting: bool = False
     last: bool = False
+    drawn: Tensor | None = None
     past: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def start(self, t: float, skipped: bool = False) -> Tensor:
@@ -87,8 +89,11 @@ class Trajectory:
             law = bridge.begin()
         else:
             noisy = (skipped and self.fresh) or not bridge.pinned
-            law = marginal(0, 1, bridge.marginal(t).noise if noisy else 0)
-        return draw(law, y, y, self.noise(y) * bridge.scale(y, y))
+            here = bridge.marginal(t)
+            mean = 1 if bridge.pinned else here.clean + here.degraded
+            law = marginal(0, mean, here.noise if noisy else 0)
+        self.drawn = self.noise(y)
+        return draw(law, y, y, self.drawn * bridge.scale(y, y))
 
     def new_noise(self, x0: Tensor) -> Tensor | None:
         """Noise for a step, scaled as the bridge scales its own; None where none is wanted."""

@@ -27,6 +27,7 @@ class PriorPath(Bridge):
     """
 
     prior: Prior | None = None
+    prior_states: ClassVar = True
 
     @property
     @override
@@ -36,6 +37,10 @@ class PriorPath(Bridge):
     @override
     def marginal(self, t) -> Marginal:
         return self.prior.marginal(t)
+
+    @override
+    def timestep(self, t) -> Tensor:
+        return torch.as_tensor(t, dtype=torch.float64)
 
 
 class DDIM(Implicit):

@@ -11,6 +11,7 @@ from mpmath import mp, mpf
 from irbridge.bridges.base import Bridge
 from irbridge.bridges.brownian import BBDM, I2SB, Brownian
 from irbridge.bridges.ddbm import DDBMVE, DDBMVP
+from irbridge.bridges.ebridge import EBridge
 from irbridge.bridges.nadb import NADB
 from irbridge.bridges.ornstein_uhlenbeck import (
     GOUB,
@@ -22,6 +23,7 @@ from irbridge.bridges.ornstein_uhlenbeck import (
     cosine_theta,
 )
 from irbridge.bridges.shifting import RDDM, DiffUIR, ResShift
+from irbridge.priors.vp import VP
 from irbridge.samplers.heun import velocity
 
 DIGITS = 60
@@ -149,6 +151,22 @@ def nadb(t):
     return 1 - rise, rise, mpf(0.75) * u * (1 - u)
 
 
+def ebridge(t):
+    u = t * mpf(0.8)
+    return (1 - u) * (1 - t), (1 - u) * t, u
+
+
+# of levels down to 3e-7
+PRIOR = VP([1 - 1e-13, 1e-4])
+
+
+def ebridge_on_vp(t):
+    last = mpf(1e-4)
+    u = t * mpf(0.9) / (1 + mp.sqrt(last / (1 - last)))
+    alpha = 1 / mp.sqrt(1 + (u / (1 - u)) ** 2)
+    return alpha * (1 - t), alpha * t, alpha * u / (1 - u)
+
+
 LAWS = {
     "brownian": (Brownian(), brownian),
     "bbdm": (BBDM(), bbdm),
@@ -167,6 +185,8 @@ LAWS = {
     "rddm": (RDDM(), rddm),
     "diffuir": (DiffUIR(), diffuir),
     "nadb": (NADB(), nadb),
+    "ebridge": (EBridge(T0=0.8), ebridge),
+    "ebridge on vp": (EBridge().on(PRIOR), ebridge_on_vp),
 }
 
 

@@ -152,9 +152,12 @@ def test_every_choice_composes_and_builds(group, choice, network):
     model = build_model(config, network)
     assert (
         type(model).__name__
-        == {"irbridge": "IRBridge", "bridge": "BridgeNetwork", "regression": "Regression"}[
-            config["method"]
-        ]
+        == {
+            "irbridge": "IRBridge",
+            "distill": "Distilled",
+            "bridge": "BridgeNetwork",
+            "regression": "Regression",
+        }[config["method"]]
     )
     if config["method"] == "irbridge":
         t = np.linspace(0, model.bridge.T, 7)
@@ -294,6 +297,7 @@ RECIPES = {
     "rdbm_one": ("bridge", "RDBM"),
     "rdbm_zero": ("bridge", "RDBM"),
     "rdbm_released": ("bridge", "RDBM"),
+    "distill": ("distill", "Brownian"),
     "regression": ("regression", ""),
 }
 
