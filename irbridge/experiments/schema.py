@@ -73,7 +73,14 @@ class DataOptions(Options):
 
     mix: Any = None
     exclude: str | None = None
-    validation: int | None = option(None, whole(2))
+    validation: int | str | None = option(
+        None,
+        Range(
+            lambda v: v if isinstance(v, str) else whole(2).fits(v),
+            "a whole number, 2 or more, or a folder",
+        ),
+    )
+    people: bool = option(False, added=True)
     benchmark: str | None = None
     root: str | None = None
     test_benchmark: str | None = None
@@ -104,6 +111,7 @@ class ScoringOptions(Options):
     limit: int | None = option(None, COUNT)
     all_rows: bool = True
     save_images: bool = False
+    kid: bool = option(False, added=True)
     real: str | None = None
     metrics: list[str] = option([])
 
