@@ -16,8 +16,8 @@ from irbridge.data.pair import spread
 from irbridge.environment import device, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import score_rows
-from irbridge.evaluation.methods import IDENTITY, Trained, methods
 from irbridge.evaluation.kid import KidLPIPS
+from irbridge.evaluation.methods import IDENTITY, Trained, methods
 from irbridge.evaluation.metrics import STANDARD, psnr
 from irbridge.evaluation.no_reference import check_photographs, score_photographs
 from irbridge.evaluation.protocol import Protocol

@@ -7,10 +7,13 @@ of its person, ``Aaron_Eckhart/Aaron_Eckhart_0001.jpg``. Nothing is downloaded.
 
 import hashlib
 import io
+import shutil
 import tarfile
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,7 +23,7 @@ from PIL import Image
 from irbridge.data.names import refuse_duplicates
 from irbridge.data.people import NUMBERED, person_of
 from irbridge.errors import UserError
-from irbridge.files import write_atomically, write_json
+from irbridge.files import write_json
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import decode, is_image
 from irbridge.images.resize import centre_crop, scaled
@@ -31,7 +34,9 @@ MOST = 60  # photographs of one person: some have hundreds
 PARTS = "train", "validation", "test"
 # of the people: up to the first they are trained on, up to the second they are for choices
 SHARES = 0.9, 0.95
-QUALITY = 90
+QUALITY, JPEG = 90, b"\xff\xd8"  # Pillow's, and how such a file begins
+# what a damaged archive raises
+DAMAGES = OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile
 REMEDY = (
     "give LFW's deep-funneled archive, lfw-deepfunneled.tgz, or the folder that it unpacks to, or"
     " faces that are cropped already"
@@ -42,7 +47,8 @@ class Face(NamedTuple):
     """A photograph that is to be cropped: its name without ending, and where it is."""
 
     name: str
-    place: object  # a path, or a member of the archive
+    place: object  # a path, a name in a zip, or a member of a tar
+    title: str  # what errors call it
 
 
 class FaceSet(NamedTuple):
@@ -125,9 +131,15 @@ def write_faces(source: str | Path, folder: Path, seed: int = 0) -> FaceSet:
             raise UserError(
                 f"{source} holds {len(faces)} faces, too few for a {empty[0]} part; give more."
             )
-        where = {name: folder / part for part in PARTS for name in parts[part]}
-        for name, face in faces.items():
-            _write(where[name] / f"{name}.jpg", archive.read(face), face)
+        # apart, so that what was stopped halfway is not taken for the whole
+        unfinished = folder / ".unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        where = {name: unfinished / part for part in PARTS for name in parts[part]}
+        for face in archive.in_order(faces.values()):
+            _write(where[face.name] / f"{face.name}.jpg", archive.read(face), face)
+        for part in PARTS:
+            (unfinished / part).rename(folder / part)
+        unfinished.rmdir()
     people = None
     if by_people:
         people = {part: len({person_of(name) for name in parts[part]}) for part in PARTS}
@@ -141,14 +153,14 @@ class _Archive:
     """The photographs of a folder, tar or zip."""
 
     def __init__(self, source: Path):
-        self.source, self.opened = source, None
+        self.source, self.opened, self._stack = source, None, ExitStack()
         if source.is_dir():
             return
         try:
             if zipfile.is_zipfile(source):
-                self.opened = zipfile.ZipFile(source)
+                self.opened = self._stack.enter_context(zipfile.ZipFile(source))
             else:
-                self.opened = tarfile.open(source)
+                self.opened = self._stack.enter_context(tarfile.open(source))
         except FileNotFoundError:
             raise UserError(f"{source} does not exist; {REMEDY}.") from None
         except (OSError, tarfile.TarError) as error:
@@ -158,8 +170,7 @@ class _Archive:
         return self
 
     def __exit__(self, *error) -> None:
-        if self.opened is not None:
-            self.opened.close()
+        self._stack.close()
 
     def faces(self) -> list[Face]:
         """The photographs by name, of a person no more than the first 60.
@@ -167,7 +178,7 @@ class _Archive:
         Raises:
             UserError: there are none, two have one name, or the archive is damaged.
         """
-        found = sorted(Face(PurePosixPath(str(path)).stem, place) for path, place in self._all())
+        found = sorted(self._all(), key=lambda face: face.name)
         if not found:
             raise UserError(f"{self.source} holds no images; {REMEDY}.")
         refuse_duplicates([face.name for face in found], self.source)
@@ -181,44 +192,50 @@ class _Archive:
                 kept.append(face)
         return kept
 
-    def _all(self) -> Iterator[tuple[object, object]]:
-        """(path, place) of every image; UserError where the archive is damaged."""
+    def _all(self) -> Iterator[Face]:
+        """Every image; UserError where the archive is damaged."""
         if self.opened is None:
-            paths = [path for path in self.source.rglob("*") if path.is_file()]
-            yield from ((path, str(path)) for path in paths if is_image(path))
+            for path in self.source.rglob("*"):
+                if is_image(path) and path.is_file():
+                    yield Face(path.stem, path, str(path))
             return
         try:
-            zipped = isinstance(self.opened, zipfile.ZipFile)
-            names = self.opened.namelist() if zipped else self.opened.getnames()
-        except (OSError, EOFError, tarfile.TarError) as error:
+            if isinstance(self.opened, zipfile.ZipFile):
+                members = [(name, name) for name in self.opened.namelist()]
+            else:
+                members = [(member.name, member) for member in self.opened if member.isfile()]
+        except DAMAGES as error:
             raise UserError(f"{self.source} is damaged ({error}); copy it again.") from error
-        yield from ((name, name) for name in names if is_image(PurePosixPath(name)))
+        for name, place in members:
+            if is_image(PurePosixPath(name)):
+                yield Face(PurePosixPath(name).stem, place, f"{self.source}:{name}")
+
+    def in_order(self, faces: Iterable[Face]) -> list[Face]:
+        """The photographs in the order of a tar, which a packed one is read in only once."""
+        if not isinstance(self.opened, tarfile.TarFile):
+            return list(faces)
+        return sorted(faces, key=lambda face: face.place.offset_data)
 
     def read(self, face: Face) -> bytes:
         """The bytes of a photograph's file."""
         if self.opened is None:
-            return Path(face.place).read_bytes()
+            return face.place.read_bytes()
         try:
             if isinstance(self.opened, zipfile.ZipFile):
                 return self.opened.read(face.place)
             return self.opened.extractfile(face.place).read()
-        except (OSError, EOFError, AttributeError, tarfile.TarError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{self.source}: {face.place} is damaged ({error}); copy the archive again."
-            ) from error
+        except DAMAGES as error:
+            raise UserError(f"{face.title} is damaged ({error}); copy it again.") from error
 
 
 def _write(path: Path, content: bytes, face: Face) -> None:
-    """Write a face: cropped and reduced, or as it is where it has 64 px."""
-    with Image.open(io.BytesIO(content)) as opened:
-        as_it_is = opened.size == (SIDE, SIDE) and opened.format == "JPEG"
+    """Write a face: cropped and reduced, or as it is where it is a JPEG of 64 px."""
+    image = decode(io.BytesIO(content), face.title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if as_it_is:
-        write_atomically(path, lambda place: place.write_bytes(content))
+    if image.shape[:2] == (SIDE, SIDE) and content.startswith(JPEG):
+        path.write_bytes(content)
         return
-    face_image = cropped(decode(io.BytesIO(content), str(face.place)))
-    picture = Image.fromarray(to_bytes(face_image))
-    write_atomically(path, lambda place: picture.save(place, "JPEG", quality=QUALITY))
+    Image.fromarray(to_bytes(cropped(image))).save(path, "JPEG", quality=QUALITY)
 
 
 def cropped(image: np.ndarray) -> np.ndarray:

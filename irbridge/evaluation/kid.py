@@ -78,9 +78,7 @@ class KidLPIPS(Metric):
 
     @override
     def of_set(self, restored: Sequence[Path], clean: Sequence[Path], seed: int = 0) -> float:
-        return kid_of_files(
-            restored, clean, "The row", "Its clean half", seed, paired=True
-        ).value
+        return kid_of_files(restored, clean, "The row", "Its clean half", seed, paired=True).value
 
 
 def kid_of_folders(one: str | Path, other: str | Path, seed: int = 0) -> Kid:

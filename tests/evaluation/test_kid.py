@@ -145,7 +145,9 @@ def blurred(images, radius):
 
 def test_worse_images_are_farther(photographs, tmp_path):
     clean = save(tmp_path / "clean", photographs)
-    half = save(tmp_path / "other", [image.transpose(Image.FLIP_LEFT_RIGHT) for image in photographs])
+    half = save(
+        tmp_path / "other", [image.transpose(Image.FLIP_LEFT_RIGHT) for image in photographs]
+    )
     mirrored = kid_of_folders(half, clean)
     values = []
     for radius in (0.5, 1, 2, 4):
@@ -157,7 +159,9 @@ def test_worse_images_are_farther(photographs, tmp_path):
     noisy = []
     rng = np.random.default_rng(0)
     for std in (5, 15, 45):
-        pixels = [np.asarray(image) + std * rng.standard_normal((64, 64, 3)) for image in photographs]
+        pixels = [
+            np.asarray(image) + std * rng.standard_normal((64, 64, 3)) for image in photographs
+        ]
         images = [Image.fromarray(p.clip(0, 255).astype(np.uint8)) for p in pixels]
         noisy.append(kid_of_folders(save(tmp_path / f"noise-{std}", images), clean).value)
     assert noisy == sorted(noisy)
