@@ -156,11 +156,9 @@ class _Archive:
         self.source, self.opened, self._stack = source, None, ExitStack()
         if source.is_dir():
             return
+        kind = zipfile.ZipFile if zipfile.is_zipfile(source) else tarfile.open
         try:
-            if zipfile.is_zipfile(source):
-                self.opened = self._stack.enter_context(zipfile.ZipFile(source))
-            else:
-                self.opened = self._stack.enter_context(tarfile.open(source))
+            self.opened = self._stack.enter_context(kind(source))
         except FileNotFoundError:
             raise UserError(f"{source} does not exist; {REMEDY}.") from None
         except (OSError, tarfile.TarError) as error:
