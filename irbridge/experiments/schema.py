@@ -317,10 +317,25 @@ class Pretraining(Options):
 
 
 @dataclass
+class DrawOptions(Options):
+    """How many draws of a prior are compared with real images, and how they are made."""
+
+    KEY: ClassVar[str] = "kid"
+
+    samples: int = option(0, whole(0))
+    size: int = option(64, COUNT)
+    calls: int = option(25, COUNT)
+    against: str | None = None
+    output: str | None = None
+    precision: str = option("float32", one_of("float32", "bf16"))
+
+
+@dataclass
 class PriorScores(Options):
-    """The settings of the command that scores a prior as a denoiser."""
+    """The settings of the command that scores a prior as a denoiser, or as a generator."""
 
     backbone: dict
+    kid: DrawOptions
     images: str
     stds: list[float] = option([25], each(POSITIVE))
     classical: bool = True
