@@ -50,9 +50,9 @@ class Inpaint(Degradation):
         weights = np.array([hole_shapes.WEIGHTS[kind] for kind in self.kinds])
         kind = str(rng.choice(list(self.kinds), p=weights / weights.sum()))
         share = rng.uniform(*self.masked)
-        options = {"scale": self.scale} if kind in hole_shapes.IN_PIXELS else {}
-        if kind == "brush":
-            options["width"] = self.width
+        options = {"width": self.width} if kind == "brush" else {}
+        if self.scale != 1 and kind in hole_shapes.IN_PIXELS:
+            options["scale"] = self.scale
         return hole_shapes.KINDS[kind](shape, share, rng, **options)
 
     def fill_in(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
