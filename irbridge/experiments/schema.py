@@ -39,6 +39,7 @@ PARTS_ADDED = {
     "adapter.trunk": "unet",
     "backbone._target_": "irbridge.backbones.pixel.load_backbone",
     "backbone.dtype": "float32",
+    "task.degradation.scale": 1.0,
 }
 
 

@@ -190,3 +190,42 @@ def test_the_prior_knows_what_a_picture_is():
     with torch.inference_mode():
         error = (backbone.denoise(z, tau) - clean).square().mean().sqrt()
     assert error < 0.1
+
+
+# the whole command, with a tiny network
+
+
+@pytest.fixture
+def quick(small):
+    """Its words without those of the images."""
+    return [word for word in small if not word.startswith(("data.", "evaluate."))]
+
+
+def test_a_fresh_clone_can_try_it(quick, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("experiment=faces", "task=inpaint", "debug=default", "run=mine", *quick)
+    status, out, err = command("train", *words)
+    assert status == 0, err
+    assert "size 64; images 2" in out and "IRBridge" in out and "kid_lpips" not in out
+    assert (tmp_path / "mine/table.md").is_file() and (tmp_path / "mine/restored.png").is_file()
+
+
+def test_a_run_ends_with_a_table_that_has_its_kid(quick, command, tmp_path):
+    folder = tmp_path / "set"
+    for k, (part, count) in enumerate({"train": 6, "validation": 2, "test": 50}.items()):
+        save_images(folder / part, count, (64, 64), seed=k)
+        for path in (folder / part).glob("*.png"):
+            path.rename(path.with_name(f"{part}{path.stem}_0001.png"))
+    tiny = ("trainer.steps=2", "trainer.batch_size=2", "trainer.warmup=1", "evaluate.size=32")
+    words = ("experiment=faces", "task=sr8", f"data.folder={folder}", f"run={tmp_path / 'run'}")
+    status, out, err = command("train", *words, *tiny, *quick)
+    assert status == 0, err
+    rows = [line for line in out.splitlines() if line.startswith("|")]
+    assert "kid_lpips ↓" in rows[0] and len(rows) > 4
+    column = rows[0].split("|").index(" kid_lpips ↓ ")
+    cells = [line.split("|")[column].strip() for line in rows[2:]]
+    assert all(cell and "[" not in cell and cell != "—" for cell in cells)
+    # on the validation people, which no training image shows
+    where = f"run={tmp_path / 'run'}"
+    status, out, err = command("evaluate", where, "split=validation", "size=32", "method=identity")
+    assert status == 0 and "images 2" in out, err
