@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from irbridge.assets import ROOT, remedy
+from irbridge.assets import CHECKOUT, ROOT, find, remedy
 from irbridge.backbones import pretrained_files
 from irbridge.backbones.base import Backbone, Later, block_types, number_type
 from irbridge.backbones.half_precision import keep_ends
@@ -16,6 +16,7 @@ from irbridge.errors import UserError
 from irbridge.priors.from_diffusers import prior_from_config
 
 EMBEDDED = ROOT / "data" / "prior"
+FACES = "data/prior_faces"  # of a checkout alone: the wheel would be too large with it
 
 
 @contextmanager
@@ -109,7 +110,13 @@ def load_backbone(
             f"The embedded prior is missing at {EMBEDDED}; {remedy('data/prior')}, or give"
             " backbone.pretrained=FOLDER."
         )
-    folder = pretrained_files.fetched(str(pretrained or EMBEDDED), ["", "unet", "scheduler"])
+    place = find(pretrained or EMBEDDED)
+    if pretrained == FACES and not place.is_dir():
+        how = f"{remedy(FACES)}" if CHECKOUT else "clone the repository, as the wheel has it not"
+        raise UserError(
+            f"The prior of faces is missing at {FACES}; {how}, or give backbone.pretrained=FOLDER."
+        )
+    folder = pretrained_files.fetched(str(place), ["", "unet", "scheduler"])
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
     dtype, classes = number_type(dtype), ("UNet2DModel",)
     unet = _sketch(unet_folder, classes, dtype) if lazy else None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from irbridge.commands.options import DataOptions
+from irbridge.data.faces import write_faces
 from irbridge.data.manifest import KEYS, check, manifest, write_text
 from irbridge.data.public_sets import BENCHMARKS, Benchmark
 from irbridge.errors import UserError, unknown
@@ -13,15 +14,16 @@ from irbridge.own_files import check_writable
 from irbridge.reports.task_pictures import draw_tasks
 
 # the verbs, and the options that go with each
-VERBS = {**KEYS, "tasks": ("output",)}
+VERBS = {**KEYS, "tasks": ("output",), "faces": ("output", "seed")}
+PLACES = {"list": 0, "tasks": 0, "faces": 1}  # words behind each; 2 behind the others
 USAGE = (
-    "list, check NAME DIR [split=train|test] [manifest=FILE], manifest NAME DIR [output=FILE], or"
-    " tasks [output=DIR]"
+    "list, check NAME DIR [split=train|test] [manifest=FILE], manifest NAME DIR [output=FILE],"
+    " tasks [output=DIR], or faces PLACE [output=DIR] [seed=N]"
 )
 
 
 def data_run(options: DataOptions) -> None:
-    """Do what the first word says: list, check, manifest or tasks.
+    """Do what the first word says: list, check, manifest, tasks or faces.
 
     Raises:
         UserError: a word or an option is wrong, or the set is not there.
@@ -30,10 +32,10 @@ def data_run(options: DataOptions) -> None:
     verb, *places = options.words or ("",)
     if verb and verb not in VERBS:
         raise unknown(f"{verb!r} is not understood", verb, VERBS, f"give {USAGE}")
-    wanted = 0 if verb in ("list", "tasks") else 2
+    wanted = PLACES.get(verb, 2)
     if not verb or len([place for place in places if place.strip()]) != wanted:
         raise UserError(f"The words are not understood; give {USAGE}.")
-    for key in ("manifest", "output", "split"):
+    for key in ("manifest", "output", "split", "seed"):
         if getattr(options, key) is not None and key not in VERBS[verb]:
             raise UserError(f"{key}= does not go with {verb}; give {USAGE}.")
     split = options.split
@@ -44,6 +46,9 @@ def data_run(options: DataOptions) -> None:
     elif verb == "tasks":
         for line in draw_tasks(Path(options.output or "runs/tasks-pictures")):
             print(line)
+    elif verb == "faces":
+        folder = Path(options.output or "data/faces")
+        print(write_faces(places[0], folder, options.seed or 0).in_words(folder))
     elif verb == "check":
         findings = check(*places, split, options.manifest)
         print("\n".join(f"{'ok   ' if right else 'WRONG'} {text}" for right, text in findings))

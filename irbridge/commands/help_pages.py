@@ -45,12 +45,12 @@ SCORED = {
 }
 TRAIN = {
     "task": "What is restored: derain, dehaze, desnow, raindrop, lowlight, inpaint, deblur, sr,"
-    " denoise, universal, or paired, your own pairs.",
+    " sr8, denoise, universal, or paired, your own pairs.",
     "recipe": "How a model is trained: irbridge, through the frozen model; bridge, a network from"
     " scratch, or goub, irsde, rdbm, ... of one bridge; published; regression.",
     "bridge": "The process between clean and degraded: brownian, goub, ou, rdbm, i2sb, ...",
     "endpoint": "Where the bridge ends: anchor, the adapter's coarse estimate, or y.",
-    "backbone": "The frozen model: embedded, celebahq256, church256, sd15, sd21 or sd3.",
+    "backbone": "The frozen model: embedded, faces, celebahq256, church256, sd15, sd21 or sd3.",
     "backbone.pretrained": "Its folder or hub id, where it is not the usual one.",
     "adapter": "What is trained: static, control; of latents controlnet, t2i, lora, ...",
     "trainer": "The training's size: cpu, gpu, latent, ship or ship_gpu.",
@@ -69,7 +69,8 @@ PAGES = {
             "name": "Tells apart the runs of one task; the run is run_root/TASK-NAME.",
             "run_root": "Folder of the runs.",
             "baseline": "Whether plain regression is trained beside it.",
-            "experiment": "A study of one or many runs: ship, tasks, efficiency, rdbm, paper/...",
+            "experiment": "A study of one or many runs: faces, ship, tasks, efficiency, rdbm,"
+            " paper/...",
             "debug": "default: the whole command in seconds.",
         }
         | COMMON,
@@ -139,12 +140,16 @@ PAGES = {
         ('irbridge pretrain "data.train=[photos.tar,data/samples/train]"',),
     ),
     "prior": Page(
-        "Score a prior as a denoiser: the PSNR of one call at some noise levels.",
+        "Score a prior as a denoiser: the PSNR of one call at some noise levels. With kid.samples"
+        " as a generator: how far its draws are from real images.",
         {
             "images": "Folder of clean photographs.",
             "backbone.pretrained": "The prior's folder or hub id; null: the embedded one.",
             "stds": "Stds of the noise, of 255, a list.",
             "classical": "Whether non-local means are scored beside it.",
+            "kid.samples": "Draws of the prior that are compared with the images, 50 or more.",
+            "kid.against": "A folder of other real images, whose distance is told beside.",
+            "kid.calls": "Calls of the network for a draw, by DDIM.",
             "seed": COMMON["seed"],
         },
         ("irbridge prior images=data/samples/test backbone.pretrained=runs/longer/prior",),

@@ -265,18 +265,21 @@ class DataOptions(Options):
     it below DIR, counts it, opens every header and compares hashes; it ends with status 1 where
     counts, images or hashes are not right. manifest NAME DIR prints a JSON line for each pair:
     name, paths relative to DIR, SHA-256 of both. Nothing is downloaded, moved or renamed. tasks
-    draws what the synthetic degradations do to a folder of pictures.
+    draws what the synthetic degradations do to a folder of pictures. faces PLACE crops LFW's
+    deep-funneled archive to the 64 px of experiment=faces, in train, validation and test, which
+    show different people; or it splits a folder, tar or zip of faces that are cropped already.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "irbridge data list",
         "irbridge data check rain100h DIR --split test",
         "irbridge data manifest lol DIR --output lol.jsonl",
+        "irbridge data faces lfw-deepfunneled.tgz --output data/faces",
     )
 
     words: tuple[str, ...] = option(
         (),
-        text("list | check NAME DIR | manifest NAME DIR | tasks"),
+        text("list | check NAME DIR | manifest NAME DIR | tasks | faces PLACE"),
         "",
         several=True,
         positional=True,
@@ -285,7 +288,13 @@ class DataOptions(Options):
     split: str | None = option(None, text("train|test"), "Only this half.")
     manifest: str | None = option(None, text("FILE"), "Of check: hashes to compare with.")
     output: str | None = option(
-        None, text("FILE"), "Of manifest: the file to write; of tasks: the folder."
+        None,
+        text("FILE"),
+        "Of manifest: the file to write; of tasks: the folder; of faces: the folder, data/faces"
+        " where it is left out.",
+    )
+    seed: int | None = option(
+        None, whole(0), "Of faces: which people are held out; 0 where it is left out."
     )
 
 

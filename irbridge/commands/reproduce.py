@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from irbridge.commands import claim
 from irbridge.commands.options import ReproduceOptions
 from irbridge.errors import Failure, UserError, unknown
 from irbridge.reports import published
@@ -206,6 +207,14 @@ def _tasks() -> Iterator[Step]:
     yield Step(("table", "results/tasks", "layout=tasks"))
 
 
+def _claim() -> Iterator[Step]:
+    for part in (claim.contests, claim.baselines, claim.questions, claim.elsewhere):
+        for words in part():
+            yield Step(words, ("train",) if words[0] == "train" else ())
+    yield Step(("table", claim.ROOT, "layout=budgets", f"plot={claim.ROOT}/claim.png"))
+    yield Step(("table", claim.ROOT))
+
+
 def _samplers() -> Iterator[Step]:
     yield Step(("compare", "run=data/adapters/derain"), ("compare",))
 
@@ -357,6 +366,12 @@ RECIPES = {
         "24 runs, about an hour and a half on 2 cores, then 42 rows of 33 photographs",
         "docs/efficiency.md",
         _tasks,
+    ),
+    "claim": Recipe(
+        "a prior that generates, or a bridge from scratch: faces, by training budget",
+        "145 trainings of 2,000 to 50,000 images, days on 2 cores; needs the faces in data/faces",
+        "docs/faces.md",
+        _claim,
     ),
     "samplers": Recipe(
         "bridge x step rule x calls",

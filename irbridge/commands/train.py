@@ -16,8 +16,9 @@ from irbridge.data.pair import spread
 from irbridge.environment import device, memory, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import score_rows
+from irbridge.evaluation.kid import KidLPIPS
 from irbridge.evaluation.methods import IDENTITY, Trained, methods
-from irbridge.evaluation.metrics import check_scorable, psnr
+from irbridge.evaluation.metrics import STANDARD, check_scorable, psnr
 from irbridge.evaluation.no_reference import check_photographs, score_photographs
 from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import HELD_BACK, About
@@ -76,6 +77,7 @@ def train_run(config: dict) -> None:
     check_effects(config)
     scored, masked = config["evaluate"], config["adapter"].get("masked", False)
     check_photographs(scored["real"], scored["metrics"], masked)
+    check_kid(config)
     model, regression, plainly = build_model(config), None, config | {"method": "regression"}
     if not config["reuse"]:
         check_anchor_learns(model)
@@ -158,6 +160,14 @@ def score(model: Restorer, config: dict, run: Path, regression: Restorer | None)
     if config["evaluate"]["real"]:
         wrote += score_real(model, config, run)
     print("Wrote: " + "  ".join(str(path) for path in wrote))
+
+
+def check_kid(config: dict) -> None:
+    """UserError where ``evaluate.kid`` is asked for and the scored images are too few for it."""
+    options = config["evaluate"]
+    if options["enabled"] and options.get("kid"):
+        count = len(test_pairs(config, options["size"]))
+        KidLPIPS().check_row(min(count, options["limit"] or count), options["save_images"])
 
 
 def start_from(model: Restorer, config: dict) -> None:
@@ -371,6 +381,7 @@ def score_run(
         protocol,
         run / "results",
         about,
+        (*STANDARD, KidLPIPS()) if options.get("kid") else STANDARD,
         save_images=options["save_images"],
         limit=options["limit"],
         reference=reference,

@@ -1,8 +1,8 @@
 """Holes for inpainting: ``KINDS[kind](shape, share, rng)`` is bool (H, W), True in the holes.
 
 Marks are drawn until ``share`` of the image is missing, which the last ones may exceed. Their sizes
-are in pixels, save that none is wide for a small image. The kinds that are no marks, from half on,
-have a share of their own.
+are in pixels, save that none is wide for a small image; ``scale`` multiplies them, for images that
+are smaller as a whole. The kinds that are no marks, from half on, have a share of their own.
 
 A mark is a function ``mark(pen, shape, rng)`` that draws with Pillow's pen on a canvas of the
 shape.
@@ -64,40 +64,47 @@ def walk(width, steps, stride, turn, narrowest=8) -> Callable:
     return mark
 
 
-def brush(shape, share, rng, width=(3, 24)):
+def brush(shape, share, rng, width=(3, 24), scale=1.0):
     """Free-form strokes of moderate width (Yu et al., ICCV 2019)."""
+    width = np.multiply(width, scale)
     return draw_marks(shape, share, walk(width, (2, 6), (0.5, 2), 0.8), rng)
 
 
-def thin(shape, share, rng):
+def thin(shape, share, rng, scale=1.0):
     """Narrow polylines with sharp bends, as the thin masks of LaMa (Suvorov et al., WACV 2022)."""
-    return draw_marks(shape, share, walk((2, 7), (1, 6), (3, 12), 1.0), rng)
+    width = np.multiply((2, 7), scale)
+    return draw_marks(shape, share, walk(width, (1, 6), (3, 12), 1.0), rng)
 
 
-def thick(shape, share, rng):
+def thick(shape, share, rng, scale=1.0):
     """A few wide strokes and boxes, as the thick masks of LaMa."""
-    stroke = walk((25, 70), (2, 4), (0.5, 1.5), 0.8, narrowest=4)
+    width = np.multiply((25, 70), scale)
+    kinds = walk(width, (2, 4), (0.5, 1.5), 0.8, narrowest=4), box(scale)
 
     def mark(pen, shape, rng):
-        kind = stroke if rng.random() < 0.5 else box
-        kind(pen, shape, rng)
+        kinds[rng.random() >= 0.5](pen, shape, rng)
 
     return draw_marks(shape, share, mark, rng)
 
 
-def box(pen, shape, rng):
+def box(scale=1.0) -> Callable:
     """A mark: a rectangle of 8 to 100 pixels, at most half the image, a side."""
-    sides = np.minimum(rng.uniform(8, 100, 2), np.array(shape[::-1]) / 2)
-    corner = rng.uniform(-sides / 2, np.array(shape[::-1]) - sides / 2)
-    pen.rectangle([*np.floor(corner), *np.floor(corner + sides)], fill=255)
+    low, high = 8 * scale, 100 * scale
+
+    def mark(pen, shape, rng):
+        sides = np.minimum(rng.uniform(low, high, 2), np.array(shape[::-1]) / 2)
+        corner = rng.uniform(-sides / 2, np.array(shape[::-1]) - sides / 2)
+        pen.rectangle([*np.floor(corner), *np.floor(corner + sides)], fill=255)
+
+    return mark
 
 
-def boxes(shape, share, rng):
+def boxes(shape, share, rng, scale=1.0):
     """Rectangles."""
-    return draw_marks(shape, share, box, rng)
+    return draw_marks(shape, share, box(scale), rng)
 
 
-def scratches(shape, share, rng):
+def scratches(shape, share, rng, scale=1.0):
     """Long, slightly bent lines, 1 to 3 pixels wide, all roughly along one direction.
 
     They get a third of the share.
@@ -107,19 +114,19 @@ def scratches(shape, share, rng):
 
     def mark(pen, shape, rng):
         heading = rng.normal(along, 0.2) + np.cumsum(rng.normal(0, 0.08, 12))
-        moves = np.stack([np.cos(heading), np.sin(heading)], 1) * rng.uniform(3, 30)
+        moves = np.stack([np.cos(heading), np.sin(heading)], 1) * rng.uniform(3 * scale, 30 * scale)
         points = rng.uniform(0, shape[::-1]) + np.cumsum(moves, 0)
         pen.line(points.ravel().tolist(), fill=255, width=int(width))
 
     return draw_marks(shape, share / 3, mark, rng)
 
 
-def text(shape, share, rng):
+def text(shape, share, rng, scale=1.0):
     """Lines of made-up letters, 8 to 40 pixels high.
 
     Each letter is three strokes between points of a grid. They get half the share.
     """
-    height = min(rng.uniform(8, 40), max(min(shape) / 3, 2))
+    height = min(rng.uniform(8 * scale, 40 * scale), max(min(shape) / 3, 2))
     stroke = max(1, round(height * rng.uniform(0.08, 0.22)))
     slant = rng.uniform(-0.3, 0.3)
 
@@ -196,4 +203,6 @@ _WEIGHTED = [
     (lattice, 1),
 ]
 KINDS: dict[str, Callable] = {kind.__name__: kind for kind, _ in _WEIGHTED}
+# the kinds whose marks have sizes in pixels, and so a scale
+IN_PIXELS = "brush", "thin", "thick", "boxes", "scratches", "text"
 WEIGHTS: dict[str, int] = {kind.__name__: weight for kind, weight in _WEIGHTED}

@@ -22,7 +22,9 @@ from irbridge.evaluation.records import (
     Record,
     RecordStore,
     fingerprint,
+    read_lines,
     slug,
+    write_whole,
 )
 from irbridge.evaluation.saved_images import (
     check_images,
@@ -322,10 +324,14 @@ def score_rows(
         reference: likewise.
         keep_others: likewise.
     """
-    methods = list(methods)
+    methods, names = list(methods), pairs.names[:limit]
     for metric in metrics:
         metric.ready()
-    total = len(methods) * len(share.of(pairs.names[:limit]))
+    whole = [metric for metric in metrics if metric.whole]
+    metrics = tuple(metric for metric in metrics if not metric.whole)
+    for metric in whole:
+        metric.check_row(len(names), save_images)
+    total = len(methods) * len(share.of(names))
     with tqdm(
         total=total, desc="scoring", unit="image", disable=not share.first, dynamic_ncols=True
     ) as bar:
@@ -345,3 +351,14 @@ def score_rows(
                 keep_others,
             ):
                 bar.update()
+            if whole and share.first:
+                _score_whole(results / slug(method.label), whole, about.seed or 0)
+
+
+def _score_whole(folder: Path, metrics: list[Metric], seed: int) -> None:
+    """Score a finished row as a whole, by its saved images and the clean ones beside it."""
+    records = read_lines(folder / "records.jsonl")
+    restored = [folder / f"{record.name}.png" for record in records]
+    clean = [folder.parent / "clean" / path.name for path in restored]
+    scores = {metric: metric.of_set(restored, clean, seed) for metric in metrics}
+    write_whole(folder, records, scores)

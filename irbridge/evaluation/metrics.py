@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -45,6 +46,8 @@ class Metric:
         unit: behind its name on the axis of a plot.
         reference: what it compares with: "clean", or "vae", the VAE's round trip of the clean
             image.
+        whole: it is one number for all images of a row, not for each; :meth:`of_set` measures it
+            once the row's images are there.
         smallest: least side in pixels of an image that it can score.
 
     A plain ``Metric`` only describes: that is how tables are made of records whose class is not
@@ -73,6 +76,7 @@ class Metric:
     luma: bool = True
     unit: str = ""
     reference: str = "clean"
+    whole: bool = False
     smallest: int = 1
     packages: ClassVar[tuple[str, ...]] = ()  # whose release the score depends on
 
@@ -139,6 +143,19 @@ class Metric:
         Args:
             restored: float64 on 0 to 255, (H, W, 3), or (H, W) where only the luma is compared.
             reference: likewise, of the same shape.
+        """
+        raise NotImplementedError(f"{self.name} of older records is described, but not computed.")
+
+    def check_row(self, images: int, saved: bool) -> None:
+        """UserError where a row of so many images, saved or not, cannot be scored as a whole."""
+
+    def of_set(self, restored: Sequence[Path], clean: Sequence[Path], seed: int = 0) -> float:
+        """The score of a row as a whole, where ``whole`` says so.
+
+        Args:
+            restored: the files of the restored images.
+            clean: those of the clean ones, in the same order.
+            seed: of what the metric draws.
         """
         raise NotImplementedError(f"{self.name} of older records is described, but not computed.")
 
@@ -243,7 +260,7 @@ class LPIPS(Metric):
     def ready(self) -> None:
         """Load the network where its weights are; UserError if they are other ones."""
         if Path(self.path).is_file():
-            _alexnet(self.path)
+            lpips_network(self.path)
 
     def measure(self, restored: np.ndarray, reference: np.ndarray) -> float | None:
         """0 for identical images; None below 31 pixels a side, or without the weights' file."""
@@ -254,7 +271,7 @@ class LPIPS(Metric):
         images = np.stack([restored / 255, reference / 255])
         pair = torch.from_numpy(images).permute(0, 3, 1, 2).float() * 2 - 1
         with torch.inference_mode():
-            return _alexnet(self.path)(pair[:1], pair[1:]).item()
+            return lpips_network(self.path)(pair[:1], pair[1:]).item()
 
 
 @dataclass(frozen=True)
@@ -289,8 +306,8 @@ def _code(cls: type) -> str:
 
 
 @cache
-def _alexnet(path: str | Path):
-    """The network of LPIPS with the trunk of this file.
+def lpips_network(path: str | Path):
+    """The network of LPIPS with the AlexNet trunk of this file.
 
     Raises:
         UserError: if the file is not the known one.

@@ -23,7 +23,14 @@ from tqdm import tqdm
 from irbridge.errors import Failure, UserError
 from irbridge.evaluation.metrics import LARGEST, STANDARD, Metric
 from irbridge.evaluation.share import ALONE, Share, agreed
-from irbridge.files import append_line, locked, remove_leftovers, write_atomically
+from irbridge.files import (
+    append_line,
+    locked,
+    read_json,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 
 HELD_BACK = "held-back images"
 EARLIER = "earlier"
@@ -403,6 +410,57 @@ class RecordStore:
                 path.unlink()
 
 
+# scores of a row as a whole
+
+WHOLE = "whole.json"  # beside a row's records
+
+
+def write_whole(folder: Path, records: list[Record], scores: dict[Metric, float]) -> None:
+    """Write the scores that a row has once, for all its images together, beside its records.
+
+    Args:
+        folder: of the row.
+        records: all of the row.
+        scores: by the metric.
+    """
+    described = {
+        metric.key: {"value": value, "heading": _described(metric)}
+        for metric, value in scores.items()
+    }
+    write_json(folder / WHOLE, {"images": _images(records), "scores": described})
+
+
+def _with_whole(records: list[Record], folder: Path) -> list[Record]:
+    """The records with the scores of their row as a whole, where these are of the same images.
+
+    Raises:
+        UserError: the file of those scores is damaged.
+    """
+    path = folder / WHOLE
+    if not records or not path.is_file():
+        return records
+    content = read_json(path)
+    try:
+        if content["images"] != _images(records):
+            return records
+        found = {
+            _heading(key, said["heading"]): _number(said, "value")
+            for key, said in content["scores"].items()
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path} holds no scores of a row ({error}); delete it.") from None
+    further = {metric.key: value for metric, value in found.items()}
+    return [
+        replace(record, scores=record.scores | further, metrics=(*record.metrics, *found))
+        for record in records
+    ]
+
+
+def _images(records: list[Record]) -> str:
+    """A hash of which images a row has, and of their pixels."""
+    return fingerprint(sorted([record.name, record.png or ""] for record in records))
+
+
 # reading, for tables
 
 
@@ -438,7 +496,9 @@ def read_records(path: str | Path) -> list[Record]:
         raise UserError(
             f"{str(path)[:200]} cannot be read ({reason}); give the folder of a scored run."
         ) from None
-    records = [record for file, run in files for record in read_lines(file, run, LEAST)]
+    records = []
+    for file, run in files:
+        records += _with_whole(read_lines(file, run, LEAST), file.parent)
     if not records and not path.is_file():
         raise UserError(f"There are no records below {path}; give the folder of a scored run.")
     once: dict[str, Record] = {}

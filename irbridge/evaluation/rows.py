@@ -138,13 +138,15 @@ def _averaged(records: list[Record]) -> Row:
         frozenset(images),
         metrics,
         {key: _mean(found) for key, found in values.items()},
-        {
-            key: None if None in found else bootstrap_interval(found)
-            for key, found in values.items()
-        },
+        {m.key: _interval(values[m.key], m) for m in metrics},
         _mean(_mean(r.seconds for r in drawn) for drawn in draws),
         next((r.about.method for r in records if r.about.method), None),
     )
+
+
+def _interval(found: list[float | None], metric: Metric) -> tuple[float, float] | None:
+    """The interval of a mean over images; None where one lacks the score, or it is of no image."""
+    return None if metric.whole or None in found else bootstrap_interval(found)
 
 
 def _in_order(records: list[Record]) -> tuple[Metric, ...]:

@@ -50,6 +50,7 @@ PARTS_ADDED = {
     "adapter.trunk": "unet",
     "backbone._target_": "irbridge.backbones.pixel.load_backbone",
     "backbone.dtype": "float32",
+    "task.degradation.scale": 1.0,
 }
 
 
@@ -84,7 +85,14 @@ class DataOptions(Options):
 
     mix: Any = None
     exclude: str | None = option(None, PLACE)
-    validation: int | None = option(None, whole(2))
+    validation: int | str | None = option(
+        None,
+        Range(
+            lambda v: PLACE.fits(v) if isinstance(v, str) else whole(2).fits(v),
+            "a whole number, 2 or more, or a folder",
+        ),
+    )
+    people: bool = option(False, added=True)
     benchmark: str | None = None
     root: str | None = option(None, PLACE)
     test_benchmark: str | None = None
@@ -115,6 +123,7 @@ class ScoringOptions(Options):
     limit: int | None = option(None, COUNT)
     all_rows: bool = True
     save_images: bool = False
+    kid: bool = option(False, added=True)
     real: str | None = option(None, PLACE)
     metrics: list[str] = option([])
 
@@ -323,10 +332,25 @@ class Pretraining(Options):
 
 
 @dataclass
+class DrawOptions(Options):
+    """How many draws of a prior are compared with real images, and how they are made."""
+
+    KEY: ClassVar[str] = "kid"
+
+    samples: int = option(0, whole(0))
+    size: int = option(64, COUNT)
+    calls: int = option(25, COUNT)
+    against: str | None = None
+    output: str | None = None
+    precision: str = option("float32", one_of("float32", "bf16"))
+
+
+@dataclass
 class PriorScores(Options):
-    """The settings of the command that scores a prior as a denoiser."""
+    """The settings of the command that scores a prior as a denoiser, or as a generator."""
 
     backbone: dict
+    kid: DrawOptions
     images: str = option(fits=PLACE)
     stds: list[float] = option([25], each(POSITIVE))
     classical: bool = True

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from irbridge.assets import find
 from irbridge.data.crops import CropStream, MixedStream, Room
+from irbridge.data.image_source import ImageSource
 from irbridge.data.layouts import BenchmarkPairs, Faces, halves
 from irbridge.data.pair import Degradation
 from irbridge.data.pairs import PackedPairs, PairedFolders, SyntheticPairs
+from irbridge.data.people import check_people
 from irbridge.data.public_sets import known
 from irbridge.data.selection import (
     Chain,
@@ -28,6 +30,7 @@ REMEDY = (
     "give data.root=DIR of the unpacked archive, and data.test_root=DIR where the test half is"
     " elsewhere"
 )
+SAMPLES = "data/samples/"  # stand in for faces that are not there
 # What a source of data.mix may say: where its images are, and how they are drawn.
 PLACES = "pairs", "clean", "degraded", "benchmark", "root"
 KEYS = *PLACES, "name", "weight", "degradation", "lighter", "same", "turn", "scene"
@@ -76,6 +79,7 @@ def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
     Raises:
         UserError: The images are not there, do not pair, or are too few.
     """
+    config = with_people(config)
     fixed, room, seed = bool(config["data"].get("cache_latents")), Room(), config["seed"]
     sources, found = training_sources(config), []
     split = _split(sources, held_back_every(config["data"]))
@@ -118,7 +122,12 @@ def validation_pairs(config: dict, size: int | None):
     Raises:
         UserError: None are held back.
     """
-    every = held_back_every(config["data"])
+    config = with_people(config)
+    every, folder = held_back_every(config["data"]), validation_folder(config["data"])
+    if folder and config["task"].get("degradation"):
+        degradation = instantiate(config["task"]["degradation"], of="degradation")
+        images = ImageSource(folder, _resize(config["data"]))
+        return SyntheticPairs(images, degradation, config["seed"], size)
     if every is None:
         raise UserError(
             "This training holds back no images for validation; give data.validation=16, which"
@@ -184,6 +193,7 @@ def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders
         config: of the run.
         size: of the centre crop in pixels; None: whole images.
     """
+    config = with_people(config)
     data, degradation, resize = (
         config["data"],
         config["task"].get("degradation"),
@@ -215,6 +225,7 @@ def training_sources(config: dict, size: int | None = None) -> list[Source]:
         config: of the run.
         size: pairs are centre-cropped to it; None: whole.
     """
+    config = with_people(config)
     data = config["data"]
     if data.get("mix") is not None:
         return _mix(config, size)
@@ -385,12 +396,39 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
     )
 
 
+def with_people(config: dict) -> dict:
+    """The config of a run, once the people of its images are known to be apart (``data.people``).
+
+    With ``data.stand_in`` the embedded photographs stand in for a set that is not there.
+
+    Raises:
+        UserError: a part of the set is not there, or a person is in two of them.
+    """
+    data = config["data"]
+    if not data.get("people"):
+        return config
+    parts = {part: data[part] for part in ("train", "validation", "test")}
+    places = {part: find(place) for part, place in parts.items() if isinstance(place, str)}
+    if data.get("stand_in") and not places["train"].exists():
+        stand_in = {"train": SAMPLES + "train", "test": SAMPLES + "test", "validation": 16}
+        return config | {"data": data | stand_in | {"people": False}}
+    check_people(places)
+    return config | {"data": data | {"people": False}}
+
+
 def held_back_every(data: dict) -> int | None:
     """Every so many-th scene is held back; None: none.
 
-    None are of a public set, as the scores are of its test half.
+    None are of a public set, as the scores are of its test half, nor where a folder is held back.
     """
-    return None if _public(data) and not data.get("mix") else data.get("validation")
+    every = data.get("validation")
+    return None if isinstance(every, str) or (_public(data) and not data.get("mix")) else every
+
+
+def validation_folder(data: dict) -> Path | None:
+    """Where the validation images are, if they are apart from the training images."""
+    place = data.get("validation")
+    return find(place) if isinstance(place, str) else None
 
 
 def _resize(data: dict) -> int | None:

@@ -157,6 +157,8 @@ def data_in_words(settings: dict) -> str:
     held = ""
     if data.get("validation"):
         held = f"; every {data['validation']}th scene held back for validation"
+        if isinstance(data["validation"], str):
+            held = "; validation images of their own"
     if data.get("mix"):
         sources = [
             f"{entry['weight']:.0%} {_called(entry)} ({_degraded(entry, own)})"

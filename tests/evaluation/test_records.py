@@ -386,7 +386,7 @@ def test_a_metric_is_a_class_and_a_file(command):
     status, out, err = command("evaluate", *words)
     assert status == 0 and "| MAE ↓ |" in out, err
     status, _, err = command("evaluate", *words[:-1], "metrics=[rope]")
-    assert status == 2 and "metrics=rope is unknown; choose of mae" in err
+    assert status == 2 and "metrics=rope is unknown; choose of kid_lpips, mae" in err
 
 
 def test_a_luma_metric_says_so():

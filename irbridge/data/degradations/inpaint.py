@@ -22,6 +22,7 @@ class Inpaint(Degradation):
         width: of the strokes of kind ``brush``.
         fill: value of the holes, in [0, 1].
         kinds: which kinds of holes there are.
+        scale: of the marks' sizes in pixels, below 1 for images that are smaller as a whole.
 
     Raises:
         UserError: ``kinds`` is no list, empty, or names a kind that does not exist.
@@ -31,6 +32,7 @@ class Inpaint(Degradation):
     width: Range = (3, 24)
     fill: float = 0.5
     kinds: tuple[str, ...] = tuple(hole_shapes.KINDS)
+    scale: float = 1.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -49,6 +51,8 @@ class Inpaint(Degradation):
         kind = str(rng.choice(list(self.kinds), p=weights / weights.sum()))
         share = rng.uniform(*self.masked)
         options = {"width": self.width} if kind == "brush" else {}
+        if self.scale != 1 and kind in hole_shapes.IN_PIXELS:
+            options["scale"] = self.scale
         return hole_shapes.KINDS[kind](shape, share, rng, **options)
 
     def fill_in(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:

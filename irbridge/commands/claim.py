@@ -1,0 +1,91 @@
+"""What ``irbridge reproduce claim`` runs: contenders, tasks, budgets and seeds, all in one place.
+
+The claim is that a frozen prior with a light adapter beats a bridge from scratch. Here it is asked
+in the world of faces, where the prior generates (docs/faces.md). Every contender sees the same
+crops in the same order, and is scored on the same faces of other people.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+
+# through the frozen prior, then without it
+CONTENDERS = {
+    "published": ("recipe=published",),
+    "published_irsde": ("recipe=published", "bridge=irsde"),
+    "published_visited": ("recipe=published", "loss.states=visited"),
+    "anchored": ("recipe=irbridge",),
+    "regression": ("recipe=regression",),
+    "goub": ("recipe=goub",),
+    "goub_residual": ("recipe=goub_residual",),
+    "irsde": ("recipe=irsde",),
+    "rdbm": ("recipe=rdbm",),
+    "rdbm_released": ("recipe=rdbm_released",),
+}
+TASKS = "inpaint", "sr"
+STEPS = 125, 625, 3125  # of 16 images: 2,000, 10,000 and 50,000
+SEEDS = 0, 1
+ROOT = "runs/claim"
+MIDDLE = STEPS[1]  # the budget at which the paper's own questions are asked
+SCORED = ("evaluate.all_rows=false", "evaluate.limit=128")
+CALLS = "nfe=[1,2,3,5,10,25]"  # Table 3
+SCHEDULES = tuple(f"S{k}" for k in range(1, 9))  # Fig. 11
+NOISES = 0.00784, 0.0784, 0.2353  # Fig. 2: lambda of GOUB, in [-1, 1]
+
+
+def run_of(task: str, contender: str, steps: int = MIDDLE, seed: int = 0) -> str:
+    """The folder of a run."""
+    return f"{ROOT}/{task}-{contender}-{steps}-{seed}"
+
+
+def training(task: str, words: tuple[str, ...], steps: int, seed: int, run: str) -> tuple[str, ...]:
+    """The words that train, or with ``reuse`` take over, and score one run."""
+    budget = (f"trainer.steps={steps}", f"seed={seed}")
+    return ("train", "experiment=faces", f"task={task}", *words, *budget, *SCORED, f"run={run}")
+
+
+def contests() -> Iterator[tuple[str, ...]]:
+    """Every contender at every budget and seed, the small budgets of all of them first."""
+    for steps, seed, task in product(STEPS, SEEDS, TASKS):
+        for contender, words in CONTENDERS.items():
+            yield training(task, words, steps, seed, run_of(task, contender, steps, seed))
+
+
+def baselines() -> Iterator[tuple[str, ...]]:
+    """DDIM with the anchored adapter, from its own start and from noise (Fig. 9)."""
+    for steps, seed, task in product(STEPS, SEEDS, TASKS):
+        run = run_of(task, "anchored", steps, seed)
+        for method in ("ddim", "ddim_noise"):
+            kid = ("metrics=[kid_lpips]", "save_images=true")
+            words = (f"method={method}", "size=64", "limit=128", f"seed={seed}", *kid)
+            yield ("evaluate", f"run={run}", *words, f"results={run}/baselines")
+
+
+def questions() -> Iterator[tuple[str, ...]]:
+    """The paper's own questions, at the middle budget: calls, schedules, noise."""
+    for task in TASKS:
+        for contender, bridge in (("published", "goub"), ("anchored", "brownian")):
+            run = run_of(task, contender)
+            kinds = (f"bridges=[{bridge}]", "samplers=[reverse,ddim]", CALLS)
+            size = ("size=64", "limit=64", f"results={ROOT}-calls/{task}-{contender}")
+            yield ("compare", f"run={run}", *kinds, *size)
+        taken = (*CONTENDERS["published"], f"reuse={run_of(task, 'published')}")
+        for name in SCHEDULES:
+            words = (*taken, "timesteps=paper", f"timesteps.name={name}")
+            yield training(task, words, MIDDLE, 0, f"{ROOT}-schedules/{task}-{name}-{MIDDLE}-0")
+        for noise in NOISES:
+            words = (*taken, f"bridge.lam={noise}")
+            yield training(task, words, MIDDLE, 0, f"{ROOT}-noise/{task}-{noise}-{MIDDLE}-0")
+
+
+def elsewhere() -> Iterator[tuple[str, ...]]:
+    """Where it was not trained: thin holes to thick ones, faces to photographs."""
+    for contender in ("anchored", "regression", "goub_residual"):
+        thin = f"{ROOT}-elsewhere/inpaint-{contender}_thin-{MIDDLE}-0"
+        words = (*CONTENDERS[contender], "task.degradation.kinds=[thin]")
+        yield training("inpaint", words, MIDDLE, 0, thin)
+        holes = ("task=inpaint", "task.degradation.scale=0.4", "size=64", "all_rows=false")
+        thick = ("task.degradation.kinds=[thick]", "data.test=data/faces/test", "limit=128")
+        yield ("evaluate", f"run={thin}", *holes, *thick, f"results={thin}/thick")
+        photographs = "task.degradation.kinds=[thin,thick,half]"
+        run = run_of("inpaint", contender)
+        yield ("evaluate", f"run={run}", *holes, photographs, f"results={run}/photographs")
