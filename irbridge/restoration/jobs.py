@@ -217,11 +217,12 @@ def _named(given: str) -> list[Path]:
 def _expected(path: Path, made: set[str]) -> bool:
     """Whether nobody takes it for a photograph to restore.
 
-    That is what is hidden, what this program wrote, and a folder without photographs.
+    That is what is hidden, what this program wrote, and a folder without photographs, unless it
+    is named like one.
     """
     if path.name.startswith(".") or path.name in made or fnmatch(path.name, "restored-*.json"):
         return True
-    if not path.is_dir():
+    if not path.is_dir() or is_image(path):
         return False
     try:
         inside = list(path.iterdir())

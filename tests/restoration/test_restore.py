@@ -33,7 +33,7 @@ from irbridge.images.png import png16
 from irbridge.models.restorer import Restorer
 from irbridge.restoration import memory
 from irbridge.restoration import restore as restoring
-from irbridge.restoration.jobs import plan, sources
+from irbridge.restoration.jobs import passed_over, plan, sources
 
 RNG = np.random.default_rng(0)
 
@@ -887,3 +887,12 @@ def test_weights_that_are_no_numbers_are_refused(restore, tmp_path, value):
     status, _, err = restore(f"run={run}", f"input={photo}")
     assert status == 2 and name in err and "no real numbers" in err
     assert not list(tmp_path.glob("a-*.png"))
+
+
+def test_a_folder_named_like_a_photograph_is_told(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "x.png").mkdir()
+    (tmp_path / "empty").mkdir()
+    jobs = plan([str(tmp_path)], "derain")
+    told = passed_over([str(tmp_path)], "derain", jobs)
+    assert told == {tmp_path / "x.png": "folders are not entered"}
