@@ -896,3 +896,10 @@ def test_a_folder_named_like_a_photograph_is_told(tmp_path):
     jobs = plan([str(tmp_path)], "derain")
     told = passed_over([str(tmp_path)], "derain", jobs)
     assert told == {tmp_path / "x.png": "folders are not entered"}
+
+
+def test_what_cannot_be_reached_is_not_called_missing(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name, said in (("loop.png", "cannot be read"), ("none.png", "does not exist")):
+        with pytest.raises(UserError, match=said):
+            sources(str(tmp_path / name), "derain")
