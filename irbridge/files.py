@@ -160,6 +160,10 @@ def locked(folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
+        if not (folder / ".lock").exists():  # as in /proc, where no file can be made
+            raise UserError(
+                f"{folder} cannot be written (no file can be made there); choose a writable folder."
+            ) from None
         raise UserError(
             f"{folder} is in use by another process; wait for it to end, or choose another folder."
         ) from None

@@ -56,8 +56,9 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
     for name in sorted(own.keys() | tensors.keys()):
         there, here = (tuple(t[name].shape) if name in t else "missing" for t in (tensors, own))
         if there != here:
+            called = name if name.isprintable() else repr(name)
             raise UserError(
-                f"{source} does not fit the configured model: {name} is {there} in the file and"
+                f"{source} does not fit the configured model: {called} is {there} in the file and"
                 f" {here} in the model; use the configuration that it was trained with."
             )
     for name, tensor in tensors.items():

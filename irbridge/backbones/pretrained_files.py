@@ -285,9 +285,16 @@ def plain_config(path: Path) -> dict:
                     f"{path}: {key} is not covered, as it would load other code or weights; delete"
                     " the key, and use such a folder only from someone whom you trust."
                 )
-            if isinstance(value, dict):
-                parts.append(value)
+            parts += _objects(value)
     return config
+
+
+def _objects(value) -> list[dict]:
+    """The JSON objects that a value is, or that its lists hold."""
+    if isinstance(value, dict):
+        return [value]
+    items = value if isinstance(value, list) else []
+    return [found for item in items for found in _objects(item)]
 
 
 def scheduler_config(folder: Path) -> dict:

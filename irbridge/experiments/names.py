@@ -8,12 +8,14 @@ adapter, a degradation. No other function of Python can be reached by it.
 Runs and adapters of earlier versions stay readable by the table :data:`MOVED`.
 """
 
+import ast
 import inspect
 import pkgutil
 import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -237,15 +239,37 @@ def _modules(chapter: str) -> list[str]:
 
 @cache
 def members(family: str) -> list[str]:
-    """The names of a family's classes and functions, for a sentence that lists the choices."""
-    one, found = FAMILIES[family], set()
-    for module in _modules(one.chapter):
-        found |= {
-            f"{module}.{name}"
-            for name, part in vars(import_module(module)).items()
-            if getattr(part, "__module__", None) == module
-            and not name.startswith("_")
-            and one.has(part)
-            and part is not one.kind()
-        }
-    return sorted(found)
+    """The names of a family's classes and functions, for a sentence that lists the choices.
+
+    They are read in the source: to import all of a chapter, for a name that is refused, would take
+    many seconds.
+    """
+    one = FAMILIES[family]
+    parts = [(module, node) for module in _modules(one.chapter) for node in _defined(module)]
+    kin, known = {one.base.rpartition(".")[2]}, 0
+    while len(kin) > known:  # classes of classes
+        known = len(kin)
+        kin |= {n.name for _, n in parts if isinstance(n, ast.ClassDef) and kin & _parents(n)}
+    found = [
+        f"{module}.{node.name}"
+        for module, node in parts
+        if not node.name.startswith("_") and kin & _parents(node)
+    ]
+    return sorted(found) or [one.base]
+
+
+def _defined(module: str) -> list[ast.ClassDef | ast.FunctionDef]:
+    """The classes and functions of a module, by its source."""
+    spec = find_spec(module)
+    source = spec.loader.get_source(module) if spec and spec.loader else None
+    nodes = ast.parse(source or "").body
+    deferred = any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in nodes)
+    # where annotations are deferred, no function says by a class what it returns
+    kinds = ast.ClassDef if deferred else (ast.ClassDef, ast.FunctionDef)
+    return [node for node in nodes if isinstance(node, kinds)]
+
+
+def _parents(node: ast.ClassDef | ast.FunctionDef) -> set[str]:
+    """The names of the classes that a class derives from, or that a function returns."""
+    parents = node.bases if isinstance(node, ast.ClassDef) else [node.returns]
+    return {getattr(parent, "id", getattr(parent, "attr", "")) for parent in parents}

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,11 @@ from irbridge.backbones.base import alike
 from irbridge.errors import UserError
 from irbridge.experiments.names import present
 from irbridge.experiments.schema import added_keys, free_keys
-from irbridge.files import read_fields, read_json, write_json
+from irbridge.files import LEFTOVER, read_fields, read_json, write_json
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.pace import planned_steps
 
-# what irbridge writes into a run's folder: files, and the endings of those in folders of it
+# what irbridge writes into a run's folder: files, and the paths of those in folders of it
 OWN_FILES = {
     "config.json",
     "metrics.jsonl",
@@ -28,14 +29,15 @@ OWN_FILES = {
     "table.md",
     "wandb.json",
 }
+_SCORES = r".+/[^/]+\.(jsonl|png)"  # in a folder for each row
 OWN_FOLDERS = {
-    "checkpoints": (".json", ".safetensors", ".tmp"),
-    "evaluations": (".jsonl", ".png", ".tmp"),
-    "prior": (".json", ".safetensors", ".tmp"),
-    "real": (".jsonl", ".png", ".md", ".tmp"),
-    "results": (".jsonl", ".png", ".tmp"),
-    "samples": (".png", ".tmp"),
-    "wandb": ("",),
+    "checkpoints": r"(step-\d+|\.tmp-\d+(-old)?)/[^/]+\.(json|safetensors)",
+    "evaluations": _SCORES,
+    "prior": r"[^/]+\.(json|safetensors)",
+    "real": r".+\.(jsonl|png|md)",
+    "results": _SCORES,
+    "samples": r"step-\d+\.png",
+    "wandb": r".+",
 }
 OWN = OWN_FILES | OWN_FOLDERS.keys() | {"regression"}
 # what a training leaves for use, of which one is there once something is saved
@@ -153,12 +155,19 @@ def _empty(run: Path) -> None:
             left.unlink()
 
 
-def _remove_files(folder: Path, endings: tuple[str, ...]) -> None:
-    """Delete the files below a folder that end so, and the folders that this leaves empty."""
+def _remove_files(folder: Path, own: str) -> None:
+    """Delete the files below a folder that are irbridge's, and the folders that this leaves empty.
+
+    Args:
+        folder: one of :data:`OWN_FOLDERS`.
+        own: the pattern of their paths below it; what a kill left half-written is theirs too.
+    """
     for place, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            if name.endswith(endings):
-                (Path(place) / name).unlink()
+        for path in (Path(place) / name for name in files):
+            if re.fullmatch(own, path.relative_to(folder).as_posix(), re.DOTALL) or (
+                LEFTOVER.fullmatch(path.name)
+            ):
+                path.unlink()
         for name in folders:
             _remove_if_empty(Path(place) / name)
     _remove_if_empty(folder)

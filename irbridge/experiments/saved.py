@@ -139,6 +139,11 @@ def _check_part(value, key: str, family: str | None, source) -> None:
         if "_target_" in value:
             _check_target(value["_target_"], key, family, source)
         for name, item in value.items():
+            if "${" in str(name) or not str(name).isprintable():
+                raise UserError(
+                    f"{source}: the key {shown(name, repr)} is no setting of irbridge; delete it,"
+                    " and use such a file only from someone whom you trust."
+                )
             here = f"{key}.{name}".removeprefix(".")
             _check_part(item, here, name if name in FAMILIES else family, source)
 

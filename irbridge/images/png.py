@@ -1,4 +1,4 @@
-"""PNG files of 16 bits, which Pillow knows of grey alone, and the colour chunks of all.
+"""PNG files: those of 16 bits, which Pillow knows of grey alone, and what is checked of all.
 
 By the PNG specification (W3C, third edition); the numbers of sections are its own. Every byte of a
 file that comes from elsewhere is checked here, in Python: length, checksum, header and filters.
@@ -17,6 +17,10 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LEVEL = 4  # of a PNG's compression: 3 % larger than at 6, in a quarter of the time
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 CHANNELS = {kind: channels for channels, kind in COLOUR_TYPES.items()}
+PALETTE = 3  # the colour type of numbers of colours
+# Bits of a sample, by colour type, sec. 11.2.1.
+DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+PIECE = 2**20  # bytes that are inflated at once where they are only counted
 NONE, SUB, UP, AVERAGE, PAETH = range(5)  # the filters of a row, sec. 9
 # What a picture's values mean in colour and brightness, sec. 11.3.2, beside the profile.
 COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"gAMA", b"cHRM", b"sRGB")
@@ -139,6 +143,8 @@ def read_png16(file: bytes) -> np.ndarray:
         TooLargeError: it declares too many pixels.
     """
     header, stored, key = _contents(file)
+    if header.bits != 16:
+        raise ValueError("its header is damaged")
     channels = CHANNELS[header.kind]
     samples = np.empty((header.height, header.width, channels), np.uint16)
     places = ADAM7 if header.interlace else ((0, 0, 1, 1),)
@@ -157,19 +163,52 @@ def read_png16(file: bytes) -> np.ndarray:
     return np.concatenate([samples, opaque * np.uint16(65535)], axis=2)
 
 
+def check_whole(file: bytes) -> None:
+    """Refuse a PNG file of any depth whose parts are damaged or whose samples are too few or many.
+
+    Pillow checks neither the samples' checksums nor their number, and would show black or what is
+    left of them.
+
+    Args:
+        file: its bytes.
+
+    Raises:
+        ValueError: the file is damaged or cut short.
+        TooLargeError: it declares too many pixels.
+    """
+    header, stored, _ = _contents(file)
+    pixel = header.bits * CHANNELS.get(header.kind, 1)  # bits
+    length = 0
+    for top, left, down, right in ADAM7 if header.interlace else ((0, 0, 1, 1),):
+        rows, columns = -(-(header.height - top) // down), -(-(header.width - left) // right)
+        length += rows * (1 + -(-columns * pixel // 8)) if min(rows, columns) > 0 else 0
+    inflate, count = zlib.decompressobj(), 0
+    try:
+        while count <= length and not inflate.eof:
+            piece = inflate.decompress(stored, PIECE)
+            stored = inflate.unconsumed_tail
+            if not piece and not inflate.eof:
+                break
+            count += len(piece)
+    except zlib.error as error:
+        raise ValueError(f"its samples are damaged: {error}") from error
+    if count != length or not inflate.eof:
+        raise ValueError("it holds fewer or more samples than it declares")
+
+
 def _contents(file: bytes) -> tuple[Header, bytes, bytes | None]:
-    """The header, the compressed samples and the transparent colour of a PNG file of 16 bits."""
+    """The header, the compressed samples and the transparent colour of a PNG file."""
     chunks = _chunks(file)
     name, body = next(chunks)
     if name != b"IHDR" or len(body) != 13:
         raise ValueError("its header is damaged")
     header = Header(*struct.unpack(">IIBBBBB", body))
-    known = header.bits == 16 and header.kind in CHANNELS and not header.compression
+    known = header.bits in DEPTHS.get(header.kind, ()) and not header.compression
     sides = min(header.width, header.height) > 0 and max(header.width, header.height) < 2**31
     if not (known and sides and not header.filtering and header.interlace in (0, 1)):
         raise ValueError("its header is damaged")
     check_size(header.width, header.height)
-    parts, key, ended = [], None, False
+    parts, key, ended, palette = [], None, False, header.kind != PALETTE
     for name, body in chunks:
         if name == b"IDAT":
             if ended:
@@ -177,12 +216,15 @@ def _contents(file: bytes) -> tuple[Header, bytes, bytes | None]:
             parts.append(body)
             continue
         ended = bool(parts)
+        palette = palette or name == b"PLTE"
         if name == b"tRNS":
             key = body
         elif name[:1].isupper() and name not in (b"PLTE", b"IEND"):
             raise ValueError(f"it has an unknown part {name!r}")
     if not parts:
         raise ValueError("it holds no samples")
+    if not palette:
+        raise ValueError("its palette is missing")
     return header, b"".join(parts), key
 
 

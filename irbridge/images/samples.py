@@ -17,13 +17,21 @@ from irbridge.images.formats import (
     reading,
     told,
 )
-from irbridge.images.png import colour_chunks, has_exif, is_png16, read_png16
+from irbridge.images.png import (
+    SIGNATURE,
+    check_whole,
+    colour_chunks,
+    has_exif,
+    is_png16,
+    read_png16,
+)
 from irbridge.images.tiff import (
     SAVE,
     SIGNED,
     UNSIGNED,
     WHITE_IS_ZERO,
     Tags,
+    check_parts,
     inverted,
     read_deep,
     read_tags,
@@ -106,6 +114,8 @@ def _samples(file: BinaryIO) -> Samples:
         values = read_png16(data)
         alpha, bits = values.shape[2] in (2, 4), 16
     else:
+        if sign.startswith(SIGNATURE):
+            check_whole(data)
         values, alpha = _loaded(image)
         bits = 8
     # Behind the pixels, as Pillow may load them for it, and forgets that they were damaged.
@@ -170,6 +180,7 @@ def _tiff(file: BinaryIO) -> Samples:
     exif = read_exif(image)[1] if image else b""
     icc = _profile(image) if image else tags.icc
     if tags.plain:
+        check_parts(image.tag_v2.get, tags)
         values, alpha = _loaded(image)
         return Samples(values, alpha, icc=icc, exif=exif)
     deep = read_deep(file, tags)

@@ -24,6 +24,7 @@ SAVE = "save it with 8 or 16 unsigned bits, or with floats from 0 to 1"
 OVERSHOOT = 1e-3  # beyond 0 and 1, as resampling leaves it; such floats are clipped
 MOST_CHANNELS = 8
 PACKED_MOST = 10_000  # bytes that one may stand for; Deflate packs 1,032 at most
+SEPARATE = 2  # PlanarConfiguration
 RAW, DEFLATE = 1, (8, 32946)  # Compression
 ROWS = 64  # that are unpacked at once
 
@@ -161,6 +162,24 @@ def read_deep(file: BinaryIO, tags: Tags) -> tuple[np.ndarray, bool] | None:
     return (_straight(values, tags) if extra[0] == PREMULTIPLIED else values), True
 
 
+def check_parts(value: Callable, tags: Tags) -> None:
+    """ValueError where a TIFF that Pillow reads has fewer strips than its rows need.
+
+    Pillow would show what is missing as black.
+
+    Args:
+        value: gives the value of a tag's number, or None.
+        tags: of the same page.
+    """
+    offsets, rows = value(273), value(278)
+    if not offsets or value(324):  # in tiles, whose number Pillow checks
+        return
+    strips = -(-tags.height // min(max(int(rows or tags.height), 1), tags.height))
+    planes = tags.channels if value(284) == SEPARATE else 1
+    if len(offsets) < strips * planes:
+        raise ValueError("it is cut short")
+
+
 def _check_extent(page, file: BinaryIO) -> None:
     """ValueError unless all stored parts of a page lie within its file."""
     end = file.seek(0, 2)
@@ -182,6 +201,8 @@ def _unpacked(page, file: BinaryIO, tags: Tags) -> np.ndarray | None:
         return _odd_bits(page, file, tags)
     try:
         values = page.asarray()
+    except ImportError:  # of a packing whose module this Python lacks
+        return None
     except (ValueError, NotImplementedError) as error:
         if "imagecodecs" in str(error) or "compression" in str(error).lower():
             return None

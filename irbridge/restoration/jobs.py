@@ -1,5 +1,6 @@
 """Which photographs a command restores, under which names, and by which report it goes on."""
 
+import errno
 import glob
 import os
 import re
@@ -211,17 +212,30 @@ def _named(given: str) -> list[Path]:
         raise UserError(f"input={given} is a pipe or a device; give a file.")
     if glob.has_magic(given):
         return matching(at)
+    try:
+        os.stat(at)
+    except ValueError:
+        pass
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise UserError(f"input={given} does not exist; check the path.") from None
+        # such as a folder above it that one may not enter
+        raise UserError(
+            f"input={given} cannot be read ({error.strerror or error}); check the path, and who may"
+            " read it."
+        ) from error
     raise UserError(f"input={given} does not exist; check the path.")
 
 
 def _expected(path: Path, made: set[str]) -> bool:
     """Whether nobody takes it for a photograph to restore.
 
-    That is what is hidden, what this program wrote, and a folder without photographs.
+    That is what is hidden, what this program wrote, and a folder without photographs, unless it
+    is named like one.
     """
     if path.name.startswith(".") or path.name in made or fnmatch(path.name, "restored-*.json"):
         return True
-    if not path.is_dir():
+    if not path.is_dir() or is_image(path):
         return False
     try:
         inside = list(path.iterdir())

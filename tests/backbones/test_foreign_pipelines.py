@@ -113,3 +113,10 @@ def test_a_schedulers_config_is_checked(backbone_folder, tmp_path, changes):
     changed(folder / "scheduler_config.json", **changes)
     with pytest.raises(UserError, match=f"scheduler_config.json: {next(iter(changes))}"):
         load_backbone(str(folder))
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_neither_does_a_list_within_it(pipeline, part):
+    changed(pipeline / part / "config.json", parts=[[{"auto_map": {"A": "evil--mine.Mine"}}]])
+    with pytest.raises(UserError, match=rf"{part}/config.json: auto_map is not covered"):
+        load_latent(str(pipeline))

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from runs_alike import QUICK, assert_same, regression
 from irbridge.errors import UserError
 from irbridge.experiments import run_folder
 from irbridge.experiments.config import one_sentence
-from irbridge.files import read_json, write_atomically, write_json
+from irbridge.files import locked, read_json, write_atomically, write_json
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.trainer import Trainer
 from irbridge.weights import save_weights
@@ -273,3 +274,9 @@ def test_a_gradient_scaler_goes_on(tmp_path, stream, monkeypatch):
         and scalers[0]["_growth_tracker"] == 2
     )
     assert_same(tmp_path, tmp_path / "whole")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no such file system")
+def test_a_place_where_no_file_can_be_made_is_not_called_in_use():
+    with pytest.raises(UserError, match="cannot be written"), locked(Path("/proc")):
+        pass

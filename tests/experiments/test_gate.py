@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -91,6 +93,34 @@ def test_no_value_is_looked_up_elsewhere(evil, monkeypatch):
         with pytest.raises(UserError, match=r"config.json: backbone.pretrained=") as refused:
             reader(folder)
         assert "tok3n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["${oc.env:SECRET}", "a\nb", "\0", "\x1b[2J", "\u202e"])
+def test_a_key_is_a_word(key):
+    for config in ({key: 1}, {"loss": {key: {}}}, {"data": {"mix": [{key: None}]}}):
+        with pytest.raises(UserError, match="config.json: the key .* is no setting") as refused:
+            check_foreign(config, "config.json")
+        assert str(refused.value).isprintable()
+
+
+def test_a_wrong_name_is_refused_at_once():
+    """The choices that its sentence lists are not imported for it."""
+    heavy = "peft", "diffusers.models.controlnets", "transformers.models.clip"
+    code = f"""
+import sys
+from irbridge.errors import UserError
+from irbridge.experiments.names import FAMILIES, part_named
+for family in FAMILIES:
+    try:
+        part_named("os.system", family)
+    except UserError as error:
+        print(error)
+sys.exit(any(name in sys.modules for name in {heavy}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("choose one of irbridge.") == len(FAMILIES)
+    assert "irbridge.adapters.lora.LoRA" in done.stdout
 
 
 NAMES = [

@@ -80,7 +80,11 @@ def test_overwriting_removes_what_irbridge_wrote_and_nothing_else(tmp_path):
     (run / "results/row").mkdir(parents=True)
     (run / "results/row/records.jsonl").write_text("")
     mine = ["notes.txt", "results/notes.txt", "results/row/remark.md", "samples/x.psd", "own/a.png"]
-    for name in mine:
+    mine += ["samples/x.png", "results/plot.png", "checkpoints/keep/model.safetensors"]
+    mine += ["checkpoints/best.safetensors"]
+    theirs = ["samples/step-000001.png", "samples/.step-000001.png.pc-1.tmp"]
+    theirs += ["checkpoints/.tmp-123/ema.safetensors", "results/row/a.png", "real/scores.md"]
+    for name in (*mine, *theirs):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("mine")
     os.symlink(tmp_path, run / "results/link")

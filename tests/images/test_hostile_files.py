@@ -270,3 +270,64 @@ def test_a_warning_of_a_library_does_not_reach_the_user(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.stdout == "(8, 8, 3)\n" and not done.stderr
+
+
+def remade(kind, width=56, height=40):
+    """A PNG of 8 bits that Pillow would show, damaged in one way."""
+    values = np.random.default_rng(5).integers(0, 256, (40, 56, 3), np.uint8)
+    rows = np.concatenate([np.zeros((40, 1), np.uint8), values.reshape(40, -1)], axis=1).tobytes()
+    rows = rows[:-169] if kind == "a row less" else rows
+    stored = bytearray(zlib.compress(rows, 0))
+    damaged = kind in ("samples", "samples of a right checksum")
+    if damaged:
+        stored[len(stored) // 2] ^= 255
+    head = struct.pack(">IIBBBBB", width, height, 8, 3 if kind == "no palette" else 2, 0, 0, 0)
+    data = chunk(b"IDAT", bytes(stored))
+    if kind in ("samples", "checksum"):
+        data = data[:-4] + b"\0\0\0\0"
+    end = b"" if kind == "no end" else chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + data + end
+
+
+@pytest.mark.parametrize(
+    ("kind", "sides", "said"),
+    [
+        ("samples", (56, 40), "checksum"),
+        ("samples of a right checksum", (56, 40), "samples are damaged"),
+        ("checksum", (56, 40), "checksum"),
+        ("a row less", (56, 40), "fewer or more samples"),
+        ("taller", (56, 41), "fewer or more samples"),
+        ("narrower", (55, 40), "fewer or more samples"),
+        ("no palette", (169, 40), "palette is missing|fewer or more"),
+        ("no end", (56, 40), "cut short"),
+    ],
+)
+def test_a_damaged_8_bit_png_is_one_sentence(kind, sides, said, tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(remade("whole"))
+    assert read_image(path).shape == (40, 56, 3)
+    path.write_bytes(remade(kind, *sides))
+    with pytest.raises(UserError, match=said):
+        read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("sides", [(1, 1), (3, 2), (9, 17), (33, 5)])
+def test_whole_pngs_of_all_kinds_are_read(mode, sides, tmp_path):
+    values = np.random.default_rng(5).integers(0, 256, (*sides, 3), np.uint8)
+    Image.fromarray(values).convert(mode).save(tmp_path / "x.png")
+    assert read_image(tmp_path / "x.png").shape == (*sides, 3)
+
+
+def test_a_tiff_of_too_few_strips_is_cut_short(tmp_path):
+    path = tmp_path / "x.tif"
+    Image.new("RGB", (56, 40), "red").save(path)
+    data = bytearray(path.read_bytes())
+    (directory,) = struct.unpack("<I", data[4:8])
+    (tags,) = struct.unpack("<H", data[directory : directory + 2])
+    for at in range(directory + 2, directory + 2 + 12 * tags, 12):
+        if data[at : at + 2] == b"\x01\x01":  # ImageLength
+            data[at + 8 : at + 12] = struct.pack("<HH", 60000, 0)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cut short"):
+        read_image(path)

@@ -33,7 +33,7 @@ from irbridge.images.png import png16
 from irbridge.models.restorer import Restorer
 from irbridge.restoration import memory
 from irbridge.restoration import restore as restoring
-from irbridge.restoration.jobs import plan, sources
+from irbridge.restoration.jobs import passed_over, plan, sources
 
 RNG = np.random.default_rng(0)
 
@@ -887,3 +887,19 @@ def test_weights_that_are_no_numbers_are_refused(restore, tmp_path, value):
     status, _, err = restore(f"run={run}", f"input={photo}")
     assert status == 2 and name in err and "no real numbers" in err
     assert not list(tmp_path.glob("a-*.png"))
+
+
+def test_a_folder_named_like_a_photograph_is_told(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "x.png").mkdir()
+    (tmp_path / "empty").mkdir()
+    jobs = plan([str(tmp_path)], "derain")
+    told = passed_over([str(tmp_path)], "derain", jobs)
+    assert told == {tmp_path / "x.png": "folders are not entered"}
+
+
+def test_what_cannot_be_reached_is_not_called_missing(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name, said in (("loop.png", "cannot be read"), ("none.png", "does not exist")):
+        with pytest.raises(UserError, match=said):
+            sources(str(tmp_path / name), "derain")
