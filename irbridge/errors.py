@@ -139,8 +139,20 @@ def _of_system(error: OSError) -> str:
     )
 
 
+def _unread(word: str) -> str:
+    """The sentence for a word whose value Hydra's grammar cannot read."""
+    word = " ".join(word.split())
+    word = word if len(word) < 120 else f"{word[:117]}..."
+    return (
+        f"{word} has a value that cannot be read; give a number, true, false, null, a word or a"
+        " list such as [1,2], with quotes around text that has other signs."
+    )
+
+
 def _of_hydra(error: BaseException) -> str:
     """The sentence for what Hydra cannot make of the words, without its hints for programmers."""
+    if (word := getattr(error, "override", None)) is not None:
+        return _unread(word)
     key = re.search(r"'(.+?)'", str(error))
     if type(error).__name__ == "InterpolationKeyError" and key:
         return f"{key[1]} has no value, and another key takes its own from it; give {key[1]}=..."
@@ -150,7 +162,6 @@ def _of_hydra(error: BaseException) -> str:
         if not line.startswith(("full_key:", "object_type=", "set env", "Set the env", "See http"))
     ]
     text = (" ".join(kept) or _words(type(error).__name__)).split(" Config search path:")[0]
-    text = re.sub(r"\s*\^\s*See https\S+ for details\.?", "", text)
     hint = "To append to your config use"
     if hint in text:
         text = text.split(hint)[0].strip() + " Check the spelling, or see the keys with --cfg job."

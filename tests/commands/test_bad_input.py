@@ -223,8 +223,21 @@ def test_values_of_the_trunk(word):
         make_trunk("unet", **{"channels": [8], key: json.loads(value)})
 
 
-def test_syntax_of_the_command_line(command):
-    assert_one_sentence(command("train", "trainer.betas=[0.9"), "[0.9")
+@pytest.mark.parametrize(
+    "word",
+    ["trainer.betas=[0.9", "trainer.lr='", 'timesteps.start="', "data.resize=a=b", "trainer.lr=~"],
+)
+def test_syntax_of_the_command_line(command, word):
+    """The sentence is about what was typed, and in no parser's words."""
+    result = command("train", word)
+    assert_one_sentence(result, f"{word} has a value that cannot be read", "quotes")
+    assert not re.search("Lexer|mismatched|viable|hydra", result[2])
+
+
+@pytest.mark.parametrize("value", ["fp8", "-.inf", "16", "[bfloat16]", "true"])
+def test_a_type_of_numbers_that_there_is_not(command, small, value):
+    result = command("train", *small, "debug=default", f"backbone.dtype={value}")
+    assert_one_sentence(result, "backbone.dtype=", "float32, bfloat16, float16")
 
 
 @pytest.fixture
