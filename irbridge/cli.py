@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from irbridge import console
+from irbridge.assets import __version__
 from irbridge.errors import STOPPED, UserError, is_mistake, told, unknown
 
 
@@ -110,6 +111,9 @@ def _command(name: str, *words: str) -> None:
     """Run a command, or print its help page."""
     if name in ("--help", "-h", "help"):
         print(HELP)
+        return
+    if name in ("--version", "-V"):
+        print(f"irbridge {__version__}")
         return
     if name not in COMMANDS:
         raise _unknown(name)

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 STOPPED = 130  # the exit status of a command that Ctrl-C or SIGTERM ended, as shells have it
 # what torch, numpy and the system say when memory has run out
-NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory|Unable to allocate", re.I)
+NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|allocate memory|Unable to allocate|failed to map segment",
+    re.I,
+)
 NO_FILES = re.compile(r"too many open files|items of ancdata", re.I)
 # whose errors are of what the user wrote
 DOORS = "hydra", "omegaconf", "antlr4"
@@ -115,7 +118,8 @@ def _lacks(error: BaseException) -> str | None:
     chain = [error]
     while (error := error.__cause__ or error.__context__) is not None and error not in chain:
         chain.append(error)
-    texts = [str(one) for one in chain if isinstance(one, RuntimeError | OSError | ValueError)]
+    told_by = RuntimeError | OSError | ValueError | ImportError
+    texts = [str(one) for one in chain if isinstance(one, told_by)]
     if any(isinstance(one, MemoryError) for one in chain) or any(map(NO_MEMORY.search, texts)):
         return (
             "There is not enough memory for this; give a smaller tile, size, trainer.crop or"

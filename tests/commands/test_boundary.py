@@ -42,6 +42,11 @@ def ran(*words, cwd=None, **options):
             "enough mem",
             False,
         ),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            "There is not enough memory",
+            False,
+        ),
         (RuntimeError("CUDA out of memory. Tried"), "There is not enough memory", False),
         (OSError(24, "Too many open files"), "ulimit -n", False),
         (PermissionError(13, "Permission denied", "a.png"), "a.png could not be read", False),
