@@ -79,6 +79,9 @@ def main() -> None:
     if error := console.lost():
         print(f"Error: The output could not be written ({error.strerror}).", file=sys.stderr)
         status = status or 1
+    # where Ctrl-C cut an exec() short, as imports make classes by, Python would end by a signal in
+    # place of our status, until another one was run
+    exec("")
     if status:
         sys.exit(status)
 

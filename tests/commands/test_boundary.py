@@ -146,3 +146,17 @@ def test_ctrl_c_in_the_first_seconds(words, status, tmp_path):
         _, err = process.communicate(timeout=60)
         assert "Traceback" not in err, err
         assert process.returncode in (status, 2), err  # 2: it had ended by itself
+
+
+def test_ctrl_c_within_an_exec_has_the_status_of_any_other():
+    """Python notes it, and would end by the signal though it was caught."""
+    code = """if True:
+        import sys
+        from irbridge import cli
+        def cut(*words): exec("raise KeyboardInterrupt")
+        cli._command = cut
+        sys.argv = ["irbridge", "train"]
+        cli.main()
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.strip()) == (130, cli.INTERRUPTED)
