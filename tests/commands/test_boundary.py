@@ -148,15 +148,17 @@ def test_ctrl_c_in_the_first_seconds(words, status, tmp_path):
         assert process.returncode in (status, 2), err  # 2: it had ended by itself
 
 
-def test_ctrl_c_within_an_exec_has_the_status_of_any_other():
-    """Python notes it, and would end by the signal though it was caught."""
-    code = """if True:
-        import sys
-        from irbridge import cli
-        def cut(*words): exec("raise KeyboardInterrupt")
-        cli._command = cut
-        sys.argv = ["irbridge", "train"]
-        cli.main()
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+def test_ctrl_c_within_an_exec_has_the_status_of_any_other(tmp_path):
+    """Python notes it, and ``python -m`` would end by the signal though it was caught."""
+    lines = (
+        "import sys",
+        "from irbridge import cli",
+        "def cut(*words): exec('raise KeyboardInterrupt')",
+        "cli._command, sys.argv = cut, ['irbridge', 'train']",
+        "cli.main()",
+    )
+    (tmp_path / "cut.py").write_text("\n".join(lines))
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    words = [sys.executable, "-m", "cut"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr.strip()) == (130, cli.INTERRUPTED)
