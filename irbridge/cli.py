@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from irbridge import console
+from irbridge.assets import __version__
 from irbridge.errors import STOPPED, UserError, is_mistake, told, unknown
 
 
@@ -78,6 +79,9 @@ def main() -> None:
     if error := console.lost():
         print(f"Error: The output could not be written ({error.strerror}).", file=sys.stderr)
         status = status or 1
+    # where Ctrl-C cut an exec() short, as imports make classes by, Python would end by a signal in
+    # place of our status, until another one was run
+    exec("")
     if status:
         sys.exit(status)
 
@@ -110,6 +114,9 @@ def _command(name: str, *words: str) -> None:
     """Run a command, or print its help page."""
     if name in ("--help", "-h", "help"):
         print(HELP)
+        return
+    if name in ("--version", "-V"):
+        print(f"irbridge {__version__}")
         return
     if name not in COMMANDS:
         raise _unknown(name)

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 STOPPED = 130  # the exit status of a command that Ctrl-C or SIGTERM ended, as shells have it
 # what torch, numpy and the system say when memory has run out
-NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory|Unable to allocate", re.I)
+NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|allocate memory|Unable to allocate|failed to map segment",
+    re.I,
+)
 NO_FILES = re.compile(r"too many open files|items of ancdata", re.I)
 # whose errors are of what the user wrote
 DOORS = "hydra", "omegaconf", "antlr4"
@@ -115,7 +118,8 @@ def _lacks(error: BaseException) -> str | None:
     chain = [error]
     while (error := error.__cause__ or error.__context__) is not None and error not in chain:
         chain.append(error)
-    texts = [str(one) for one in chain if isinstance(one, RuntimeError | OSError | ValueError)]
+    told_by = RuntimeError | OSError | ValueError | ImportError
+    texts = [str(one) for one in chain if isinstance(one, told_by)]
     if any(isinstance(one, MemoryError) for one in chain) or any(map(NO_MEMORY.search, texts)):
         return (
             "There is not enough memory for this; give a smaller tile, size, trainer.crop or"
@@ -139,8 +143,20 @@ def _of_system(error: OSError) -> str:
     )
 
 
+def _unread(word: str) -> str:
+    """The sentence for a word whose value Hydra's grammar cannot read."""
+    word = " ".join(word.split())
+    word = word if len(word) < 120 else f"{word[:117]}..."
+    return (
+        f"{word} has a value that cannot be read; give a number, true, false, null, a word or a"
+        " list such as [1,2], with quotes around text that has other signs."
+    )
+
+
 def _of_hydra(error: BaseException) -> str:
     """The sentence for what Hydra cannot make of the words, without its hints for programmers."""
+    if (word := getattr(error, "override", None)) is not None:
+        return _unread(word)
     key = re.search(r"'(.+?)'", str(error))
     if type(error).__name__ == "InterpolationKeyError" and key:
         return f"{key[1]} has no value, and another key takes its own from it; give {key[1]}=..."
@@ -150,7 +166,6 @@ def _of_hydra(error: BaseException) -> str:
         if not line.startswith(("full_key:", "object_type=", "set env", "Set the env", "See http"))
     ]
     text = (" ".join(kept) or _words(type(error).__name__)).split(" Config search path:")[0]
-    text = re.sub(r"\s*\^\s*See https\S+ for details\.?", "", text)
     hint = "To append to your config use"
     if hint in text:
         text = text.split(hint)[0].strip() + " Check the spelling, or see the keys with --cfg job."

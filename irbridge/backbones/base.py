@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from irbridge.errors import UserError
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.priors.base import Prior
+from irbridge.ranges import shown
 
 
 class Later(NamedTuple):
@@ -169,9 +170,13 @@ def block_types(config) -> list[str]:
 def number_type(name: torch.dtype | str) -> torch.dtype:
     """float32, bfloat16 or float16 by name; UserError lists them."""
     found = {str(t).split(".")[1]: t for t in (torch.float32, torch.bfloat16, torch.float16)}
-    if isinstance(name, str) and name not in found:
-        raise UserError(f"backbone.dtype={name} is unknown; choose one of {', '.join(found)}.")
-    return found.get(name, name)
+    if name in found.values():
+        return name
+    if not isinstance(name, str) or name not in found:
+        raise UserError(
+            f"backbone.dtype={shown(name)} is unknown; choose one of {', '.join(found)}."
+        )
+    return found[name]
 
 
 def alike(a: list[float] | None, b: list[float] | None) -> bool:

@@ -253,11 +253,24 @@ def trained(folder: str | Path) -> Path:
     Args:
         folder: a folder with a ``config.json``; the name of a shipped adapter, such as "derain"; or
             a path below the project, such as "data/adapters/derain".
+
+    Raises:
+        UserError: it is no path, an empty one, or one that cannot be looked at.
     """
-    # A run of one's own goes before a shipped adapter of its name.
-    if (Path(folder) / "config.json").is_file():
-        return Path(folder)
-    return shipped().get(str(folder)) or find(folder)
+    if not isinstance(folder, str | Path) or folder == "":
+        raise UserError(
+            f"A model is named by a path or a word such as 'derain', not by {shown(folder, repr)}."
+        )
+    try:
+        # A run of one's own goes before a shipped adapter of its name.
+        if (Path(folder) / "config.json").is_file():
+            return Path(folder)
+        return shipped().get(str(folder)) or find(folder)
+    except OSError as error:
+        raise UserError(
+            f"{shown(folder)} cannot be looked at ({error.strerror}); check the path and its"
+            " permissions."
+        ) from error
 
 
 def _known(folder: str | Path) -> Path:

@@ -35,7 +35,6 @@ FLAGS_WITH_VALUE = {
     "-cn",
     "--config-path",
     "-cp",
-    "--experimental-rerun",
     "--package",
     "-p",
 }

@@ -185,9 +185,13 @@ def import_own(folders: Iterable[Path]) -> None:
         folders: those of ``--config-dir``.
 
     Raises:
-        UserError: A module cannot be found.
+        UserError: A module cannot be found, or a folder is none.
     """
     for folder in folders:
+        if not folder.is_dir():
+            raise UserError(
+                f"--config-dir={folder} is no folder; give the folder of your own configs."
+            )
         for path in sorted(folder.rglob("*.yaml")):
             try:
                 config = yaml.safe_load(path.read_text(encoding="utf-8"))

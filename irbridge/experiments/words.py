@@ -59,8 +59,10 @@ FLAGS = {
     "-cd": True,
     "--info": True,
     "-i": True,
-    "--experimental-rerun": True,
 }
+CHOICES = dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")) | dict.fromkeys(
+    ("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+)
 ASSIGNMENT = re.compile(r"(\+{0,2})([^=]*)=(.*)", re.DOTALL)
 KEY = re.compile(r"[A-Za-z_][\w./@:-]*")
 SWEEPERS = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|extend_list)\(.*\)", re.DOTALL)
@@ -87,17 +89,31 @@ def for_hydra(command: str, words: list[str]) -> list[str]:
     for word in words:
         flag, equals, _ = word.partition("=")
         if follows:
+            word = _of_flag(found[-1], word)
             follows = False
         elif word.startswith("-"):
             if flag not in FLAGS:
                 raise _no_flag(command, word)
             follows = FLAGS[flag] and not equals
+            word = f"{flag}={_of_flag(flag, word[len(flag) + 1 :])}" if equals else word
         else:
             word = _override(command, word, sweep)
         found.append(word)
     if follows:
         raise UserError(f"{found[-1]} lacks its value; see --help.")
     return found
+
+
+def _of_flag(flag: str, value: str) -> str:
+    """The value of one of Hydra's flags; UserError where it is a folder that is not there."""
+    if (choices := CHOICES.get(flag)) and value not in choices:
+        raise UserError(f"{flag}={shown(value)} is unknown; choose one of {', '.join(choices)}.")
+    if flag not in ("--config-dir", "-cd"):
+        return value
+    folder = at_home(value)
+    if not os.path.isdir(folder):
+        raise UserError(f"{flag}={shown(value)} is no folder; give the folder of your own configs.")
+    return folder
 
 
 def is_sweep(words: Iterable[str]) -> bool:
@@ -118,6 +134,9 @@ def _override(command: str, word: str, sweep: bool) -> str:
         raise UserError(
             f"{shown(word, repr)} has no key before its equals sign; give key=value, see --help."
         )
+    if key in ("hydra.launcher", "hydra.sweeper"):
+        choice = key.replace(".", "/")
+        raise UserError(f"{key} is a group of keys; did you mean {choice}={shown(value)}?")
     text, lists, whatever = _keys_of_text(command)
     if key == "adapter.anchor" and value.lower() in ("true", "false"):
         pass  # not the name of one

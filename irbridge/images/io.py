@@ -59,6 +59,10 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         UserError: the name does not end in .png, the place cannot be written, or the image is none
             of that kind.
     """
+    if not isinstance(path, str | Path):
+        raise UserError(
+            f"write_image takes a path first and then the image, not {type(path).__name__} first."
+        )
     path = Path(path)
     check_range(image, f"The image for {path}")
     if path.suffix.lower() != ".png":

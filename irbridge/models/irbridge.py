@@ -22,6 +22,7 @@ from irbridge.models.restorer import Restorer, Row, State, keep_known
 from irbridge.models.tiled_denoiser import TiledDenoiser
 from irbridge.models.timestep_schedule import Timesteps
 from irbridge.models.training_step import Batch, TrainingStep
+from irbridge.ranges import shown
 from irbridge.samplers import PriorPath, Sampler, drive, make
 from irbridge.samplers.base import Steps
 
@@ -279,6 +280,11 @@ class IRBridge(Restorer):
             UserError: y has no such shape, or the model cannot run the sampler.
         """
         y = self.seen(self.given(y))
+        if sampler is not None and not isinstance(sampler, Sampler):
+            raise UserError(
+                f"sampler={shown(sampler, repr)} is no Sampler; name one by rule, such as"
+                " rule='heun', or give what irbridge.samplers.make returns."
+            )
         sampler = self._checked((sampler or self.sampler).changed(**options))
         if sampler.nfe == 0:
             yield from self.coarse(y, tiles)

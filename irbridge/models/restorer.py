@@ -233,8 +233,13 @@ class Restorer(nn.Module):
         fits = torch.is_tensor(image) and image.dim() == 4 and image.shape[1] == 3
         image = _floats("restore takes an array (H, W, 3) or a tensor (B, 3, H, W)", image, fits)
         height, width = image.shape[-2:]
-        check_values({"seed": ANY_SEED}, {"seed": seed}, "")
+        if not ANY_SEED.fits(seed):
+            raise UserError(f"seed={shown(seed)} must be {ANY_SEED.wanted}.")
         options.setdefault("seeds", [seed + i for i in range(len(image))])
+        if not isinstance(options.get("tiles", WHOLE), Tiles):
+            raise UserError(
+                f"tiles={shown(options['tiles'])} must be such as irbridge.images.tiles.Tiles(512)."
+            )
         _check_seeds(options["seeds"], len(image))
         y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
         for state in (trajectory or self.trajectory)(pad(y, self.stride), **options):
@@ -273,8 +278,12 @@ class Restorer(nn.Module):
         return y if self.masked else y[:, :3]
 
 
+# what resizing and noise never bring a tensor in [-1, 1] to, but 0 to 255 are beyond
+BYTES = 10.0
+
+
 def _floats(wanted: str, y, fits: bool, remedy: str = "") -> Tensor:
-    """A tensor as float32; UserError where it is none, does not fit, or is of whole numbers."""
+    """A tensor as float32; UserError where it is none, does not fit, or is of another range."""
     if not fits:
         given = tuple(getattr(y, "shape", ())) or type(y).__name__
         raise UserError(f"{wanted}, not {given}{remedy}.")
@@ -283,7 +292,16 @@ def _floats(wanted: str, y, fits: bool, remedy: str = "") -> Tensor:
             f"{wanted}, of floats in [-1, 1], not of {str(y.dtype).removeprefix('torch.')}; bytes"
             " become such by image.float() / 127.5 - 1."
         )
-    return y.float()
+    if y.layout != torch.strided or y.is_meta or not y.numel():
+        what = "an empty one" if not y.numel() else "one of another kind"
+        raise UserError(f"{wanted}, that holds the values of its pixels, not {what}.")
+    y = y.float()
+    if float(y.abs().max()) > BYTES:  # not of NaN, which is told where it ends
+        raise UserError(
+            f"{wanted}, of floats in [-1, 1], but there are values up to {float(y.abs().max()):g};"
+            " 0 to 255 become such by image / 127.5 - 1."
+        )
+    return y
 
 
 def _check_finite(restored: Tensor, image: Tensor) -> None:

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from irbridge.errors import Failure, UserError
-from irbridge.files import read_json, sync, write_json
+from irbridge.files import check_fields, read_json, sync, write_json
 from irbridge.weights import load_into, load_weights, save_weights
+
+# of a checkpoint's state, what older ones may lack
+COUNTERS = "seconds", "cpu_seconds"
 
 
 class Checkpoints:
@@ -104,6 +107,8 @@ class Checkpoints:
                 raise UserError(
                     f"{folder / 'state.json'} is not readable as the state of that step"
                 )
+            numbers = {key: (int, float) for key in COUNTERS if key in state}
+            check_fields(state, folder / "state.json", **numbers)
         except UserError as error:
             raise UserError(
                 f"{str(error).split(';')[0]}; delete the damaged checkpoint {folder} and run the"

@@ -112,6 +112,7 @@ TRAIN = {
     "method=bridge": ["method=bridge", "Did you mean recipe=bridge?"],
     "method=diffusion": ["method=diffusion", "recipe=NAME", "regression"],
     "experiment=published": ["experiment=published", "Did you mean recipe=published?"],
+    "hydra.launcher=joblib": ["hydra.launcher", "did you mean hydra/launcher=joblib?"],
     "experiment=all": ["all", "efficiency"],
     # data and weights that are not there
     "data.train=nowhere": ["nowhere"],
@@ -223,8 +224,52 @@ def test_values_of_the_trunk(word):
         make_trunk("unet", **{"channels": [8], key: json.loads(value)})
 
 
-def test_syntax_of_the_command_line(command):
-    assert_one_sentence(command("train", "trainer.betas=[0.9"), "[0.9")
+@pytest.mark.parametrize(
+    "word",
+    ["trainer.betas=[0.9", "trainer.lr='", 'timesteps.start="', "data.resize=a=b", "trainer.lr=~"],
+)
+def test_syntax_of_the_command_line(command, word):
+    """The sentence is about what was typed, and in no parser's words."""
+    result = command("train", word)
+    assert_one_sentence(result, f"{word} has a value that cannot be read", "quotes")
+    assert not re.search("Lexer|mismatched|viable|hydra", result[2])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--config-dir", "nowhere"], ["--config-dir=nowhere"], ["-cd", "nowhere"], ["--config-dir="]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("script", ["train", "restore", "evaluate"])
+def test_a_folder_of_configs_that_is_not_there(command, script, words):
+    if script == "restore":
+        if words[0] == "-cd":
+            pytest.skip("a flag of Hydra")
+        words = [*words, "task=derain", "input=a.png"]
+    result = command(script, *words)
+    assert_one_sentence(result, "config", *["nowhere"] * ("nowhere" in str(words)))
+
+
+@pytest.mark.parametrize("words", [["--cfg", "foo"], ["-c=foo"], ["--info=foo"], ["-i", "foo"]])
+def test_flags_of_hydra_with_a_choice_that_there_is_not(command, words):
+    assert_one_sentence(command("train", *words), "=foo is unknown; choose one of")
+
+
+def test_a_pickled_job_is_not_run_again(command, tmp_path):
+    """Hydra would unpickle the file."""
+    (tmp_path / "config.pickle").write_bytes(b"cos\nmkdir\n(S'opened'\ntR.")
+    for words in (
+        ["--experimental-rerun", "config.pickle"],
+        ["--experimental-rerun=config.pickle"],
+    ):
+        assert_one_sentence(command("train", *words), "is not a flag of this command")
+    assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize("value", ["fp8", "-.inf", "16", "[bfloat16]", "true"])
+def test_a_type_of_numbers_that_there_is_not(command, small, value):
+    result = command("train", *small, "debug=default", f"backbone.dtype={value}")
+    assert_one_sentence(result, "backbone.dtype=", "float32, bfloat16, float16")
 
 
 @pytest.fixture

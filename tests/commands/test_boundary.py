@@ -42,6 +42,11 @@ def ran(*words, cwd=None, **options):
             "enough mem",
             False,
         ),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            "There is not enough memory",
+            False,
+        ),
         (RuntimeError("CUDA out of memory. Tried"), "There is not enough memory", False),
         (OSError(24, "Too many open files"), "ulimit -n", False),
         (PermissionError(13, "Permission denied", "a.png"), "a.png could not be read", False),
@@ -141,3 +146,19 @@ def test_ctrl_c_in_the_first_seconds(words, status, tmp_path):
         _, err = process.communicate(timeout=60)
         assert "Traceback" not in err, err
         assert process.returncode in (status, 2), err  # 2: it had ended by itself
+
+
+def test_ctrl_c_within_an_exec_has_the_status_of_any_other(tmp_path):
+    """Python notes it, and ``python -m`` would end by the signal though it was caught."""
+    lines = (
+        "import sys",
+        "from irbridge import cli",
+        "def cut(*words): exec('raise KeyboardInterrupt')",
+        "cli._command, sys.argv = cut, ['irbridge', 'train']",
+        "cli.main()",
+    )
+    (tmp_path / "cut.py").write_text("\n".join(lines))
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    words = [sys.executable, "-m", "cut"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr.strip()) == (130, cli.INTERRUPTED)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import irbridge
 from irbridge.adapters.trunk import bridge_network, make_trunk
 from irbridge.bridges import GOUB, RDBM, ResShift
 from irbridge.errors import UserError
@@ -73,6 +74,41 @@ def test_what_is_no_image_is_refused(name, thing):
             MODELS[name].restore(thing)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "image, said",
+    {
+        "bytes as floats": (torch.full(SHAPE, 200.0), "127.5"),
+        "no images": (torch.zeros(0, 3, 8, 8), "empty"),
+        "no values": (torch.zeros(SHAPE, device="meta"), "values of its pixels"),
+        "sparse": (torch.zeros(SHAPE).to_sparse(), "values of its pixels"),
+    }.values(),
+    ids=str,
+)
+def test_floats_that_are_no_image_are_refused(name, image, said):
+    for call in (MODELS[name].restore, lambda y: next(iter(MODELS[name].trajectory(y)))):
+        with pytest.raises(UserError, match=said):
+            call(image)
+
+
+@pytest.mark.parametrize("options", [{"seed": None}, {"seed": 1.5}, {"tiles": 3}], ids=str)
+def test_options_of_another_kind_are_refused(options):
+    with pytest.raises(UserError, match=f"{next(iter(options))}=.* must be"):
+        MODELS["rdbm"].restore(torch.zeros(SHAPE), **options)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"derain", "", ["derain"], "x" * 5000], ids=repr)
+def test_what_names_no_model_is_refused(name):
+    for call in (irbridge.load, irbridge.from_pretrained):
+        with pytest.raises(UserError):
+            call(name)
+
+
+def test_an_image_in_the_place_of_its_path_is_refused():
+    with pytest.raises(UserError, match="a path first"):
+        irbridge.write_image(np.zeros((4, 4, 3), np.float32), "a.png")
+
+
 def test_coefficients_take_no_whole_numbers():
     """bfloat16 stays as it is; bytes would be multiplied by 0."""
     y = torch.zeros(SHAPE, dtype=torch.uint8)
@@ -89,3 +125,9 @@ def test_coefficients_take_no_whole_numbers():
         np.testing.assert_allclose(low.float(), slope, atol=2e-2)
     exact, _ = velocity(GOUB(), 50, x, x, x)  # a number, or any tensor, of time
     assert torch.equal(exact, slope)
+
+
+def test_a_sampler_is_no_word():
+    model = irbridge.load("derain", nfe=0)
+    with pytest.raises(UserError, match="rule='heun'"):
+        model.restore(torch.zeros(1, 3, 16, 16), sampler="heun")

@@ -287,6 +287,16 @@ def test_a_corrupt_checkpoint_is_named(tmp_path, stream, file):
         Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
 
 
+@pytest.mark.parametrize("value", ["x", None, [], float("nan"), 1e300, True], ids=repr)
+@pytest.mark.parametrize("key", ["seconds", "cpu_seconds"])
+def test_a_checkpoint_whose_counters_are_no_numbers_is_named(tmp_path, stream, key, value):
+    Trainer(regression(), stream, trainer_options(stop=2), 0, tmp_path).run()
+    path = Checkpoints(tmp_path).latest() / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=f"state.json says {key}=.*delete the damaged checkpoint"):
+        Trainer(regression(), stream, trainer_options(), 0, tmp_path).run()
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, stream):
     Trainer(regression(), stream, trainer_options(stop=2), 0, tmp_path).run()
     torch.manual_seed(0)
