@@ -112,8 +112,9 @@ NETWORK = "socket.connect", "socket.getaddrinfo", "socket.gethostbyname"
 def _watch() -> None:
     """Have Python tell of every network call from now on; a hook cannot be taken away again."""
 
-    def hook(event: str, _args: tuple) -> None:
-        if event in NETWORK and (refused := _refused.get()) is not None:
+    # Python clears a module's names as it ends, while the hook is still called
+    def hook(event: str, _args: tuple, watched=NETWORK, state=_refused) -> None:
+        if event in watched and (refused := state.get()) is not None:
             refused.append(event)
             raise ConnectionRefusedError("irbridge downloads nothing")
 
