@@ -1,5 +1,6 @@
 """The command ``irbridge``: which command a word names, and how its mistakes are told."""
 
+import atexit
 import gc
 import os
 import signal
@@ -74,7 +75,6 @@ def main() -> None:
     A mistake ends it with one sentence and status 2, a fault with status 1, Ctrl-C with 130 (of
     restore 1, as of any photographs that are left).
     """
-    console.prepare()
     status = _status(sys.argv[1:] or ["--help"])
     if error := console.lost():
         print(f"Error: The output could not be written ({error.strerror}).", file=sys.stderr)
@@ -82,6 +82,8 @@ def main() -> None:
     # where Ctrl-C cut an exec() short, as imports make classes by, Python would end by a signal in
     # place of our status, until another one was run
     exec("")
+    # all is said and done; Ctrl-C within Python's own end would show a traceback
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     if status:
         sys.exit(status)
 
@@ -89,6 +91,7 @@ def main() -> None:
 def _status(words: list[str]) -> int:
     """Run a command and give its exit status; this is the boundary that no exception passes."""
     try:
+        console.prepare()
         _command(*words)
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)

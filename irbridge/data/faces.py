@@ -25,7 +25,7 @@ from irbridge.data.people import NUMBERED, person_of
 from irbridge.errors import UserError
 from irbridge.files import write_json
 from irbridge.images.arrays import to_bytes
-from irbridge.images.io import decode, is_image
+from irbridge.images.io import is_image, read_image
 from irbridge.images.resize import centre_crop, scaled
 
 SIDE = 64
@@ -228,7 +228,7 @@ class _Archive:
 
 def _write(path: Path, content: bytes, face: Face) -> None:
     """Write a face: cropped and reduced, or as it is where it is a JPEG of 64 px."""
-    image = decode(io.BytesIO(content), face.title)
+    image = read_image(io.BytesIO(content), face.title)
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.shape[:2] == (SIDE, SIDE) and content.startswith(JPEG):
         path.write_bytes(content)

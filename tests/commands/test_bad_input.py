@@ -432,11 +432,13 @@ def test_a_folder_of_something_else(command, trained, tmp_path):
 def test_overwriting_leaves_what_is_not_the_runs(command, trained, run):
     (run / "notes").mkdir()
     (run / "notes/a.txt").write_text("mine")
-    (run / "results").mkdir(exist_ok=True)
-    (run / "results/old.png").write_text("")
+    (run / "results/row").mkdir(parents=True, exist_ok=True)
+    (run / "results/row/old.png").write_text("")
+    (run / "results/mine.png").write_text("mine")
     status, _, err = command("train", *trained[1], "seed=1")
     assert status == 0, err
-    assert (run / "notes/a.txt").read_text() == "mine" and not (run / "results/old.png").exists()
+    assert (run / "notes/a.txt").read_text() == (run / "results/mine.png").read_text() == "mine"
+    assert not (run / "results/row/old.png").exists()
 
 
 def test_a_run_that_is_a_file(command, trained, tmp_path):

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import ROOT
@@ -131,20 +130,27 @@ def test_a_folder_that_is_gone(tmp_path):
     ],
 )
 def test_ctrl_c_in_the_first_seconds(words, status, tmp_path):
-    """Whenever it comes after Python has started, the command says one line."""
-    for seconds in (0.25, 0.6, 1.0):
+    """Whenever it comes once the command has begun, also while it imports, it says one line."""
+    for imports in (2, 40, 400):
         process = subprocess.Popen(
-            [*COMMAND, *words],
+            [sys.executable, "-X", "importtime", *COMMAND[1:], *words],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        time.sleep(seconds)
+        begun, lines = False, []
+        for line in process.stderr:
+            lines.append(line)
+            begun = begun or line.split("|")[-1].strip() == "irbridge.cli"
+            imports -= begun
+            if imports < 0:
+                break
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        assert "Traceback" not in err, err
+        lines += process.communicate(timeout=100)[1].splitlines()
+        err = [line for line in lines if not line.startswith("import time:")]
+        assert not any("Traceback" in line for line in err), "\n".join(err)
         assert process.returncode in (status, 2), err  # 2: it had ended by itself
 
 
