@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from irbridge import console
 from irbridge.assets import __version__
-from irbridge.errors import STOPPED, UserError, is_mistake, told, unknown
+from irbridge.errors import INTERRUPTED, STOPPED, UserError, is_mistake, told, unknown
 
 
 class Command(NamedTuple):
@@ -64,9 +64,6 @@ irbridge COMMAND --help explains a command. Every option may be said as key=valu
 irbridge restore task=derain input=photo.jpg steps=3."""
 # commands of earlier versions
 RENAMED = {"benchmark": "profile"}
-
-
-INTERRUPTED = "Interrupted; what was finished is saved, and the same command goes on."
 
 
 def main() -> None:

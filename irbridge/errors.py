@@ -4,6 +4,7 @@ import errno
 import re
 from collections.abc import Iterable
 
+INTERRUPTED = "Interrupted; what was finished is saved, and the same command goes on."
 STOPPED = 130  # the exit status of a command that Ctrl-C or SIGTERM ended, as shells have it
 # what torch, numpy and the system say when memory has run out
 NO_MEMORY = re.compile(

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from irbridge.errors import UserError, full_disk
+from irbridge.errors import UserError
 from irbridge.evaluation.records import Record, read_lines, read_records, record_files
 from irbridge.files import sha256, write_atomically
 from irbridge.images.arrays import to_bytes
+from irbridge.images.formats import cannot_write
 from irbridge.images.io import list_images
 
 SHORT = 16  # digits of the hashes in records
@@ -88,10 +89,7 @@ def write_images(images: dict[Path, bytes]) -> None:
         try:
             write_atomically(path, lambda file, data=data: file.write_bytes(data))
         except OSError as error:
-            full = full_disk(error)
-            remedy = "make room" if full else "choose a writable folder"
-            reason = error.strerror or error
-            raise UserError(f"{path} cannot be written ({reason}); {remedy}.") from error
+            raise cannot_write(path, error) from error
 
 
 # reading

@@ -16,28 +16,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from irbridge.assets import CONFIGS
-from irbridge.errors import STOPPED, Failure, UserError, is_mistake, one_sentence, told
+from irbridge.errors import INTERRUPTED, STOPPED, Failure, UserError, is_mistake, one_sentence, told
 from irbridge.experiments.names import import_named, import_own
 from irbridge.experiments.schema import check_added, checked
 from irbridge.experiments.suggestions import check_renamed, suggested
 from irbridge.experiments.sweep import check_alone
 from irbridge.experiments.words import for_hydra, quoted
 from irbridge.training.signals import stops
-
-INTERRUPTED = "Interrupted; what was finished is saved, and the same command goes on."
-# Hydra's, each followed by a word of its own
-FLAGS_WITH_VALUE = {
-    "--cfg",
-    "-c",
-    "--config-dir",
-    "-cd",
-    "--config-name",
-    "-cn",
-    "--config-path",
-    "-cp",
-    "--package",
-    "-p",
-}
 
 
 def run_cli(task, config_name: str) -> None:
@@ -60,7 +45,6 @@ def run_cli(task, config_name: str) -> None:
     raised: list[Exception] = []
     interrupted, debug = False, os.environ.get("IRBRIDGE_DEBUG") == "1"
     stops.clear()
-    sys.argv[1:] = flags_first(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_renamed(config_name, sys.argv[1:])
@@ -122,15 +106,6 @@ def _of_composing(error: Exception, config_name: str) -> Exception:
     if isinstance(error, RuntimeError):
         return Failure(one_sentence(error))
     return UserError(_meant(one_sentence(error), config_name))
-
-
-def flags_first(words: Sequence[str]) -> list[str]:
-    """The words of a command with its flags before the others, where alone Hydra takes them all."""
-    flags, others = [], []
-    for index, word in enumerate(words):
-        of_flag = index and words[index - 1] in FLAGS_WITH_VALUE
-        (flags if word.startswith("-") or of_flag else others).append(word)
-    return flags + others
 
 
 def _meant(sentence: str, config_name: str) -> str:

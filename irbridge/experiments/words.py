@@ -77,6 +77,8 @@ CLOSING = {"[": "]", "{": "}", "(": ")"}
 def for_hydra(command: str, words: list[str]) -> list[str]:
     """The words of a command line, with values of text in Hydra's quotes.
 
+    Flags come before the others, as Hydra takes all of them there alone.
+
     Args:
         command: the file in configs/ that lists the command's keys.
         words: as they were typed.
@@ -85,23 +87,25 @@ def for_hydra(command: str, words: list[str]) -> list[str]:
         UserError: A word is neither a flag of Hydra nor ``key=value``; the sentence says what was
             meant, where that is plain.
     """
-    sweep, follows, found = is_sweep(words), False, []
+    sweep, follows = is_sweep(words), False
+    flags: list[str] = []
+    others: list[str] = []
     for word in words:
         flag, equals, _ = word.partition("=")
         if follows:
-            word = _of_flag(found[-1], word)
+            flags.append(_of_flag(flags[-1], word))
             follows = False
         elif word.startswith("-"):
             if flag not in FLAGS:
                 raise _no_flag(command, word)
             follows = FLAGS[flag] and not equals
-            word = f"{flag}={_of_flag(flag, word[len(flag) + 1 :])}" if equals else word
+            value = _of_flag(flag, word[len(flag) + 1 :]) if equals else ""
+            flags.append(f"{flag}={value}" if equals else word)
         else:
-            word = _override(command, word, sweep)
-        found.append(word)
+            others.append(_override(command, word, sweep))
     if follows:
-        raise UserError(f"{found[-1]} lacks its value; see --help.")
-    return found
+        raise UserError(f"{flags[-1]} lacks its value; see --help.")
+    return flags + others
 
 
 def _of_flag(flag: str, value: str) -> str:

@@ -60,12 +60,10 @@ def restore(command):
     return lambda *words: command("restore", "device=cpu", "precision=float32", "steps=1", *words)
 
 
-@pytest.fixture
-def fast(monkeypatch):
-    """A network that inverts the image at once, where the network is not what is tested."""
-    calls = []
+def stand_in(monkeypatch, restored):
+    """Have the command restore by ``restored(y, seeds)`` instead of a network."""
 
-    class Invert(Restorer):
+    class StandIn(Restorer):
         stride = 8
 
         def __init__(self):
@@ -79,13 +77,24 @@ def fast(monkeypatch):
             return 1
 
         def trajectory(self, y, tiles=None, seeds=None, **options):
-            if seeds is not None:  # else its memory is measured, once on a machine
-                calls.append(seeds)
-            yield SimpleNamespace(x0=-y)
+            yield SimpleNamespace(x0=restored(y, seeds))
 
     monkeypatch.setattr(
-        restore_command, "from_pretrained", lambda folder, device, **options: Invert()
+        restore_command, "from_pretrained", lambda folder, device, **options: StandIn()
     )
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """A network that inverts the image at once, where the network is not what is tested."""
+    calls = []
+
+    def inverted(y, seeds):
+        if seeds is not None:  # else its memory is measured, once on a machine
+            calls.append(seeds)
+        return -y
+
+    stand_in(monkeypatch, inverted)
     return calls
 
 
@@ -845,26 +854,7 @@ def test_long_names(fast, restore, tmp_path, letter, count):
 
 def test_results_that_are_no_numbers_are_refused_and_not_black(restore, tmp_path, monkeypatch):
     photo = photograph(tmp_path / "a.png")
-
-    class Broken(Restorer):
-        stride = 8
-
-        def __init__(self):
-            super().__init__()
-            self.weight = restoring.torch.nn.Parameter(restoring.torch.zeros(1))
-
-        def trainable(self):
-            return self
-
-        def passes(self, **options):
-            return 1
-
-        def trajectory(self, y, tiles=None, seeds=None, **options):
-            yield SimpleNamespace(x0=y * float("nan"))
-
-    monkeypatch.setattr(
-        restore_command, "from_pretrained", lambda folder, device, **options: Broken()
-    )
+    stand_in(monkeypatch, lambda y, seeds: y * float("nan"))
     status, out, err = restore("task=derain", f"input={photo}")
     assert status == 1 and "values that are no numbers" in err and "0 of 1" in out
     assert not (tmp_path / "a-derain.png").exists()
