@@ -19,9 +19,10 @@ from typing_extensions import override
 
 from irbridge.assets import remedy
 from irbridge.errors import UserError
-from irbridge.evaluation.metrics import LPIPS_SIDE, TRUNK, Metric, lpips_network
+from irbridge.evaluation.metrics import Metric
 from irbridge.images.arrays import to_bytes
 from irbridge.images.io import list_images, read_image
+from irbridge.models.perceptual import LPIPS_SIDE, TRUNK, lpips_network
 
 LEAST = 50  # images a side: with fewer the number is mostly chance
 SUBSETS, SUBSET = 100, 1000  # for the std: how many, and of how many images at most

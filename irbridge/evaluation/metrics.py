@@ -8,7 +8,6 @@ subclass with one method, ``measure``, and a file ``configs/metric/NAME.yaml`` t
 import hashlib
 import inspect
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -19,18 +18,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from irbridge.assets import ROOT, remedy
 from irbridge.errors import UserError
 from irbridge.evaluation.protocol import Protocol
 from irbridge.images.arrays import to_bytes
+from irbridge.models.perceptual import LPIPS_SIDE, TRUNK, lpips_network
 
-TRUNK = ROOT / "data" / "metrics" / "alexnet_lpips_trunk.safetensors"
-TRUNK_SHA256 = "55e6a715ecf5a8999423276ea50aa4e5c81d6dc4852d6b9af81762bc6440c726"
 MAX_PSNR = 100.0  # dB; stands for identical images too, so that every score is finite
 SSIM_WINDOW = 11
 LARGEST = 1e100  # of any score; beyond, means and tables could not be made
 LOOKED_AT = 200  # test images that are read before a training; of a large set only the first
-LPIPS_SIDE = 31  # below this side, in pixels, AlexNet's last pooling has nothing left
 
 
 @dataclass(frozen=True)
@@ -303,34 +299,6 @@ def _code(cls: type) -> str:
         return inspect.getsource(cls)
     except (OSError, TypeError):
         return cls.__qualname__
-
-
-@cache
-def lpips_network(path: str | Path):
-    """The network of LPIPS with the AlexNet trunk of this file.
-
-    Raises:
-        UserError: if the file is not the known one.
-    """
-    content = Path(path).read_bytes()
-    if hashlib.sha256(content).hexdigest() != TRUNK_SHA256:
-        raise UserError(
-            f"{path} is not the known AlexNet (its SHA-256 differs), so its LPIPS would not"
-            f" compare; {remedy('data/metrics')}."
-        )
-    import torch
-    from safetensors.torch import load
-
-    # The package draws a random trunk first: neither its warnings nor its draws may be noticed.
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
-        import lpips
-
-        network = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
-    trunk = load(content)
-    own = network.net.state_dict()
-    network.net.load_state_dict({key: trunk["features." + key.split(".", 1)[1]] for key in own})
-    return network
 
 
 psnr, ssim = PSNR(), SSIM()

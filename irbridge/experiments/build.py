@@ -74,8 +74,9 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
                 f"{adapter['_target_']} has none; choose one of these, or baseline=false."
             )
         sizes = {key: adapter[key] for key in (*FIELDS, "masked") if key in adapter}
+        loss = made(LossOptions, config["loss"])
         if method == "regression":
-            return Regression(make_trunk(**sizes))
+            return Regression(make_trunk(**sizes), loss.lpips)
         if method == "bridge":
             return BridgeNetwork(
                 instantiate(config["bridge"], of="bridge"),
@@ -83,6 +84,7 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
                 **config["objective"],
                 sampler=sampler_fields(config["sampler"]),
                 masked=adapter.get("masked", False),
+                lpips=loss.lpips,
             )
         backbone = _frozen(config["backbone"], backbone, lazy)
         parts = (
@@ -92,7 +94,7 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
             instantiate(config["timesteps"], of="timesteps"),
             config["endpoint"],
             config["task"]["sampler"] | sampler_fields(config["sampler"]),
-            made(LossOptions, config["loss"]),
+            loss,
         )
         if method == "distill":
             # a finished pupil has none

@@ -16,6 +16,7 @@ from irbridge.gaussian.marginal import broadcast, draw
 from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import step as bridge_step
 from irbridge.images.tiles import WHOLE, Tiles
+from irbridge.models.perceptual import perceptual
 from irbridge.models.restorer import Restorer, Row, State, keep_known
 from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.samplers import Estimate, Query, Sampler, drive, make
@@ -111,6 +112,8 @@ class BridgeNetwork(Restorer):
         sampler: a sampler, or fields for :func:`irbridge.samplers.make`; what they do not say is as
             the bridge was published.
         masked: whether y has a mask.
+        lpips: weight of the LPIPS of the clean estimate beside the loss; not of the targets noise
+            and product, whose estimate is divided by what is left of x0.
     """
 
     def __init__(
@@ -121,8 +124,10 @@ class BridgeNetwork(Restorer):
         loss: str | None = None,
         sampler: Sampler | dict | None = None,
         masked: bool = False,
+        lpips: float = 0.0,
     ):
         super().__init__()
+        self.lpips = lpips
         published = bridge.published
         self.bridge, self.target = bridge, target or published.target
         self.loss_name = loss or published.loss
@@ -136,6 +141,13 @@ class BridgeNetwork(Restorer):
             )
         self._check_objective()
         by_noise = self.target in ("noise", "product") or self.loss_name == "likelihood"
+        if lpips and by_noise:
+            key = "target" if self.loss_name != "likelihood" else "loss"
+            value = self.target if key == "target" else self.loss_name
+            raise UserError(
+                f"loss.lpips looks at the clean estimate, which objective.{key}={value} does not"
+                " train; use objective.target=residual objective.loss=l1, or loss.lpips=0."
+            )
         ends = bridge.pinned or not bridge.marginal(bridge.T).clean > 0
         self.skips = ends and by_noise
         self.sampler_with()  # what cannot be served is refused now
@@ -305,7 +317,11 @@ class BridgeNetwork(Restorer):
         wanted = (clean - broadcast(form.state, x) * x - broadcast(form.end, x) * end) / broadcast(
             form.output, x
         )
-        error = self.output(x, t, degraded, form) - wanted
-        return {
-            self.target: (error.abs() if self.loss_name == "l1" else error**2).flatten(1).mean(1)
-        }
+        out = self.output(x, t, degraded, form)
+        error = (out - wanted).abs() if self.loss_name == "l1" else (out - wanted) ** 2
+        losses = {self.target: error.flatten(1).mean(1)}
+        if self.lpips:
+            x0 = clean + broadcast(form.output, x) * (out - wanted)
+            x0 = keep_known(x0, end, mask_of(degraded))
+            losses["lpips"] = self.lpips * perceptual(x0, clean)
+        return losses

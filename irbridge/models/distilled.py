@@ -50,6 +50,10 @@ class Distilled(IRBridge):
         super().__init__(*parts, **options)
         if self.sampler.nfe == 0:
             raise UserError("sampler.nfe=0 leaves no call to distill; give 1 or more.")
+        if self.loss_options.lpips:
+            raise UserError(
+                "loss.lpips needs clean images, and distilling looks at none; use loss.lpips=0."
+            )
         if teacher is not None:
             self.adapter.load_state_dict(teacher.state_dict())
             teacher = deepcopy(teacher).eval().requires_grad_(False)

@@ -17,6 +17,7 @@ from irbridge.gaussian.noise import Noise
 from irbridge.gaussian.transition import forward_keep, loss_weight, step
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.loss_options import LossOptions
+from irbridge.models.perceptual import perceptual
 from irbridge.models.prior_denoiser import DirectDenoiser, PriorDenoiser
 from irbridge.models.restorer import Restorer, Row, State, keep_known
 from irbridge.models.tiled_denoiser import TiledDenoiser
@@ -87,6 +88,10 @@ class IRBridge(Restorer):
         if (states := self.loss_options.states) not in self.STATES:
             raise UserError(
                 f"loss.states={states!r} is unknown; choose one of {', '.join(self.STATES)}."
+            )
+        if self.loss_options.lpips and self.backbone.vae is not None:
+            raise UserError(
+                "loss.lpips compares pixels, and this backbone works in latents; use loss.lpips=0."
             )
         if self.loss_options.consistency and not self.bridge.prior_states:
             raise UserError(
@@ -355,16 +360,20 @@ class IRBridge(Restorer):
         options, encode = self.loss_options, self.latents or self.backbone.encode
         clean, degraded, losses = batch.clean, self.seen(batch.degraded), {}
 
-        def distance(anchor: Tensor) -> Tensor:
-            return options.anchor * (anchor - clean).abs().flatten(1).mean(1)
+        def of_anchor(anchor: Tensor) -> dict[str, Tensor]:
+            found = {"anchor": options.anchor * (anchor - clean).abs().flatten(1).mean(1)}
+            if options.lpips:
+                distance = perceptual(anchor, clean)
+                found["anchor_lpips"] = options.anchor * options.lpips * distance
+            return found
 
         if self.learns_anchor and (
             step.progress < options.anchor_first or options.anchor_first == 1
         ):
-            return {"anchor": distance(self.adapter.estimate(degraded))}
+            return of_anchor(self.adapter.estimate(degraded))
         condition = self.adapter.condition(degraded, encode(degraded[:, :3]))
         if self.learns_anchor:
-            losses["anchor"] = distance(condition.anchor)
+            losses |= of_anchor(condition.anchor)
         clean = encode(clean)
         z, tau = self.STATES[options.states](self, clean, condition, step)
         law = self.backbone.prior.marginal(tau)
@@ -373,6 +382,8 @@ class IRBridge(Restorer):
         # the prior's own states have nothing of y
         x0 = x0 if options.states == "prior" else self.bridge.clean(x0, self.end(condition), tau)
         losses["prior"] = self._error(x0, clean) * weight ** POWERS[options.norm]
+        if options.lpips:
+            losses["lpips"] = options.lpips * perceptual(x0, clean)
         if options.consistency:
             seen = x0 if options.states == "bridge" else None
             losses["consistency"] = options.consistency * self._consistency(

@@ -1,4 +1,4 @@
-"""What an IRBridge is trained for."""
+"""What a model is trained for."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,6 +17,8 @@ class LossOptions(Options):
         anchor: weight of the loss of g(y).
         anchor_first: share of the training in which g(y) alone is trained.
         trunk_lr: the trunk's part of the learning rate; below 1 where it is trained already.
+        lpips: weight of the LPIPS of the clean estimate, and of g(y), beside the loss of any method
+            on pixels.
         consistency: weight of the distance between the estimates at two times of one path, for few
             calls; of a bridge whose states are the prior's own.
         consistency_step: how far these times are apart, as a share of the bridge's.
@@ -30,6 +32,7 @@ class LossOptions(Options):
     anchor: float = option(1.0, NOT_NEGATIVE)
     anchor_first: float = option(0.8, SHARE)
     trunk_lr: float = option(1.0, NOT_NEGATIVE, added=True)
+    lpips: float = option(0.0, NOT_NEGATIVE, added=True)
     consistency: float = option(0.0, NOT_NEGATIVE, added=True)
     consistency_step: float = option(
         0.05, number(lambda v: 0 < v <= 1, "above 0 and at most 1"), added=True

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from irbridge.images.tiles import WHOLE, Tiles
+from irbridge.models.perceptual import perceptual
 from irbridge.models.restorer import Restorer, Row, State
 from irbridge.models.training_step import Batch, TrainingStep
 
@@ -18,10 +19,12 @@ class Regression(Restorer):
 
     Args:
         network: the adapter's trunk.
+        lpips: weight of the LPIPS beside the L1 error.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, lpips: float = 0.0):
         super().__init__()
+        self.lpips = lpips
         self.network, self.stride = network, network.stride
         self.masked, self.reach = network.masked, network.reach
 
@@ -47,6 +50,9 @@ class Regression(Restorer):
 
     @override
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
-        """L1 error of the network's image; nothing in it is random."""
-        error = self.network(self.seen(batch.degraded))[0] - batch.clean
-        return {"regression": error.abs().flatten(1).mean(1)}
+        """L1 error of the network's image, and its LPIPS; nothing in it is random."""
+        restored = self.network(self.seen(batch.degraded))[0]
+        losses = {"regression": (restored - batch.clean).abs().flatten(1).mean(1)}
+        if self.lpips:
+            losses["lpips"] = self.lpips * perceptual(restored, batch.clean)
+        return losses

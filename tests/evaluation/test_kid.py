@@ -19,10 +19,11 @@ from irbridge.evaluation.kid import (
     mmd,
 )
 from irbridge.evaluation.methods import IDENTITY, Method
-from irbridge.evaluation.metrics import STANDARD, TRUNK, lpips_network
+from irbridge.evaluation.metrics import STANDARD
 from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import About, read_records
 from irbridge.evaluation.rows import aggregate
+from irbridge.models.perceptual import TRUNK, lpips_network
 from irbridge.reports.table import by_comparison, render
 
 

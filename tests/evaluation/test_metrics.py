@@ -17,7 +17,6 @@ from irbridge.errors import UserError
 from irbridge.evaluation.metrics import (
     LPIPS,
     MAX_PSNR,
-    TRUNK,
     bootstrap_interval,
     check_scorable,
     psnr,
@@ -26,6 +25,7 @@ from irbridge.evaluation.metrics import (
 )
 from irbridge.evaluation.protocol import Protocol
 from irbridge.images.grid import grid
+from irbridge.models.perceptual import TRUNK
 
 FLOAT = Protocol(quantise=False)
 
