@@ -8,25 +8,50 @@ crops in the same order, and is scored on the same faces of other people.
 from collections.abc import Iterator
 from itertools import product
 
-# through the frozen prior, then without it
-CONTENDERS = {
+# where a loss has LPIPS, all that are compared with it have it, of the same weight
+LPIPS = "loss.lpips=1"
+EBRIDGE = ("recipe=irbridge", "bridge=ebridge")
+RESIDUAL = ("objective.target=residual", "objective.loss=l1")
+THROUGH_PRIOR = {
     "published": ("recipe=published",),
     "published_irsde": ("recipe=published", "bridge=irsde"),
     "published_visited": ("recipe=published", "loss.states=visited"),
     "anchored": ("recipe=irbridge",),
+    "anchored_lpips": ("recipe=irbridge", LPIPS),
+    # as published: end y, the loss of v on the bridge's own states, ten calls
+    "ebridge": ("recipe=irbridge_y", "bridge=ebridge", "loss=published_v", "loss.states=bridge"),
+    "ebridge_anchored": EBRIDGE,
+    "ebridge_few": (*EBRIDGE, "loss.states=bridge", "loss.consistency=1", "sampler.nfe=1"),
+    "ebridge_lpips": (*EBRIDGE, LPIPS),
+}
+FROM_SCRATCH = {
     "regression": ("recipe=regression",),
+    "regression_lpips": ("recipe=regression", LPIPS),
     "goub": ("recipe=goub",),
     "goub_residual": ("recipe=goub_residual",),
+    "goub_lpips": ("recipe=goub_residual", LPIPS),
     "irsde": ("recipe=irsde",),
     "rdbm": ("recipe=rdbm",),
+    "rdbm_residual": ("recipe=rdbm", *RESIDUAL),
+    "rdbm_lpips": ("recipe=rdbm", *RESIDUAL, LPIPS),
     "rdbm_released": ("recipe=rdbm_released",),
 }
+CONTENDERS = THROUGH_PRIOR | FROM_SCRATCH
+# adapters whose prior is asked by DDIM too: what is left of the bridge then
+ASKED = "anchored", "ebridge", "ebridge_anchored"
 TASKS = "inpaint", "sr"
 STEPS = 125, 625, 3125  # of 16 images: 2,000, 10,000 and 50,000
 SEEDS = 0, 1
 ROOT = "runs/claim"
 MIDDLE = STEPS[1]  # the budget at which the paper's own questions are asked
 SCORED = ("evaluate.all_rows=false", "evaluate.limit=128")
+# whose number of calls is asked: the bridge, and the rules beside DDIM with the same adapter
+COMPARED = {
+    "published": ("goub", "reverse,ddim"),
+    "anchored": ("brownian", "reverse,ddim"),
+    "ebridge": ("ebridge", "implicit,drawn,ddim"),
+    "ebridge_anchored": ("ebridge", "implicit,drawn,ddim"),
+}
 CALLS = "nfe=[1,2,3,5,10,25]"  # Table 3
 SCHEDULES = tuple(f"S{k}" for k in range(1, 9))  # Fig. 11
 NOISES = 0.00784, 0.0784, 0.2353  # Fig. 2: lambda of GOUB, in [-1, 1]
@@ -43,6 +68,12 @@ def training(task: str, words: tuple[str, ...], steps: int, seed: int, run: str)
     return ("train", "experiment=faces", f"task={task}", *words, *budget, *SCORED, f"run={run}")
 
 
+def commands() -> Iterator[tuple[str, ...]]:
+    """All that the claim runs, in the order in which the runs need one another."""
+    for part in (contests, distilled, baselines, questions, elsewhere):
+        yield from part()
+
+
 def contests() -> Iterator[tuple[str, ...]]:
     """Every contender at every budget and seed, the small budgets of all of them first."""
     for steps, seed, task in product(STEPS, SEEDS, TASKS):
@@ -50,10 +81,18 @@ def contests() -> Iterator[tuple[str, ...]]:
             yield training(task, words, steps, seed, run_of(task, contender, steps, seed))
 
 
+def distilled() -> Iterator[tuple[str, ...]]:
+    """One call from the anchored E-Bridge: as many images again, of which none is clean (IBMD)."""
+    for steps, task in product(STEPS, TASKS):
+        words = ("recipe=distill", f"teacher={run_of(task, 'ebridge_anchored', steps)}")
+        words = (*words, "sampler.steps=1", "trainer.lr=1.0e-4")
+        yield training(task, words, steps, 0, run_of(task, "distilled", steps))
+
+
 def baselines() -> Iterator[tuple[str, ...]]:
-    """DDIM with the anchored adapter, from its own start and from noise (Fig. 9)."""
-    for steps, seed, task in product(STEPS, SEEDS, TASKS):
-        run = run_of(task, "anchored", steps, seed)
+    """DDIM with the same adapters, from their own start and from noise (Fig. 9)."""
+    for steps, seed, task, contender in product(STEPS, SEEDS, TASKS, ASKED):
+        run = run_of(task, contender, steps, seed)
         for method in ("ddim", "ddim_noise"):
             kid = ("metrics=[kid_lpips]", "save_images=true")
             words = (f"method={method}", "size=64", "limit=128", f"seed={seed}", *kid)
@@ -63,9 +102,9 @@ def baselines() -> Iterator[tuple[str, ...]]:
 def questions() -> Iterator[tuple[str, ...]]:
     """The paper's own questions, at the middle budget: calls, schedules, noise."""
     for task in TASKS:
-        for contender, bridge in (("published", "goub"), ("anchored", "brownian")):
+        for contender, (bridge, rules) in COMPARED.items():
             run = run_of(task, contender)
-            kinds = (f"bridges=[{bridge}]", "samplers=[reverse,ddim]", CALLS)
+            kinds = (f"bridges=[{bridge}]", f"samplers=[{rules}]", CALLS)
             size = ("size=64", "limit=64", f"results={ROOT}-calls/{task}-{contender}")
             yield ("compare", f"run={run}", *kinds, *size)
         taken = (*CONTENDERS["published"], f"reuse={run_of(task, 'published')}")

@@ -208,9 +208,8 @@ def _tasks() -> Iterator[Step]:
 
 
 def _claim() -> Iterator[Step]:
-    for part in (claim.contests, claim.baselines, claim.questions, claim.elsewhere):
-        for words in part():
-            yield Step(words, ("train",) if words[0] == "train" else ())
+    for words in claim.commands():
+        yield Step(words, ("train",) if words[0] == "train" else ())
     yield Step(("table", claim.ROOT, "layout=budgets", f"plot={claim.ROOT}/claim.png"))
     yield Step(("table", claim.ROOT))
 
