@@ -1,5 +1,6 @@
-"""What recipes reach with a training budget: the runs of ``experiment=efficiency``."""
+"""What recipes reach with a training budget: runs of ``experiment=efficiency``, and the claim's."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,29 +8,33 @@ import numpy as np
 
 from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
-from irbridge.evaluation.records import read_records
+from irbridge.evaluation.records import Record, read_records
 from irbridge.files import check_fields, read_fields
-from irbridge.reports.sampler_table import DIGITS, NAMES, means
+from irbridge.reports.sampler_table import DIGITS
 from irbridge.reports.table import Cell, Entry, Table
 from irbridge.training.metrics_log import last_line
+
+BESIDE = "baselines"  # results of a run's adapter in other ways, in a folder beside its own
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One scored run.
+    """One row of a scored run.
 
     Args:
         task: that it trained for.
-        recipe: what was trained.
+        recipe: what was trained; with the row's short name where it is one of :data:`BESIDE`.
         seed: of the training.
         images: that it saw.
         seconds: of one core.
         parameters: that it trains.
+        calls: of the network; None: a single pass.
         protocol: of the scores.
         scored: number of scored images.
         size: of their crop in pixels.
         machine: that scored, in words.
         scores: mean scores by the metric's key.
+        metrics: those that every image has, in their order.
     """
 
     task: str
@@ -38,45 +43,80 @@ class Budget:
     images: int
     seconds: float
     parameters: int
+    calls: int | None
     protocol: str
     scored: int
     size: int | None
     machine: str | None
     scores: dict[str, float | None]
+    metrics: tuple[Metric, ...]
 
 
 def budgets(folder: str | Path) -> list[Budget]:
     """The scored runs below a folder of ``experiment=efficiency``; UserError if there is none."""
     found = []
     for path in sorted(Path(folder).glob("*/run.json")):
-        run, config = path.parent, read_fields(path, seed=int)
-        metrics, results = run / "metrics.jsonl", run / "results"
-        if not metrics.is_file() or not list(results.rglob("records.jsonl")):
-            continue
-        last = check_fields(last_line(metrics), metrics, images=int)
-        records = read_records(results)
-        about, task = records[0].about, records[0].about.task
-        found.append(
-            Budget(
-                task,
-                run.name.removeprefix(task + "-").rsplit("-", 2)[0],
-                config["seed"],
-                last["images"],
-                last["cpu_seconds"],
-                _weight_count(run / "model.safetensors"),
-                about.protocol,
-                len(records),
-                about.size,
-                records[0].machine,
-                dict(zip((metric.key for metric in STANDARD), means(records), strict=True)),
-            )
-        )
+        if (path.parent / "metrics.jsonl").is_file():
+            found += _of_run(path)
     if not found:
         raise UserError(
             f"There is no scored run below {folder}; run scripts/train.py experiment=efficiency"
             " first."
         )
     return found
+
+
+def _of_run(path: Path) -> Iterator[Budget]:
+    """The run's own row, and those beside it."""
+    run, config = path.parent, read_fields(path, seed=int)
+    metrics = run / "metrics.jsonl"
+    rows = _rows(run / "results")
+    if not rows:
+        return
+    last = check_fields(last_line(metrics), metrics, images=int)
+    task = next(iter(rows.values()))[0].about.task
+    name = run.name.removeprefix(task + "-").rsplit("-", 2)[0]
+    # several rows of one run are one figure, as all of them are its own
+    own = [record for records in rows.values() for record in records]
+    beside = {f"{name}, {key}": records for key, records in _rows(run / BESIDE).items()}
+    for recipe, records in ({name: own} | beside).items():
+        about, shown = records[0].about, _shared(records)
+        yield Budget(
+            task,
+            recipe,
+            config["seed"],
+            last["images"],
+            last["cpu_seconds"],
+            _weight_count(run / "model.safetensors"),
+            about.nfe,
+            about.protocol,
+            len(records),
+            about.size,
+            records[0].machine,
+            {metric.key: _mean_of(records, metric) for metric in shown},
+            shown,
+        )
+
+
+def _rows(results: Path) -> dict[str, list[Record]]:
+    """The records below a folder by the short name of their row; none where there are none."""
+    found: dict[str, list[Record]] = {}
+    if results.is_dir() and list(results.rglob("records.jsonl")):
+        for record in read_records(results):
+            found.setdefault(record.about.method or record.about.row, []).append(record)
+    return found
+
+
+def _shared(records: list[Record]) -> tuple[Metric, ...]:
+    """The standard metrics, and further ones that all records have."""
+    further = [m for m in records[0].metrics if m.key not in {one.key for one in STANDARD}]
+    return *STANDARD, *(m for m in further if all(m.key in r.scores for r in records))
+
+
+def _mean_of(records: list[Record], metric: Metric) -> float | None:
+    """The mean of a metric; None where a record lacks it."""
+    values = [record.scores.get(metric.key) for record in records]
+    return None if None in values else float(np.mean(values))
 
 
 def _weight_count(path: Path) -> int:
@@ -103,7 +143,8 @@ def budget_tables(rows: list[Budget]) -> list[Table]:
 def _task_table(task: str, rows: list[Budget]) -> Table:
     counts, seeds = sorted({row.images for row in rows}), sorted({row.seed for row in rows})
     recipes = list(dict.fromkeys(row.recipe for row in rows))
-    columns = [_column([row for row in rows if row.images == n], recipes) for n in counts]
+    metrics = max((row.metrics for row in rows), key=len)
+    columns = [_column([row for row in rows if row.images == n], recipes, metrics) for n in counts]
     body: list[list[Entry]] = []
     for recipe in recipes:
         own = [row for row in rows if row.recipe == recipe]
@@ -112,23 +153,27 @@ def _task_table(task: str, rows: list[Budget]) -> Table:
             [
                 _label(recipe, own, seeds),
                 f"{own[0].parameters / 1e6:.2f} M",
+                "1 pass" if own[0].calls is None else f"{own[0].calls}",
                 *(column[recipe] for column in columns),
                 f"{np.mean(longest):.0f}" if longest else None,
             ]
         )
+    names = " / ".join(metric.name for metric in metrics)
     one, seen = rows[0], ", ".join(map(str, seeds))
     caption = (
-        f"{task}: {NAMES} by training images seen; {one.protocol}; size {one.size}; images"
+        f"{task}: {names} by training images seen; {one.protocol}; size {one.size}; images"
         f" {one.scored}; mean over seeds {seen}; {one.machine}."
     )
-    heads = ["recipe", "parameters", *(f"{n} images" for n in counts)]
+    heads = ["recipe", "parameters", "calls", *(f"{n} images" for n in counts)]
     return Table(caption, [*heads, f"core s at {counts[-1]}"], body)
 
 
-def _column(rows: list[Budget], recipes: list[str]) -> dict[str, Entry]:
+def _column(
+    rows: list[Budget], recipes: list[str], metrics: tuple[Metric, ...]
+) -> dict[str, Entry]:
     """The entries of one budget by recipe, missing where it has no run."""
     found: dict[str, list[Cell]] = {c: [] for c in recipes if any(r.recipe == c for r in rows)}
-    for metric in STANDARD:
+    for metric in metrics:
         texts = {
             recipe: _mean([row for row in rows if row.recipe == recipe], metric) for recipe in found
         }
@@ -143,7 +188,11 @@ def _column(rows: list[Budget], recipes: list[str]) -> dict[str, Entry]:
 def _mean(rows: list[Budget], metric: Metric) -> str | None:
     """The mean over runs as it is shown; None where a run lacks the score."""
     values = [row.scores.get(metric.key) for row in rows]
-    return None if None in values else metric.format(float(np.mean(values)), DIGITS)
+    return (
+        None
+        if None in values
+        else metric.format(float(np.mean(values)), DIGITS if metric in STANDARD else None)
+    )
 
 
 def _label(recipe: str, own: list[Budget], seeds: list[int]) -> str:

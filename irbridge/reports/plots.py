@@ -16,7 +16,7 @@ from irbridge.reports.task_table import line_up
 PSNR, _, LPIPS = STANDARD
 PLOTTED = PSNR, LPIPS
 BUDGETS = {"images": "training images seen", "seconds": "seconds of one core"}
-PANELS = ("images", PSNR), ("images", LPIPS), ("seconds", PSNR)
+PANELS = ("images", PSNR), ("images", LPIPS), ("seconds", PSNR), ("seconds", LPIPS)
 MOST_BANDS = 6  # more bands would hide each other
 
 
@@ -41,27 +41,32 @@ def axis_label(metric: Metric) -> str:
 
 
 def budget_plot(rows: list[Budget], path: Path) -> None:
-    """PNG: PSNR and LPIPS against images seen, PSNR against core seconds.
+    """PNG: PSNR and LPIPS against images seen and against core seconds.
 
     One line is a recipe, through its means; one dot is a seed.
     """
     plt = _pyplot()
     tasks = sorted({row.task for row in rows})
     recipes = list(dict.fromkeys(row.recipe for row in rows))
-    figure, axes = plt.subplots(len(tasks), 3, figsize=(13, 3.6 * len(tasks)), squeeze=False)
+    marks = _marks(dict.fromkeys(recipes))
+    size = (4 * len(PANELS) + 3, max(3.6 * len(tasks), 0.22 * len(marks)))
+    figure, axes = plt.subplots(
+        len(tasks), len(PANELS), figsize=size, squeeze=False, layout="constrained"
+    )
     for task, line in zip(tasks, axes, strict=True):
         for axis, (across, metric) in zip(line, PANELS, strict=True):
             for recipe in recipes:
                 own = [r for r in rows if (r.task, r.recipe) == (task, recipe)]
-                _draw_budgets(axis, recipe, own, across, metric)
+                _draw_budgets(axis, own, across, metric, marks[recipe])
             axis.set(xscale="log", xlabel=BUDGETS[across], ylabel=axis_label(metric), title=task)
             axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
-    figure.tight_layout()
+    _legend(figure, marks)
     _save(figure, path, 80)
 
 
-def _draw_budgets(axis, recipe: str, rows: list[Budget], across: str, metric: Metric) -> None:
+def _draw_budgets(
+    axis, rows: list[Budget], across: str, metric: Metric, mark: dict[str, str]
+) -> None:
     """A recipe's line and dots in one panel."""
     scored = [row for row in rows if row.scores.get(metric.key) is not None]
     points = [(getattr(row, across), row.scores[metric.key]) for row in scored]
@@ -69,8 +74,8 @@ def _draw_budgets(axis, recipe: str, rows: list[Budget], across: str, metric: Me
     for count in sorted({row.images for row in scored}):
         at = [point for row, point in zip(scored, points, strict=True) if row.images == count]
         means.append(np.mean(at, axis=0))
-    drawn = axis.plot(*np.reshape(means, (-1, 2)).T, label=recipe)
-    axis.plot(*np.reshape(points, (-1, 2)).T, ".", color=drawn[0].get_color())
+    axis.plot(*np.reshape(means, (-1, 2)).T, **mark)
+    axis.plot(*np.reshape(points, (-1, 2)).T, ".", color=mark["color"])
 
 
 def nfe_plot(rows: list[Row], path: str | Path) -> None:
@@ -108,11 +113,17 @@ def nfe_plot(rows: list[Row], path: str | Path) -> None:
             axis.grid(alpha=0.3)
         setting = "; ".join([panel[0].task, *panel[0].setting, f"images {len(panel[0].images)}"])
         column[0].set_title(f"{setting}\n{panel[0].protocol}", fontsize=9, parse_math=False)
-    drawn = [plt.Line2D([], [], marker="o", markersize=4, **mark) for mark in marks.values()]
+    _legend(figure, marks)
+    _save(figure, Path(path), 90)
+
+
+def _legend(figure, marks: dict[str, dict[str, str]]) -> None:
+    """The names of the lines, beside the panels."""
+    line = _pyplot().Line2D
+    drawn = [line([], [], marker="o", markersize=4, **mark) for mark in marks.values()]
     legend = figure.legend(drawn, list(marks), loc="outside right upper", fontsize=8)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a name may hold dollar signs
-    _save(figure, Path(path), 90)
 
 
 def _marks(labels: dict[str, None]) -> dict[str, dict[str, str]]:

@@ -1,12 +1,15 @@
 """Comparisons over settings: the sampler sweep of one adapter, and recipes over budgets."""
 
+import json
 import shutil
 
 import pytest
 import torch
 
 from irbridge.errors import UserError
-from irbridge.evaluation.records import Record, read_records
+from irbridge.evaluation.kid import KidLPIPS
+from irbridge.evaluation.metrics import STANDARD
+from irbridge.evaluation.records import About, Record, RecordStore, read_records
 from irbridge.experiments.task_data import validation_pairs
 from irbridge.files import read_json
 from irbridge.reports.efficiency import Budget, budget_tables, budgets
@@ -217,22 +220,62 @@ def test_efficiency_runs_to_table_and_plot(command, small, tmp_path):
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_best_of_a_budget_is_bold_by_value():
-    def budget(recipe, **scores):
-        return Budget(
-            task="t",
-            recipe=recipe,
-            seed=0,
-            images=8,
-            seconds=1.0,
-            parameters=10**6,
-            protocol="p",
-            scored=1,
-            size=8,
-            machine="m",
-            scores={"ssim": 0.5} | scores,
-        )
+def budget(recipe, metrics=STANDARD, **scores):
+    return Budget(
+        task="t",
+        recipe=recipe,
+        seed=0,
+        images=8,
+        seconds=1.0,
+        parameters=10**6,
+        calls=3,
+        protocol="p",
+        scored=1,
+        size=8,
+        machine="m",
+        scores={"ssim": 0.5} | scores,
+        metrics=metrics,
+    )
 
+
+def test_a_score_of_a_row_as_a_whole_is_shown_with_its_own_decimals():
+    """Also beside a recipe that lacks it."""
+    kid = KidLPIPS()
+    rows = [
+        budget("a", (*STANDARD, kid), psnr=9.9, lpips=0.1, kid_lpips=0.00412),
+        budget("b", psnr=10.1, lpips=0.2),
+    ]
+    table = render(budget_tables(rows), "markdown")
+    assert "PSNR / SSIM / LPIPS / kid_lpips" in table and " / **0.0041** |" in table
+
+
+def test_other_ways_to_use_a_run_s_adapter_are_rows_beside_it(tmp_path):
+    """What ``results=RUN/baselines`` keeps has the run's budget and its own calls and scores."""
+    runs = tmp_path / "runs"
+    run = runs / "t-anchored-2-0"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"seed": 0}))
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 2, "images": 32, "seconds": 3.0, "cpu_seconds": 5.0}) + "\n")
+    save_weights(run / "model.safetensors", {"w": torch.zeros(7)})
+    for place, method, nfe, psnr in (
+        ("results", "irbridge", 3, 20.0),
+        ("baselines", "ddim", 3, 21.0),
+        ("baselines", "ddim_noise", 5, 22.0),
+    ):
+        about = About(method, "t", "rgb", method, nfe, data="d", size=8, seed=0)
+        record = Record(about, "a", {"psnr": psnr, "ssim": 0.5, "lpips": 0.1})
+        with RecordStore(run / place / method) as store:
+            store.append(record)
+    rows = budgets(runs)
+    assert [(r.recipe, r.calls, r.scores["psnr"], r.images, r.parameters) for r in rows] == [
+        ("anchored", 3, 20.0, 32, 7),
+        ("anchored, ddim", 3, 21.0, 32, 7),
+        ("anchored, ddim_noise", 5, 22.0, 32, 7),
+    ]
+    assert "| anchored, ddim_noise | 0.00 M | 5 |" in render(budget_tables(rows), "markdown")
+
+
+def test_best_of_a_budget_is_bold_by_value():
     rows = [budget("a", psnr=9.9, lpips=0.1), budget("b", psnr=10.1, lpips=0.2)]
     table = render(budget_tables(rows), "markdown")
     assert "9.90 / **0.500** / **0.100**" in table and "**10.10** / **0.500** / 0.200" in table
