@@ -38,11 +38,12 @@ FROM_SCRATCH = {
 }
 CONTENDERS = THROUGH_PRIOR | FROM_SCRATCH
 # adapters whose prior is asked by DDIM too: what is left of the bridge then
-ASKED = "anchored", "ebridge", "ebridge_anchored"
+ASKED = "published", "anchored", "ebridge", "ebridge_anchored"
 TASKS = "inpaint", "sr"
 STEPS = 125, 625, 3125  # of 16 images: 2,000, 10,000 and 50,000
 SEEDS = 0, 1
 ROOT = "runs/claim"
+QUESTIONS = "calls", "schedules", "noise", "elsewhere"  # folders ROOT-QUESTION beside it
 MIDDLE = STEPS[1]  # the budget at which the paper's own questions are asked
 SCORED = ("evaluate.all_rows=false", "evaluate.limit=128")
 # whose number of calls is asked: the bridge, and the rules beside DDIM with the same adapter
@@ -54,6 +55,8 @@ COMPARED = {
 }
 CALLS = "nfe=[1,2,3,5,10,25]"  # Table 3
 SCHEDULES = tuple(f"S{k}" for k in range(1, 9))  # Fig. 11
+# recipes that are tried where they were not trained
+MOVED = "published", "anchored", "ebridge_anchored", "regression", "goub_residual"
 NOISES = 0.00784, 0.0784, 0.2353  # Fig. 2: lambda of GOUB, in [-1, 1]
 
 
@@ -90,13 +93,15 @@ def distilled() -> Iterator[tuple[str, ...]]:
 
 
 def baselines() -> Iterator[tuple[str, ...]]:
-    """DDIM with the same adapters, from their own start and from noise (Fig. 9)."""
+    """DDIM with the same adapters, from their own start and from noise (Fig. 9); and degraded."""
     for steps, seed, task, contender in product(STEPS, SEEDS, TASKS, ASKED):
         run = run_of(task, contender, steps, seed)
-        for method in ("ddim", "ddim_noise"):
-            kid = ("metrics=[kid_lpips]", "save_images=true")
-            words = (f"method={method}", "size=64", "limit=128", f"seed={seed}", *kid)
-            yield ("evaluate", f"run={run}", *words, f"results={run}/baselines")
+        # the degraded images once
+        methods = ("ddim", "ddim_noise", *(("identity",) if contender == ASKED[0] else ()))
+        for method in methods:
+            words = (f"method={method}", "size=64", "limit=128", f"seed={seed}", "save_images=true")
+            place = ("metrics=[kid_lpips]", f"results={run}/baselines")
+            yield ("evaluate", f"run={run}", *words, *place)
 
 
 def questions() -> Iterator[tuple[str, ...]]:
@@ -118,13 +123,18 @@ def questions() -> Iterator[tuple[str, ...]]:
 
 def elsewhere() -> Iterator[tuple[str, ...]]:
     """Where it was not trained: thin holes to thick ones, faces to photographs."""
-    for contender in ("anchored", "regression", "goub_residual"):
-        thin = f"{ROOT}-elsewhere/inpaint-{contender}_thin-{MIDDLE}-0"
+    place = f"{ROOT}-elsewhere"
+    holes = ("task=inpaint", "task.degradation.scale=0.4", "size=64", "all_rows=false")
+    for contender in MOVED:
+        thin = f"{place}/inpaint-{contender}_thin-{MIDDLE}-0"
         words = (*CONTENDERS[contender], "task.degradation.kinds=[thin]")
         yield training("inpaint", words, MIDDLE, 0, thin)
-        holes = ("task=inpaint", "task.degradation.scale=0.4", "size=64", "all_rows=false")
-        thick = ("task.degradation.kinds=[thick]", "data.test=data/faces/test", "limit=128")
-        yield ("evaluate", f"run={thin}", *holes, *thick, f"results={thin}/thick")
-        photographs = "task.degradation.kinds=[thin,thick,half]"
-        run = run_of("inpaint", contender)
-        yield ("evaluate", f"run={run}", *holes, photographs, f"results={run}/photographs")
+        faces = ("data.test=data/faces/test", "limit=128")
+        trained = run_of("inpaint", contender)
+        for run, kinds in ((thin, "thin"), (trained, "all")):
+            words = ("task.degradation.kinds=[thick]", *faces)
+            results = f"results={place}/thick/{contender}_{kinds}"
+            yield ("evaluate", f"run={run}", *holes, *words, results)
+        words = ("task.degradation.kinds=[thin,thick,half]",)
+        results = f"results={place}/photographs/{contender}"
+        yield ("evaluate", f"run={trained}", *holes, *words, results)

@@ -249,6 +249,9 @@ class TableOptions(Options):
         None, text("NAMES"), "Of format iqa: names of pyiqa, such as niqe,musiq."
     )
     plot: str | None = option(None, text("FILE"), "Of layout budgets: a PNG of the same numbers.")
+    picture: str | None = option(
+        None, text("FILE"), "Of layout budgets: a PNG of what the largest one restored."
+    )
     paper: str | None = option(
         None,
         text("NAME"),

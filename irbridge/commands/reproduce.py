@@ -210,8 +210,10 @@ def _tasks() -> Iterator[Step]:
 def _claim() -> Iterator[Step]:
     for words in claim.commands():
         yield Step(words, ("train",) if words[0] == "train" else ())
-    yield Step(("table", claim.ROOT, "layout=budgets", f"plot={claim.ROOT}/claim.png"))
-    yield Step(("table", claim.ROOT))
+    shown = (f"plot={claim.ROOT}/claim.png", f"picture={claim.ROOT}/faces.png")
+    yield Step(("table", claim.ROOT, "layout=budgets", *shown))
+    for question in claim.QUESTIONS:
+        yield Step(("table", f"{claim.ROOT}-{question}"))
 
 
 def _samplers() -> Iterator[Step]:

@@ -10,6 +10,7 @@ from irbridge.evaluation.no_reference import quality_of_rows
 from irbridge.evaluation.records import read_records
 from irbridge.evaluation.rows import aggregate
 from irbridge.own_files import check_writable, write_result, write_text_result
+from irbridge.reports.contenders import contender_picture
 from irbridge.reports.efficiency import budget_tables, budgets
 from irbridge.reports.html_page import page
 from irbridge.reports.image_tables import fid_table, quality_table
@@ -28,6 +29,7 @@ BELONGS = {
     "weights": ("fid",),
     "metrics": ("iqa",),
     "plot": ("md",),
+    "picture": ("md",),
 }
 USAGE = "irbridge table FOLDER [format=md|latex|csv|html|nfe|fid|iqa] [output=FILE] [layout=tasks]"
 
@@ -38,7 +40,7 @@ def table_run(options: TableOptions) -> None:
     Raises:
         UserError: an option is wrong or does not go with the others, or there are no scores.
     """
-    for key in ("output", "plot"):  # before anything is computed
+    for key in ("output", "plot", "picture"):  # before anything is computed
         if place := getattr(options, key):
             check_writable(place, key)
     if options.paper is not None:
@@ -62,6 +64,9 @@ def table_run(options: TableOptions) -> None:
         _deliver(render(budget_tables(runs), "markdown"), options.output)
         if options.plot:
             _write("plot", options.plot, lambda path: budget_plot(runs, path))
+        if options.picture:
+            shown = contender_picture(runs)
+            _write("picture", options.picture, lambda path: shown.save(path, "PNG"))
     else:
         _deliver(_text(options, folder, form, layout), options.output)
 
@@ -82,6 +87,10 @@ def _check(options: TableOptions, form: str, layout: str) -> None:
         raise UserError(f"layout=budgets does not go with format={form}; leave the format out.")
     if options.plot and layout != "budgets":
         raise UserError("plot= goes with layout=budgets; format=nfe draws quality against calls.")
+    if options.picture and layout != "budgets":
+        raise UserError(
+            "picture= goes with layout=budgets; format=html shows pictures of any rows."
+        )
 
 
 def _text(options: TableOptions, folder: Path, form: str, layout: str) -> str:

@@ -16,7 +16,7 @@ def grid(rows: list[list[np.ndarray]], labels: list[str] | None = None, pad: int
     Returns:
         float32 (H, W, 3) in [0, 1].
     """
-    heads = [_caption(label) for label in labels or []]
+    heads = [caption(label) for label in labels or []]
     tiles = [tile for row in rows for tile in row]
     height = max(tile.shape[0] for tile in tiles)
     width = max(tile.shape[1] for tile in tiles + heads)
@@ -47,8 +47,8 @@ def _centre(tile: np.ndarray, height: int, width: int) -> np.ndarray:
     return canvas
 
 
-def _caption(text: str) -> np.ndarray:
-    """Black on white, as large as the text, in Pillow's own font."""
+def caption(text: str) -> np.ndarray:
+    """A text as a picture: black on white, as large as the text, in Pillow's own font."""
     font = ImageFont.load_default()
     _, _, right, bottom = font.getbbox(text)
     image = Image.new("RGB", (int(right) + 4, int(bottom) + 4), "white")

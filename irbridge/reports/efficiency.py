@@ -1,14 +1,14 @@
 """What recipes reach with a training budget: runs of ``experiment=efficiency``, and the claim's."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
-from irbridge.evaluation.records import Record, read_records
+from irbridge.evaluation.records import Record, read_records, slug
 from irbridge.files import check_fields, read_fields
 from irbridge.reports.sampler_table import DIGITS
 from irbridge.reports.table import Cell, Entry, Table
@@ -35,6 +35,8 @@ class Budget:
         machine: that scored, in words.
         scores: mean scores by the metric's key.
         metrics: those that every image has, in their order.
+        records: of the row, which say what was saved.
+        folder: of the row, with the images that were saved.
     """
 
     task: str
@@ -50,6 +52,8 @@ class Budget:
     machine: str | None
     scores: dict[str, float | None]
     metrics: tuple[Metric, ...]
+    records: tuple[Record, ...] = field(repr=False)
+    folder: Path
 
 
 def budgets(folder: str | Path) -> list[Budget]:
@@ -78,8 +82,10 @@ def _of_run(path: Path) -> Iterator[Budget]:
     name = run.name.removeprefix(task + "-").rsplit("-", 2)[0]
     # several rows of one run are one figure, as all of them are its own
     own = [record for records in rows.values() for record in records]
-    beside = {f"{name}, {key}": records for key, records in _rows(run / BESIDE).items()}
-    for recipe, records in ({name: own} | beside).items():
+    found = {name: ("results", own)}
+    for key, records in _rows(run / BESIDE).items():
+        found["degraded" if key == "identity" else f"{name}, {key}"] = BESIDE, records
+    for recipe, (place, records) in found.items():
         about, shown = records[0].about, _shared(records)
         yield Budget(
             task,
@@ -95,6 +101,8 @@ def _of_run(path: Path) -> Iterator[Budget]:
             records[0].machine,
             {metric.key: _mean_of(records, metric) for metric in shown},
             shown,
+            tuple(records),
+            run / place / slug(about.row),
         )
 
 

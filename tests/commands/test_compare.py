@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -235,6 +236,8 @@ def budget(recipe, metrics=STANDARD, **scores):
         machine="m",
         scores={"ssim": 0.5} | scores,
         metrics=metrics,
+        records=(),
+        folder=Path("runs"),
     )
 
 
@@ -255,7 +258,9 @@ def test_other_ways_to_use_a_run_s_adapter_are_rows_beside_it(tmp_path):
     run = runs / "t-anchored-2-0"
     run.mkdir(parents=True)
     (run / "run.json").write_text(json.dumps({"seed": 0}))
-    (run / "metrics.jsonl").write_text(json.dumps({"step": 2, "images": 32, "seconds": 3.0, "cpu_seconds": 5.0}) + "\n")
+    (run / "metrics.jsonl").write_text(
+        json.dumps({"step": 2, "images": 32, "seconds": 3.0, "cpu_seconds": 5.0}) + "\n"
+    )
     save_weights(run / "model.safetensors", {"w": torch.zeros(7)})
     for place, method, nfe, psnr in (
         ("results", "irbridge", 3, 20.0),
