@@ -4,7 +4,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 
-def grid(rows: list[list[np.ndarray]], labels: list[str] | None = None, pad: int = 2) -> np.ndarray:
+def grid(
+    rows: list[list[np.ndarray]], labels: list[str] | None = None, pad: int = 2, height: int = 0
+) -> np.ndarray:
     """One picture of rows of images.
 
     Args:
@@ -12,13 +14,14 @@ def grid(rows: list[list[np.ndarray]], labels: list[str] | None = None, pad: int
             white.
         labels: captions above the columns.
         pad: the gap in pixels.
+        height: of a row at least, in pixels.
 
     Returns:
         float32 (H, W, 3) in [0, 1].
     """
     heads = [caption(label) for label in labels or []]
     tiles = [tile for row in rows for tile in row]
-    height = max(tile.shape[0] for tile in tiles)
+    height = max(height, *(tile.shape[0] for tile in tiles))
     width = max(tile.shape[1] for tile in tiles + heads)
     columns = max(len(row) for row in rows)
     lines = [_line(row, columns, height, width) for row in rows]

@@ -25,7 +25,7 @@ def contender_picture(rows: list[Budget], count: int = 8) -> Image.Image:
     Raises:
         UserError: no image was saved, or none by all.
     """
-    lines = []
+    labels, lines = [], []
     for task in sorted({row.task for row in rows}):
         own = [row for row in rows if row.task == task]
         most = max(row.images for row in own)
@@ -33,8 +33,12 @@ def contender_picture(rows: list[Budget], count: int = 8) -> Image.Image:
         shown = [row for row in own if row.images == most or not row.calls]
         first = {row.recipe: row for row in sorted(shown, key=_order, reverse=True)}
         ordered = sorted(first.values(), key=lambda row: row.recipe != "degraded")
-        lines += _lines(task, ordered, count)
-    return Image.fromarray(to_bytes(grid(lines)))
+        for label, line in _lines(task, ordered, count).items():
+            labels.append([caption(f"{task}: {label}")])
+            lines.append(line)
+    tallest = max(tile.shape[0] for line in labels + lines for tile in line)
+    columns = [grid(column, height=tallest) for column in (labels, lines)]
+    return Image.fromarray(to_bytes(np.concatenate(columns, axis=1)))
 
 
 def _order(row: Budget) -> tuple[int, int]:
@@ -42,8 +46,8 @@ def _order(row: Budget) -> tuple[int, int]:
     return -row.images, row.seed
 
 
-def _lines(task: str, rows: list[Budget], count: int) -> list[list[np.ndarray]]:
-    """A task's lines, clean last."""
+def _lines(task: str, rows: list[Budget], count: int) -> dict[str, list[np.ndarray]]:
+    """A task's lines by their label, clean last."""
     saved = [
         {r.name for r in row.records if is_own(r, row.folder / f"{r.name}.png")} for row in rows
     ]
@@ -53,10 +57,10 @@ def _lines(task: str, rows: list[Budget], count: int) -> list[list[np.ndarray]]:
             f"No image of {task} was saved by all recipes; score them with save_images=true."
         )
     folders = {row.recipe: row.folder for row in rows} | {"clean": rows[0].folder.parent / "clean"}
-    return [
-        [caption(f"{task}: {label}"), *(_shot(folder / f"{name}.png") for name in names)]
+    return {
+        label: [_shot(folder / f"{name}.png") for name in names]
         for label, folder in folders.items()
-    ]
+    }
 
 
 def _shot(path: Path) -> np.ndarray:

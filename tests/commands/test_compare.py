@@ -2,17 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from irbridge.errors import UserError
 from irbridge.evaluation.kid import KidLPIPS
 from irbridge.evaluation.metrics import STANDARD
-from irbridge.evaluation.records import About, Record, RecordStore, read_records
+from irbridge.evaluation.records import About, Content, Record, RecordStore, read_records
+from irbridge.evaluation.saved_images import png_hash
 from irbridge.experiments.task_data import validation_pairs
 from irbridge.files import read_json
+from irbridge.images.io import write_image
+from irbridge.reports.contenders import contender_picture
 from irbridge.reports.efficiency import Budget, budget_tables, budgets
 from irbridge.reports.plots import budget_plot
 from irbridge.reports.sampler_table import sampler_table
@@ -278,6 +283,50 @@ def test_other_ways_to_use_a_run_s_adapter_are_rows_beside_it(tmp_path):
         ("anchored, ddim_noise", 5, 22.0, 32, 7),
     ]
     assert "| anchored, ddim_noise | 0.00 M | 5 |" in render(budget_tables(rows), "markdown")
+
+
+def restored(tmp_path, recipe, value, names=("a", "b"), images=8, seed=0):
+    """A row whose saved images are of one grey, and clean white ones beside it."""
+    folder = tmp_path / f"{recipe}-{images}-{seed}" / "row"
+    records = []
+    for name in names:
+        for place, level in ((folder, value), (folder.parent / "clean", 1.0)):
+            place.mkdir(parents=True, exist_ok=True)
+            write_image(place / f"{name}.png", np.full((8, 10, 3), level))
+        about, scores = About(recipe, "t", "rgb", recipe), {"psnr": 1.0, "ssim": 0.5}
+        hashed = png_hash(folder / f"{name}.png")
+        records.append(Record(about, name, scores, content=Content("", ""), png=hashed))
+    row = budget(recipe, psnr=1.0)
+    changes = {"images": images, "seed": seed, "records": tuple(records), "folder": folder}
+    return replace(row, **changes)
+
+
+def tones(picture):
+    """The grey of each tile of the first column of images, line by line."""
+    pixels = np.asarray(picture)
+    lines = np.array_split(pixels[:, -15], round(pixels.shape[0] / 20))
+    return [int(np.median(line)) for line in lines]
+
+
+def test_the_picture_has_what_the_largest_budget_restored(tmp_path):
+    """Degraded first and clean last, and only images that all recipes saved."""
+    rows = [
+        restored(tmp_path, "one", 0.2),
+        restored(tmp_path, "one", 0.9, images=4),  # a smaller budget
+        restored(tmp_path, "one", 0.8, seed=1),  # a later seed
+        restored(tmp_path, "two", 0.4, names=("a", "b", "c")),
+        replace(restored(tmp_path, "degraded", 0.6, images=4), calls=None),
+    ]
+    picture = contender_picture(rows)
+    assert tones(picture) == [153, 51, 102, 255]
+    assert contender_picture(rows, count=1).width == picture.width - 22
+
+
+def test_a_picture_that_was_touched_is_not_shown(tmp_path):
+    row = restored(tmp_path, "one", 0.2, names=("a",))
+    write_image(row.folder / "a.png", np.zeros((8, 10, 3)))
+    with pytest.raises(UserError, match=r"No image of t was saved by all recipes.*save_images"):
+        contender_picture([row])
 
 
 def test_best_of_a_budget_is_bold_by_value():
