@@ -109,11 +109,12 @@ def compare_run(options: dict) -> None:
     protocol = build_protocol(config)
     for metric in STANDARD:
         metric.ready()
-    settings, scheduled = list(_settings(options, task)), model.timesteps
+    own_states = model.bridge.prior_states  # as it was trained
+    settings, scheduled = list(_settings(options, task, own_states)), model.timesteps
     total = len(settings) * len(pairs.names[: options["limit"]])
     with tqdm(total=total, unit="image", dynamic_ncols=True) as bar:
         for setting in settings:
-            if why := unserved(model, setting):
+            if why := unserved(model, setting, own_states):
                 tqdm.write(f"left out: {setting.row}: {why}")
                 continue
             model.bridge = setting.bridge
@@ -161,8 +162,18 @@ def check(model, options: dict, config: dict) -> None:
         )
 
 
-def unserved(model: IRBridge, setting: Setting) -> str:
-    """Why the model cannot serve a setting; empty where it can."""
+def unserved(model: IRBridge, setting: Setting, own_states: bool) -> str:
+    """Why the model cannot serve a setting; empty where it can.
+
+    Args:
+        model: the trained one.
+        setting: of the comparison.
+        own_states: whether it was trained on a bridge whose states are the prior's own. What its
+            network says is then the image between y and x0, and for other bridges x0 itself.
+    """
+    if setting.bridge.prior_states != own_states:
+        states = "the prior's own states" if own_states else "another bridge's states"
+        return f"the adapter was trained on {states}, and what it says of these means another image"
     if setting.sampler["nfe"] == 0 and model.endpoint != "anchor":
         return "this model has no anchor"
     if setting.start is not None and setting.bridge.prior_states:
@@ -184,10 +195,14 @@ def restorer(model: IRBridge, sampler: dict[str, object], seed: int) -> Restore:
     return restore
 
 
-def _settings(options: dict, task: str) -> Iterator[Setting]:
+def _settings(options: dict, task: str, own_states: bool) -> Iterator[Setting]:
     """Every combination; rules on the prior alone, and the anchor alone (0 calls), once.
 
     These are under "no bridge".
+
+    Raises:
+        UserError: a bridge or a sampler is unknown, or none of the bridges is of the kind that the
+            adapter was trained on; ``own_states`` as of :func:`unserved`.
     """
     for group, names in (("bridge", options["bridges"]), ("sampler", options["samplers"])):
         files = [p for top in (CONFIGS, *own_folders()) for p in (top / group).glob("*.yaml")]
@@ -201,7 +216,24 @@ def _settings(options: dict, task: str) -> Iterator[Setting]:
     samplers = []
     for name in options["samplers"]:
         samplers.append(sampler_fields(_composed(f"sampler={name}")["sampler"]))
-    first = next(iter(bridges.values()))
+    first = next((b for b in bridges.values() if b.prior_states == own_states), None)
+    if first is None:
+        trained, give = ("ebridge", "ebridge") if own_states else ("another one", "brownian")
+        raise UserError(
+            f"bridges={options['bridges']} are read in another way than the bridge that the adapter"
+            f" was trained on, {trained}; give bridges=[{give}]."
+        )
+    samplers = []
+    for name in options["samplers"]:
+        samplers.append(sampler_fields(_composed(f"sampler={name}")["sampler"]))
+    first = next((b for b in bridges.values() if b.prior_states == own_states), None)
+    if first is None:
+        kind = (
+            "E-Bridge's path: give bridges=[ebridge]"
+            if own_states
+            else ("another bridge than E-Bridge's: give such as bridges=[brownian]")
+        )
+        raise UserError(f"bridges={options['bridges']}: the adapter was trained on {kind}.")
     if 0 in options["nfe"]:
         yield Setting("no bridge", first, {"nfe": 0, "spacing": options["spacings"][0]})
     for start, spacing, fields, nfe in product(

@@ -53,10 +53,15 @@ def test_a_run_is_saved_loaded_and_compared(run, command, tmp_path):
     )
     assert status == 0, err
     rows = {record.about.row for record in read_records(tmp_path / "compared")}
-    for row in ("ebridge, reverse", "ebridge, drawn", "ebridge, odes3", "brownian, drawn"):
+    for row in ("ebridge, reverse", "ebridge, drawn", "ebridge, odes3", "no bridge, ddim"):
         assert f"{row}, time, 2 calls" in rows, rows
+    # what the network says is x0 on another bridge, and the moving image here
+    assert not any(row.startswith("brownian") for row in rows)
+    assert "left out: brownian, drawn" in out + err and "means another image" in out + err
     assert "left out: ebridge from 50" in out + err
     assert "bridge.T0, says where it starts" in out + err
+    status, out, err = command("compare_samplers", *words, "bridges=[goub,brownian]", "nfe=[1]")
+    assert status == 2 and "the adapter was trained on, ebridge; give bridges=[ebridge]" in err
 
 
 @pytest.mark.parametrize("task, horizon", [("denoise", 0.7), ("sr", 0.8), ("derain", 0.9)])
