@@ -73,7 +73,7 @@ def training(task: str, words: tuple[str, ...], steps: int, seed: int, run: str)
 
 def commands() -> Iterator[tuple[str, ...]]:
     """All that the claim runs, in the order in which the runs need one another."""
-    for part in (contests, distilled, baselines, questions, elsewhere):
+    for part in (contests, distilled, baselines, questions, elsewhere, drawn):
         yield from part()
 
 
@@ -138,3 +138,19 @@ def elsewhere() -> Iterator[tuple[str, ...]]:
         words = ("task.degradation.kinds=[thin,thick,half]",)
         results = f"results={place}/photographs/{contender}"
         yield ("evaluate", f"run={trained}", *holes, *words, results)
+
+
+def drawn() -> Iterator[tuple[str, ...]]:
+    """Faces that the prior drew, of no real person, which may be shown: degraded and restored."""
+    faces = f"{ROOT}-drawn"
+    draw = ("kid.samples=50", f"kid.output={faces}")
+    yield ("prior", "images=data/faces/test", "backbone=faces", *draw)
+    for task in TASKS:
+        scale = ("task.degradation.scale=0.4",) if task == "inpaint" else ()
+        words = (f"task={task}", *scale, f"data.test={faces}", "size=64", "limit=8")
+        for contender in CONTENDERS:
+            run = run_of(task, contender)
+            scoring = ("evaluate", f"run={run}", *words, "save_images=true")
+            yield (*scoring, "all_rows=false", f"results={run}/drawn")
+            if contender == ASKED[0]:
+                yield (*scoring, "method=identity", f"results={run}/drawn")

@@ -252,6 +252,11 @@ class TableOptions(Options):
     picture: str | None = option(
         None, text("FILE"), "Of layout budgets: a PNG of what the largest one restored."
     )
+    results: str | None = option(
+        None,
+        text("NAME"),
+        "Of layout budgets: the folder of scores in each run.  [default: results]",
+    )
     paper: str | None = option(
         None,
         text("NAME"),

@@ -30,6 +30,7 @@ BELONGS = {
     "metrics": ("iqa",),
     "plot": ("md",),
     "picture": ("md",),
+    "results": ("md",),
 }
 USAGE = "irbridge table FOLDER [format=md|latex|csv|html|nfe|fid|iqa] [output=FILE] [layout=tasks]"
 
@@ -60,7 +61,7 @@ def table_run(options: TableOptions) -> None:
         rows = aggregate(read_records(folder))
         _write("output", options.output, lambda path: nfe_plot(rows, path))
     elif layout == "budgets":
-        runs = budgets(folder)
+        runs = budgets(folder, options.results or "results")
         _deliver(render(budget_tables(runs), "markdown"), options.output)
         if options.plot:
             _write("plot", options.plot, lambda path: budget_plot(runs, path))
@@ -87,6 +88,8 @@ def _check(options: TableOptions, form: str, layout: str) -> None:
         raise UserError(f"layout=budgets does not go with format={form}; leave the format out.")
     if options.plot and layout != "budgets":
         raise UserError("plot= goes with layout=budgets; format=nfe draws quality against calls.")
+    if options.results and layout != "budgets":
+        raise UserError("results= goes with layout=budgets; elsewhere give the folder itself.")
     if options.picture and layout != "budgets":
         raise UserError(
             "picture= goes with layout=budgets; format=html shows pictures of any rows."

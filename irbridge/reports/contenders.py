@@ -10,7 +10,7 @@ from irbridge.evaluation.saved_images import is_own
 from irbridge.images.arrays import to_bytes
 from irbridge.images.grid import caption, grid
 from irbridge.images.io import read_image
-from irbridge.reports.efficiency import Budget
+from irbridge.reports.efficiency import DEGRADED, Budget
 
 SMALL = 100  # pixels; images of a smaller side are shown twice as large
 
@@ -29,10 +29,10 @@ def contender_picture(rows: list[Budget], count: int = 8) -> Image.Image:
     for task in sorted({row.task for row in rows}):
         own = [row for row in rows if row.task == task]
         most = max(row.images for row in own)
-        # "degraded" is of any budget, as nothing is trained for it
-        shown = [row for row in own if row.images == most or not row.calls]
+        # degraded images are of any budget, as nothing is trained for them
+        shown = [row for row in own if row.images == most or row.recipe == DEGRADED]
         first = {row.recipe: row for row in sorted(shown, key=_order, reverse=True)}
-        ordered = sorted(first.values(), key=lambda row: row.recipe != "degraded")
+        ordered = sorted(first.values(), key=lambda row: row.recipe != DEGRADED)
         for label, line in _lines(task, ordered, count).items():
             labels.append([caption(f"{task}: {label}")])
             lines.append(line)

@@ -8,12 +8,14 @@ import numpy as np
 
 from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
-from irbridge.evaluation.records import Record, read_records, slug
+from irbridge.evaluation.records import EARLIER, Record, read_records, slug
 from irbridge.files import check_fields, read_fields
 from irbridge.reports.sampler_table import DIGITS
 from irbridge.reports.table import Cell, Entry, Table
 from irbridge.training.metrics_log import last_line
 
+OWN = "irbridge", "irbridge_y", "bridge", "regression"  # short names of a run's own row
+DEGRADED = "degraded"  # what the row of the degraded images is called
 BESIDE = "baselines"  # results of a run's adapter in other ways, in a folder beside its own
 
 
@@ -23,7 +25,8 @@ class Budget:
 
     Args:
         task: that it trained for.
-        recipe: what was trained; with the row's short name where it is one of :data:`BESIDE`.
+        recipe: what was trained; with the row's short name where that is not of :data:`OWN`;
+            :data:`DEGRADED` of the degraded images.
         seed: of the training.
         images: that it saw.
         seconds: of one core.
@@ -56,12 +59,20 @@ class Budget:
     folder: Path
 
 
-def budgets(folder: str | Path) -> list[Budget]:
-    """The scored runs below a folder of ``experiment=efficiency``; UserError if there is none."""
+def budgets(folder: str | Path, results: str = "results") -> list[Budget]:
+    """The scored runs below a folder of ``experiment=efficiency``.
+
+    Args:
+        folder: of runs.
+        results: the folder in each run that holds its scores.
+
+    Raises:
+        UserError: there is no scored run.
+    """
     found = []
     for path in sorted(Path(folder).glob("*/run.json")):
         if (path.parent / "metrics.jsonl").is_file():
-            found += _of_run(path)
+            found += _of_run(path, results)
     if not found:
         raise UserError(
             f"There is no scored run below {folder}; run scripts/train.py experiment=efficiency"
@@ -70,25 +81,22 @@ def budgets(folder: str | Path) -> list[Budget]:
     return found
 
 
-def _of_run(path: Path) -> Iterator[Budget]:
+def _of_run(path: Path, results: str) -> Iterator[Budget]:
     """The run's own row, and those beside it."""
     run, config = path.parent, read_fields(path, seed=int)
-    metrics = run / "metrics.jsonl"
-    rows = _rows(run / "results")
-    if not rows:
+    metrics, found = run / "metrics.jsonl", {}
+    for place in (run / results, *([run / BESIDE] if results == "results" else [])):
+        for records in _rows(place):
+            about = records[0].about
+            name = run.name.removeprefix(about.task + "-").rsplit("-", 2)[0]
+            found.setdefault(_called(name, about.method), (place, records))
+    if not found:
         return
     last = check_fields(last_line(metrics), metrics, images=int)
-    task = next(iter(rows.values()))[0].about.task
-    name = run.name.removeprefix(task + "-").rsplit("-", 2)[0]
-    # several rows of one run are one figure, as all of them are its own
-    own = [record for records in rows.values() for record in records]
-    found = {name: ("results", own)}
-    for key, records in _rows(run / BESIDE).items():
-        found["degraded" if key == "identity" else f"{name}, {key}"] = BESIDE, records
     for recipe, (place, records) in found.items():
         about, shown = records[0].about, _shared(records)
         yield Budget(
-            task,
+            about.task,
             recipe,
             config["seed"],
             last["images"],
@@ -102,17 +110,25 @@ def _of_run(path: Path) -> Iterator[Budget]:
             {metric.key: _mean_of(records, metric) for metric in shown},
             shown,
             tuple(records),
-            run / place / slug(about.row),
+            place / slug(about.row),
         )
 
 
-def _rows(results: Path) -> dict[str, list[Record]]:
-    """The records below a folder by the short name of their row; none where there are none."""
+def _called(name: str, method: str | None) -> str:
+    """What a row of a run is called."""
+    if method == "identity":
+        return DEGRADED
+    return name if method is None or method in OWN else f"{name}, {method}"
+
+
+def _rows(results: Path) -> list[list[Record]]:
+    """The records below a folder, row by row; none where there is no such folder."""
     found: dict[str, list[Record]] = {}
     if results.is_dir() and list(results.rglob("records.jsonl")):
         for record in read_records(results):
-            found.setdefault(record.about.method or record.about.row, []).append(record)
-    return found
+            if EARLIER not in record.about.more:
+                found.setdefault(record.about.row, []).append(record)
+    return list(found.values())
 
 
 def _shared(records: list[Record]) -> tuple[Metric, ...]:
@@ -151,19 +167,21 @@ def budget_tables(rows: list[Budget]) -> list[Table]:
 def _task_table(task: str, rows: list[Budget]) -> Table:
     counts, seeds = sorted({row.images for row in rows}), sorted({row.seed for row in rows})
     recipes = list(dict.fromkeys(row.recipe for row in rows))
+    recipes.sort(key=lambda recipe: recipe != DEGRADED)
     metrics = max((row.metrics for row in rows), key=len)
     columns = [_column([row for row in rows if row.images == n], recipes, metrics) for n in counts]
     body: list[list[Entry]] = []
     for recipe in recipes:
         own = [row for row in rows if row.recipe == recipe]
         longest = [row.seconds for row in own if row.images == counts[-1]]
+        trained = recipe != DEGRADED
         body.append(
             [
                 _label(recipe, own, seeds),
-                f"{own[0].parameters / 1e6:.2f} M",
-                "1 pass" if own[0].calls is None else f"{own[0].calls}",
+                f"{own[0].parameters / 1e6:.2f} M" if trained else None,
+                ("1 pass" if own[0].calls is None else f"{own[0].calls}") if trained else None,
                 *(column[recipe] for column in columns),
-                f"{np.mean(longest):.0f}" if longest else None,
+                f"{np.mean(longest):.0f}" if longest and trained else None,
             ]
         )
     names = " / ".join(metric.name for metric in metrics)

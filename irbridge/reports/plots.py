@@ -9,7 +9,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
 from irbridge.evaluation.rows import Row
 from irbridge.files import write_atomically
-from irbridge.reports.efficiency import Budget
+from irbridge.reports.efficiency import DEGRADED, Budget
 from irbridge.reports.table import comparisons
 from irbridge.reports.task_table import line_up
 
@@ -43,8 +43,9 @@ def axis_label(metric: Metric) -> str:
 def budget_plot(rows: list[Budget], path: Path) -> None:
     """PNG: PSNR and LPIPS against images seen and against core seconds.
 
-    One line is a recipe, through its means; one dot is a seed.
+    One line is a recipe, through its means; one dot is a seed. Degraded images have no budget.
     """
+    rows = [row for row in rows if row.recipe != DEGRADED]
     plt = _pyplot()
     tasks = sorted({row.task for row in rows})
     recipes = list(dict.fromkeys(row.recipe for row in rows))
