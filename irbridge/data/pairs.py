@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from irbridge.data.degradations.mixture import OneOf, in_rounds
 from irbridge.data.image_source import ImageSource
 from irbridge.data.names import and_more, bare, partner, refuse_duplicates
 from irbridge.data.pair import Degradation, Pair, check_headers, degraded, mismatch
+from irbridge.data.selection import Subset
 from irbridge.errors import UserError
 from irbridge.gaussian.noise import name_rng
 from irbridge.images.io import list_images, read_image
@@ -21,6 +23,9 @@ from irbridge.images.samples import read_header
 
 class SyntheticPairs:
     """Clean images, degraded with randomness that depends on (seed, name) alone.
+
+    Of several tasks that training takes in turn, the images are in an order that does so too: the
+    first so many of them have as equally many of each task as there are.
 
     Args:
         clean: a folder, a tar, or another source.
@@ -40,6 +45,9 @@ class SyntheticPairs:
     ):
         self.source = ImageSource(clean, resize) if isinstance(clean, (str, Path)) else clean
         self.degradation, self.seed, self.size = degradation, seed, size
+        if isinstance(degradation, OneOf) and degradation.each_step:
+            kinds = [degradation.drawn(name_rng(seed, name)) for name in self.source.names]
+            self.source = Subset(self.source, in_rounds(kinds))
         self.names, self.scenes = self.source.names, self.source.scenes
 
     def __len__(self) -> int:
@@ -48,7 +56,11 @@ class SyntheticPairs:
     def __getitem__(self, i: int) -> Pair:
         name = self.names[i]
         image = centre_crop(self.source[i], self.size)
-        return Pair(name, image, *degraded(image, self.degradation, name_rng(self.seed, name)))
+        seen, mask = degraded(image, self.degradation, name_rng(self.seed, name))
+        task = ""
+        if isinstance(self.degradation, OneOf):
+            task = self.degradation.task_of(name_rng(self.seed, name))
+        return Pair(name, image, seen, mask, task)
 
 
 class PackedPairs:
