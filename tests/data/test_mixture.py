@@ -1,4 +1,4 @@
-"""Several tasks as one: which task a crop and a held-back image have, and equal shares of a step."""
+"""Several tasks as one: which task a crop and a held-back image have, and a step's shares."""
 
 from collections import Counter
 from itertools import islice
