@@ -24,9 +24,6 @@ from irbridge.images.samples import read_header
 class SyntheticPairs:
     """Clean images, degraded with randomness that depends on (seed, name) alone.
 
-    Of several tasks that training takes in turn, the images are in an order that does so too: the
-    first so many of them have as equally many of each task as there are.
-
     Args:
         clean: a folder, a tar, or another source.
         degradation: ``degradation(image, rng)``.
@@ -45,9 +42,6 @@ class SyntheticPairs:
     ):
         self.source = ImageSource(clean, resize) if isinstance(clean, (str, Path)) else clean
         self.degradation, self.seed, self.size = degradation, seed, size
-        if isinstance(degradation, OneOf) and degradation.each_step:
-            kinds = [degradation.drawn(name_rng(seed, name)) for name in self.source.names]
-            self.source = Subset(self.source, in_rounds(kinds))
         self.names, self.scenes = self.source.names, self.source.scenes
 
     def __len__(self) -> int:
@@ -61,6 +55,19 @@ class SyntheticPairs:
         if isinstance(self.degradation, OneOf):
             task = self.degradation.task_of(name_rng(self.seed, name))
         return Pair(name, image, seen, mask, task)
+
+
+def in_turns(pairs: SyntheticPairs) -> SyntheticPairs | Subset:
+    """The pairs; those of tasks that training takes in turn in an order that does so too.
+
+    The first so many of them have equally many of each task, as far as these go.
+    """
+    degradation, seed = pairs.degradation, pairs.seed
+    if not (isinstance(degradation, OneOf) and degradation.each_step):
+        return pairs
+    return Subset(
+        pairs, in_rounds([degradation.drawn(name_rng(seed, name)) for name in pairs.names])
+    )
 
 
 class PackedPairs:

@@ -11,7 +11,7 @@ from irbridge.data.degradations.mixture import OneOf
 from irbridge.data.image_source import ImageSource
 from irbridge.data.layouts import BenchmarkPairs, Faces, halves
 from irbridge.data.pair import Degradation
-from irbridge.data.pairs import PackedPairs, PairedFolders, SyntheticPairs
+from irbridge.data.pairs import PackedPairs, PairedFolders, SyntheticPairs, in_turns
 from irbridge.data.people import check_people
 from irbridge.data.public_sets import known
 from irbridge.data.selection import (
@@ -162,7 +162,7 @@ def validation_pairs(config: dict, size: int | None):
     if folder and config["task"].get("degradation"):
         degradation = instantiate(config["task"]["degradation"], of="degradation")
         images = ImageSource(folder, _resize(config["data"]))
-        return SyntheticPairs(images, degradation, config["seed"], size)
+        return in_turns(SyntheticPairs(images, degradation, config["seed"], size))
     if every is None:
         raise UserError(
             "This training holds back no images for validation; give data.validation=16, which"
@@ -172,7 +172,7 @@ def validation_pairs(config: dict, size: int | None):
     for source, (_, held) in zip(sources, _split(sources, every), strict=True):
         images = Subset(source.images, held)
         if source.degradation is not None:
-            images = SyntheticPairs(images, source.degradation, config["seed"], size)
+            images = in_turns(SyntheticPairs(images, source.degradation, config["seed"], size))
         if config["data"].get("each_step"):
             images = OfTask(images, source.name)
         found.append(images)
@@ -223,7 +223,7 @@ def _held_together(scenes: list, files: list, held: list[set[str]]) -> list[set[
     return held
 
 
-def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders:
+def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders | Subset:
     """The held-back pairs of a task, scaled to ``data.resize``; a public set's have its ``title``.
 
     Args:
@@ -239,13 +239,14 @@ def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders
     if _public(data):
         return _half(config, "test", size, resize)
     if degradation:
-        return SyntheticPairs(
+        pairs = SyntheticPairs(
             find(_place(data, "test")),
             instantiate(degradation, of="degradation"),
             config["seed"],
             size,
             resize,
         )
+        return in_turns(pairs)
     if data.get("test_clean") is not None:
         return _folders(data, "test_", size, resize)
     pairs = _folders(data, "", size, resize)

@@ -12,7 +12,7 @@ from irbridge.data.crops import CropStream, MixedStream, stream_loader
 from irbridge.data.degradations import Blur, Downsample, Haze, Inpaint, LowLight, Noise, OneOf, Rain
 from irbridge.data.degradations.mixture import in_rounds
 from irbridge.data.image_source import ImageSource
-from irbridge.data.pairs import SyntheticPairs
+from irbridge.data.pairs import SyntheticPairs, in_turns
 from irbridge.errors import UserError
 from irbridge.gaussian.noise import name_rng
 
@@ -93,7 +93,7 @@ def test_a_fixed_stream_without_an_image_of_a_task_is_refused(images):
 
 
 def test_a_held_back_image_has_its_task_by_name_as_ever(images):
-    before, after = (SyntheticPairs(images, shades(each), 0) for each in (False, True))
+    before, after = (in_turns(SyntheticPairs(images, shades(each), 0)) for each in (False, True))
     old = {pair.name: pair for pair in map(before.__getitem__, range(12))}
     new = {pair.name: pair for pair in map(after.__getitem__, range(12))}
     assert old.keys() == new.keys() and after.names != before.names
@@ -104,7 +104,7 @@ def test_a_held_back_image_has_its_task_by_name_as_ever(images):
 
 
 def test_the_first_images_have_equally_many_of_each_task(images):
-    pairs = SyntheticPairs(images, shades(), 0)
+    pairs = in_turns(SyntheticPairs(images, shades(), 0))
     tasks = [pairs[i].task for i in range(12)]
     least = min(Counter(tasks).values())
     assert set(Counter(tasks[: 3 * least]).values()) == {least}
