@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from irbridge.adapters.lucid_unet import LucidUNet
 from irbridge.adapters.nafnet import NAFNet
 from irbridge.backbones.half_precision import keep_ends
 from irbridge.backbones.lean import unet_class
@@ -17,6 +18,7 @@ from irbridge.errors import UserError
 from irbridge.ranges import DEPTH, LEVELS, WIDTH, check_values, each, one_of, whole
 
 KINDS = "nafnet", "unet"
+BRIDGES = *KINDS, "lucid"  # of a bridge from scratch, which is asked for no features
 LAYERS = whole(1, DEPTH)
 # of an adapter's config
 RANGES = {
@@ -62,14 +64,17 @@ def unet(channels: Sequence[int], layers: int, inputs: int = 3, outputs: int = 3
 def bridge_network(trunk: str = "unet", masked: bool = False, **sizes) -> nn.Module:
     """The network of a bridge from scratch, on (x_t, y) and a time.
 
-    The arguments are those of :func:`make_trunk`.
+    The arguments are those of :func:`make_trunk`; ``trunk`` may also be "lucid", the U-Net of
+    DiffUIR and RDBM, of the widths ``channels``.
     """
-    _known(trunk)
+    _known(trunk, BRIDGES)
     check_values(RANGES, sizes, "adapter")
     if trunk == "nafnet":
         own = _nafnet(sizes)
         return affordable(lambda: NAFNet(6 + masked, 3, **own, timed=True), SIZES)
     channels, layers = sizes["channels"], sizes.get("layers", 1)
+    if trunk == "lucid":
+        return affordable(lambda: LucidUNet(channels, 6 + masked), SIZES)
     return affordable(lambda: unet(channels, layers, inputs=6 + masked), SIZES)
 
 
@@ -108,9 +113,15 @@ def make_trunk(
     return affordable(lambda: Trunk(channels, layers, *sees), SIZES)
 
 
-def _known(kind: str) -> None:
-    if kind not in KINDS:
-        raise UserError(f"adapter.trunk={kind!r} is unknown; choose one of {', '.join(KINDS)}.")
+def _known(kind: str, kinds: tuple[str, ...] = KINDS) -> None:
+    if kind in kinds:
+        return
+    if kind in BRIDGES:
+        raise UserError(
+            f"adapter.trunk={kind} is the network of a bridge from scratch, such as recipe=rdbm;"
+            f" choose one of {', '.join(kinds)}."
+        )
+    raise UserError(f"adapter.trunk={kind!r} is unknown; choose one of {', '.join(kinds)}.")
 
 
 def _nafnet(sizes: dict) -> dict:

@@ -359,7 +359,7 @@ RECIPES = {
     ),
     "rdbm": Recipe(
         "RDBM as published, as released, and its ablation",
-        "4 runs, about 10 minutes on 2 cores",
+        "4 runs, about 20 minutes on 2 cores",
         "docs/efficiency.md",
         _rdbm,
     ),

@@ -42,7 +42,12 @@ from irbridge.experiments.run_folder import (
     saved_alone,
 )
 from irbridge.experiments.saved import read_settings
-from irbridge.experiments.task_data import test_pairs, training_stream, validation_pairs
+from irbridge.experiments.task_data import (
+    check_round,
+    test_pairs,
+    training_stream,
+    validation_pairs,
+)
 from irbridge.files import locked, remove_leftovers, write_atomically, write_json
 from irbridge.gaussian.noise import image_seed
 from irbridge.images.grid import grid
@@ -131,6 +136,7 @@ def check_effects(config: dict) -> None:
         )
     trainer = config["trainer"]
     check_batch(trainer["batch_size"], trainer["accumulate"], trainer["crop"])
+    check_round(config)
 
 
 def check_batch(batch: int, accumulate: int, crop: int) -> None:

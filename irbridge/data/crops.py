@@ -1,7 +1,9 @@
 """Endless training crops, a pure function of seed and draw, and batches of them."""
 
+import math
 import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
+from irbridge.data.degradations.mixture import OneOf
 from irbridge.data.image_source import CACHE_SHARE
 from irbridge.data.pair import Degradation, Pair, degraded, with_mask
 from irbridge.errors import UserError
@@ -37,6 +40,9 @@ class CropStream(Dataset):
         same: share of the draws that stay clean, so that a clean image passes unharmed.
         turn: a random quarter turn as well, where up and down mean nothing to the task.
         room: for decoded images, which the streams of a mix share.
+
+    Raises:
+        UserError: a ``fixed`` stream is to take tasks in turn, and one of them has no image.
     """
 
     def __init__(
@@ -60,6 +66,9 @@ class CropStream(Dataset):
         self.same = same
         self.turn = turn
         self.room = room or Room()
+        self.round = degradation.round if isinstance(degradation, OneOf) else 1
+        """Of how many consecutive draws one has each task."""
+        self.by_turn = self._by_turn() if fixed and self.round > 1 else None
         self.kept: dict[int, np.ndarray] = {}
         """Decoded images in this memory, by index: uint8 (1 or 2, H, W, 3)."""
         self.moved: dict[int, Tensor] = {}
@@ -71,19 +80,45 @@ class CropStream(Dataset):
         ``degraded`` has the mask as a fourth channel where the degradation makes holes.
         """
         rng = np.random.default_rng([self.seed, draw])
-        i = int(rng.integers(len(self.source)))
+        i = self._image(draw, rng)
         images = self._crop(self._padded(self._read(i)), rng).astype(np.float32) / 255
         flip = rng.random() < 0.5
         if self.fixed:  # the degradation must not see the flip
-            clean, seen = self._pair(images, name_rng(self.seed, self.source.names[i]))
+            own = name_rng(self.seed, self.source.names[i])
+            clean, seen = self._pair(images, own, self.degradation)
             if flip:
                 clean, seen = clean[:, ::-1], seen[:, ::-1]
         else:
             images = images[:, :, ::-1] if flip else images
             if self.turn:
                 images = np.rot90(images, rng.integers(4), (1, 2))
-            clean, seen = self._pair(images, rng)
+            clean, seen = self._pair(images, rng, self._degradation(draw))
         return {"clean": to_tensor(clean), "degraded": to_tensor(seen), "draw": draw}
+
+    def _by_turn(self) -> list[list[int]]:
+        """The indices of the images that have each task by their names, in the tasks' order."""
+        kinds = [self.degradation.drawn(name_rng(self.seed, name)) for name in self.source.names]
+        found = [[i for i, kind in enumerate(kinds) if kind == turn] for turn in range(self.round)]
+        if empty := [turn for turn, images in enumerate(found) if not images]:
+            raise UserError(
+                f"data.cache_latents keeps one version of each image, and none of these"
+                f" {len(kinds)} has degradation {empty[0]} of task.degradation.choices; give more"
+                " images, or leave data.cache_latents out."
+            )
+        return found
+
+    def _image(self, draw: int, rng: np.random.Generator) -> int:
+        """The index of a draw's image."""
+        if self.by_turn is None:
+            return int(rng.integers(len(self.source)))
+        images = self.by_turn[draw % self.round]
+        return images[int(rng.integers(len(images)))]
+
+    def _degradation(self, draw: int) -> Degradation | None:
+        """The degradation of a draw; of a mixture that takes turns, with the one that is due."""
+        if self.round == 1:
+            return self.degradation
+        return partial(self.degradation.apply_in_turn, turn=draw)
 
     def on_device(self, draw: int, device: torch.device, room: "Room") -> dict[str, Tensor]:
         """``self[draw]`` of a stream without a degradation, made on a device.
@@ -146,21 +181,24 @@ class CropStream(Dataset):
             return None, True
         return (np.float32(rng.random()) if chance < self.same + self.lighter else None), False
 
-    def _pair(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _pair(
+        self, images: np.ndarray, rng: np.random.Generator, degradation: Degradation | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The clean image and what is seen of it.
 
         Args:
             images: float32 (1 or 2, H, W, 3) in [0, 1], the clean image first.
             rng: draws the degradation, and how much of it is kept.
+            degradation: of a clean image alone.
 
         Returns:
             (H, W, 3), and (H, W, 3 or 4) with the mask last.
         """
         clean, mask = images[0], None
-        if self.degradation is None:
+        if degradation is None:
             worse = images[-1]
         else:
-            worse, mask = degraded(clean, self.degradation, rng)
+            worse, mask = degraded(clean, degradation, rng)
         share, same = self._share(rng)
         if same:
             worse, mask = clean, None if mask is None else np.zeros_like(mask)
@@ -198,27 +236,40 @@ class MixedStream(Dataset):
 
     Args:
         streams: of crops of one size.
-        weights: the odds of each.
+        weights: the odds of each; None: they take turns, so that consecutive draws have equally
+            many of each.
         seed: of the choice.
     """
 
-    def __init__(self, streams: list[CropStream], weights: list[float], seed: int):
+    def __init__(self, streams: list[CropStream], weights: list[float] | None, seed: int):
         self.streams, self.seed, self.crop = streams, seed, streams[0].crop
-        self.shares = np.cumsum(weights) / np.sum(weights)
+        self.shares = None if weights is None else np.cumsum(weights) / np.sum(weights)
+
+    @property
+    def round(self) -> int:
+        """See :attr:`CropStream.round`."""
+        turns = len(self.streams) if self.shares is None else 1
+        return turns * math.lcm(*(stream.round for stream in self.streams))
 
     def __getitem__(self, draw: int) -> dict[str, Tensor]:
         """See :meth:`CropStream.__getitem__`."""
-        return self._chosen(draw)[draw]
+        stream, own = self._chosen(draw)
+        return stream[own] | {"draw": draw}
 
     def on_device(self, draw: int, device: torch.device, room: "Room") -> dict[str, Tensor]:
         """See :meth:`CropStream.on_device`."""
-        return self._chosen(draw).on_device(draw, device, room)
+        stream, own = self._chosen(draw)
+        return stream.on_device(own, device, room) | {"draw": draw}
 
-    def _chosen(self, draw: int) -> CropStream:
+    def _chosen(self, draw: int) -> tuple[CropStream, int]:
+        """The stream of a draw, and which of the stream's own draws it is."""
+        if self.shares is None:  # each stream's own draws follow each other, for its own turns
+            own, turn = divmod(draw, len(self.streams))
+            return self.streams[turn], own
         # other numbers than the chosen stream draws
         chance = np.random.default_rng([self.seed, draw, 1]).random()
         found = np.searchsorted(self.shares, chance, side="right")
-        return self.streams[int(found.clip(max=len(self.streams) - 1))]
+        return self.streams[int(found.clip(max=len(self.streams) - 1))], draw
 
     def preload(self) -> None:
         """See :meth:`CropStream.preload`."""

@@ -47,6 +47,8 @@ class Pair(NamedTuple):
     """float32 (H, W, 3) in [0, 1]."""
     mask: np.ndarray | None = None
     """bool (H, W), True in a hole."""
+    task: str = ""
+    """The one of several tasks that it was drawn for, such as "derain"; empty: there is but one."""
 
     @property
     def seen(self) -> np.ndarray:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from irbridge.data.degradations.mixture import OneOf, in_rounds
 from irbridge.data.image_source import ImageSource
 from irbridge.data.names import and_more, bare, partner, refuse_duplicates
 from irbridge.data.pair import Degradation, Pair, check_headers, degraded, mismatch
+from irbridge.data.selection import Subset
 from irbridge.errors import UserError
 from irbridge.gaussian.noise import name_rng
 from irbridge.images.io import list_images, read_image
@@ -48,7 +50,24 @@ class SyntheticPairs:
     def __getitem__(self, i: int) -> Pair:
         name = self.names[i]
         image = centre_crop(self.source[i], self.size)
-        return Pair(name, image, *degraded(image, self.degradation, name_rng(self.seed, name)))
+        seen, mask = degraded(image, self.degradation, name_rng(self.seed, name))
+        task = ""
+        if isinstance(self.degradation, OneOf):
+            task = self.degradation.task_of(name_rng(self.seed, name))
+        return Pair(name, image, seen, mask, task)
+
+
+def in_turns(pairs: SyntheticPairs) -> SyntheticPairs | Subset:
+    """The pairs; those of tasks that training takes in turn in an order that does so too.
+
+    The first so many of them have equally many of each task, as far as these go.
+    """
+    degradation, seed = pairs.degradation, pairs.seed
+    if not (isinstance(degradation, OneOf) and degradation.each_step):
+        return pairs
+    return Subset(
+        pairs, in_rounds([degradation.drawn(name_rng(seed, name)) for name in pairs.names])
+    )
 
 
 class PackedPairs:

@@ -68,6 +68,21 @@ class Renamed:
         return self.source[i]._replace(name=self.names[i])
 
 
+class OfTask:
+    """A source of pairs that are those of one task among several, where they say no task."""
+
+    def __init__(self, source, task: str):
+        self.source, self.task = source, task
+        self.names, self.scenes = source.names, source.scenes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int):
+        pair = self.source[i]
+        return pair if pair.task else pair._replace(task=self.task)
+
+
 def distinct(names: list[str], labels: list[str]) -> list[str]:
     """Names of which none occurs twice.
 

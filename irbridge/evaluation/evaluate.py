@@ -140,6 +140,7 @@ class _Scorer:
             scored_by=self.scored_by,
             commit=commit(),
             machine=machine(),
+            subtask=pair.task,
         )
         if not self.save_images:
             return record, {}
@@ -203,11 +204,14 @@ def _still_good(
     """
     places = {name: index for index, name in enumerate(pairs.names)}
     others: list[Record] = []  # of the same images
+    subtasks: dict[str, str] = {}  # by the image's name
 
     def usable(record: Record) -> bool:
         content = None
         if record.name in places and record.content is not None:
-            content = scorer.content(pairs[places[record.name]])
+            pair = pairs[places[record.name]]
+            content = scorer.content(pair)
+            subtasks[record.name] = pair.task
         same = content is not None and record.content == content
         fits = scorer.fits(record, moved=same)
         if content and keep_others and _by_another(record, content, scorer.about):
@@ -221,7 +225,7 @@ def _still_good(
                 path.unlink()
 
     kept, removed = store.resume(usable, pairs.names, clear)
-    kept = _renamed(store, kept, scorer.about)
+    kept = _renamed(store, kept, scorer.about, subtasks)
     if store.share.first and len(removed) > len(others):
         tqdm.write(
             f"{store.folder}: {len(removed) - len(others)} scores of other images, weights or"
@@ -231,14 +235,21 @@ def _still_good(
 
 
 def _renamed(
-    store: RecordStore, kept: dict[tuple[str, str], Record], about: About
+    store: RecordStore,
+    kept: dict[tuple[str, str], Record],
+    about: About,
+    subtasks: dict[str, str],
 ) -> dict[tuple[str, str], Record]:
-    """Records of images that have moved since, under what these are called now."""
-    moved = {
-        key: replace(record, about=replace(record.about, data=about.data))
-        for key, record in kept.items()
-        if record.about.data != about.data
-    }
+    """The records, under what their images are called now.
+
+    These may have moved since, and older versions did not write which of several tasks one has.
+    """
+    moved = {}
+    for key, record in kept.items():
+        called = replace(record.about, data=about.data)
+        now = replace(record, about=called, subtask=subtasks[record.name])
+        if now != record:
+            moved[key] = now
     if moved and store.share.first:
         store.add(list(moved.values()))
     return kept | moved

@@ -118,6 +118,8 @@ class Record:
         commit: of the code.
         machine: in words.
         run: the run's folder below a folder of runs, where it was read from there.
+        subtask: which of several tasks the image had, such as "derain" of "universal"; empty where
+            there is but one.
     """
 
     about: About
@@ -132,6 +134,7 @@ class Record:
     commit: str | None = None
     machine: str | None = None
     run: str = ""
+    subtask: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -141,6 +144,7 @@ class Record:
     def to_json(self) -> dict:
         """The line's object: standard scores beside other keys, further ones under "metrics"."""
         line = dict(self.about.items()) | {"name": self.name}
+        line |= {"subtask": self.subtask} if self.subtask else {}
         line |= {key: value for key, value in self.scores.items() if key in FLAT}
         if further := {key: value for key, value in self.scores.items() if key not in FLAT}:
             line["metrics"] = further
@@ -196,6 +200,7 @@ class Record:
             **{key: _text(line, key, None) for key in ("png", "commit", "machine")},
             **{key: _texts(line, key) for key in ("beside", "scored_by")},
             run=run or _text(line, "run", ""),
+            subtask=_text(line, "subtask", ""),
         )
 
 

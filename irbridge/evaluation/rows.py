@@ -1,7 +1,7 @@
 """From the records of single images to the means of a method, with their intervals."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from irbridge.evaluation.metrics import Metric, bootstrap_interval
 from irbridge.evaluation.records import Record
 
 TASKS = "derain", "dehaze", "desnow", "raindrop", "lowlight", "inpaint", "deblur", "denoise", "sr"
+MEAN = "mean of tasks"
 # The records' "method" and its name, in the order of a table's rows; unknown ones come before the
 # last two.
 METHODS = {
@@ -45,6 +46,9 @@ class Row:
         intervals: the 95 % bootstrap intervals of the means over images, likewise.
         seconds: mean time of an image.
         method: its short key, one of ``METHODS`` or "outputs".
+        parts: where images have different tasks, such as in "universal": the row of each task
+            alone, then that of the mean of these rows, in which each task counts the same. Their
+            task is such as "universal: derain".
     """
 
     task: str
@@ -60,6 +64,7 @@ class Row:
     intervals: dict[str, tuple[float, float] | None]
     seconds: float | None
     method: str | None = None
+    parts: tuple["Row", ...] = ()
 
     @property
     def psnr(self) -> float:
@@ -108,8 +113,45 @@ def aggregate(records: Iterable[Record]) -> list[Row]:
         about = record.about
         said = about.task, about.row, about.protocol, record.run, about.data, about.size, about.nfe
         groups.setdefault(said, []).append(record)
-    rows = [_averaged(group) for group in groups.values()]
+    rows = [_with_parts(group) for group in groups.values()]
     return sorted(rows, key=lambda row: (row.task, row.protocol, row.setting, row.psnr))
+
+
+def task_order(task: str) -> tuple:
+    """Sorts tasks: as in ``TASKS``, others behind them, each with its parts and their mean last."""
+    whole, _, part = task.partition(": ")
+    places = [TASKS.index(name) if name in TASKS else len(TASKS) for name in (whole, part)]
+    return places[0], whole, part == MEAN, places[1] if part else -1, part
+
+
+def _with_parts(records: list[Record]) -> Row:
+    """The row of these records; with its parts where every image says its task and they differ."""
+    row, groups = _averaged(records), {}
+    for record in records:
+        groups.setdefault(f"{row.task}: {record.subtask}", []).append(record)
+    if len(groups) < 2 or not all(record.subtask for record in records):
+        return row
+    parts = [replace(_averaged(groups[task]), task=task) for task in sorted(groups, key=task_order)]
+    # what is a score of all images together is none of a task
+    metrics = tuple(metric for metric in row.metrics if not metric.whole)
+    parts = [_with_metrics(part, metrics) for part in parts]
+    scores = {m.key: _mean(part.scores[m.key] for part in parts) for m in metrics}
+    mean = replace(
+        row,
+        task=f"{row.task}: {MEAN}",
+        metrics=metrics,
+        scores=scores,
+        intervals=dict.fromkeys(scores),
+        seconds=_mean(part.seconds for part in parts),
+    )
+    return replace(row, parts=(*parts, mean))
+
+
+def _with_metrics(row: Row, metrics: tuple[Metric, ...]) -> Row:
+    """The row with the scores of these metrics alone."""
+    scores = {metric.key: row.scores.get(metric.key) for metric in metrics}
+    bounds = {metric.key: row.intervals.get(metric.key) for metric in metrics}
+    return replace(row, metrics=metrics, scores=scores, intervals=bounds)
 
 
 def _averaged(records: list[Record]) -> Row:

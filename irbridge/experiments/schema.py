@@ -50,6 +50,7 @@ PARTS_ADDED = {
     "adapter.trunk": "unet",
     "backbone._target_": "irbridge.backbones.pixel.load_backbone",
     "backbone.dtype": "float32",
+    "task.degradation.each_step": False,
     "task.degradation.scale": 1.0,
 }
 
@@ -84,6 +85,7 @@ class DataOptions(Options):
     KEY: ClassVar[str] = "data"
 
     mix: Any = None
+    each_step: bool = option(False, added=True)
     exclude: str | None = option(None, PLACE)
     validation: int | str | None = option(
         None,
@@ -148,6 +150,8 @@ class TaskOptions(Options):
     level: float = option(30.0, POSITIVE)
     # a suggestion to bridge=ebridge, whose own horizon says how a run trains
     horizon: float = option(0.9, HORIZON, free=True)
+    # a suggestion to trainer, of several tasks that share each step
+    batch_size: int | None = option(None, whole(1, BATCH), free=True)
     masked: bool = option(False, added=True)
     bridge: Any = None
     degradation: Any = None

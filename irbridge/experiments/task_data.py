@@ -7,14 +7,16 @@ from typing import NamedTuple
 
 from irbridge.assets import find
 from irbridge.data.crops import CropStream, MixedStream, Room
+from irbridge.data.degradations.mixture import OneOf
 from irbridge.data.image_source import ImageSource
 from irbridge.data.layouts import BenchmarkPairs, Faces, halves
 from irbridge.data.pair import Degradation
-from irbridge.data.pairs import PackedPairs, PairedFolders, SyntheticPairs
+from irbridge.data.pairs import PackedPairs, PairedFolders, SyntheticPairs, in_turns
 from irbridge.data.people import check_people
 from irbridge.data.public_sets import known
 from irbridge.data.selection import (
     Chain,
+    OfTask,
     Renamed,
     Subset,
     distinct,
@@ -106,7 +108,40 @@ def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
         )
     if len(found) == 1:
         return found[0]
-    return MixedStream(found, [source.weight for source in sources], seed)
+    weights = None if config["data"].get("each_step") else [source.weight for source in sources]
+    return MixedStream(found, weights, seed)
+
+
+def check_round(config: dict) -> None:
+    """UserError where the crops of a step cannot be shared equally among the tasks that take turns.
+
+    These are the choices of a mixture with ``each_step``, or the sources of ``data.mix`` with
+    ``data.each_step``. No image is looked at.
+
+    Args:
+        config: of the run.
+    """
+    data = config["data"]
+    mix, turns = data.get("mix"), data.get("each_step")
+    if turns and mix is None:
+        raise UserError(
+            "data.each_step=true shares each step among the sources of data.mix; give data.mix, or"
+            " leave it out."
+        )
+    own = config["task"].get("degradation")
+    described = [own]
+    if mix is not None:
+        clean = [entry for entry in _entries(data) if not {"pairs", "degraded", "root"} & {*entry}]
+        described = [entry.get("degradation") or own for entry in clean]
+    made = [instantiate(part, of="degradation") for part in described if part]
+    several = math.lcm(*(part.round for part in made if isinstance(part, OneOf)))
+    several *= len(mix) if turns else 1
+    batch = config["trainer"]["batch_size"]
+    if batch % several:
+        raise UserError(
+            f"trainer.batch_size={batch} cannot be shared equally by {several} tasks; give a"
+            f" multiple of {several}, such as trainer.batch_size={-(-batch // several) * several}."
+        )
 
 
 def validation_pairs(config: dict, size: int | None):
@@ -127,7 +162,7 @@ def validation_pairs(config: dict, size: int | None):
     if folder and config["task"].get("degradation"):
         degradation = instantiate(config["task"]["degradation"], of="degradation")
         images = ImageSource(folder, _resize(config["data"]))
-        return SyntheticPairs(images, degradation, config["seed"], size)
+        return in_turns(SyntheticPairs(images, degradation, config["seed"], size))
     if every is None:
         raise UserError(
             "This training holds back no images for validation; give data.validation=16, which"
@@ -137,7 +172,9 @@ def validation_pairs(config: dict, size: int | None):
     for source, (_, held) in zip(sources, _split(sources, every), strict=True):
         images = Subset(source.images, held)
         if source.degradation is not None:
-            images = SyntheticPairs(images, source.degradation, config["seed"], size)
+            images = in_turns(SyntheticPairs(images, source.degradation, config["seed"], size))
+        if config["data"].get("each_step"):
+            images = OfTask(images, source.name)
         found.append(images)
         labels += [source.name] * len(held)
     pairs = found[0] if len(found) == 1 else Chain(found)
@@ -186,7 +223,7 @@ def _held_together(scenes: list, files: list, held: list[set[str]]) -> list[set[
     return held
 
 
-def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders:
+def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders | Subset:
     """The held-back pairs of a task, scaled to ``data.resize``; a public set's have its ``title``.
 
     Args:
@@ -202,13 +239,14 @@ def test_pairs(config: dict, size: int | None) -> SyntheticPairs | PairedFolders
     if _public(data):
         return _half(config, "test", size, resize)
     if degradation:
-        return SyntheticPairs(
+        pairs = SyntheticPairs(
             find(_place(data, "test")),
             instantiate(degradation, of="degradation"),
             config["seed"],
             size,
             resize,
         )
+        return in_turns(pairs)
     if data.get("test_clean") is not None:
         return _folders(data, "test_", size, resize)
     pairs = _folders(data, "", size, resize)
@@ -251,7 +289,12 @@ def training_sources(config: dict, size: int | None = None) -> list[Source]:
 
 def _mix(config: dict, size: int | None) -> list[Source]:
     """The sources of ``data.mix``, each a dict of :data:`KEYS`."""
-    entries = config["data"]["mix"]
+    return [_source(config, entry, size) for entry in _entries(config["data"])]
+
+
+def _entries(data: dict) -> list[dict]:
+    """The checked entries of ``data.mix``, each with its weight; UserError for a wrong one."""
+    entries = data["mix"]
     if (
         not entries
         or not isinstance(entries, list)
@@ -261,6 +304,13 @@ def _mix(config: dict, size: int | None) -> list[Source]:
             "data.mix must be a list of sources, such as data.mix=[{pairs: rain.tar, weight: 0.5},"
             " {clean: photos, weight: 0.5}]."
         )
+    if data.get("each_step"):
+        if weighted := [k for k, entry in enumerate(entries) if "weight" in entry]:
+            raise UserError(
+                f"data.mix[{weighted[0]}].weight does not go with data.each_step=true, which gives"
+                " all sources the same; leave it out."
+            )
+        entries = [entry | {"weight": 1 / len(entries)} for entry in entries]
     for k, entry in enumerate(entries):
         _check_entry(k, entry)
     total = math.fsum(entry["weight"] for entry in entries)
@@ -268,7 +318,7 @@ def _mix(config: dict, size: int | None) -> list[Source]:
         raise UserError(
             f"The weights of data.mix add up to {total:g}; make them shares that add up to 1."
         )
-    return [_source(config, entry, size) for entry in entries]
+    return entries
 
 
 def _check_entry(k: int, entry: dict) -> None:

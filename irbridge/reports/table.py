@@ -307,8 +307,37 @@ def comparisons(rows: list[Row]) -> list[list[Row]]:
 
 
 def by_comparison(rows: list[Row]) -> list[Table]:
-    """One table per comparison, a line per method."""
-    return [_comparison(group) for group in comparisons(rows)]
+    """One table per comparison, a line per method.
+
+    Where images have different tasks, a second one has a group of columns for each task and for the
+    mean of the tasks.
+    """
+    tables = []
+    for group in comparisons(rows):
+        tables.append(_comparison(group))
+        if any(row.parts for row in group):
+            tables.append(_of_parts(group))
+    return tables
+
+
+def _of_parts(group: list[Row]) -> Table:
+    """The scores of each task of a comparison, and their mean."""
+    row = next(row for row in group if row.parts)
+    *single, mean = row.parts
+    titles = {part.task: part.task.removeprefix(f"{row.task}: ") for part in row.parts}
+    counts = ", ".join(f"{titles[part.task]} {len(part.images)}" for part in single)
+    caption = "; ".join([f"{row.task} by task: {row.protocol}", *row.setting, f"images {counts}"])
+    metrics = mean.metrics
+    body: list[list[Entry]] = [[other.label] for other in group]
+    for task in titles:
+        found = [next((p for p in other.parts if p.task == task), None) for other in group]
+        for metric in metrics:
+            scores = [part and part.scores.get(metric.key) for part in found]
+            for line, cell in zip(body, ranked(scores, metric), strict=True):
+                line.append(cell)
+    heads = [metric.heading(row.protocol) for metric in metrics] * len(titles)
+    groups = [(title, len(metrics)) for title in titles.values()]
+    return Table(f"{caption}. The mean counts each task once.", ["Method", *heads], body, groups)
 
 
 def _comparison(group: list[Row]) -> Table:
@@ -353,7 +382,10 @@ def ranked(values: list[float | None], metric: Metric) -> list[Cell | None]:
 
 
 def figures(rows: list[Row]) -> list[Table]:
-    """All rows in one table of full numbers, for a CSV: protocol and setting are columns."""
+    """All rows in one table of full numbers, for a CSV: protocol and setting are columns.
+
+    A row of several tasks is followed by its parts.
+    """
     metrics = shown(rows)
     lines = [
         {
@@ -365,7 +397,7 @@ def figures(rows: list[Row]) -> list[Table]:
             **numbers(row, metrics),
             "seconds": number(row.seconds),
         }
-        for row in rows
+        for row in (part for whole in rows for part in (whole, *whole.parts))
     ]
     return [dictionaries(lines)]
 

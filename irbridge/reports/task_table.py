@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from irbridge.evaluation.records import HELD_BACK
-from irbridge.evaluation.rows import METHODS, TASKS, Row
+from irbridge.evaluation.rows import METHODS, Row, task_order
 from irbridge.reports.table import (
     Entry,
     Table,
@@ -190,7 +190,8 @@ LABELS: tuple[Label, ...] = (
 
 
 def _sheets(rows: list[Row]) -> list[Sheet]:
-    """The tables of these rows, in their order."""
+    """The tables of these rows, in their order; a row of several tasks is shown by its parts."""
+    rows = [part for row in rows for part in row.parts or [row]]
     sheets: dict[tuple, dict[tuple[str, str], list[Row]]] = {}
     for (protocol, size, data, task), group in _kinds(rows).items():
         for count, distinct in enumerate(_image_sets(group)):
@@ -198,7 +199,7 @@ def _sheets(rows: list[Row]) -> list[Sheet]:
             sheets.setdefault(key, {})[task, data] = distinct
     found = []
     for key, columns in sheets.items():
-        places = sorted(columns, key=lambda place: (_task_order(place[0]), place[1]))
+        places = sorted(columns, key=lambda place: (task_order(place[0]), place[1]))
         lined = line_up([columns[place] for place in places], LABELS)
         parts = [Column(*place, own) for place, own in zip(places, lined, strict=True)]
         found.append(Sheet(*key, parts))
@@ -225,7 +226,3 @@ def _image_sets(rows: list[Row]) -> list[list[Row]]:
         sets.setdefault(row.images, {}).setdefault(same, row)
     order = sorted(sets.items(), key=lambda item: (-len(item[1]), -len(item[0]), sorted(item[0])))
     return [list(distinct.values()) for _, distinct in order]
-
-
-def _task_order(task: str) -> tuple:
-    return (TASKS.index(task), "") if task in TASKS else (len(TASKS), task)

@@ -83,6 +83,8 @@ TRAIN = {
     "adapter.channels=[8,0]": ["adapter.channels"],
     "adapter.anchor=false": ["endpoint=anchor", "adapter.anchor=true"],
     "trainer.batch_size=3 trainer.accumulate=2": ["trainer.batch_size=3", "trainer.accumulate"],
+    "task=universal trainer.batch_size=8": ["batch_size=8", "5 tasks", "trainer.batch_size=10"],
+    "data.each_step=true": ["data.each_step=true", "data.mix"],
     # bridges, samplers and objectives that do not go together
     "bridge=goub sampler.steps=1000": ["sampler.nfe=1000", "100 steps", "bridge.T"],
     "bridge=goub recipe=bridge sampler.nfe=1000": ["sampler.nfe=1000", "100 steps", "bridge.T"],

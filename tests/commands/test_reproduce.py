@@ -94,6 +94,7 @@ def test_two_tiny_runs_and_their_table(small, tmp_path, monkeypatch, capfd):
     assert "[1/2] irbridge train experiment=rdbm" in first and "[2/2] irbridge table" in first
     table = first[first.index("[2/2]") :]
     assert "[rdbm-0]" in table and "[rdbm_zero-0]" in table and "PSNR" in table
+    assert "universal by task" in table and "mean of tasks: PSNR" in table
 
     cli.run("reproduce", words)  # all is finished: the same table
     again = capfd.readouterr().out

@@ -98,6 +98,23 @@ def test_an_image_that_changed_is_scored_anew_and_no_other(scored, tmp_path, cap
     assert scored(pairs) == ([], scores)
 
 
+def test_a_record_says_which_of_several_tasks_its_image_had(scored, tmp_path):
+    images, folder = Images("ab"), tmp_path / "out"
+    scored(images)
+    assert not any("subtask" in record.to_json() for record in read_records(folder))
+    images.change("a", task="derain")  # what an older version did not write
+    images.change("b", task="dehaze")
+    asked, _ = scored(images)
+    assert not asked  # the scores stand
+    found = {record.name: record for record in read_records(folder)}
+    assert {name: record.subtask for name, record in found.items()} == {
+        "a": "derain",
+        "b": "dehaze",
+    }
+    assert found["a"].to_json()["subtask"] == "derain"
+    assert Record.from_json(found["a"].to_json()).subtask == "derain"
+
+
 def test_what_changed_behind_the_limit_does_not_stay_in_the_table(scored, tmp_path):
     pairs = Images()
     scored(pairs)

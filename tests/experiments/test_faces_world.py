@@ -15,11 +15,12 @@ from irbridge.experiments.config import plain
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.schema import checked
 from irbridge.experiments.task_data import (
-    test_pairs as held_back,
-)
-from irbridge.experiments.task_data import (
+    check_round,
     training_stream,
     validation_pairs,
+)
+from irbridge.experiments.task_data import (
+    test_pairs as held_back,
 )
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 
@@ -71,6 +72,30 @@ def test_a_task_is_scaled_down(task):
     image = np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)
     degraded = instantiate(own["degradation"])(image, np.random.default_rng(1))
     assert degraded.shape == image.shape and np.abs(degraded - image).max() > 0.05
+
+
+def values_of(degradation):
+    """Its numbers, whether they were written as lists or as tuples."""
+    return np.hstack([np.ravel(value) for value in vars(degradation).values()])
+
+
+def test_the_tasks_of_one_model_are_scaled_as_they_are_alone():
+    config = composed("task=universal")
+    choices = {
+        choice["_target_"].rpartition(".")[2]: choice
+        for choice in config["task"]["degradation"]["choices"]
+    }
+    assert list(choices) == ["Rain", "LowLight", "Snow", "Haze", "Blur"]
+    for task in ("derain", "lowlight", "dehaze", "deblur"):
+        alone = composed(f"task={task}")["task"]["degradation"]
+        own = choices[alone["_target_"].rpartition(".")[2]]
+        assert np.array_equal(*(values_of(instantiate(part)) for part in (own, alone)))
+    assert config["task"]["degradation"]["each_step"]
+    trainer = config["trainer"]
+    assert trainer["batch_size"] % 5 == 0 == config["evaluate"]["limit"] % 5
+    usual = composed("task=derain")["trainer"]  # as many images
+    assert trainer["steps"] * trainer["batch_size"] == usual["steps"] * usual["batch_size"]
+    check_round(config)
 
 
 def test_words_of_the_user_come_after_the_scaling():

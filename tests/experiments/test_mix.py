@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,8 +19,13 @@ from irbridge.data.pair import Pair
 from irbridge.data.pairs import PackedPairs
 from irbridge.data.selection import Subset, distinct, split_scenes
 from irbridge.errors import UserError
+from irbridge.experiments.task_data import (
+    check_round,
+    training_sources,
+    training_stream,
+    validation_pairs,
+)
 from irbridge.experiments.task_data import test_pairs as held_back
-from irbridge.experiments.task_data import training_sources, training_stream, validation_pairs
 from irbridge.images.arrays import to_image
 from irbridge.reports import model_card
 
@@ -373,6 +379,51 @@ def test_one_source_holds_back_validation_images_too(tmp_path):
         validation_pairs(config(train=str(tmp_path / "a")), None)
     with pytest.raises(UserError, match="too few to hold some back"):
         training_stream(config(train=str(save_images(tmp_path / "one", 1)), validation=2), 16)
+
+
+def sources_of_one_size_and_four(tmp_path):
+    """A mix of a small and a larger set of pairs, each of a task of its own."""
+    few = packed(tmp_path / "few.tar", ["a.png", "b.png"], values=(10, 10))
+    names = [f"c{k}.png" for k in range(8)]
+    many = packed(tmp_path / "many.tar", names, values=(240, 240))
+    return [{"pairs": str(few), "name": "derain"}, {"pairs": str(many), "name": "dehaze"}]
+
+
+def test_sources_of_different_sizes_have_equally_many_crops_of_each_step(tmp_path):
+    mix = sources_of_one_size_and_four(tmp_path)
+    stream = training_stream(config(mix, None, each_step=True), 16)
+    for batch in islice(stream_loader(stream, 0, 4), 5):
+        bright = batch["clean"].mean((1, 2, 3)) > 0
+        assert bright.tolist() == [False, True] * 2
+    with pytest.raises(UserError, match=r"mix\[1\].weight does not go with data.each_step=true"):
+        training_stream(config([mix[0], mix[1] | {"weight": 0.5}], None, each_step=True), 16)
+
+
+def test_validation_pairs_of_such_sources_say_their_task(tmp_path):
+    mix = sources_of_one_size_and_four(tmp_path)
+    pairs = validation_pairs(config(mix, None, validation=2, each_step=True), 16)
+    tasks = {pairs[i].name: pairs[i].task for i in range(len(pairs))}
+    assert tasks == {"a": "derain", **{f"c{k}": "dehaze" for k in range(0, 8, 2)}}
+
+
+def test_a_step_that_cannot_be_shared_is_refused(tmp_path):
+    one = {"_target_": "irbridge.data.degradations.Noise"}
+    several = {"_target_": "irbridge.data.degradations.OneOf", "choices": [one] * 3}
+    turns = several | {"each_step": True}
+    mix = [{"clean": "A"}, {"clean": "B"}, {"pairs": "P"}, {"pairs": "Q"}]
+    shares = [{"clean": "A", "weight": 0.5}, {"pairs": "P", "weight": 0.5}]
+    for settings, wanted in (
+        (config(None, several), 1),
+        (config(None, turns), 3),
+        (config(shares, turns), 3),
+        (config(shares[1:] * 2, turns), 1),
+        (config(mix, several, each_step=True), 4),
+        (config(mix, turns, each_step=True), 12),
+    ):
+        check_round(settings | {"trainer": {"batch_size": 24}})
+        if wanted > 1:
+            with pytest.raises(UserError, match=f"shared equally by {wanted} tasks.*size={wanted}"):
+                check_round(settings | {"trainer": {"batch_size": 1}})
 
 
 @pytest.mark.parametrize(

@@ -382,3 +382,67 @@ def test_a_mistake_ends_the_command_with_one_line_or_on_request_a_traceback(debu
 def test_interval_is_over_images_not_draws():
     draws = [record(n, psnr=p, seed=s) for n, p in (("a", 20.0), ("b", 30.0)) for s in range(50)]
     assert np.ptp(aggregate(draws)[0].intervals["psnr"]) == pytest.approx(10.0)
+
+
+def universal(row="ours", shift=0.0):
+    """Three images of rain and one of haze, which in a pooled mean would hardly count."""
+    scores = {"a": ("derain", 30.0), "b": ("derain", 31.0), "c": ("derain", 32.0)}
+    scores["d"] = "dehaze", 11.0
+    return [
+        record(name, row, psnr + shift, task="universal", subtask=subtask)
+        for name, (subtask, psnr) in scores.items()
+    ]
+
+
+def test_the_tasks_of_a_universal_model_have_a_score_each_and_count_alike_in_their_mean():
+    (row,) = aggregate(universal())
+    found = {part.task: (part.psnr, len(part.images)) for part in row.parts}
+    assert found == {
+        "universal: derain": (31.0, 3),
+        "universal: dehaze": (11.0, 1),
+        "universal: mean of tasks": (21.0, 4),
+    }
+    assert list(found)[-1] == "universal: mean of tasks" and row.psnr == 26.0
+    assert row.parts[-1].intervals["psnr"] is None
+
+
+def test_the_table_by_task():
+    text = to_markdown(aggregate([*universal(), *universal("other", 1.0)]))
+    first, second = text.split("\n\n")[0], text.split("\n\n")[2]
+    assert first.startswith("universal: rgb") and "images 4." in first
+    assert second.startswith("universal by task: rgb") and "images derain 3, dehaze 1." in second
+    lines = text.split("\n\n")[3].splitlines()
+    assert lines[0].count("mean of tasks: PSNR") == 1
+    (ours,) = [line for line in lines if line.startswith("| ours")]
+    cells = [cell.strip() for cell in ours.split("|")[2:-1]]
+    assert [cell.split(" / ")[0].strip("<u>/") for cell in cells] == ["31.00", "11.00", "21.00"]
+    for form in ("latex", "html", "csv"):
+        assert "mean of tasks" in render(
+            (figures if form == "csv" else by_comparison)(aggregate(universal())), form
+        )
+    lines = list(csv.DictReader(to_csv(aggregate(universal())).splitlines()))
+    assert [(line["task"], float(line["psnr"])) for line in lines] == [
+        ("universal", 26.0),
+        ("universal: derain", 31.0),
+        ("universal: dehaze", 11.0),
+        ("universal: mean of tasks", 21.0),
+    ]
+
+
+def test_records_that_do_not_all_say_their_task_have_no_parts():
+    records = universal()
+    del records[0]["subtask"]
+    assert not aggregate(records)[0].parts
+    assert not aggregate(universal()[:3])[0].parts  # of one task, there is nothing to compare
+    assert "by task" not in to_markdown(aggregate(records))
+
+
+def test_a_score_of_all_images_together_is_none_of_a_task():
+    described = {"name": "kid_lpips", "digits": 4, "higher_is_better": False, "whole": True}
+    records = [
+        r | {"metrics": {"kid_lpips": 0.5}, "headings": {"kid_lpips": described}}
+        for r in universal()
+    ]
+    (row,) = aggregate(records)
+    assert row.scores["kid_lpips"] == 0.5
+    assert all("kid_lpips" not in part.scores for part in row.parts)

@@ -258,3 +258,18 @@ def test_csv_is_wide_and_parses_back():
         31.0,
     ]
     assert found["x"]["sr images"] == "2" and {line["protocol"] for line in found.values()} == {RGB}
+
+
+def test_a_universal_model_has_a_column_for_each_of_its_tasks():
+    lines = [
+        {"name": name, "row": "ours", "psnr": psnr, "ssim": 0.9, "lpips": 0.1, "task": "universal"}
+        | {"protocol": "rgb", "subtask": subtask}
+        for name, subtask, psnr in (("a", "deblur", 20.0), ("b", "derain", 30.0))
+    ]
+    (table,) = by_task(aggregate(lines))
+    assert [title for title, _ in table.groups] == [
+        "universal: derain",
+        "universal: deblur",
+        "universal: mean of tasks",
+    ]
+    assert [table.body[0][k].text for k in (1, 4, 7)] == ["30.00", "20.00", "25.00"]

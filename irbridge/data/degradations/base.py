@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import fields
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,9 +34,14 @@ class Degradation(ABC):
     defines :meth:`apply`. Fields of type ``tuple[str, ...]`` are names, which the subclass checks
     itself.
 
+    Attributes:
+        task: the task that it makes, as tables name it; empty: the class's name in small letters.
+
     Raises:
         UserError: a field is negative, too large, no number, or a range that does not ascend.
     """
+
+    task: ClassVar[str] = ""
 
     def __post_init__(self):
         for field in fields(self):
@@ -71,6 +77,10 @@ class Degradation(ABC):
         Returns:
             (H, W, 3), not yet clipped to [0, 1].
         """
+
+    def task_of(self, rng: np.random.Generator) -> str:
+        """The task that an image gets from this generator."""
+        return self.task or type(self).__name__.lower()
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """:meth:`apply`, clipped to [0, 1] and float32."""

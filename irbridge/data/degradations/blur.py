@@ -1,6 +1,7 @@
 """Motion blur of a shaken camera."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -17,6 +18,7 @@ class Blur(Degradation):
         noise: std of the Gaussian noise, of 255.
     """
 
+    task: ClassVar[str] = "deblur"
     extent: Range = (5, 18)
     noise: float = 1
 

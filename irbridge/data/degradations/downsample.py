@@ -20,6 +20,10 @@ class Downsample(Degradation):
     scale: float = 4
 
     @override
+    def task_of(self, rng):
+        return "sr" if self.scale == 4 else f"sr{self.scale:g}"
+
+    @override
     def apply(self, image, rng):
         size = image.shape[1], image.shape[0]
         small = [max(1, round(side / max(self.scale, 1))) for side in size]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,7 @@ class Haze(Degradation):
         patchy: by how much the haze is thinner in places.
     """
 
+    task: ClassVar[str] = "dehaze"
     beta: Range = (0.1, 1.8)
     airlight: Range = (0.7, 1.0)
     tint: float = 0.03

@@ -1,6 +1,7 @@
 """Holes to be inpainted."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -28,6 +29,7 @@ class Inpaint(Degradation):
         UserError: ``kinds`` is no list, empty, or names a kind that does not exist.
     """
 
+    task: ClassVar[str] = "inpaint"
     masked: Range = (0.02, 0.5)
     width: Range = (3, 24)
     fill: float = 0.5

@@ -1,6 +1,7 @@
 """Low light: a short exposure."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -28,6 +29,7 @@ class LowLight(Degradation):
         smooth: std of the smoothing of the noise, pixels.
     """
 
+    task: ClassVar[str] = "lowlight"
     gamma: Range = (1.0, 2.4)
     gain: Range = (0.06, 0.8)
     photons: Range = (300, 6000)

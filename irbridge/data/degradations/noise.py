@@ -1,6 +1,7 @@
 """White noise."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -16,6 +17,7 @@ class Noise(Degradation):
         std: of 255. One number is a range of that alone.
     """
 
+    task: ClassVar[str] = "denoise"
     std: Range = (25, 25)
 
     def __post_init__(self):

@@ -1,6 +1,7 @@
 """Rain: streaks in layers under a thin mist."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -33,6 +34,7 @@ class Rain(Degradation):
         veil: opacity of the mist where it is densest.
     """
 
+    task: ClassVar[str] = "derain"
     layers: Range = (1, 5)
     cover: Range = (0, 0.5)
     length: Range = (8, 80)

@@ -1,7 +1,7 @@
 """Raindrops on the pane before the camera."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from typing_extensions import override
@@ -45,6 +45,7 @@ class Raindrop(Degradation):
         glint: brightness of the sun's reflection, a spot.
     """
 
+    task: ClassVar[str] = "raindrop"
     cover: Range = (0.03, 0.45)
     radius: Range = (4, 30)
     shrink: Range = (3, 10)

@@ -1,6 +1,7 @@
 """Snow: flakes in layers under a thin veil."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -26,6 +27,7 @@ class Snow(Degradation):
         white: brightness of flakes and veil.
     """
 
+    task: ClassVar[str] = "desnow"
     layers: Range = (3, 7)
     cover: Range = (0, 0.08)
     radius: Range = (0.5, 8)
