@@ -48,7 +48,7 @@ MIDDLE = STEPS[1]  # the budget at which the paper's own questions are asked
 SCORED = ("evaluate.all_rows=false", "evaluate.limit=128")
 # whose number of calls is asked: the bridge, and the rules beside DDIM with the same adapter
 COMPARED = {
-    "published": ("goub", "reverse,ddim"),
+    "published": ("goub", "reverse,ddim,ddim_fresh"),
     "anchored": ("brownian", "reverse,ddim"),
     "ebridge": ("ebridge", "implicit,drawn,ddim"),
     "ebridge_anchored": ("ebridge", "implicit,drawn,ddim"),

@@ -41,7 +41,7 @@ class SamplerOptions(Options):
         None,
         text("RULE"),
         "The step rule: reverse, implicit, posterior, eta, mean, renoise, drift, dbim2, dbim3,"
-        " odes3, heun, ddim or dpmpp.",
+        " odes3, heun, ddim, ddim_fresh or dpmpp.",
     )
     eta: float | None = option(
         None, number("a number"), "Of rule eta: from 0, implicit, to 1, posterior."

@@ -238,7 +238,7 @@ class BridgeNetwork(Restorer):
     ) -> Iterator[State]:
         """The trajectory on the bridge itself; estimates are clipped to [-1, 1].
 
-        ``reverse`` is ``implicit`` here, and the samplers of a prior, ddim and dpmpp, step on the
+        ``reverse`` is ``implicit`` here, and the samplers of a prior (such as ddim) step on the
         bridge: it is its own generative process.
         """
         y = self.given(y)

@@ -269,7 +269,7 @@ class IRBridge(Restorer):
             y: (B, 3 or 4, H, W) in [-1, 1], sides divisible by ``stride``.
             seeds: one noise seed per image; default 0, 1, ...
             condition: of y, where it is already known.
-            start: of a sampler on the prior itself (ddim, dpmpp). "end": the bridge's first
+            start: of a sampler on the prior itself, such as ddim. "end": the bridge's first
                 timestep and its own end, noised (SDEdit), as theory says the published loop starts;
                 "noise": the prior's last level and pure noise.
             sampler: instead of the model's own.

@@ -22,7 +22,7 @@ from irbridge.samplers.multistep import DBIM, ODES3
 from irbridge.samplers.heun import DDBMHeun
 
 # isort: split
-from irbridge.samplers.prior_process import DDIM, DPMSolverPP, PriorPath
+from irbridge.samplers.prior_process import DDIM, DPMSolverPP, FreshDDIM, PriorPath
 
 __all__ = [
     "DBIM",
@@ -34,6 +34,7 @@ __all__ = [
     "Drift",
     "Estimate",
     "Eta",
+    "FreshDDIM",
     "Implicit",
     "Mean",
     "Posterior",

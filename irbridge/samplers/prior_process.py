@@ -11,7 +11,7 @@ from irbridge.bridges.base import Bridge
 from irbridge.gaussian.marginal import Marginal, broadcast
 from irbridge.priors.base import Prior
 from irbridge.samplers.multistep import Multistep
-from irbridge.samplers.single_step import Implicit
+from irbridge.samplers.single_step import Implicit, Renoise
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,17 @@ class DDIM(Implicit):
     """DDIM on the prior itself (Song et al., ICLR 2021)."""
 
     name: ClassVar = "ddim"
+    on_prior: ClassVar = True
+
+
+class FreshDDIM(Renoise):
+    """DDIM on the prior itself whose noise is drawn anew after each call, all of it.
+
+    It is what is left of a bridge through the prior whose own noise is far below the prior's
+    level: there y cancels, and the next state is the estimate with fresh noise.
+    """
+
+    name: ClassVar = "ddim_fresh"
     on_prior: ClassVar = True
 
 

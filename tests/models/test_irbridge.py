@@ -26,7 +26,7 @@ from irbridge.images.arrays import pad
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
-from irbridge.models.timestep_schedule import Timesteps, critical
+from irbridge.models.timestep_schedule import Timesteps, critical, linear
 from irbridge.models.training_step import TrainingStep
 from irbridge.priors.base import Prior
 from irbridge.priors.vp import VP, vp_alphas_cumprod
@@ -39,6 +39,7 @@ BRIDGES = {
     "residual": RDBM(),
     "residual, plain": RDBM(pi="one"),
 }
+ON_PRIOR = "ddim", "ddim_fresh", "dpmpp"
 PUBLISHED = Timesteps(offset={100: 300, 0: 0})
 # no ODE to solve there
 SERVED = [
@@ -220,19 +221,35 @@ def test_every_bridge_with_every_rule_is_finite(backbone, bridge, rule, steps):
     assert out.shape == (1, 3, 16, 16) and out.isfinite().all()
 
 
+@pytest.mark.parametrize("rule", ["ddim_fresh", "reverse"])
+def test_a_bridge_of_little_noise_is_ddim_with_fresh_noise(rule):
+    """y cancels, and with kappa = (c/a) / (sigma/alpha) near 0 nothing of the noise is kept: each
+    state is the last estimate with new noise, as without a bridge."""
+    y, x0 = (0.5 * noise(2, 3, 8, 8, seed=k).clamp(-1, 1) for k in range(2))
+    model = toy(x0, 0.04, bridge=Brownian(sigma=1e-7), timesteps=linear(600), nfe=6)
+    draws, known = Noise([3, 4]), y
+    if rule == "reverse":
+        draws(y)  # of the start, which is pinned
+    for state in model.trajectory(y, seeds=[3, 4], rule=rule):
+        tau = state.t if rule == "ddim_fresh" else model.timestep(state.t)
+        law = model.backbone.prior.marginal(tau)
+        assert torch.allclose(state.z, law.clean * known + law.noise * draws(y), atol=1e-4)
+        known = state.x0
+
+
 def test_baselines(backbone):
     model, y = real(backbone), noise(1, 3, 16, 16).clamp(-1, 1)
     assert torch.equal(
         model.restore(y, trajectory=model.coarse), model.adapter.condition(y).anchor.clamp(-1, 1)
     )
     x0 = noise(1, 3, 8, 8).clamp(-1, 1)
-    for start, rule in [(s, r) for s in ("noise", "end") for r in ("ddim", "dpmpp")]:
+    for start, rule in [(s, r) for s in ("noise", "end") for r in ON_PRIOR]:
         assert torch.allclose(
             toy(x0).restore(y[..., :8, :8], rule=rule, start=start), x0, atol=1e-5
         )
 
 
-@pytest.mark.parametrize("rule", ["ddim", "dpmpp"])
+@pytest.mark.parametrize("rule", ON_PRIOR)
 def test_baselines_on_the_prior_start_where_they_say(rule):
     """ "end": the end noised to the bridge's first timestep, where the published loop starts too;
     "noise": the prior's last timestep and pure noise, whatever the end is. Both walk the prior: x

@@ -201,7 +201,7 @@ def test_every_bridge_walks_to_the_estimate(name, how):
 @pytest.mark.parametrize("name", [*BRIDGES, *PRIORS])
 def test_times_fall_from_the_start_to_the_clean_end(name, spacing):
     bridge = {**BRIDGES, **PRIORS}[name]
-    for how in ("ddim", "dpmpp") if name in PRIORS else OWN:
+    for how in ("ddim", "ddim_fresh", "dpmpp") if name in PRIORS else OWN:
         for nfe in (1, 2, 3, 7, 12, 15):
             for boot, churn in budgets(how):
                 times, _ = make(how, nfe=nfe, spacing=spacing, boot=boot, churn=churn).plan(bridge)
