@@ -141,7 +141,9 @@ def elsewhere() -> Iterator[tuple[str, ...]]:
 
 
 def drawn() -> Iterator[tuple[str, ...]]:
-    """Faces that the prior drew, of no real person, which may be shown: degraded and restored."""
+    """Faces that the prior drew, of no real person, which may be shown: degraded, and restored after the
+    smallest budget.
+    """
     faces = f"{ROOT}-drawn"
     draw = ("kid.samples=50", f"kid.output={faces}")
     yield ("prior", "images=data/faces/test", "backbone=faces", *draw)
@@ -149,7 +151,7 @@ def drawn() -> Iterator[tuple[str, ...]]:
         scale = ("task.degradation.scale=0.4",) if task == "inpaint" else ()
         words = (f"task={task}", *scale, f"data.test={faces}", "size=64", "limit=8")
         for contender in CONTENDERS:
-            run = run_of(task, contender)
+            run = run_of(task, contender, STEPS[0])
             scoring = ("evaluate", f"run={run}", *words, "save_images=true")
             yield (*scoring, "all_rows=false", f"results={run}/drawn")
             if contender == ASKED[0]:
