@@ -141,8 +141,9 @@ def elsewhere() -> Iterator[tuple[str, ...]]:
 
 
 def drawn() -> Iterator[tuple[str, ...]]:
-    """Faces that the prior drew, of no real person, which may be shown: degraded, and restored after the
-    smallest budget.
+    """Faces that the prior drew, of no real person, degraded and restored after the first budget.
+
+    These may be shown, and photographs of people may not.
     """
     faces = f"{ROOT}-drawn"
     draw = ("kid.samples=50", f"kid.output={faces}")
