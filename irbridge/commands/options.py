@@ -250,7 +250,7 @@ class TableOptions(Options):
     )
     plot: str | None = option(None, text("FILE"), "Of layout budgets: a PNG of the same numbers.")
     picture: str | None = option(
-        None, text("FILE"), "Of layout budgets: a PNG of what the largest one restored."
+        None, text("FILE"), "Of layout budgets: a PNG or JPEG of what the largest one restored."
     )
     results: str | None = option(
         None,

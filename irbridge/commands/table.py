@@ -20,6 +20,7 @@ from irbridge.reports.task_table import by_task, task_figures
 
 FORMATS = "md", "latex", "csv", "html", "nfe", "fid", "iqa"
 LAYOUTS = "methods", "tasks", "budgets"
+JPEG = ".jpg", ".jpeg"
 PAPER = "md", "latex", "csv"
 LANGUAGES = {"md": "markdown", "latex": "latex", "csv": "csv"}
 # the formats that an option goes with
@@ -67,7 +68,8 @@ def table_run(options: TableOptions) -> None:
             _write("plot", options.plot, lambda path: budget_plot(runs, path))
         if options.picture:
             shown = contender_picture(runs)
-            _write("picture", options.picture, lambda path: shown.save(path, "PNG"))
+            form = "JPEG" if Path(options.picture).suffix.lower() in JPEG else "PNG"
+            _write("picture", options.picture, lambda path: shown.save(path, form))
     else:
         _deliver(_text(options, folder, form, layout), options.output)
 

@@ -60,6 +60,10 @@ def budget_plot(rows: list[Budget], path: Path) -> None:
                 own = [r for r in rows if (r.task, r.recipe) == (task, recipe)]
                 _draw_budgets(axis, own, across, metric, marks[recipe])
             axis.set(xscale="log", xlabel=BUDGETS[across], ylabel=axis_label(metric), title=task)
+            axis.tick_params(axis="x", which="minor", labelbottom=False)
+            if across == "images":
+                counts = sorted({row.images for row in rows if row.task == task})
+                axis.set_xticks(counts, map(str, counts))
             axis.grid(alpha=0.3)
     _legend(figure, marks)
     _save(figure, path, 80)

@@ -23,6 +23,8 @@ def test_budgets_are_a_layout_with_a_plot(tmp_path, monkeypatch, capsys):
     cli.run("table", ["runs", "layout=budgets", "results=drawn", f"picture={picture}"])
     assert capsys.readouterr().out == f"markdown of runs: drawn\nWrote: {picture}\n"
     assert picture.read_text() == "PNG"
+    cli.run("table", ["runs", "layout=budgets", f"picture={tmp_path / 'p.JPG'}"])
+    assert (tmp_path / "p.JPG").read_text() == "JPEG"
 
 
 @pytest.mark.parametrize(
