@@ -10,7 +10,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
 from irbridge.evaluation.records import EARLIER, Record, read_records, slug
 from irbridge.files import check_fields, read_fields
-from irbridge.reports.sampler_table import DIGITS
+from irbridge.reports.sampler_table import DIGITS, mean_of
 from irbridge.reports.table import Cell, Entry, Table
 from irbridge.training.metrics_log import last_line
 
@@ -107,7 +107,7 @@ def _of_run(path: Path, results: str) -> Iterator[Budget]:
             len(records),
             about.size,
             records[0].machine,
-            {metric.key: _mean_of(records, metric) for metric in shown},
+            {metric.key: mean_of(records, metric) for metric in shown},
             shown,
             tuple(records),
             place / slug(about.row),
@@ -135,12 +135,6 @@ def _shared(records: list[Record]) -> tuple[Metric, ...]:
     """The standard metrics, and further ones that all records have."""
     further = [m for m in records[0].metrics if m.key not in {one.key for one in STANDARD}]
     return *STANDARD, *(m for m in further if all(m.key in r.scores for r in records))
-
-
-def _mean_of(records: list[Record], metric: Metric) -> float | None:
-    """The mean of a metric; None where a record lacks it."""
-    values = [record.scores.get(metric.key) for record in records]
-    return None if None in values else float(np.mean(values))
 
 
 def _weight_count(path: Path) -> int:

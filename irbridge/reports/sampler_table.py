@@ -3,7 +3,7 @@
 import numpy as np
 
 from irbridge.errors import UserError
-from irbridge.evaluation.metrics import STANDARD
+from irbridge.evaluation.metrics import STANDARD, Metric
 from irbridge.evaluation.records import Record
 from irbridge.reports.table import Cell, Entry, Table
 
@@ -14,11 +14,13 @@ KINDS = "bridge", "rule", "spacing"  # what the records of such a comparison say
 
 def means(records: list[Record]) -> list[float | None]:
     """The mean of each standard metric; None where a record lacks it."""
-    found = []
-    for metric in STANDARD:
-        values = [record.scores.get(metric.key) for record in records]
-        found.append(None if None in values else float(np.mean(values)))
-    return found
+    return [mean_of(records, metric) for metric in STANDARD]
+
+
+def mean_of(records: list[Record], metric: Metric) -> float | None:
+    """The mean of a metric; None where a record lacks it."""
+    values = [record.scores.get(metric.key) for record in records]
+    return None if None in values else float(np.mean(values))
 
 
 def shared_cell(values: list[float | None]) -> tuple[Cell | None, ...]:
