@@ -1,0 +1,1 @@
+"""Known degradations of images: forward, adjoint, pseudo-inverse, proximal step, SVD."""

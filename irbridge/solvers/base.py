@@ -1,0 +1,232 @@
+"""What every zero-shot solver is: it restores by a frozen prior and a known operator alone.
+
+Nothing is trained. A solver is one class of a screen whose fields are its constants; its ``run``
+yields a :class:`Step` for every call of the network, and the last one's ``x0`` is the result. A
+level is known by (alpha, sigma) of the prior's state ``z = alpha x0 + sigma eps``, so that
+variance-preserving, variance-exploding and flow priors serve alike.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from irbridge.errors import UserError
+from irbridge.operators.base import Operator
+from irbridge.priors import VP, Prior
+from irbridge.priors.vp import vp_alphas_cumprod
+from irbridge.ranges import CALLS, Options, one_of, option, whole
+
+# The schedule of all published constants: DDPM's linear betas. A prior without timesteps of its own
+# is asked at the levels of this one, by equal noise / clean.
+PUBLISHED = VP(vp_alphas_cumprod({}))
+
+RETURNS = one_of("clean", "official")
+STEPS = whole(1, CALLS)
+
+
+class Level(NamedTuple):
+    """A noise level of a prior.
+
+    Args:
+        tau: the prior's timestep there, float64, ().
+        alpha: the share of the clean image.
+        sigma: the std of the noise.
+    """
+
+    tau: Tensor
+    alpha: float
+    sigma: float
+
+
+CLEAN = Level(torch.tensor(0.0, dtype=torch.float64), 1.0, 0.0)
+
+
+class Step(NamedTuple):
+    """One network call of a solver.
+
+    Args:
+        tau: the prior's timestep.
+        z: the state that the network saw, (B, C, H, W).
+        x0: the estimate after the call; the last step's is the result.
+    """
+
+    tau: Tensor
+    z: Tensor
+    x0: Tensor
+
+
+@dataclass
+class Problem:
+    """What a solver is given.
+
+    Args:
+        denoise: the clean estimate of a state z (B, C, H, W) at a timestep (); gradients pass.
+        prior: the noise schedule of the network.
+        operator: the known degradation.
+        m: the measurement.
+        std: of the measurement's noise, in the units of m, where images are in [-1, 1]: twice what
+            a user calls ``noise``.
+        noise: called with a tensor, gives unit normal noise of its shape.
+        network: the frozen network behind ``denoise``, for a solver that adapts it (SCD).
+    """
+
+    denoise: Callable[[Tensor, Tensor], Tensor]
+    prior: Prior
+    operator: Operator
+    m: Tensor
+    std: float
+    noise: Callable[[Tensor], Tensor]
+    network: nn.Module | None = None
+
+    def start(self) -> Tensor:
+        """A^+ m as a new tensor, (B, C, H, W), also for the shape of states."""
+        return self.operator.inverse(self.m)
+
+
+def predicted_noise(z: Tensor, x0: Tensor, at: Level) -> Tensor:
+    """Eps of a state and its clean estimate."""
+    return (z - at.alpha * x0) / at.sigma
+
+
+def ddim_noise(at: Level, to: Level, eta: float) -> tuple[float, float]:
+    """(new, kept): shares of new and of predicted noise of a DDIM step (Song et al. 2021, eq. 16).
+
+    In general notation new = eta sigma_r sqrt(1 - (alpha_t sigma_r / (alpha_r sigma_t))^2).
+    """
+    ratio = at.alpha * to.sigma / (to.alpha * at.sigma)
+    new = eta * to.sigma * math.sqrt(max(0.0, 1 - ratio**2))
+    return new, math.sqrt(max(0.0, to.sigma**2 - new**2))
+
+
+def strided(length: int, steps: int) -> np.ndarray:
+    """``steps`` indices of a table, falling to 0 by ``length // steps``, as DDRM's and DDNM's."""
+    return np.arange(steps)[::-1] * (length // steps)
+
+
+@dataclass
+class Solver(Options):
+    """A method and its constants; the published ones are the defaults.
+
+    A solver serves the operators that have what it ``needs``; :meth:`check` says so before any
+    work. None of them samples the posterior exactly at finite steps; each class says what it does
+    instead.
+
+    Args:
+        steps: network levels, from noise to clean.
+        returns: "clean" is the estimate that a user wants; "official" the array that the authors'
+            program saves, where that is another.
+    """
+
+    KEY: ClassVar[str] = "solver"
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ("linear",)
+    noiseless: ClassVar[bool] = False  # serves measurements without noise alone
+    backward: ClassVar[bool] = False  # asks for gradients through the network
+
+    steps: int = option(100, STEPS)
+    returns: str = option("clean", RETURNS)
+
+    @abstractmethod
+    def run(self, problem: Problem) -> Iterator[Step]:
+        """One :class:`Step` for every call of the network; the last one's x0 is the result."""
+
+    def indices(self, length: int) -> np.ndarray:
+        """The levels as falling indices of a table of so many timesteps."""
+        return strided(length, self.steps)
+
+    @property
+    def calls(self) -> int:
+        """Calls of the network."""
+        return self.steps
+
+    def levels(self, prior: Prior) -> list[Level]:
+        """The levels of a prior from the most noise on, without the clean end.
+
+        A prior of training timesteps (VP) is asked at its own; others at the levels of
+        :data:`PUBLISHED`, by equal noise / clean. Levels beyond a prior's range are its last one,
+        once.
+
+        Raises:
+            UserError: more steps are asked for than the prior has timesteps.
+        """
+        table = prior if isinstance(prior, VP) else PUBLISHED
+        length = len(table.log_level)
+        if self.steps > length:
+            raise UserError(
+                f"solver.steps={self.steps} is more than the {length} timesteps of the prior; give"
+                f" at most {length}."
+            )
+        taus = prior.timestep(table.marginal(self.indices(length)).level)
+        if table is prior:  # the way back is exact but for rounding
+            taus = taus.round()
+        taus = torch.unique_consecutive(taus)
+        law = prior.marginal(taus)
+        return [
+            Level(tau, float(alpha), float(sigma))
+            for tau, alpha, sigma in zip(taus, law.clean, law.noise, strict=True)
+        ]
+
+    def moves(self, prior: Prior) -> list[tuple[Level, Level]]:
+        """(from, to) of every step; the last one leads to the clean end."""
+        return list(pairwise([*self.levels(prior), CLEAN]))
+
+    def check(self, operator: Operator, std: float) -> None:
+        """UserError where the solver cannot serve such a measurement.
+
+        Args:
+            operator: the known degradation.
+            std: of the noise.
+        """
+        lacks = [WORDS[need] for need in self.needs if not getattr(operator, need)]
+        if lacks:
+            raise UserError(
+                f"solver={self.name} needs an operator that {' and '.join(lacks)}, and"
+                f" operator={operator.name} is none; use solver={' or solver='.join(serving(operator))}."
+            )
+        if self.noiseless and std > 0:
+            raise UserError(
+                f"solver={self.name} holds the measurement as exact and would keep its noise; give"
+                " noise=0, or use solver=diffpir."
+            )
+
+
+WORDS = {
+    "linear": "is linear",
+    "spectral": "has a singular value decomposition (blur: padding=circular)",
+    "differentiable": "is differentiable",
+}
+"""What an operator can do, as sentences say it."""
+
+SOLVERS = ("ddrm", "ddnm", "dps", "pigdm", "diffpir", "reddiff", "deqir", "scd", "likelihood")
+
+
+def solver_class(name: str) -> type[Solver]:
+    """The class of a solver by its word; UserError lists them."""
+    from importlib import import_module
+
+    from irbridge.errors import unknown
+
+    if name not in SOLVERS:
+        remedy = f"choose one of {', '.join(SOLVERS)}"
+        raise unknown(f"solver={name!r} is unknown", name, SOLVERS, remedy)
+    module = import_module(f"irbridge.solvers.{name}")
+    return next(
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Solver) and kind.__dict__.get("name") == name
+    )
+
+
+def serving(operator: Operator) -> list[str]:
+    """The solvers that can serve an operator."""
+    kinds = map(solver_class, SOLVERS)
+    return [k.name for k in kinds if all(getattr(operator, need) for need in k.needs)]
