@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 CG_STEPS = 200  # at most; a prox of the operators here converges in fewer
-CG_TOLERANCE = 1e-12  # of the squared residual, relative: float64 ends there, float32 before it
+CG_ROUNDING = 1e3  # times the rounding of the numbers: the least residual, relative, that is sought
 
 
 class Operator(ABC):
@@ -79,6 +79,10 @@ class Operator(ABC):
             lambda u: self.adjoint(self(u)) + rho * u, self.adjoint(m) + rho * x, x
         )
 
+    def read(self, image: Tensor) -> Tensor:
+        """The measurement that an image file holds, (B, C, H, W) in [-1, 1]: its pixels."""
+        return image
+
     def view(self, m: Tensor) -> Tensor:
         """The measurement as an image to look at, (B, C, H, W)."""
         return self.inverse(m)
@@ -94,7 +98,7 @@ def conjugate_gradient(
     b: Tensor,
     start: Tensor,
     steps: int = CG_STEPS,
-    tolerance: float = CG_TOLERANCE,
+    tolerance: float | None = None,
 ) -> Tensor:
     """The solution of ``apply(u) = b`` by conjugate gradients, for each image on its own.
 
@@ -106,11 +110,13 @@ def conjugate_gradient(
         b: the right side.
         start: where the search begins.
         steps: at most.
-        tolerance: of the squared residual relative to b's; 0: all steps.
+        tolerance: of the residual's norm relative to b's; 0: all steps; None: what rounding allows.
     """
+    if tolerance is None:
+        tolerance = CG_ROUNDING * torch.finfo(b.dtype).eps
     u, r = start, b - apply(start)
     p, old = r, dot(r, r)
-    least = tolerance * dot(b, b)
+    least = tolerance**2 * dot(b, b)
     for _ in range(steps):
         going = old > least
         if not going.any():
