@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from irbridge.backbones.base import Backbone
@@ -162,9 +164,13 @@ class ZeroShot(Restorer):
             with self.networks():
                 return self.backbone.denoise(part, tau)
 
-        stride = self.stride // factor
-        x0 = tiles.of_states(factor)(called, pad(z, stride), stride=stride)
-        return x0[..., :height, :width]
+        stride, cut = self.stride // factor, tiles.of_states(factor)
+        z = pad(z, stride)
+        call = called
+        if torch.is_grad_enabled() and cut.count(*z.shape[-2:], stride) > 1:
+            # each tile is computed again where its gradient passes: one graph at a time is held
+            call = partial(checkpoint, called, use_reentrant=False)
+        return cut(call, z, stride=stride)[..., :height, :width]
 
     def problem(
         self, m: Tensor, operator: Operator, seeds: list[int], tiles: Tiles = WHOLE

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from conftest import save_backbone, small_unet
 from PIL import Image
 from PIL.ExifTags import IFD, Base
@@ -20,8 +21,10 @@ from irbridge.errors import UserError
 from irbridge.files import locked
 from irbridge.images.photo import read_photo
 from irbridge.images.png import png16
+from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.zero_shot import Kind, ZeroShot
 from irbridge.priors.vp import VP, vp_alphas_cumprod
+from irbridge.restoration import memory
 from irbridge.restoration.degradation import WORDS, Degradation
 from irbridge.restoration.memory import GB, Plan, measured
 from irbridge.solvers.base import SOLVERS, solver_class
@@ -471,6 +474,21 @@ def test_memory_counts_gradients_and_what_the_solver_holds():
     whole = Plan(zero_shot_model("ddnm"), plain_call, None, needed, 64, 1).tiles(2000, 2000)
     cut = Plan(zero_shot_model("dps"), graded, None, needed, 64, 1).tiles(2000, 2000)
     assert whole.size is None and cut.size is not None
+
+
+def test_tiles_bound_the_memory_of_gradients_and_change_none():
+    model = zero_shot_model("dps", "denoise")
+    model.backbone = pointwise()
+    z, tau = torch.randn(1, 3, 64, 64), torch.tensor(500.0, dtype=torch.float64)
+
+    def gradient(tiles):
+        state = z.clone().requires_grad_()
+        return torch.autograd.grad((model.denoise(state, tau, tiles) ** 2).sum(), state)[0]
+
+    torch.testing.assert_close(gradient(Tiles(16, 4)), gradient(WHOLE))
+    model = zero_shot_model("dps", "denoise")
+    cut, whole = (memory._most(lambda: gradient(tiles)) for tiles in (Tiles(16, 4), WHOLE))
+    assert cut < whole / 4
 
 
 def test_a_latent_model(command, tmp_path):
