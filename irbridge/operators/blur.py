@@ -84,7 +84,9 @@ class Blur(PhysicsOperator):
             return library.BlurFFT(img_size=size, filter=kernel[None, None], device=device)
         height, width = kernel.shape  # made odd, so that its centre is its middle
         kernel = F.pad(kernel, (0, 1 - width % 2, 0, 1 - height % 2))
-        return library.Blur(filter=kernel[None, None], padding=self.padding, device=device)
+        return library.Blur(
+            filter=kernel[None, None], padding=self.padding, use_fft=True, device=device
+        )
 
     @override
     def filter(self, x, f):
