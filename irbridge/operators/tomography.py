@@ -66,7 +66,7 @@ class Tomography(PhysicsOperator):
     def make(self, dtype, device):
         return deepinv(f"operator={self.name}", "physics.functional").Radon(
             max(self.size[1:]),
-            torch.tensor(self.angles, dtype=torch.float64, device=device),
+            torch.tensor(self.angles, dtype=dtype, device=device),
             parallel_computation=False,  # angle by angle: a fraction of the memory
             dtype=dtype,
             device=device,

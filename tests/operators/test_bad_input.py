@@ -52,7 +52,7 @@ def test_unknown_words_and_settings():
     assert "choose one of inpaint, sr, blur" in refused("unheard")
     assert "did you mean factor?" in refused("sr", factr=2)
     assert refused("denoise", factor=2) == ("operator=denoise has no setting factor; leave it out.")
-    assert "needs holes" in refused("inpaint")
+    assert "needs holes; give mask=FILE" in refused("inpaint")
     assert accepted("cs") == (["rate", "seed"], [])
     assert "std" in accepted("blur")[0]
 

@@ -144,3 +144,24 @@ def test_they_run_in_inference_mode_and_serve_gradients_afterwards():
         x = seeded(1, *size, dtype=torch.float32).requires_grad_()
         (gradient,) = torch.autograd.grad(A(x).square().sum(), x)
         assert gradient.isfinite().all(), name
+
+
+def test_they_work_on_the_device_of_what_they_are_given():
+    """On tensors without values, of which torch knows device and dtype alone."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    size = (3, 16, 24)
+    made = every(size)
+    del made["ct"]  # whose adjoint asks for a driver
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for name, A in made.items():
+            for dtype in (torch.float32, torch.float64):
+                x = torch.empty(2, *size, device="cuda", dtype=dtype)
+                m = A(x)
+                found = [m, A.view(m)]
+                if A.linear:
+                    found.append(A.adjoint(m))
+                if A.spectral:
+                    found += [A.inverse(m), A.prox(x, m, 0.5), A.filter(x, lambda s: 2 * s)]
+                for part in found:
+                    assert (part.device.type, part.dtype) == ("cuda", dtype), name
