@@ -90,6 +90,7 @@ def test_sizes():
         ("blur", {"kernel": torch.ones(0, 3)}, "shape (0, 3)"),
         ("blur", {"kernel": [[1.0, float("nan")]]}, "no numbers"),
         ("blur", {"kernel": [["a"]]}, "no table of numbers"),
+        ("blur", {"kernel": np.ones((3, 3), complex)}, "no table of numbers"),
         ("blur", {"kernel": torch.zeros(3, 3)}, "the sum 0"),
         ("blur", {"kernel": [[-1.0, 1.0]]}, "the sum 0"),
         ("blur", {"kernel": [[-1.0, 0.5]]}, "the sum -0.5"),
