@@ -13,6 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from irbridge.errors import UserError
+from irbridge.ranges import SIDE, each, joined, shown, whole
+
+SIZE = each(whole(1, SIDE), 3)
 CG_STEPS = 200  # at most; a prox of the operators here converges in fewer
 CG_ROUNDING = 1e3  # times the rounding of the numbers: the least residual, relative, that is sought
 
@@ -29,6 +33,9 @@ class Operator(ABC):
 
     Args:
         size: (C, H, W) of the images.
+
+    Raises:
+        UserError: the size is none.
     """
 
     name: ClassVar[str]
@@ -36,8 +43,19 @@ class Operator(ABC):
     spectral: bool = False
     differentiable: bool = True
 
+    def __init_subclass__(cls, **options):
+        """Have constructors make tensors that gradients may pass, wherever they are called."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = torch.inference_mode(mode=False)(cls.__init__)
+
     def __init__(self, size: tuple[int, int, int]):
-        self.size = tuple(size)
+        if not SIZE.fits(size):
+            raise UserError(
+                f"{joined(self.name, 'size')}={shown(size)} must be (channels, height, width), each"
+                f" a whole number from 1 to {SIDE}."
+            )
+        self.size = tuple(map(int, size))
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -84,7 +102,7 @@ class Operator(ABC):
         return image
 
     def view(self, m: Tensor) -> Tensor:
-        """The measurement as an image to look at, (B, C, H, W)."""
+        """The measurement as an image to look at, (B, C, H, W) with the C of the images."""
         return self.inverse(m)
 
 
@@ -114,7 +132,7 @@ def conjugate_gradient(
     """
     if tolerance is None:
         tolerance = CG_ROUNDING * torch.finfo(b.dtype).eps
-    u, r = start, b - apply(start)
+    u, r = start.clone(), b - apply(start)
     p, old = r, dot(r, r)
     least = tolerance**2 * dot(b, b)
     for _ in range(steps):
