@@ -13,6 +13,7 @@ from irbridge.ranges import check_values, one_of, whole
 FACTOR = whole(2, 64)
 KERNEL = one_of("bicubic", "average")
 TAPS = 4  # of the bicubic filter, per pixel of the small image
+LOCAL = 2 * TAPS + 1  # pixels of a side of the smallest image in which no filter meets itself
 LEAST = 1e-8  # of the largest singular value squared: below it a direction counts as lost
 
 
@@ -73,11 +74,21 @@ class SuperResolution(PhysicsOperator):
         """The eigenvalues of A A^T, float64: of one pixel, or of frequencies (h, w)."""
         if self.kernel == "average":
             return torch.tensor(1 / self.factor**2, dtype=torch.float64)
-        point = torch.zeros(1, 1, *(side // self.factor for side in self.size[1:])).double()
-        point[..., 0, 0] = 1
-        response = self(self.adjoint(point))
-        squares = torch.fft.fft2(response)[0, 0].real
+        squares = torch.fft.fft2(self._response()).real
         return torch.where(squares > LEAST * squares.max(), squares, 0)
+
+    def _response(self) -> Tensor:
+        """What A A^T makes of the first pixel of the small image, float64 (h, w)."""
+        sides = [side // self.factor for side in self.size[1:]]
+        response = torch.zeros(*sides, dtype=torch.float64)
+        if min(sides) <= LOCAL:
+            response[0, 0] = 1
+            return self(self.adjoint(response[None, None]))[0, 0]
+        # it reaches TAPS pixels to each side, so that a small image tells of a large one
+        local = SuperResolution((1, LOCAL * self.factor, LOCAL * self.factor), self.factor)
+        at = torch.arange(-TAPS, TAPS + 1)
+        response[at[:, None], at] = local._response()[at[:, None], at]
+        return response
 
     @override
     def make(self, dtype, device):
