@@ -76,6 +76,7 @@ class ByFrozenModel:
         kind = Kind(self.degradation.name, self.degradation, self.degradation.factor)
         model = ZeroShot(backbone, kind, self.solver, self.noise)
         model.check(self.degradation.tried())  # of latents not every solver serves
+        _ = self.solver.levels(backbone.prior)  # no more than it has timesteps
         place = device(self.options.device)
         model = model.to(place, memory_format=torch.channels_last).eval()
         # a trial would take many calls; and gradients, of some solvers, are float32
@@ -138,7 +139,8 @@ def _solver(options: RestoreOptions) -> Solver:
 
 def _degradation(options: RestoreOptions) -> Degradation:
     """The degradation that the options name."""
-    settings = dict(options.operator_settings)
+    # null is what it is left out
+    settings = {k: v for k, v in options.operator_settings.items() if v is not None}
     if options.kernel is not None:
         if "kernel" in settings:
             raise UserError("kernel and operator.kernel are the same; give one of them.")

@@ -15,7 +15,7 @@ from irbridge.images.holes import check_mask_size
 from irbridge.images.samples import read_header
 from irbridge.operators.base import Operator
 from irbridge.operators.catalog import OPERATORS, operator
-from irbridge.operators.kernels import KERNELS, kernel_of
+from irbridge.operators.kernels import KERNELS, kernel_of, read_kernel
 from irbridge.operators.super_resolution import FACTOR as FACTORS
 from irbridge.ranges import SIDE, check_values, shown
 from irbridge.restoration.jobs import Job
@@ -59,6 +59,7 @@ class Degradation:
             check_values({"factor": FACTORS}, settings, "operator")
         self.name, self.given, self.settings = name, settings, settings
         self.digest = None  # of a kernel's file
+        self.passed: set[tuple[int, int]] = set()  # sides at which it was tried out
         if name == "blur":
             self.settings = self._blurring(dict(settings))
         self.tried()
@@ -74,9 +75,10 @@ class Degradation:
         numbers = {key: settings[key] for key in settings if key not in BLUR}
         kept = {key: settings[key] for key in settings if key in BLUR}
         path = Path(str(word)).expanduser()
-        is_file = str(word) not in KERNELS and (path.suffix or path.exists())
-        kernel = kernel_of(path if is_file else str(word), **numbers)
-        self.digest = sha256(path) if is_file else None
+        if str(word) not in KERNELS and (path.suffix or path.is_file()) and not numbers:
+            kernel, self.digest = read_kernel(path), sha256(path)
+        else:
+            kernel = kernel_of(str(word), **numbers)
         return kept | {"kernel": kernel}
 
     @property
@@ -111,18 +113,19 @@ class Degradation:
         with torch.inference_mode(False):  # a solver may ask it for gradients
             return self.of(*image.shape[-2:], None if mask is None else mask[0, 0])
 
-    def tried(self, height: int | None = None, width: int | None = None) -> Operator:
-        """The operator of a small photograph, of these sides at most.
+    def tried(self) -> Operator:
+        """The operator of a small photograph, for what does not depend on its size."""
+        sides = self._small(SIDE, SIDE)
+        return self.of(*sides, np.zeros(sides, bool))
 
-        What an operator refuses in photographs of these sides it refuses here as well, before
-        anything large is computed.
+    def _small(self, height: int, width: int) -> tuple[int, int]:
+        """The sides of a photograph, or smaller ones at which an operator refuses the same.
+
+        So nothing large is computed to find out.
         """
         kernel = self.settings.get("kernel")
         enough = max(ENOUGH // self.factor, SMALLEST, *getattr(kernel, "shape", ()))
-        sides = min(height or enough, enough), min(width or enough, enough)
-        holes = np.zeros(sides, bool)
-        holes[0, 0] = True
-        return self.of(*sides, holes)
+        return min(height, enough), min(width, enough)
 
     def check(self, job: Job) -> None:
         """UserError where it cannot be of a photograph, as far as its header says.
@@ -139,11 +142,15 @@ class Degradation:
                 f" may have here; give a smaller operator.factor than {self.factor}, or cut it into"
                 " parts."
             )
+        small = self._small(height, width)
+        if small in self.passed:
+            return
         try:
-            self.tried(height, width)
+            self.of(*small, np.zeros(small, bool))
         except UserError:
             self.of(height, width, np.zeros((height, width), bool))  # names the whole size
             raise
+        self.passed.add(small)
 
     def record(self) -> dict:
         """What a report says of it; JSON. A kernel's file counts by what it holds."""

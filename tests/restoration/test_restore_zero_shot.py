@@ -339,6 +339,24 @@ def test_without_deepinv_a_blur_is_refused_in_a_sentence(restore, idle, tmp_path
     assert status == 2 and "needs deepinv" in err and "irbridge[inverse]" in err
 
 
+def test_more_steps_than_timesteps_are_refused_before_any_call(restore, tmp_path):
+    photo = photograph(tmp_path / "a.png")
+    words = "solver=ddnm", "operator=denoise", f"input={photo}"
+    status, _, err = restore(*words, steps=1001)
+    assert status == 2 and "solver.steps=1001 is more than the 1000 timesteps" in err
+    assert not list(tmp_path.glob("restored*"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (300, 3)])
+@pytest.mark.parametrize("words", [["operator=denoise"], ["operator=colour"], SMALL])
+def test_any_size(restore, tmp_path, size, words):
+    photo = photograph(tmp_path / "a.png", size)
+    status, _, err = restore("solver=diffpir", *words, f"input={photo}", steps=1)
+    assert status == 0, err
+    factor = 2 if words is SMALL else 1
+    assert files(tmp_path)["a.png"]["size"] == [size[0] * factor, size[1] * factor]
+
+
 def test_a_folder_in_use(restore, tmp_path):
     photo = photograph(tmp_path / "a.png")
     with locked(tmp_path):
