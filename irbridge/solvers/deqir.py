@@ -32,9 +32,9 @@ class DeqIR(Solver):
     calls the network on fewer images in all. The residual of every call is in its step. Each image
     has its own mixing weights and stays as it is from where its residual is below ``tol``.
 
-    The published optimisation of the first noise is not here: without a reference image it
-    compares with the true image. So is not the published factor sqrt(1 - alpha^4) on both noises
-    of operators without a singular value decomposition, which is none of the paper's.
+    The published optimisation of the first noise is not built, because it compares with the true
+    image. Nor is the official program's factor sqrt(1 - alpha^4) on both noises of operators
+    without a singular value decomposition, which is not the paper's.
 
     Args:
         scheme: "anderson" (accelerated); "picard", plain iteration, exact after ``steps`` calls;
@@ -47,8 +47,8 @@ class DeqIR(Solver):
         nw: the share of new noise, one draw for all steps.
         etw: how much less of the predicted noise is kept, sqrt(1 - etw^2). The noise level is kept
             where etw = nw.
-        returns: "clean" is f(X) of the last call; "official" is X itself, which agrees with the
-            measurement but for ``tol``.
+        returns: "clean" is f(X) of the last call; "official" is X itself, the mixture of earlier
+            calls that it was asked at.
     """
 
     name: ClassVar[str] = "deqir"

@@ -227,6 +227,21 @@ def whitened(particles, seed=0):
     return torch.linalg.solve_triangular(root, x.T, upper=False).T.reshape(particles, 1, 1, 2)
 
 
+class ToyNetwork(torch.nn.Module):
+    """The network of the golden file of SCD: one convolution before the toy's tanh."""
+
+    def __init__(self, case):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 3, padding=1).double()
+        self.conv.weight.data = array(case["base_conv_weight"])
+        self.conv.bias.data = array(case["base_conv_bias"])
+        self.requires_grad_(False)
+
+    def forward(self, z, time):
+        hidden = z + self.conv(z)
+        return torch.tanh(0.3 * hidden) * broadcast(torch.as_tensor(time).double() / 1000, z)
+
+
 # The schedules of the other families, with a toy network's exact denoiser.
 VE_PRIOR = VE(sigma_data=None)
 FLOW_PRIOR = Flow()
