@@ -193,3 +193,14 @@ def test_refusals_and_its_word():
     for wrong in (dict(beta=0.0), dict(lam=0.0), dict(scheme="newton"), dict(memory=0)):
         with pytest.raises(UserError, match="solver."):
             DeqIR(**wrong)
+
+
+def test_a_backbone_is_asked_at_all_levels_in_one_batch(backbone):
+    operator = AveragePool((3, 16, 16))
+    m = operator(torch.linspace(-1, 1, 3 * 256).reshape(1, 3, 16, 16))
+    runs = []
+    for scheme in ("serial", "picard"):
+        given = problem(operator, m, Seeds(1), backbone.denoise, backbone.prior)
+        with torch.no_grad():
+            runs.append(last(DeqIR(steps=8, scheme=scheme, tol=0).run(given)))
+    assert runs[0].dtype == torch.float32 and error(runs[1], runs[0]) < 1e-3
