@@ -18,23 +18,27 @@ _PLACES = {
     "BridgeNetwork": "irbridge.models.bridge_network",
     "IRBridge": "irbridge.models.irbridge",
     "Regression": "irbridge.models.regression",
+    "ZeroShot": "irbridge.models.zero_shot",
     "from_pretrained": "irbridge.experiments.build",
     "load": "irbridge.hub",
     "push_to_hub": "irbridge.hub",
     "read_image": "irbridge.images.io",
     "write_image": "irbridge.images.io",
+    "zeroshot": "irbridge.models.zero_shot",
 }
 
 __all__ = [
     "BridgeNetwork",
     "IRBridge",
     "Regression",
+    "ZeroShot",
     "__version__",
     "from_pretrained",
     "load",
     "push_to_hub",
     "read_image",
     "write_image",
+    "zeroshot",
 ]
 
 

@@ -103,10 +103,13 @@ class LatentBackbone(Backbone):
             )
         return (latent.float() - self.shift) * self.scale
 
-    @torch.no_grad()
     def decode(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
-        """The image (B, 3, H, W) of a state; float32, about [-1, 1]."""
-        with self._tiled(tiles), torch.autocast(state.device.type, enabled=False):
+        """The image (B, 3, H, W) of a state; float32, about [-1, 1].
+
+        Gradients pass where the state asks for them.
+        """
+        asked = torch.set_grad_enabled(torch.is_grad_enabled() and state.requires_grad)
+        with self._tiled(tiles), asked, torch.autocast(state.device.type, enabled=False):
             return self.vae.decode(
                 (state / self.scale + self.shift).to(self.vae.dtype)
             ).sample.float()

@@ -144,6 +144,19 @@ class Restorer(nn.Module):
     def load(self) -> None:
         """Load a frozen network now that otherwise waits for its first call."""
 
+    def fitted(self, y: Tensor) -> Tensor:
+        """An image of any sides as ``trajectory`` takes it, (B, C, H, W)."""
+        return pad(y, self.stride)
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what is restored from an image of these sides."""
+        return height, width
+
+    @property
+    def keeps_known(self) -> bool:
+        """Whether pixels outside a mask come back as they are."""
+        return True
+
     def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
         """A state's x0 as an image, (B, 3, H, W); the same where states are images."""
         return state
@@ -242,11 +255,12 @@ class Restorer(nn.Module):
             )
         _check_seeds(options["seeds"], len(image))
         y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
-        for state in (trajectory or self.trajectory)(pad(y, self.stride), **options):
+        for state in (trajectory or self.trajectory)(self.fitted(y), **options):
             last = state.x0
+        height, width = self.sides(height, width)
         restored = self.image(last, options.get("tiles", WHOLE))[..., :height, :width]
         _check_finite(restored, image)
-        return keep_known(restored.clamp(-1, 1), image, mask)
+        return keep_known(restored.clamp(-1, 1), image, mask if self.keeps_known else None)
 
     def _restore_array(self, image: np.ndarray, mask, **options) -> np.ndarray:
         _check_array(image, mask)
@@ -255,7 +269,8 @@ class Restorer(nn.Module):
             holes = torch.from_numpy(np.ascontiguousarray(mask))[None, None].to(at)
         batch = self.restore(to_tensor(image)[None].to(at), mask=holes, **options)
         restored = to_image(batch[0])
-        return restored if mask is None else np.where(mask[..., None], restored, image)
+        kept = mask is not None and self.keeps_known
+        return np.where(mask[..., None], restored, image) if kept else restored
 
     def given(self, y: Tensor) -> Tensor:
         """What ``trajectory`` is given, as float32; UserError where it is no such tensor."""

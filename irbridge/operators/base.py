@@ -13,8 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from irbridge.errors import UserError
+from irbridge.ranges import SIDE, each, joined, shown, whole
+
+SIZE = each(whole(1, SIDE), 3)
 CG_STEPS = 200  # at most; a prox of the operators here converges in fewer
-CG_TOLERANCE = 1e-12  # of the squared residual, relative: float64 ends there, float32 before it
+CG_ROUNDING = 1e3  # times the rounding of the numbers: the least residual, relative, that is sought
 
 
 class Operator(ABC):
@@ -29,6 +33,9 @@ class Operator(ABC):
 
     Args:
         size: (C, H, W) of the images.
+
+    Raises:
+        UserError: the size is none.
     """
 
     name: ClassVar[str]
@@ -36,8 +43,19 @@ class Operator(ABC):
     spectral: bool = False
     differentiable: bool = True
 
+    def __init_subclass__(cls, **options):
+        """Have constructors make tensors that gradients may pass, wherever they are called."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = torch.inference_mode(mode=False)(cls.__init__)
+
     def __init__(self, size: tuple[int, int, int]):
-        self.size = tuple(size)
+        if not SIZE.fits(size):
+            raise UserError(
+                f"{joined(self.name, 'size')}={shown(size)} must be (channels, height, width), each"
+                f" a whole number from 1 to {SIDE}."
+            )
+        self.size = tuple(map(int, size))
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -79,8 +97,12 @@ class Operator(ABC):
             lambda u: self.adjoint(self(u)) + rho * u, self.adjoint(m) + rho * x, x
         )
 
+    def read(self, image: Tensor) -> Tensor:
+        """The measurement that an image file holds, (B, C, H, W) in [-1, 1]: its pixels."""
+        return image
+
     def view(self, m: Tensor) -> Tensor:
-        """The measurement as an image to look at, (B, C, H, W)."""
+        """The measurement as an image to look at, (B, C, H, W) with the C of the images."""
         return self.inverse(m)
 
 
@@ -94,7 +116,7 @@ def conjugate_gradient(
     b: Tensor,
     start: Tensor,
     steps: int = CG_STEPS,
-    tolerance: float = CG_TOLERANCE,
+    tolerance: float | None = None,
 ) -> Tensor:
     """The solution of ``apply(u) = b`` by conjugate gradients, for each image on its own.
 
@@ -106,11 +128,13 @@ def conjugate_gradient(
         b: the right side.
         start: where the search begins.
         steps: at most.
-        tolerance: of the squared residual relative to b's; 0: all steps.
+        tolerance: of the residual's norm relative to b's; 0: all steps; None: what rounding allows.
     """
-    u, r = start, b - apply(start)
+    if tolerance is None:
+        tolerance = CG_ROUNDING * torch.finfo(b.dtype).eps
+    u, r = start.clone(), b - apply(start)
     p, old = r, dot(r, r)
-    least = tolerance * dot(b, b)
+    least = tolerance**2 * dot(b, b)
     for _ in range(steps):
         going = old > least
         if not going.any():

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irbridge.errors import UserError
+from irbridge.errors import UserError, unknown
 from irbridge.operators.base import Operator
 from irbridge.priors import VP, Prior
 from irbridge.priors.vp import vp_alphas_cumprod
@@ -80,6 +81,7 @@ class Problem:
             a user calls ``noise``.
         noise: called with a tensor, gives unit normal noise of its shape.
         network: the frozen network behind ``denoise``, for a solver that adapts it (SCD).
+        bounded: states are images in [-1, 1], so that estimates may be clipped.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -89,9 +91,10 @@ class Problem:
     std: float
     noise: Callable[[Tensor], Tensor]
     network: nn.Module | None = None
+    bounded: bool = True
 
     def start(self) -> Tensor:
-        """A^+ m as a new tensor, (B, C, H, W), also for the shape of states."""
+        """A^+ m as a new tensor, (B, C, H, W)."""
         return self.operator.inverse(self.m)
 
 
@@ -132,20 +135,27 @@ class Solver(Options):
     instead.
 
     Args:
-        steps: network levels, from noise to clean.
+        steps: network levels, from noise to clean; like every constant that is None, as published
+            for the operator, see :meth:`settled`.
         returns: "clean" is the estimate that a user wants; "official" the array that the authors'
             program saves, where that is another.
     """
 
     KEY: ClassVar[str] = "solver"
     name: ClassVar[str]
+    published: ClassVar[dict[str, dict]] = {}  # constants by operator; "" for all others
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     noiseless: ClassVar[bool] = False  # serves measurements without noise alone
     backward: ClassVar[bool] = False  # asks for gradients through the network
     experimental: ClassVar[bool] = False  # its paper or code could not be read
 
-    steps: int = option(100, STEPS)
+    steps: int | None = option(100, STEPS)
     returns: str = option("clean", RETURNS)
+
+    def settled(self, operator: str) -> Solver:
+        """The solver with the published constants of an operator where its own are None."""
+        values = {**self.published.get("", {}), **self.published.get(operator, {})}
+        return replace(self, **{k: v for k, v in values.items() if getattr(self, k) is None})
 
     @abstractmethod
     def run(self, problem: Problem) -> Iterator[Step]:
@@ -198,22 +208,34 @@ class Solver(Options):
             operator: the known degradation.
             std: of the noise.
         """
-        lacks = [WORDS[need] for need in self.needs if not getattr(operator, need)]
-        if lacks:
-            raise UserError(
-                f"solver={self.name} needs an operator that {' and '.join(lacks)}, and"
-                f" operator={operator.name} is none; use solver={' or solver='.join(serving(operator))}."
-            )
+        for need in self.needs:
+            self.require(operator, need)
         if self.noiseless and std > 0:
             raise UserError(
                 f"solver={self.name} holds the measurement as exact and would keep its noise; give"
                 " noise=0, or use solver=diffpir."
             )
 
+    def require(self, operator: Operator, need: str, when: str = "") -> None:
+        """UserError unless an operator has what the solver needs.
+
+        Args:
+            operator: the known degradation.
+            need: a word of :data:`WORDS`.
+            when: in which case it is needed, such as " with noise".
+        """
+        if getattr(operator, need):
+            return
+        others = " or ".join(f"solver={name}" for name in serving(operator) if name != self.name)
+        raise UserError(
+            f"solver={self.name} needs{when} an operator that {WORDS[need]}, and this"
+            f" operator={operator.name} is not such; use {others}."
+        )
+
 
 WORDS = {
     "linear": "is linear",
-    "spectral": "has a singular value decomposition (blur: padding=circular)",
+    "spectral": "has a singular value decomposition at hand (a blur: padding=circular)",
     "differentiable": "is differentiable",
 }
 """What an operator can do, as sentences say it."""
@@ -223,10 +245,6 @@ SOLVERS = ("ddrm", "ddnm", "dps", "pigdm", "diffpir", "reddiff", "deqir", "scd",
 
 def solver_class(name: str) -> type[Solver]:
     """The class of a solver by its word; UserError lists them."""
-    from importlib import import_module
-
-    from irbridge.errors import unknown
-
     if name not in SOLVERS:
         remedy = f"choose one of {', '.join(SOLVERS)}"
         raise unknown(f"solver={name!r} is unknown", name, SOLVERS, remedy)
@@ -236,6 +254,25 @@ def solver_class(name: str) -> type[Solver]:
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Solver) and kind.__dict__.get("name") == name
     )
+
+
+def solver(name: str, **constants) -> Solver:
+    """A solver by its word.
+
+    Args:
+        name: one of :data:`SOLVERS`.
+        constants: fields of its class; what is not given is as published.
+
+    Raises:
+        UserError: there is no such solver or constant, or a value is out of range.
+    """
+    kind = solver_class(name)
+    known = [at.name for at in fields(kind)]
+    for word in constants:
+        if word not in known:
+            remedy = f"solver={name} takes {', '.join(known)}"
+            raise unknown(f"solver.{word} is unknown", word, known, remedy)
+    return kind(**constants)
 
 
 def serving(operator: Operator) -> list[str]:
