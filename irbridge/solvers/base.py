@@ -58,11 +58,13 @@ class Step(NamedTuple):
         tau: the prior's timestep.
         z: the state that the network saw, (B, C, H, W).
         x0: the estimate after the call; the last step's is the result.
+        residual: of a solver of a fixed point, how far each image is from it, relative, (B,).
     """
 
     tau: Tensor
     z: Tensor
     x0: Tensor
+    residual: Tensor | None = None
 
 
 @dataclass
@@ -70,7 +72,8 @@ class Problem:
     """What a solver is given.
 
     Args:
-        denoise: the clean estimate of a state z (B, C, H, W) at a timestep (); gradients pass.
+        denoise: the clean estimate of a state z (B, C, H, W) at a timestep (), or (B,) where images
+            are at timesteps of their own; gradients pass.
         prior: the noise schedule of the network.
         operator: the known degradation.
         m: the measurement.
@@ -93,6 +96,14 @@ class Problem:
     def start(self) -> Tensor:
         """A^+ m as a new tensor, (B, C, H, W)."""
         return self.operator.inverse(self.m)
+
+
+def first_state(problem: Problem, at: Level) -> Tensor:
+    """Noise of the std that the states of images of std 1 have at a level, (B, C, H, W).
+
+    In a variance-preserving prior that is unit noise, as the published programs start from.
+    """
+    return math.hypot(at.alpha, at.sigma) * problem.noise(problem.start())
 
 
 def predicted_noise(z: Tensor, x0: Tensor, at: Level) -> Tensor:
@@ -136,7 +147,7 @@ class Solver(Options):
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     noiseless: ClassVar[bool] = False  # serves measurements without noise alone
     backward: ClassVar[bool] = False  # asks for gradients through the network
-    experimental: ClassVar[bool] = False
+    experimental: ClassVar[bool] = False  # its paper or code could not be read
 
     steps: int | None = option(100, STEPS)
     returns: str = option("clean", RETURNS)
