@@ -3,6 +3,7 @@ real command on a tiny frozen network."""
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -98,9 +99,14 @@ def idle(monkeypatch):
         ("ddrm", ["operator=denoise", "noise=0.1"]),
         ("dps", ["operator=jpeg", "operator.quality=20"]),
         ("reddiff", ["operator=hdr"]),
+        ("deqir", ["operator=inpaint", "mask={}/m.png"]),
+        ("scd", ["operator=colour", "solver.inner=1"]),
+        ("likelihood", ["operator=denoise", "noise=0.1"]),
     ],
 )
 def test_every_operator(restore, tmp_path, solver, words):
+    if solver == "scd":
+        pytest.importorskip("peft", reason="peft is missing")
     if words[0] == "operator=blur" or words == ["operator=sr", "operator.factor=2"]:
         pytest.importorskip("deepinv", reason="deepinv, of the extra inverse, is missing")
     photo = photograph(tmp_path / "in" / "a.png")
@@ -330,13 +336,22 @@ def test_a_backbone_is_no_adapters_choice(command, tmp_path):
     assert status == 2 and "backbone=NAME is for method=zeroshot" in err
 
 
-def test_without_deepinv_a_blur_is_refused_in_a_sentence(restore, idle, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "deepinv", None)
-    monkeypatch.setitem(__import__("sys").modules, "deepinv.physics", None)
+@pytest.mark.parametrize(
+    "missing, words, said",
+    [
+        ("deepinv", ["solver=ddrm", "operator=blur", "kernel=uniform"], "irbridge[inverse]"),
+        ("deepinv", ["solver=ddrm", "operator=sr"], "irbridge[inverse]"),
+        ("peft", ["solver=scd", "operator=denoise"], "peft"),
+    ],
+)
+def test_what_is_not_installed_is_told_in_a_sentence(
+    restore, idle, tmp_path, monkeypatch, missing, words, said
+):
+    for module in (missing, f"{missing}.physics"):
+        monkeypatch.setitem(sys.modules, module, None)
     photo = photograph(tmp_path / "a.png")
-    words = "solver=ddrm", "operator=blur", "kernel=uniform", f"input={photo}"
-    status, _, err = restore(*words)
-    assert status == 2 and "needs deepinv" in err and "irbridge[inverse]" in err
+    status, _, err = restore(*words, f"input={photo}")
+    assert status == 2 and f"needs {missing}" in err and said in err and err.count("\n") == 1
 
 
 def test_more_steps_than_timesteps_are_refused_before_any_call(restore, tmp_path):
