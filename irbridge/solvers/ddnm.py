@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from irbridge.operators.base import Operator
 from irbridge.ranges import SHARE, option, whole
-from irbridge.solvers.base import CLEAN, Level, Problem, Solver, Step, predicted_noise
+from irbridge.solvers.base import CLEAN, Level, Problem, Solver, Step, first_state, predicted_noise
 
 
 @dataclass
@@ -75,8 +75,7 @@ class DDNM(Solver):
     @override
     def run(self, problem: Problem) -> Iterator[Step]:
         levels = [CLEAN, *self.levels(problem.prior)[::-1]]
-        z = problem.noise(problem.start())
-        x0 = z
+        z = x0 = first_state(problem, levels[-1])
         # a prior of a smaller range has fewer levels at the top
         path = [min(i + 1, len(levels) - 1) for i in self.path]
         for here, there in pairwise([*path, 0]):

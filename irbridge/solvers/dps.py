@@ -9,7 +9,7 @@ import torch
 from typing_extensions import override
 
 from irbridge.ranges import NOT_NEGATIVE, SHARE, option
-from irbridge.solvers.base import Problem, Solver, Step, ddim_noise, predicted_noise
+from irbridge.solvers.base import Problem, Solver, Step, ddim_noise, first_state, predicted_noise
 
 
 @dataclass
@@ -43,8 +43,9 @@ class DPS(Solver):
 
     @override
     def run(self, problem: Problem) -> Iterator[Step]:
-        z = problem.noise(problem.start())
-        for at, to in self.moves(problem.prior):
+        moves = self.moves(problem.prior)
+        z = first_state(problem, moves[0][0])
+        for at, to in moves:
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
                 x0 = problem.denoise(z, at.tau)
