@@ -73,7 +73,7 @@ class DDNM(Solver):
         return sum(b < a for a, b in pairwise([*self.path, -1]))
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         levels = [CLEAN, *self.levels(problem.prior)[::-1]]
         z = x0 = first_state(problem, levels[-1])
         # a prior of a smaller range has fewer levels at the top

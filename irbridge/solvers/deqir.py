@@ -75,7 +75,7 @@ class DeqIR(Solver):
         return to.sigma * math.sqrt(1 - self.etw**2), to.sigma * self.nw
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         first = first_state(problem, self.levels(problem.prior)[0])
         new = problem.noise(first) if self.nw else torch.zeros_like(first)
         solve = self._serial if self.scheme == "serial" else self._parallel

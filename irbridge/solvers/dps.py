@@ -42,7 +42,7 @@ class DPS(Solver):
         return np.round(np.linspace(length - 1, 0, self.steps))
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         moves = self.moves(problem.prior)
         z = first_state(problem, moves[0][0])
         for at, to in moves:
