@@ -1,6 +1,6 @@
 """What every zero-shot solver is: it restores by a frozen prior and a known operator alone.
 
-Nothing is trained. A solver is one class of a screen whose fields are its constants; its ``run``
+Nothing is trained. A solver is one class of a screen whose fields are its constants; its ``loop``
 yields a :class:`Step` for every call of the network, and the last one's ``x0`` is the result. A
 level is known by (alpha, sigma) of the prior's state ``z = alpha x0 + sigma eps``, so that
 variance-preserving, variance-exploding and flow priors serve alike.
@@ -157,9 +157,16 @@ class Solver(Options):
         values = {**self.published.get("", {}), **self.published.get(operator, {})}
         return replace(self, **{k: v for k, v in values.items() if getattr(self, k) is None})
 
-    @abstractmethod
     def run(self, problem: Problem) -> Iterator[Step]:
-        """One :class:`Step` for every call of the network; the last one's x0 is the result."""
+        """One :class:`Step` for every call of the network; the last one's x0 is the result.
+
+        Constants that are None are as published for the problem's operator.
+        """
+        return self.settled(problem.operator.name).loop(problem)
+
+    @abstractmethod
+    def loop(self, problem: Problem) -> Iterator[Step]:
+        """:meth:`run`, every constant being settled."""
 
     def indices(self, length: int) -> np.ndarray:
         """The levels as falling indices of a table of so many timesteps."""

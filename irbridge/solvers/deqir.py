@@ -75,7 +75,7 @@ class DeqIR(Solver):
         return to.sigma * math.sqrt(1 - self.etw**2), to.sigma * self.nw
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         first = first_state(problem, self.levels(problem.prior)[0])
         new = problem.noise(first) if self.nw else torch.zeros_like(first)
         solve = self._serial if self.scheme == "serial" else self._parallel
@@ -93,7 +93,7 @@ class DeqIR(Solver):
 
     def _parallel(self, problem: Problem, first: Tensor, new: Tensor) -> Iterator[Step]:
         chain = Chain(self, problem, first, new)
-        x, going = first.expand(chain.steps, *first.shape), None
+        x, going = chain.unit.expand(len(chain.taus), *first.shape), None
         past: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.memory)
         for _ in range(self.iterations):
             if past:
@@ -139,6 +139,10 @@ class Chain:
     state has, with the changes of all steps up to k. The rest is A^+ m with the noise of step k.
     A state depends on earlier ones alone, so that T calls are the serial chain of T steps.
 
+    States stand here over the std that they have for images of std 1, which is 1 in a
+    variance-preserving prior; else the highest levels of other priors would outweigh the rest, and
+    the first guess, which is the first state at all levels, would be far off at the lowest.
+
     Args:
         solver: its noise shares.
         problem: what is solved.
@@ -149,23 +153,25 @@ class Chain:
     def __init__(self, solver: DeqIR, problem: Problem, first: Tensor, new: Tensor):
         moves = solver.moves(problem.prior)
         self.problem, self.first, self.start = problem, first, problem.start()
-        self.steps, self.taus = len(moves), torch.stack([at.tau for at, _ in moves])
+        self.taus = torch.stack([at.tau for at, _ in moves])
 
         def column(values) -> Tensor:  # (T, 1, 1, 1, 1), to multiply states with
-            return (
-                torch.tensor(values, dtype=torch.float64).to(first).reshape(-1, *[1] * first.dim())
-            )
+            row = torch.tensor(values, dtype=torch.float64).to(first)
+            return row.reshape(-1, *[1] * first.dim())
 
         kept, fresh = zip(*[solver.shares(to) for _, to in moves], strict=True)
         alpha, sigma = column([at.alpha for at, _ in moves]), column([at.sigma for at, _ in moves])
-        self.alpha, self.sigma, self.after = alpha, sigma, column([to.alpha for _, to in moves])
-        self.kept = column(kept) / self.after
+        self.alpha, self.sigma, after = alpha, sigma, column([to.alpha for _, to in moves])
+        self.std = column([math.hypot(at.alpha, at.sigma) for at, _ in moves])
+        self.after = after / column([math.hypot(to.alpha, to.sigma) for _, to in moves])
+        self.unit = first / self.std[0]
+        self.kept = column(kept) / after
         self.change = self.kept - sigma / alpha
-        self.new = new * column(fresh) / self.after
+        self.new = new * column(fresh) / after
 
     def inputs(self, x: Tensor) -> Tensor:
         """The states that the network sees, (T, B, C, H, W), from those after each step, alike."""
-        return torch.cat([self.first[None], x[:-1]])
+        return self.std * torch.cat([self.unit[None], x[:-1]])
 
     def __call__(self, x: Tensor) -> Tensor:
         """The states after each step from those, (T, B, C, H, W), by one network call."""

@@ -52,7 +52,7 @@ class Likelihood(Solver):
     eta: float = option(0.85, SHARE)
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         moves = self.moves(problem.prior)
         z = first_state(problem, moves[0][0])
         for at, to in moves:

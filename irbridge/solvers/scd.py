@@ -94,7 +94,7 @@ class SCD(Solver):
             check_peft()
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         z = first_state(problem, self.levels(problem.prior)[0])
         if not self.adapts:
             yield from self._descend(problem, z, None)
