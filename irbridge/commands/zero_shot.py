@@ -6,7 +6,7 @@ All of it is known before any weights are read.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,15 +15,15 @@ from irbridge.assets import find
 from irbridge.backbones.pixel import EMBEDDED
 from irbridge.commands.options import RestoreOptions
 from irbridge.environment import device
-from irbridge.errors import UserError, unknown
+from irbridge.errors import UserError
 from irbridge.experiments.build import PIXELS
 from irbridge.experiments.instantiate import instantiate
 from irbridge.models import precision
 from irbridge.models.zero_shot import Kind, ZeroShot
-from irbridge.ranges import check_values
 from irbridge.restoration.degradation import WORDS, Degradation
 from irbridge.restoration.jobs import Job
-from irbridge.solvers.base import SOLVERS, STEPS, Solver, solver_class
+from irbridge.solvers.base import SOLVERS, Solver
+from irbridge.solvers.base import solver as named_solver
 
 
 class ByFrozenModel:
@@ -123,18 +123,10 @@ def _check_words(options: RestoreOptions) -> None:
 
 def _solver(options: RestoreOptions) -> Solver:
     """The solver that the options name, with its constants."""
-    kind = solver_class(options.solver)
     given = dict(options.solver_settings)
     if options.steps is not None:
         given["steps"] = options.steps
-    known = [field.name for field in fields(kind)]
-    for name in given:
-        if name not in known:
-            remedy = f"its constants are {', '.join(known)}"
-            fault = f"solver.{name} is no constant of solver={options.solver}"
-            raise unknown(fault, name, known, remedy)
-    check_values({"steps": STEPS}, given, kind.KEY)
-    return kind(**given)
+    return named_solver(options.solver, **given)
 
 
 def _degradation(options: RestoreOptions) -> Degradation:

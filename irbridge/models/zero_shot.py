@@ -210,7 +210,8 @@ class ZeroShot(Restorer):
         """
         if isinstance(self.operator, Operator):
             return self.operator
-        operator = self.operator.make(image, mask)
+        with torch.inference_mode(False):  # a solver may ask it for gradients
+            operator = self.operator.make(image, mask)
         self.check(operator)
         return operator
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from irbridge.errors import UserError, unknown
@@ -110,8 +109,7 @@ class Degradation:
 
     def __call__(self, image: Tensor, mask: Tensor | None) -> Operator:
         """The operator of an image (B, 3, H, W) as it is read, with one mask (B, 1, H, W)."""
-        with torch.inference_mode(False):  # a solver may ask it for gradients
-            return self.of(*image.shape[-2:], None if mask is None else mask[0, 0])
+        return self.of(*image.shape[-2:], None if mask is None else mask[0, 0])
 
     def tried(self) -> Operator:
         """The operator of a small photograph, for what does not depend on its size."""
