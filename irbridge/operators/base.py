@@ -13,6 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from irbridge.errors import UserError
+from irbridge.ranges import SIDE, each, joined, shown, whole
+
+SIZE = each(whole(1, SIDE), 3)
 CG_STEPS = 200  # at most; a prox of the operators here converges in fewer
 CG_ROUNDING = 1e3  # times the rounding of the numbers: the least residual, relative, that is sought
 
@@ -29,6 +33,9 @@ class Operator(ABC):
 
     Args:
         size: (C, H, W) of the images.
+
+    Raises:
+        UserError: the size is none.
     """
 
     name: ClassVar[str]
@@ -37,7 +44,12 @@ class Operator(ABC):
     differentiable: bool = True
 
     def __init__(self, size: tuple[int, int, int]):
-        self.size = tuple(size)
+        if not SIZE.fits(size):
+            raise UserError(
+                f"{joined(self.name, 'size')}={shown(size)} must be (channels, height, width), each"
+                f" a whole number from 1 to {SIDE}."
+            )
+        self.size = tuple(map(int, size))
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -84,7 +96,7 @@ class Operator(ABC):
         return image
 
     def view(self, m: Tensor) -> Tensor:
-        """The measurement as an image to look at, (B, C, H, W)."""
+        """The measurement as an image to look at, (B, C, H, W) with the C of the images."""
         return self.inverse(m)
 
 

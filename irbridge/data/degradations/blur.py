@@ -7,6 +7,7 @@ import numpy as np
 from typing_extensions import override
 
 from irbridge.data.degradations.base import Degradation, Range
+from irbridge.operators.kernels import shaken
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,4 @@ class Blur(Degradation):
 
     def kernel(self, rng: np.random.Generator) -> np.ndarray:
         """The point spread function: odd, square, sum 1, its centroid in the middle."""
-        from scipy.ndimage import gaussian_filter
-
-        start = rng.uniform(0, 2 * np.pi)
-        heading = start + np.cumsum(rng.normal(0, rng.uniform(0.02, 0.2), 200))
-        moves = np.stack([np.sin(heading), np.cos(heading)]) * rng.uniform(0.2, 1.8, 200)
-        track = np.cumsum(moves, axis=1)
-        track *= rng.uniform(*self.extent) / np.ptp(track, axis=1).max()
-        track -= track.mean(axis=1, keepdims=True)
-        reach = int(np.ceil(np.abs(track).max())) + 2
-        bins = np.arange(-reach - 0.5, reach + 1)
-        kernel = np.histogram2d(*track, bins=bins)[0].astype(np.float32)
-        return gaussian_filter(kernel, 0.5, mode="constant") / len(track[0])
+        return shaken(rng, self.extent)
