@@ -10,6 +10,7 @@ literally, so that any file name can be given as it is.
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -94,7 +95,8 @@ def option(default: Any, kind: Kind, explained: str, **more: bool) -> Any:
             value each time. ``literal``: of several, ``key=value`` gives one name as it is instead
             of a list in brackets. ``positional``: words that stand alone are its values;
             ``alone``: there is no flag of that name. ``open``: words with an equals sign whose key
-            is unknown are its values too.
+            is unknown are its values too. ``settings``: the option names a part whose settings
+            another chapter knows, as ``solver.steps=50``; see :func:`rest`.
     """
     return field(default=default, metadata={"kind": kind, "explained": explained, **more})
 
@@ -111,9 +113,14 @@ def group(default: Any, explained: str = "", files: str | None = None) -> Any:
     return field(default=default, metadata={"explained": explained, "files": files})
 
 
-def rest() -> Any:
-    """A field of a group with files: what a file says besides the group's keys."""
-    return field(default_factory=dict, metadata={"rest": True})
+def rest(of: str | None = None) -> Any:
+    """A field for keys that have none of their own, by their names.
+
+    Args:
+        of: an option with ``settings``, as ``solver``, whose keys are such as ``solver.steps``;
+            None: the group with files that the field stands in, of which a file says more.
+    """
+    return field(default_factory=dict, metadata={"rest": of or "group"})
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,8 @@ def parse(command: str, options: type[OptionsType], words: list[str]) -> Options
         UserError: a flag, key or value is not known, or one is missing.
     """
     end = words.index("--") if "--" in words else len(words)
-    flags, context = known_flags(options), _clicked(command, options, words[:end])
+    flags = known_flags(options)
+    context = _clicked(command, options, _settings_as_words(words[:end], flags))
     alone = [flag for flag in flags.values() if flag.entry.metadata.get("positional")]
     given: dict[str, Any] = {}
     for flag in flags.values():
@@ -193,7 +201,7 @@ def parse(command: str, options: type[OptionsType], words: list[str]) -> Options
                 raise UserError(f"{key} is given as a flag and as {word}; give it once.")
             assigned.add(key)
             given[key] = _of_word(flags[key], match[2])
-        elif match and _of_file(match[1], flags):
+        elif match and (_of_file(match[1], flags) or _is_setting(match[1], flags)):
             own[match[1]] = match[2]
         elif match and not (alone and _is_name(alone[0], word)):
             raise unknown_key(command, match[1], flags)
@@ -217,14 +225,43 @@ def _of_file(key: str, flags: dict[str, Flag]) -> bool:
     return bool(dot and group in flags and flags[group].entry.metadata.get("files"))
 
 
+def _is_setting(key: str, flags: dict[str, Flag]) -> bool:
+    """Whether a key is a setting of the part that an option names, as ``solver.steps``."""
+    named, dot, name = key.partition(".")
+    return bool(dot and name and named in flags and flags[named].entry.metadata.get("settings"))
+
+
+def _settings_as_words(words: list[str], flags: dict[str, Flag]) -> list[str]:
+    """The words with ``--solver.steps 50`` as ``solver.steps=50``, as click knows no such flag."""
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        key = flag.removeprefix("--").replace("-", "_")
+        if not (flag.startswith("--") and _is_setting(key, flags)):
+            found.append(word)
+            continue
+        value = value if equals else next(rest, None)
+        if value is None:
+            raise UserError(f"Option {flag!r} requires an argument; see --help.")
+        found.append(f"{key}={value}")
+    return found
+
+
 def _own_keys(
     command: str, own: dict[str, str], given: dict[str, Any], flags: dict[str, Flag]
 ) -> dict[str, Any]:
-    """The values of keys that the chosen file of their group has; UserError for any other."""
+    """The values of keys that the chosen file of their group has; UserError for any other.
+
+    Settings of a part are as they are given: who builds the part looks at them.
+    """
     import yaml  # late: few commands name one
 
     found = {}
     for key, value in own.items():
+        if _is_setting(key, flags):
+            found[key] = plain(value)
+            continue
         group, _, name = key.partition(".")
         files = flags[group].entry.metadata["files"]
         chosen = given.get(group)
@@ -359,8 +396,7 @@ def _built(options: type[OptionsType], given: dict[str, Any], prefix: str) -> Op
     for entry in fields(options):
         key = prefix + entry.name
         if "rest" in entry.metadata:
-            said = {name.removeprefix(prefix): value for name, value in given.items()}
-            values[entry.name] = {name: said[name] for name in said if name not in names}
+            values[entry.name] = _rest(entry.metadata["rest"], given, prefix, names)
         elif "kind" in entry.metadata:
             if key in given:
                 values[entry.name] = given[key]
@@ -371,6 +407,23 @@ def _built(options: type[OptionsType], given: dict[str, Any], prefix: str) -> Op
                 nested = {f"{key}.{name}": value for name, value in file.items()} | nested
             values[entry.name] = _built(type(entry.default), nested, f"{key}.")
     return options(**values)
+
+
+def _rest(of: str, given: dict[str, Any], prefix: str, names: set[str]) -> dict[str, Any]:
+    """The values of keys that have no field, see :func:`rest`.
+
+    Args:
+        of: an option, or "group".
+        given: values by dotted key.
+        prefix: of the keys of the class.
+        names: of its fields.
+    """
+    if of != "group":
+        prefix = f"{of}."
+        given = {name: value for name, value in given.items() if name.startswith(prefix)}
+        names = set()
+    said = {name.removeprefix(prefix): value for name, value in given.items()}
+    return {name: said[name] for name in said if name not in names}
 
 
 def _file(folder: str, name: str, own: str | None) -> dict[str, Any]:
@@ -390,6 +443,8 @@ def _file(folder: str, name: str, own: str | None) -> dict[str, Any]:
         fault = f"{folder}={name!r} is unknown"
         raise unknown(fault, name, files, f"choose one of {', '.join(files)}")
     said = yaml.safe_load(files[name].read_text(encoding="utf-8"))
+    if isinstance(said.get(folder), dict):  # of a file that also sets other groups of a training
+        said = said[folder]
     return {
         key: value
         for key, value in said.items()
@@ -421,6 +476,20 @@ def unquoted(word: str) -> str:
     if match is None:
         return word
     return re.sub(rf"\\([\\{match[1]}])", r"\1", match[2])
+
+
+def plain(word: str) -> Any:
+    """What a word most likely is: null, true, false, a number, a list of these, else a text."""
+    if word.lower() == NULL:
+        return None
+    for read in (_boolean, _number, _plain_items):
+        with suppress(ValueError):
+            return read(word)
+    return unquoted(word)
+
+
+def _plain_items(word: str) -> list:
+    return [plain(item) for item in items(word)]
 
 
 def _boolean(word: str) -> bool:

@@ -84,12 +84,22 @@ class BackboneOptions(Options):
 
 
 @dataclass(frozen=True)
+class PriorOptions(BackboneOptions):
+    """Which frozen model restores alone, or where the one of an adapter is now."""
+
+    more: dict = rest()  # of a file of configs/backbone
+
+
+@dataclass(frozen=True)
 class RestoreOptions(Options):
     """Restore photographs: files, folders of them, or a glob in quotes.
 
     The restored photo-derain.png is written beside photo.jpg, with a report, restored-derain.json.
     The same command again goes on where it was stopped. A photograph's name is given as it is,
     whatever it holds; one that begins with a dash goes after --.
+
+    With --method zeroshot no adapter is needed: a frozen model and a solver undo a degradation that
+    is known, named by --operator.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -97,6 +107,10 @@ class RestoreOptions(Options):
         'irbridge restore --task lowlight --steps 3 --output restored "holiday/*.jpg"',
         "irbridge restore --task inpaint --mask holes.png photo.jpg",
         "irbridge restore task=derain input=photo.jpg sampler.rule=ddim",
+        "irbridge restore method=zeroshot solver=diffpir operator=inpaint mask=m.png input=a.png",
+        "irbridge restore method=zeroshot solver=ddrm operator=sr operator.factor=4 input=a.png",
+        "irbridge restore method=zeroshot solver=diffpir operator=blur kernel=k.png noise=0.05"
+        " input=a.png",
     )
 
     input: tuple[str, ...] = option(
@@ -114,14 +128,45 @@ class RestoreOptions(Options):
     run: str | None = option(
         None, text("FOLDER"), "A run that irbridge train made, instead of a task."
     )
+    method: str | None = option(
+        None,
+        one_of("zeroshot"),
+        "zeroshot: by the frozen model alone, instead of a task; give solver and operator.",
+    )
+    solver: str | None = option(
+        None,
+        text("NAME"),
+        "Of method zeroshot, how it is sampled: diffpir, ddrm, ddnm, dps, pigdm, reddiff, deqir,"
+        " scd or likelihood; its constants are solver.steps=50 and so on.",
+        settings=True,
+    )
+    solver_settings: dict = rest("solver")
+    operator: str | None = option(
+        None,
+        text("NAME"),
+        "Of method zeroshot, what the photograph went through: inpaint, sr, blur, colour, denoise,"
+        " jpeg or hdr; its settings are operator.factor=4 and so on.",
+        settings=True,
+    )
+    operator_settings: dict = rest("operator")
+    kernel: str | None = option(
+        None,
+        text("FILE"),
+        "Of operator blur: an image of the kernel, brighter where it weighs more.",
+    )
+    noise: float | None = option(
+        None,
+        number("a number, 0 or more", lambda v: v >= 0),
+        "Of method zeroshot: std of the photograph's noise, where white is 1; 0 if left out.",
+    )
     output: str | None = option(
         None, text("PATH"), "A folder, or for one photograph a name ending in .png."
     )
     mask: str | None = option(
         None,
         text("PATH"),
-        "Of task inpaint: an image that is white where it is to be filled, or a folder of them;"
-        " the photograph's transparency where it is left out.",
+        "Of task or operator inpaint: an image that is white where it is to be filled, or a folder"
+        " of them; the photograph's transparency where it is left out.",
     )
     suffix: str | None = option(
         None, text("TEXT"), "What is added to the names of the results instead of the task."
@@ -129,7 +174,8 @@ class RestoreOptions(Options):
     steps: int | None = option(
         None,
         NFE,
-        "Calls of the frozen network; 0 gives the adapter's own estimate alone.",
+        "Calls of the frozen network; 0 gives the adapter's own estimate alone. Of method zeroshot"
+        " another name of solver.steps.",
     )
     seed: int = option(0, SEED, "Seed of the noise, together with the photograph's name.")
     sampler: SamplerOptions = group(
@@ -141,7 +187,12 @@ class RestoreOptions(Options):
         "Your own configs: --sampler NAME also finds FOLDER/sampler/NAME.yaml, and a run may hold"
         " the classes that FOLDER names.",
     )
-    backbone: BackboneOptions = group(BackboneOptions())
+    backbone: PriorOptions = group(
+        PriorOptions(),
+        "Of method zeroshot, the frozen model: a file of configs/backbone, such as faces or sd15;"
+        " the embedded one if left out.",
+        "backbone",
+    )
     device: str = option("auto", text("NAME"), "auto (CUDA, else MPS, else CPU), cpu, cuda, mps.")
     precision: str = option(
         "auto",

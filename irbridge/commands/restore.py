@@ -20,6 +20,55 @@ from irbridge.restoration.memory import Plan, footprint, keep_pages
 from irbridge.restoration.restore import Restoring, restore_all, sampler_record
 
 
+class ByAdapter:
+    """Restoration by a trained adapter on its frozen model.
+
+    Attributes:
+        label: what the names of the results end with, the task.
+        run: the adapter's folder.
+        fields: of its sampler, those that are given.
+        degradation: none that is known.
+
+    Args:
+        options: of the command.
+
+    Raises:
+        UserError: no adapter is named, or a word is for ``method=zeroshot``.
+    """
+
+    degradation = None
+
+    def __init__(self, options: RestoreOptions):
+        _check_words(options)
+        self.options, self.fields = options, sampling(options)
+        self.folder, self.label = chosen(options.task, options.run)
+        self.run = os.path.realpath(self.folder)
+
+    def check(self, jobs: list[Job], label: str) -> None:
+        """UserError where the photographs are given masks, and the adapter fills no holes."""
+        if self.options.mask and not masked(self.folder):
+            raise _without_masks(self.options.mask, self.label, label)
+
+    def load(self) -> Restorer:
+        """The adapter, ready to restore."""
+        frozen = asdict(self.options.backbone)
+        del frozen["more"]
+        return from_pretrained(
+            self.folder,
+            device(self.options.device),
+            frozen=frozen,
+            precision=self.options.precision,
+            **self.fields,
+        )
+
+    def about(self, model: Restorer) -> dict:
+        """What a report says of the adapter, by which a photograph counts as finished."""
+        return {
+            "weights": sha256(self.folder / "model.safetensors"),
+            "config": sha256(self.folder / "config.json"),
+        }
+
+
 def restore_run(options: RestoreOptions) -> None:
     """Restore the photographs that the options name.
 
@@ -31,8 +80,8 @@ def restore_run(options: RestoreOptions) -> None:
     keep_pages()
     if options.config_dir:
         import_own([Path(options.config_dir).expanduser()])
-    run, task = chosen(options.task, options.run)
-    label = options.suffix or task
+    way = _way(options)
+    label = options.suffix or way.label
     if label != Path(label).name:
         raise UserError(f"suffix={label!r} must be a part of a file's name.")
     jobs = plan(
@@ -44,29 +93,21 @@ def restore_run(options: RestoreOptions) -> None:
         save_path=options.save_path,
     )
     skipped = passed_over(options.input, label, jobs)
-    if options.mask and not masked(run):
-        raise _without_masks(options.mask, task, label)
     # a mistake shows before the model is loaded
+    way.check(jobs, label)
     Tiles(options.tile, options.overlap, options.batch)
-    fields = sampling(options)
-    model = from_pretrained(
-        run,
-        device(options.device),
-        frozen=asdict(options.backbone),
-        precision=options.precision,
-        **fields,
-    )
-    settings = _settings(options, model, fields, run)
-    measured = footprint(model, **fields)
+    model = way.load()
+    settings = _settings(options, model, way.fields) | way.about(model)
+    measured = footprint(model, **way.fields)
     cuts = Plan(model, measured, options.tile, options.memory, options.overlap, options.batch)
-    restoring = Restoring(model, fields, cuts, settings)
+    restoring = Restoring(model, way.fields, cuts, settings, way.run, way.degradation)
     with ExitStack() as stack:
         folders = sorted({job.output.parent for job in jobs})
         for folder in folders:
             stack.enter_context(locked(folder))
         reports = {folder: Report(folder, label) for folder in folders}
         for job in jobs:
-            reports[job.output.parent].check(job, os.path.realpath(run), settings["weights"])
+            reports[job.output.parent].check(job, way.run, settings["weights"])
         sweep(jobs, reports.values())
         left = [job for job in jobs if not reports[job.output.parent].finished(job, settings)]
         ends = restore_all(left, restoring, reports)
@@ -74,7 +115,33 @@ def restore_run(options: RestoreOptions) -> None:
     _tell(dict(zip(left, ends, strict=True)), len(jobs), paths, model.precision, skipped)
 
 
-def _settings(options: RestoreOptions, model: Restorer, fields: dict, run: Path) -> dict:
+def _way(options: RestoreOptions):
+    """How the options restore: :class:`ByAdapter`, or by the frozen model alone."""
+    if options.method is None:
+        return ByAdapter(options)
+    from irbridge.commands.zero_shot import ByFrozenModel  # late: adapters need none of it
+
+    return ByFrozenModel(options)
+
+
+def _check_words(options: RestoreOptions) -> None:
+    """UserError where a word of ``method=zeroshot`` is given without it."""
+    for key in ("solver", "operator", "kernel", "noise"):
+        own = getattr(options, f"{key}_settings", {})
+        if getattr(options, key) is not None or own:
+            word = key if getattr(options, key) is not None else f"{key}.{next(iter(own))}"
+            raise UserError(
+                f"{word} is for a frozen model without an adapter; give method=zeroshot as well,"
+                f" or leave out {word}."
+            )
+    if options.backbone.more:
+        raise UserError(
+            "backbone=NAME is for method=zeroshot, as an adapter names its frozen model itself;"
+            " leave it out, or give backbone.pretrained=FOLDER where that was moved."
+        )
+
+
+def _settings(options: RestoreOptions, model: Restorer, fields: dict) -> dict:
     """What a report says of how photographs were restored, by which one counts as finished."""
     return {
         "seed": options.seed,
@@ -83,8 +150,6 @@ def _settings(options: RestoreOptions, model: Restorer, fields: dict, run: Path)
         "tile": options.tile,
         "overlap": options.overlap,
         "memory": options.memory,
-        "weights": sha256(run / "model.safetensors"),
-        "config": sha256(run / "config.json"),
     }
 
 

@@ -103,9 +103,23 @@ def holes_of(
             raise UserError(f"{source.name} does not say what to fill; {remedy}.")
         return holes
     holes = read_mask(mask)
-    if holes.shape != (height, width):
-        raise UserError(
-            f"The mask {mask} is {holes.shape[1]} x {holes.shape[0]} pixels, but {source.name} is"
-            f" {width} x {height}; give a mask of the photograph's size."
-        )
+    check_mask_size(holes.shape[::-1], (width, height), mask, source)
     return holes
+
+
+def check_mask_size(
+    given: tuple[int, int], wanted: tuple[int, int], mask: Path, source: Path
+) -> None:
+    """UserError where a mask is not of its photograph's size.
+
+    Args:
+        given: width and height of the mask.
+        wanted: those of the photograph.
+        mask: its file, for the error.
+        source: the photograph's.
+    """
+    if given != wanted:
+        raise UserError(
+            f"The mask {mask} is {given[0]} x {given[1]} pixels, but {source.name} is"
+            f" {wanted[0]} x {wanted[1]}; give a mask of the photograph's size."
+        )

@@ -3,12 +3,13 @@
 Written is PNG, which keeps all of it; :mod:`.samples` says how the files are read.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
 from irbridge.errors import UserError
 from irbridge.files import write_atomically
@@ -16,6 +17,8 @@ from irbridge.images.arrays import LUMA, check_range, to_bytes
 from irbridge.images.formats import cannot_write, told
 from irbridge.images.png import LEVEL, png16, with_chunks
 from irbridge.images.samples import read_samples
+
+EXIF_SIDES = Base.ExifImageWidth, Base.ExifImageHeight
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,40 @@ class Photo:
         Of a grey photograph that is the luma, in all channels.
         """
         return np.repeat((restored @ LUMA)[..., None], 3, axis=2) if self.grey else restored
+
+    def coloured(self) -> "Photo":
+        """The photograph whose file has colours, also where it was grey; a grey profile goes."""
+        return replace(self, grey=False, icc=None) if self.grey else self
+
+    def enlarged(self, factor: int) -> "Photo":
+        """The photograph with what its file keeps for ``factor`` times the sides.
+
+        The pixels are those of the small one still.
+        """
+        if factor == 1:
+            return self
+        alpha, exif = self.alpha, self.exif
+        if alpha is not None:
+            size = alpha.shape[1] * factor, alpha.shape[0] * factor
+            smooth = Image.fromarray(alpha.astype(np.float32)).resize(
+                size, Image.Resampling.BILINEAR
+            )
+            alpha = np.round(np.asarray(smooth)).astype(alpha.dtype)
+        if exif:
+            exif = _enlarged_exif(exif, factor)
+        return replace(self, alpha=alpha, exif=exif)
+
+
+def _enlarged_exif(exif: bytes, factor: int) -> bytes:
+    """EXIF that tells the sides of an image, where it did, ``factor`` times as large."""
+    read = Image.Exif()
+    read.load(exif)
+    sides = read.get_ifd(IFD.Exif)
+    for part, tags in ((read, (Base.ImageWidth, Base.ImageLength)), (sides, EXIF_SIDES)):
+        for tag in tags:
+            if isinstance(part.get(tag), int):
+                part[tag] *= factor
+    return read.tobytes()
 
 
 def read_photo(path: str | Path) -> Photo:

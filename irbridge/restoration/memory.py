@@ -8,6 +8,8 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, replace
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from irbridge.errors import UserError
 from irbridge.images.tiles import Tiles, even
 from irbridge.models.precision import frozen_parts, remembered
 from irbridge.models.restorer import Restorer
+from irbridge.models.zero_shot import ZeroShot
 
 GB = 10**9
 BASE = 0.92 * GB  # of a process with its libraries, on the CPU; on CUDA a tenth of it
@@ -32,6 +35,8 @@ LIGHT = 0.1 * GB  # of weights; what heavier ones take more is added to the defa
 COMMON = 2048**2  # pixels; up to here 3 GB are enough
 # pixels a side of the smallest tile: smaller ones cost more in overlaps than they save
 SMALLEST = 256
+WIDEST = 2048  # pixels of a side at which a solver's share of memory is measured, below
+STEPS = 64  # of a solver, when it holds all that it does
 # GB; few, so that tiles, and with them the bytes, seldom depend on what else runs
 DEFAULTS = 3, 2, 1
 
@@ -43,6 +48,7 @@ class Footprint(NamedTuple):
     look: float  # the most that the adapter's pass over y takes
     kept: float  # what is kept of that for all calls
     vae: float = 0.0  # the most that a VAE takes to encode or decode
+    image: float = 0.0  # what a zero-shot solver and its operator take, of the whole image
 
 
 class _Live(TorchDispatchMode):
@@ -81,15 +87,24 @@ def measured(model: Restorer, calls: int) -> Footprint:
 
     Two small sizes are run, and what grows with the pixels counts.
     """
-    sides = 4 * model.stride, 8 * model.stride
-    small, large = (_bytes(model, side, calls) for side in sides)
-    more = sides[1] ** 2 - sides[0] ** 2
-    return Footprint(*((b - a) / more for a, b in zip(small, large, strict=True)))
+    cost = Footprint(*_growth(lambda side: _bytes(model, side, calls), 4 * model.stride))
+    if not isinstance(model, ZeroShot):
+        return cost
+    image, at_once = _held(model)
+    return cost._replace(call=cost.call * at_once, image=image)
+
+
+def _growth(measure: Callable[[int], tuple[int, ...]], side: int) -> list[float]:
+    """What grows with the pixels, for each of them, by images of a side and of twice that."""
+    small, large = measure(side), measure(2 * side)
+    return [(b - a) / (3 * side**2) for a, b in zip(small, large, strict=True)]
 
 
 def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int, int]:
     """The fields of a :class:`Footprint`, of an image of ``side`` x ``side`` pixels in all."""
     y = torch.zeros(1, 3 + model.masked, side, side, device=next(model.parameters()).device)
+    if isinstance(model, ZeroShot):
+        return _zero_shot_bytes(model, side)
     if not hasattr(model, "adapter"):
         return _most(lambda: next(iter(model.trajectory(y, nfe=1)))), 0, 0, 0
     if not calls:
@@ -120,6 +135,71 @@ def _bytes(model: Restorer, side: int, calls: int) -> tuple[int, int, int, int]:
     return call, most - held, held, vae
 
 
+@torch.inference_mode(False)
+def _zero_shot_bytes(model: ZeroShot, side: int) -> tuple[int, int, int, int]:
+    """The fields of a :class:`Footprint` of a frozen network alone.
+
+    Where the solver asks for gradients a call is measured with them.
+    """
+    backbone, graded = model.backbone, model.solver.backward
+    y = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
+    tau = torch.tensor(backbone.prior.lowest, dtype=torch.float64)
+    with torch.no_grad():
+        state = backbone.encode(y).clone()
+
+    def call() -> None:
+        with torch.set_grad_enabled(graded), model.networks():
+            z = state.detach().requires_grad_(graded)
+            x0 = backbone.denoise(z, tau)
+            if graded:
+                _ = torch.autograd.grad(x0.sum(), z)
+
+    vae = 0
+    if backbone.vae is not None:
+        with torch.no_grad():
+            encoding = _most(lambda: backbone.encode(y))
+            vae = max(encoding, _most(lambda: backbone.decode(state)))
+    return _most(call), 0, 0, vae
+
+
+def _held(model: ZeroShot) -> tuple[float, int]:
+    """What solver and operator take besides the network.
+
+    Returns:
+        Bytes for each pixel of the restored image, and the most images in one network call.
+    """
+    side, batches = 4 * model.stride, [1]
+    while side < WIDEST:
+        with suppress(UserError):  # a kernel may be larger than so small an image
+            (grown,) = _growth(lambda side: (_most(lambda: _solve(model, side, batches)),), side)
+            return max(0.0, grown), max(batches)
+        side *= 2
+    return 0.0, 1
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _solve(model: ZeroShot, side: int, batches: list[int]) -> None:
+    """Some steps of a solver by a network that takes nothing.
+
+    Args:
+        model: whose solver it is.
+        side: of the restored image.
+        batches: the numbers of images in its network calls are added here.
+    """
+    small = side * side // model.sides(side, side)[0]
+    image = torch.zeros(1, 3, small, small, device=next(model.parameters()).device)
+    operator = model.operator_of(image, torch.ones_like(image[:, :1], dtype=torch.bool))
+
+    def denoise(z: Tensor, tau: Tensor) -> Tensor:
+        batches.append(len(z))
+        return z / 2
+
+    problem = replace(model.problem(operator.read(image), operator, [0]), denoise=denoise)
+    for _ in islice(model.solver.run(problem), STEPS):
+        pass
+
+
 def _most(run: Callable) -> int:
     with _Live() as live:
         _ = run()
@@ -145,6 +225,11 @@ def footprint(model: Restorer, **options) -> Footprint:
         "silent": getattr(model.trainable(), "silent", False),
         "device": next(model.parameters()).device.type,
     }
+    if isinstance(model, ZeroShot):
+        key |= {
+            "solver": [model.solver.name, asdict(model.solver)],
+            "operator": model.operator.name,
+        }
     return Footprint(**remembered(key, lambda: measured(model, calls)._asdict()))
 
 
@@ -204,6 +289,7 @@ class Plan:
             weights += anchor.weights
         self.weights = sum(v.numel() * v.element_size() for v in weights)
         self.base = BASE * (1 if self.device.type == "cpu" else 0.1) + self.weights
+        self.pixel = PIXEL + cost.image
 
     def budget(self, pixels: int) -> float:
         """Bytes for an image of so many pixels."""
@@ -211,7 +297,7 @@ class Plan:
             return self.memory * GB
         room = SHARE * free(self.device) / GB
         cap = next((step for step in DEFAULTS if step <= room), DEFAULTS[-1])
-        return cap * GB + PIXEL * max(0, pixels - COMMON) + max(0, self.weights - LIGHT)
+        return cap * GB + self.pixel * max(0, pixels - COMMON) + max(0, self.weights - LIGHT)
 
     def tiles(self, height: int, width: int) -> Tiles:
         """The tiles of an image of these sides, in pixels.
@@ -222,7 +308,7 @@ class Plan:
         stride = self.model.stride
         height, width = height + -height % stride, width + -width % stride
         pixels = height * width
-        left = self.budget(pixels) - self.base - PIXEL * pixels
+        left = self.budget(pixels) - self.base - self.pixel * pixels
         if self.tile is not None:
             size = self.tile
             keep = self.cost.kept * pixels + self._working(size**2, True) <= left
@@ -242,7 +328,7 @@ class Plan:
                 return (None if size == (height, width) else size), keep
         most = left / self._working(1)
         if most < smallest and self.memory is not None:
-            needed = (self.base + PIXEL * pixels + self._working(smallest)) / GB
+            needed = (self.base + self.pixel * pixels + self._working(smallest)) / GB
             raise UserError(
                 f"memory={self.memory:g} is too little for an image of {width} x {height} pixels,"
                 f" which takes {math.ceil(needed * 10) / 10:g} GB; give that, or a smaller image."

@@ -1,6 +1,7 @@
 """Restoring one's own photographs one after another; :mod:`.jobs` says which, and their names."""
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -31,6 +32,7 @@ from irbridge.images.samples import read_header
 from irbridge.images.tiles import Tiles
 from irbridge.models.restorer import Restorer
 from irbridge.own_files import remember
+from irbridge.restoration.degradation import Degradation
 from irbridge.restoration.jobs import Job, Report
 from irbridge.restoration.memory import Plan
 
@@ -64,12 +66,32 @@ class Restoring(NamedTuple):
         fields: of its sampler, None where they are its own.
         cuts: how large photographs are cut into tiles.
         settings: what a report says of all this, by which a photograph counts as finished.
+        run: the model's folder, or what else a report calls it.
+        degradation: that is undone, where it is known.
     """
 
     model: Restorer
     fields: dict
     cuts: Plan
     settings: dict
+    run: str
+    degradation: Degradation | None = None
+
+    @property
+    def masked(self) -> bool:
+        """Whether photographs have holes that are to be filled."""
+        return self.model.masked if self.degradation is None else self.degradation.masked
+
+    def check(self, job: Job) -> None:
+        """UserError where a photograph cannot be restored, as far as its header says."""
+        if self.degradation is not None:
+            self.degradation.check(job)
+
+    def keeping(self, photo: Photo) -> Photo:
+        """A photograph with what the file of the restored one keeps of it."""
+        if self.degradation is not None and self.degradation.coloured:
+            photo = photo.coloured()
+        return photo if self.degradation is None else photo.enlarged(self.degradation.factor)
 
 
 class Background:
@@ -114,7 +136,7 @@ def restore_all(
         RuntimeError: the user or the system stopped the command.
     """
     counts = _counts(jobs, restoring)
-    readers = (Background(_caught, _read, job, restoring.model.masked) for job in jobs)
+    readers = (Background(_caught, _read, job, restoring) for job in jobs)
     writer = _Writer(restoring, reports, several=len(jobs) > 1)
     total, idle = sum(counts.values()), not jobs
     try:
@@ -147,7 +169,7 @@ class _Writer:
     """Writes what came of photographs, one at a time, in a thread of its own."""
 
     def __init__(self, restoring: Restoring, reports: dict[Path, Report], several: bool):
-        self.reports, self.several, self.run = reports, several, restoring.model.folder or ""
+        self.reports, self.several, self.run = reports, several, restoring.run
         self.about = {
             **restoring.settings,
             "machine": machine(),
@@ -161,7 +183,7 @@ class _Writer:
         """Begin to write, when the photograph before is recorded."""
         self.wait()
         record = {"input": os.path.abspath(job.source), **job.names, **self.about}
-        record["run"] = os.path.realpath(self.run)
+        record["run"] = self.run
         report = self.reports[job.output.parent]
         self._writing = Background(_recorded, job, restored, record, report, self.several)
 
@@ -183,16 +205,17 @@ def _caught(function: Callable, *args):
         return error
 
 
-def _read(job: Job, masked: bool) -> Read:
-    """Read one photograph, and what is to be filled of it where the model is ``masked``."""
+def _read(job: Job, restoring: Restoring) -> Read:
+    """Read one photograph, and what is to be filled of it where it has holes."""
     started = time.perf_counter()
+    restoring.check(job)
     hashes, photo, holes = {"input_sha256": sha256(job.source)}, read_photo(job.source), None
-    if masked:
+    if restoring.masked:
         holes = holes_of(photo, job.source, job.mask)
         photo = photo if job.mask else replace(photo, alpha=None)  # what was transparent is filled
     if job.mask:
         hashes["mask_sha256"] = sha256(job.mask)
-    _check_room(job, photo)
+    _check_room(job, photo, restoring.model.sides(*photo.pixels.shape[:2]))
     return Read(photo, holes, hashes, time.perf_counter() - started)
 
 
@@ -204,7 +227,7 @@ def _restored(
     if isinstance(read, Exception):
         raise read
     started, photo, model = time.perf_counter(), read.photo, restoring.model
-    height, width = photo.pixels.shape[:2]
+    height, width = model.sides(*photo.pixels.shape[:2])
     tiles = replace(restoring.cuts.tiles(height, width), progress=progress)
     shots: list[np.ndarray] = []
     pixels = model.restore(
@@ -217,7 +240,7 @@ def _restored(
         tiles=tiles,
         **restoring.fields,
     )
-    if read.holes is not None:  # what is not filled stays bit for bit, also under alpha 0
+    if read.holes is not None and model.keeps_known:  # bit for bit, also under alpha 0
         pixels = np.where(read.holes[..., None], pixels, photo.pixels)
     whole = tiles.count(height, width, model.stride) == 1
     about = {
@@ -227,7 +250,7 @@ def _restored(
         **read.hashes,
         "seconds": read.seconds + time.perf_counter() - started,
     }
-    return Restored(photo, pixels, shots, about)
+    return Restored(restoring.keeping(photo), pixels, shots, about)
 
 
 def _watched(model: Restorer, tiles: Tiles, size: tuple[int, int], shots: list) -> Callable:
@@ -280,9 +303,11 @@ def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]
         The SHA-256 of each file, by the keys of a record.
     """
     if job.compare:
-        write_image(
-            job.compare, grid([[photo.pixels, photo.shown(restored)]], ["degraded", "restored"])
-        )
+        degraded = photo.pixels
+        for axis in (0, 1):  # of a smaller one each pixel is shown as a square
+            degraded = degraded.repeat(restored.shape[axis] // degraded.shape[axis], axis)
+        pair = grid([[degraded, photo.shown(restored)]], ["degraded", "restored"])
+        write_image(job.compare, pair)
     if job.path:
         write_image(
             job.path,
@@ -325,10 +350,10 @@ def _sentence(job: Job, error: Exception) -> str:
     return f"{job.source} cannot be restored ({reason}); {remedy}."
 
 
-def _check_room(job: Job, photo: Photo) -> None:
+def _check_room(job: Job, photo: Photo, sides: tuple[int, int]) -> None:
     """UserError, before any network call, where the result could not be written.
 
-    Its name is too long, or the disk could not hold it uncompressed.
+    Its name is too long, or the disk could not hold it uncompressed, of such sides.
     """
     for name in map(os.path.basename, job.names.values()):
         if len(os.fsencode(name)) > LONGEST_NAME:
@@ -337,7 +362,7 @@ def _check_room(job: Job, photo: Photo) -> None:
                 f" {LONGEST_NAME} bytes that a file's name may have; rename the photograph, or give"
                 " output=NAME.png."
             )
-    pixels = photo.pixels[..., 0].size
+    pixels = math.prod(sides)
     needed = pixels * photo.channels * photo.bits // 8 + pixels * 6 * bool(job.compare)
     free = shutil.disk_usage(job.output.parent).free
     if free < needed:
@@ -360,6 +385,7 @@ def _counts(jobs: list[Job], restoring: Restoring) -> dict[Job, int]:
             (width, height), _ = read_header(job.source)
         except UserError:  # comes up again where its turn comes
             continue
+        height, width = restoring.model.sides(height, width)
         try:
             tiles = restoring.cuts.tiles(height, width)
         except UserError as error:

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pipelines
 import pytest
 import torch
 from solvers.toys import AveragePool, Identity, Mask
@@ -226,3 +227,30 @@ def test_the_public_face():
     assert isinstance(found, irbridge.ZeroShot) and found.solver.lam == 7.0
     assert found(clean(1, 3, 16, 16)).shape == (1, 3, 16, 16)
     assert zeroshot is irbridge.zeroshot
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd21", "sd3"])
+def test_red_diff_and_dps_run_on_latents_with_the_operator_on_the_decoded_image(kind, tmp_path):
+    getattr(pipelines, f"save_{kind}")(tmp_path / kind)
+    backbone = pipelines.load(kind, tmp_path / kind)
+    operator = masked(37, 43)
+    m = operator(clean(1, 3, 37, 43))
+    for name in ("reddiff", "dps"):
+        found = ZeroShot(backbone, operator, solver(name, **FAST[name]))
+        restored = found(m, seed=1)
+        assert restored.shape == (1, 3, 37, 43) and torch.isfinite(restored).all()
+        assert torch.equal(restored, found(m, seed=1))
+    for name in ("ddrm", "ddnm", "pigdm", "diffpir"):
+        with pytest.raises(UserError, match=f"solver={name} needs an operator that is linear"):
+            ZeroShot(backbone, operator, solver(name))
+
+
+def test_on_latents_red_diff_lowers_the_error_of_the_decoded_image(tmp_path):
+    pipelines.save_sd15(tmp_path / "sd")
+    backbone, operator = pipelines.load("sd15", tmp_path / "sd"), masked(32, 32)
+    m = operator(backbone.decode(3 * clean(1, 4, 4, 4)))
+    found = ZeroShot(backbone, operator, solver("reddiff", lam=0.0, steps=60))
+    on = found.problem(m, operator, [0]).operator
+    start = (on(on.inverse(m)) - m).square().mean()
+    *_, last = found.solve(m, operator, [0])
+    assert (on(last.x0) - m).square().mean() < 0.7 * start
