@@ -132,7 +132,7 @@ class Contender:
         key: its short name, see :data:`irbridge.evaluation.rows.METHODS`.
         weights: hash of its weights.
         settings: hash of all else that changes a pixel.
-        device: where it computes.
+        device: where it computes; None: on the CPU.
         more: what else its records say.
     """
 
@@ -144,7 +144,7 @@ class Contender:
     key: str | None = None
     weights: str | None = None
     settings: str = ""
-    device: torch.device = torch.device("cpu")
+    device: torch.device | None = None
     more: dict[str, object] = field(default_factory=dict)
 
     def about(self, shared: About, given: Measurements) -> About:
@@ -154,9 +154,7 @@ class Contender:
         return replace(shared, task=given.task, more=shared.more | more, **named)
 
 
-def by_solver(
-    backbone: Backbone, name: str, constants: dict, device: torch.device
-) -> Contender:
+def by_solver(backbone: Backbone, name: str, constants: dict, device: torch.device) -> Contender:
     """A zero-shot solver on a frozen prior.
 
     Args:
@@ -237,7 +235,7 @@ def by_model(model: Restorer, trained: Trained, named: str, shipped: bool) -> Co
 
 
 DEGRADED = Contender("Degraded input", lambda given, seed: given.image, key="identity")
-"""The measurement as an image: its holes in middle grey, enlarged by a bicubic filter, or blurred."""
+"""The measurement as an image: holes in middle grey; bicubic enlargement; blurred as it is."""
 
 
 def _fill(given: Measurement) -> np.ndarray:
@@ -296,9 +294,8 @@ def compete(
         limit: so many images are scored; None: all.
 
     Raises:
-        UserError: the contender cannot serve these measurements.
+        UserError: see :func:`~irbridge.evaluation.evaluate.evaluate`.
     """
-    contender.check(given.measurement(0))
     meter = Meter(contender.network, contender.device)
     places = {name: i for i, name in enumerate(given.names)}
     left = [contender.warm] if contender.warm else []

@@ -10,6 +10,7 @@ from irbridge.data import hole_shapes
 from irbridge.data.degradations.base import Degradation, Range
 from irbridge.errors import UserError
 
+
 @dataclass(frozen=True)
 class Inpaint(Degradation):
     """Holes filled with a constant.
@@ -62,9 +63,7 @@ class Inpaint(Degradation):
         draw = hole_shapes.KINDS.get(kind) or hole_shapes.ASKED_FOR[kind]
         return draw(shape, share, rng, **options)
 
-    def fill_in(
-        self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
+    def fill_in(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The image (H, W, 3), with its noise, and ``fill`` where the mask (H, W) is True.
 
         Without noise nothing is drawn.
