@@ -43,6 +43,12 @@ class Operator(ABC):
     spectral: bool = False
     differentiable: bool = True
 
+    def __init_subclass__(cls, **options):
+        """Have constructors make tensors that gradients may pass, wherever they are called."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = torch.inference_mode(mode=False)(cls.__init__)
+
     def __init__(self, size: tuple[int, int, int]):
         if not SIZE.fits(size):
             raise UserError(
@@ -126,7 +132,7 @@ def conjugate_gradient(
     """
     if tolerance is None:
         tolerance = CG_ROUNDING * torch.finfo(b.dtype).eps
-    u, r = start, b - apply(start)
+    u, r = start.clone(), b - apply(start)
     p, old = r, dot(r, r)
     least = tolerance**2 * dot(b, b)
     for _ in range(steps):

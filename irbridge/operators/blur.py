@@ -84,7 +84,8 @@ class Blur(PhysicsOperator):
             return library.BlurFFT(img_size=size, filter=kernel[None, None], device=device)
         height, width = kernel.shape  # made odd, so that its centre is its middle
         kernel = F.pad(kernel, (0, 1 - width % 2, 0, 1 - height % 2))
-        return library.Blur(filter=kernel[None, None], padding=self.padding, device=device)
+        padding = self.padding if kernel.numel() > 1 else "valid"  # of one pixel deepinv warns
+        return library.Blur(filter=kernel[None, None], padding=padding, use_fft=True, device=device)
 
     @override
     def filter(self, x, f):
@@ -120,8 +121,9 @@ def _checked(kernel, size: tuple[int, int, int]) -> Tensor:
     """The kernel (h, w) in float64, its sum 1."""
     remedy = "give a two-dimensional table of numbers with a sum above 0"
     try:
-        given = kernel.detach().cpu() if isinstance(kernel, Tensor) else kernel
-        kernel = torch.from_numpy(np.array(given, dtype=np.float64))
+        given = kernel.detach().cpu().numpy() if isinstance(kernel, Tensor) else kernel
+        values = np.asarray(given).astype(np.float64, casting="same_kind")
+        kernel = torch.from_numpy(values)
     except (TypeError, ValueError) as error:
         raise UserError(f"The kernel is no table of numbers ({error}); {remedy}.") from error
     shape = " x ".join(map(str, reversed(kernel.shape)))

@@ -4,7 +4,7 @@ from inspect import signature
 from pathlib import Path
 
 from irbridge.errors import UserError, unknown
-from irbridge.images.holes import read_mask
+from irbridge.images.holes import MASK, read_mask
 from irbridge.operators.base import Operator
 from irbridge.operators.blur import Blur
 from irbridge.operators.colourise import Colourise
@@ -56,7 +56,8 @@ def operator(name: str, size: tuple[int, int, int], **settings) -> Operator:
             raise unknown(f"operator={name} has no setting {setting}", setting, known, remedy)
     for setting in needed:
         if settings.get(setting) is None:
-            raise UserError(f"operator={name} needs {setting}; give {setting}=....")
+            remedy = MASK if setting == "holes" else f"give {setting}=..."
+            raise UserError(f"operator={name} needs {setting}; {remedy}.")
     if isinstance(settings.get("holes"), str | Path):
         settings["holes"] = read_mask(settings["holes"])
     return OPERATORS[name](size, **settings)

@@ -31,6 +31,10 @@ class Colourise(Operator):
         return m.expand(-1, self.size[0], -1, -1).clone()
 
     @override
+    def read(self, image):
+        return self(image)
+
+    @override
     def filter(self, x, f):
         kept, lost = f(torch.tensor([1 / math.sqrt(self.size[0]), 0], dtype=torch.float64)).to(x)
         if self.size[0] == 1:  # nothing is lost

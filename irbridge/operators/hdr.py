@@ -24,3 +24,8 @@ class HDR(Operator):
     @override
     def inverse(self, m):
         return m / GAIN
+
+    @override
+    def view(self, m):
+        """The over-exposed image itself."""
+        return m.clone()

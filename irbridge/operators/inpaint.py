@@ -53,6 +53,10 @@ class Inpaint(Operator):
         return f(self.known.double()).to(x) * x
 
     @override
+    def read(self, image):
+        return self(image)
+
+    @override
     def view(self, m):
         """The measurement with its holes in middle grey."""
         return self(m)
@@ -61,7 +65,7 @@ class Inpaint(Operator):
 def _truths(holes) -> Tensor:
     """A mask as a bool tensor on the CPU; numbers 0 and 1 are taken for truth values."""
     kind = getattr(holes, "dtype", None)
-    given = holes.detach().cpu() if isinstance(holes, Tensor) else holes
+    given = holes.detach().cpu().numpy() if isinstance(holes, Tensor) else holes
     given = np.asarray(given)
     if kind is None or given.dtype.kind not in "buif" or not np.isin(given, (0, 1)).all():
         raise UserError(

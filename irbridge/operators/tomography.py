@@ -14,7 +14,7 @@ from irbridge.ranges import each, number, shown, whole
 
 COUNT = whole(1, 3600)
 DEGREES = each(number(lambda v: abs(v) <= 360, "from -360 to 360"), most=3600)
-POWER_STEPS = 10  # of the power iteration for the norm, from a grey image near the solution
+POWER_STEPS = 4  # of the power iteration for the norm, from a flat image near the solution
 STEPS = 20  # of the conjugate gradients of A^+: more would amplify what noise m has
 
 
@@ -22,8 +22,8 @@ class Tomography(PhysicsOperator):
     """The Radon transform with parallel beams, of every channel (deepinv's).
 
     The image is put in the middle of a square of its longer side, with 0 around it, so that other
-    shapes are served as well. It is divided by its largest singular value, found by a power
-    iteration, up to about one per cent. Measurements are (B, C, detectors, angles).
+    shapes are served as well. A is divided by its largest singular value, which a power iteration
+    finds up to about one in a thousand. Measurements are (B, C, detectors, angles).
 
     The adjoint is the exact one, by reverse differentiation, and not a rescaled back-projection.
     A^+ is :data:`STEPS` conjugate gradient steps on ``A^T A u = A^T m`` from zero, not a filtered
@@ -66,7 +66,7 @@ class Tomography(PhysicsOperator):
     def make(self, dtype, device):
         return deepinv(f"operator={self.name}", "physics.functional").Radon(
             max(self.size[1:]),
-            torch.tensor(self.angles, dtype=torch.float64, device=device),
+            torch.tensor(self.angles, dtype=dtype, device=device),
             parallel_computation=False,  # angle by angle: a fraction of the memory
             dtype=dtype,
             device=device,
