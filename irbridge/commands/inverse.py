@@ -60,13 +60,15 @@ def inverse_run(options: InverseOptions) -> None:
         Measurements(images, problem, noise, options.seed, options.size)
         for problem, noise in product(options.problem, options.noise)
     ]
+    # what cannot be measured at all shows before any model is loaded
+    firsts = [given.measurement(0) for given in tasks]
     about = About("", data=data, size=options.size, seed=options.seed)
     rows = list(contenders(options))
     total = len(rows) * len(tasks) * len(images.names[: options.limit])
     with tqdm(total=total, unit="image", dynamic_ncols=True) as bar:
-        for row, given in product(rows, tasks):
+        for row, (given, first) in product(rows, list(zip(tasks, firsts, strict=True))):
             try:
-                row.check(given.measurement(0))
+                row.check(first)
             except UserError as error:
                 tqdm.write(f"left out: {row.label}, {given.task}: {error}")
                 bar.total -= len(images.names[: options.limit])

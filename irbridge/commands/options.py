@@ -423,8 +423,8 @@ class InverseOptions(Options):
     solver: tuple[str, ...] = option(
         ("ddrm", "ddnm", "pigdm", "diffpir", "reddiff", "deqir"),
         text("NAME"),
-        "The solvers, a list of ddrm, ddnm, pigdm, diffpir, reddiff, deqir, dps, scd, likelihood; the"
-        " last three, which take long, only where they are named. Constants of a single one"
+        "The solvers, a list of ddrm, ddnm, pigdm, diffpir, reddiff, deqir, dps, scd, likelihood;"
+        " the last three, which take long, only where they are named. Constants of a single one"
         " are solver.zeta=0.5 and so on.",
         several=True,
         settings=True,
