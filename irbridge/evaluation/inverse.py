@@ -38,7 +38,7 @@ from irbridge.operators.super_resolution import SuperResolution
 from irbridge.solvers.base import solver as named_solver
 
 # of the Wiener filter, chosen on validation images: its balance is WIENER noise^2, or the least
-WIENER, WIENER_LEAST = 10.0, 1e-4
+WIENER, WIENER_LEAST = 40.0, 1e-7
 
 
 @dataclass(frozen=True)
