@@ -1,6 +1,6 @@
 """What every zero-shot solver is: it restores by a frozen prior and a known operator alone.
 
-Nothing is trained. A solver is one class of a screen whose fields are its constants; its ``run``
+Nothing is trained. A solver is one class of a screen whose fields are its constants; its ``loop``
 yields a :class:`Step` for every call of the network, and the last one's ``x0`` is the result. A
 level is known by (alpha, sigma) of the prior's state ``z = alpha x0 + sigma eps``, so that
 variance-preserving, variance-exploding and flow priors serve alike.
@@ -58,11 +58,13 @@ class Step(NamedTuple):
         tau: the prior's timestep.
         z: the state that the network saw, (B, C, H, W).
         x0: the estimate after the call; the last step's is the result.
+        residual: of a solver of a fixed point, how far each image is from it, relative, (B,).
     """
 
     tau: Tensor
     z: Tensor
     x0: Tensor
+    residual: Tensor | None = None
 
 
 @dataclass
@@ -70,7 +72,8 @@ class Problem:
     """What a solver is given.
 
     Args:
-        denoise: the clean estimate of a state z (B, C, H, W) at a timestep (); gradients pass.
+        denoise: the clean estimate of a state z (B, C, H, W) at a timestep (), or (B,) where images
+            are at timesteps of their own; gradients pass.
         prior: the noise schedule of the network.
         operator: the known degradation.
         m: the measurement.
@@ -93,6 +96,14 @@ class Problem:
     def start(self) -> Tensor:
         """A^+ m as a new tensor, (B, C, H, W)."""
         return self.operator.inverse(self.m)
+
+
+def first_state(problem: Problem, at: Level) -> Tensor:
+    """Noise of the std that the states of images of std 1 have at a level, (B, C, H, W).
+
+    In a variance-preserving prior that is unit noise, as the published programs start from.
+    """
+    return math.hypot(at.alpha, at.sigma) * problem.noise(problem.start())
 
 
 def predicted_noise(z: Tensor, x0: Tensor, at: Level) -> Tensor:
@@ -136,7 +147,7 @@ class Solver(Options):
     needs: ClassVar[tuple[str, ...]] = ("linear",)
     noiseless: ClassVar[bool] = False  # serves measurements without noise alone
     backward: ClassVar[bool] = False  # asks for gradients through the network
-    experimental: ClassVar[bool] = False
+    experimental: ClassVar[bool] = False  # its paper or code could not be read
 
     steps: int | None = option(100, STEPS)
     returns: str = option("clean", RETURNS)
@@ -146,9 +157,16 @@ class Solver(Options):
         values = {**self.published.get("", {}), **self.published.get(operator, {})}
         return replace(self, **{k: v for k, v in values.items() if getattr(self, k) is None})
 
-    @abstractmethod
     def run(self, problem: Problem) -> Iterator[Step]:
-        """One :class:`Step` for every call of the network; the last one's x0 is the result."""
+        """One :class:`Step` for every call of the network; the last one's x0 is the result.
+
+        Constants that are None are as published for the problem's operator.
+        """
+        return self.settled(problem.operator.name).loop(problem)
+
+    @abstractmethod
+    def loop(self, problem: Problem) -> Iterator[Step]:
+        """:meth:`run`, every constant being settled."""
 
     def indices(self, length: int) -> np.ndarray:
         """The levels as falling indices of a table of so many timesteps."""

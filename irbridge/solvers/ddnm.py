@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from irbridge.operators.base import Operator
 from irbridge.ranges import SHARE, option, whole
-from irbridge.solvers.base import CLEAN, Level, Problem, Solver, Step, predicted_noise
+from irbridge.solvers.base import CLEAN, Level, Problem, Solver, Step, first_state, predicted_noise
 
 
 @dataclass
@@ -73,10 +73,9 @@ class DDNM(Solver):
         return sum(b < a for a, b in pairwise([*self.path, -1]))
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         levels = [CLEAN, *self.levels(problem.prior)[::-1]]
-        z = problem.noise(problem.start())
-        x0 = z
+        z = x0 = first_state(problem, levels[-1])
         # a prior of a smaller range has fewer levels at the top
         path = [min(i + 1, len(levels) - 1) for i in self.path]
         for here, there in pairwise([*path, 0]):

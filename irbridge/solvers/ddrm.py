@@ -34,7 +34,7 @@ class DDRM(Solver):
     eta_measured: float = option(1.0, SHARE)
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         moves = self.moves(problem.prior)
         known = problem.start()
         z = self.begin(problem, known, moves[0][0])

@@ -56,7 +56,7 @@ class DiffPIR(Solver):
         return length - 1 - np.minimum(falls, length - 1)
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         moves = self.moves(problem.prior)
         z = self.begin(problem, moves[0][0])
         for at, to in moves:

@@ -9,7 +9,15 @@ import torch
 from typing_extensions import override
 
 from irbridge.ranges import NOT_NEGATIVE, SHARE, option
-from irbridge.solvers.base import STEPS, Problem, Solver, Step, ddim_noise, predicted_noise
+from irbridge.solvers.base import (
+    STEPS,
+    Problem,
+    Solver,
+    Step,
+    ddim_noise,
+    first_state,
+    predicted_noise,
+)
 
 
 @dataclass
@@ -42,9 +50,10 @@ class DPS(Solver):
         return np.round(np.linspace(length - 1, 0, self.steps))
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
-        z = problem.noise(problem.start())
-        for at, to in self.moves(problem.prior):
+    def loop(self, problem: Problem) -> Iterator[Step]:
+        moves = self.moves(problem.prior)
+        z = first_state(problem, moves[0][0])
+        for at, to in moves:
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
                 x0 = problem.denoise(z, at.tau)

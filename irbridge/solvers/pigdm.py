@@ -50,7 +50,7 @@ class PiGDM(Solver):
             self.require(operator, "spectral", " with noise")
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         operator, moves = problem.operator, self.moves(problem.prior)
         known, first = problem.start(), moves[0][0]
         z = first.alpha * known + first.sigma * problem.noise(known)

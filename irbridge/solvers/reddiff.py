@@ -60,7 +60,7 @@ class REDdiff(Solver):
     weight: str = option("linear", one_of(*WEIGHTS))
 
     @override
-    def run(self, problem: Problem) -> Iterator[Step]:
+    def loop(self, problem: Problem) -> Iterator[Step]:
         mu = problem.start()
         adam = torch.optim.Adam([mu], lr=self.lr, betas=(0.9, 0.99))
         for at in self.levels(problem.prior):

@@ -180,8 +180,6 @@ def test_diffpir(number):
     for step in case["steps"]:
         draws += [step[key] for key in ("z_eta", "z_zeta") if step.get(key)]
     posed = problem(operator, m, Draws(draws), std=2 * case["sigma_img_01"])
-    if not masked:  # the authors' own enlargement is not ours; what follows from it is
-        solver.begin = lambda problem, first: (problem.noise.draws.pop(0), array(case["x_init"]))[1]
     steps = [*solver.run(posed)]
     for step, theirs in zip(steps, case["steps"], strict=True):
         assert float(step.tau) == theirs["t"] and error(step.z, theirs["x_t"]) < (

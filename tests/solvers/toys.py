@@ -5,12 +5,14 @@ DDPM, and images of 3 x 8 x 8. Gaussians have an exact denoiser for every prior.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from irbridge.gaussian.marginal import broadcast
 from irbridge.operators.base import Operator
+from irbridge.priors import VE, Flow
 from irbridge.solvers.base import PUBLISHED, Problem
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -223,3 +225,46 @@ def whitened(particles, seed=0):
     x = x - x.mean(0)
     root = torch.linalg.cholesky(x.T @ x / particles)
     return torch.linalg.solve_triangular(root, x.T, upper=False).T.reshape(particles, 1, 1, 2)
+
+
+class ToyNetwork(torch.nn.Module):
+    """The network of the golden file of SCD: one convolution before the toy's tanh."""
+
+    def __init__(self, case):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 3, padding=1).double()
+        self.conv.weight.data = array(case["base_conv_weight"])
+        self.conv.bias.data = array(case["base_conv_bias"])
+        self.requires_grad_(False)
+
+    def forward(self, z, time):
+        hidden = z + self.conv(z)
+        return torch.tanh(0.3 * hidden) * broadcast(torch.as_tensor(time).double() / 1000, z)
+
+
+# The schedules of the other families, with a toy network's exact denoiser.
+VE_PRIOR = VE(sigma_data=None)
+FLOW_PRIOR = Flow()
+
+
+def smooth_covariance(size=SIZE):
+    """Of images whose nearby values are alike, (N, N)."""
+    c, h, w = size
+    lines = [0.9 ** (torch.arange(n)[:, None] - torch.arange(n)).abs().double() for n in (c, h, w)]
+    return 0.25 * torch.kron(lines[0], torch.kron(lines[1], lines[2]))
+
+
+def smooth_problem(operator, prior, noise, images=1, std=0.0, dtype=torch.float64):
+    """A problem of images of a Gaussian law under a prior."""
+    generator = torch.Generator().manual_seed(7)
+    root = torch.linalg.cholesky(smooth_covariance(operator.size))
+    x = torch.randn(images, len(root), generator=generator, dtype=torch.float64) @ root.T
+    m = operator(x.reshape(images, *operator.size))
+    m = m + std * torch.randn(m.shape, generator=generator, dtype=torch.float64)
+    denoise = gaussian_denoiser(smooth_covariance(operator.size), prior)
+    return problem(operator, m.to(dtype), noise, denoise, prior, std)
+
+
+def one_of(whole, index):
+    """The problem of one image of a batch; its noise is to be replaced."""
+    return replace(whole, m=whole.m[index : index + 1])
