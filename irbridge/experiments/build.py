@@ -61,8 +61,10 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
     """
     config = present(config)
     model = _model(config, backbone, lazy)
-    if config["adapter"].get("masked"):
-        model.keeps_known = not _noisy(config["task"].get("degradation") or {})
+    if config["adapter"].get("masked") and _noisy(config["task"].get("degradation") or {}):
+        for part in model.modules():
+            if hasattr(part, "keeps_known"):
+                part.keeps_known = False
     return model
 
 
