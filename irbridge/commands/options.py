@@ -421,10 +421,10 @@ class InverseOptions(Options):
         several=True,
     )
     solver: tuple[str, ...] = option(
-        ("ddrm", "ddnm", "pigdm", "diffpir", "reddiff", "deqir"),
+        ("ddrm", "ddnm", "pigdm", "diffpir", "reddiff", "deqir", "likelihood"),
         text("NAME"),
-        "The solvers, a list of ddrm, ddnm, pigdm, diffpir, reddiff, deqir, dps, scd, likelihood;"
-        " the last three, which take long, only where they are named. Constants of a single one"
+        "The solvers, a list of ddrm, ddnm, pigdm, diffpir, reddiff, deqir, likelihood, scd and"
+        " dps; the last two, which take long, only where they are named. Constants of a single one"
         " are solver.zeta=0.5 and so on.",
         several=True,
         settings=True,

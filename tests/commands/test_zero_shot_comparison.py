@@ -9,6 +9,7 @@ from irbridge.commands.options import InverseOptions
 from irbridge.data.problems import PROBLEMS, operator_of
 from irbridge.experiments.config import composed
 from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.run_folder import contradiction
 from irbridge.gaussian.noise import name_rng
 from irbridge.solvers.base import SOLVERS
 
@@ -79,3 +80,14 @@ def test_faces_that_are_not_there_are_passed_over(monkeypatch, tmp_path, capsys)
     said = capsys.readouterr()
     assert said.out == "" and "data/faces/test is not there" in said.err
     assert not [word for step in words for word in step if "faces" in word]
+
+
+def test_an_inpainting_of_before_the_noise_goes_on():
+    now = composed("train", "task=inpaint", "name=x")["task"]["degradation"]
+    before = {key: value for key, value in now.items() if key != "noise"}
+
+    def run(degradation):
+        return {"task": {"degradation": degradation}}
+
+    assert contradiction(run(before), run(now)) is None
+    assert "noise was" in contradiction(run(before), run(now | {"noise": [0.0, 0.05]}))
