@@ -36,6 +36,7 @@ COMMANDS = {
     "train": Command("irbridge.commands.train", "train_run", config="train"),
     "evaluate": Command("irbridge.commands.evaluate", "evaluate_run", config="evaluate"),
     "compare": Command("irbridge.commands.compare", "compare_run", config="compare"),
+    "inverse": Command("irbridge.commands.inverse", "inverse_run", "InverseOptions"),
     "table": Command("irbridge.commands.table", "table_run", "TableOptions"),
     "export": Command("irbridge.commands.export", "export_run", "ExportOptions"),
     "pretrain": Command("irbridge.commands.pretrain", "pretrain_run", config="pretrain"),
@@ -51,6 +52,7 @@ HELP = """irbridge restores photographs with diffusion bridges on a frozen diffu
   irbridge train task=derain                        train, score and draw; again: resume
   irbridge evaluate run=runs/derain-brownian        score a trained run again, with other settings
   irbridge compare run=data/adapters/derain         bridges, step rules and call counts
+  irbridge inverse                                  zero-shot solvers on known problems
   irbridge table runs/derain-brownian               a table, page or plot of scored runs
   irbridge export --run runs/mine --output DIR      an adapter to hand on, with its model card
   irbridge pretrain                                 train an unconditional prior

@@ -143,7 +143,12 @@ class Trunk(nn.Module):
 
     It gives features per stride and, if ``predicts``, the image y + correction, which is y at
     initialisation. The arguments are those of :func:`make_trunk`.
+
+    Attributes:
+        keeps_known: pixels outside the holes of a masked y stay as they are.
     """
+
+    keeps_known = True
 
     def __init__(
         self,
@@ -189,7 +194,9 @@ class Trunk(nn.Module):
             for handle in handles:
                 handle.remove()
         features = {y.shape[-1] // output.shape[-1]: output for output in outputs}
-        image = filled(correction.float(), y, self.masked) if self.predicts else None
+        image = None
+        if self.predicts:
+            image = filled(correction.float(), y, self.masked, self.keeps_known)
         return image, features
 
 
@@ -198,6 +205,8 @@ class NAFTrunk(nn.Module):
 
     ``sizes`` are those of NAFNet; the other arguments those of :func:`make_trunk`.
     """
+
+    keeps_known = True  # as of Trunk
 
     def __init__(
         self, predicts: bool = True, image_channels: int = 3, masked: bool = False, **sizes
@@ -218,17 +227,22 @@ class NAFTrunk(nn.Module):
     def forward(self, y: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
         """As :class:`Trunk`'s."""
         correction, features = self.net(y)
-        return filled(correction, y, self.masked) if self.predicts else None, features
+        if not self.predicts:
+            return None, features
+        return filled(correction, y, self.masked, self.keeps_known), features
 
 
-def filled(correction: Tensor, y: Tensor, masked: bool) -> Tensor:
-    """Y + correction; of a ``masked`` y in its holes alone, so that known pixels stay bit for bit.
+def filled(correction: Tensor, y: Tensor, masked: bool, keeps_known: bool) -> Tensor:
+    """Y + correction; where known pixels are kept, bit for bit, in the holes alone.
 
     Args:
         correction: (B, C, H, W).
         y: alike; a masked one has its mask as a last channel, above 0 in the holes.
         masked: whether it has.
+        keeps_known: pixels outside the holes stay as they are.
     """
     if not masked:
         return y + correction
+    if not keeps_known:
+        return y[:, :-1] + correction
     return torch.where(y[:, -1:] > 0, y[:, :-1] + correction, y[:, :-1])

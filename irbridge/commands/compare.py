@@ -90,12 +90,7 @@ def compare_run(options: dict) -> None:
     held = options["split"] == "validation"
     task = config["task"]["name"]
     results = Path(options["results"] or f"runs/compare-{task}" + ("-validation" if held else ""))
-    # a table of ours stands beside the records that it is made of
-    if (results / "table.md").exists() and not record_files(results):
-        raise UserError(
-            f"{results / 'table.md'} is there and is not what irbridge wrote, which alone is"
-            " replaced; move it, or give another results=DIR."
-        )
+    check_table(results)
     pairs = validation_images(run, options["size"]) if held else test_pairs(config, options["size"])
     trained = Trained.of(model, run)
     about = About(
@@ -131,6 +126,15 @@ def compare_run(options: dict) -> None:
             ):
                 bar.update()
     deliver(results, about)
+
+
+def check_table(results: Path) -> None:
+    """UserError where a table of another hand is in the way; ours stands beside its records."""
+    if (results / "table.md").exists() and not record_files(results):
+        raise UserError(
+            f"{results / 'table.md'} is there and is not what irbridge wrote, which alone is"
+            " replaced; move it, or give another results=DIR."
+        )
 
 
 def deliver(results: Path, about: About) -> None:

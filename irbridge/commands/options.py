@@ -392,6 +392,93 @@ class DemoOptions(Options):
 
 
 @dataclass(frozen=True)
+class InverseOptions(Options):
+    """Compare zero-shot solvers, classical methods and trained models on known problems.
+
+    Clean images are measured by operators that all contenders know, with noise: pixels (half of
+    them lost at random), brush (strokes to fill), sr (four times smaller), gaussian and motion
+    (blurred). Scores, calls of the network, seconds and memory go into tables. The same command
+    again goes on where it was stopped. Needs deepinv: pip install 'irbridge[inverse]'.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "irbridge inverse",
+        "irbridge inverse solver=dps solver.zeta=0.5 problem=[sr,motion] noise=0.05 limit=4",
+        "irbridge inverse solver=[ddrm,diffpir] backbone=faces images=data/faces/test",
+        "irbridge inverse problem=[pixels,brush] solver=[] run=[inpaint,runs/mine]",
+    )
+
+    problem: tuple[str, ...] = option(
+        ("pixels", "brush", "sr", "gaussian", "motion"),
+        text("NAME"),
+        "The problems, a list of pixels, brush, sr, gaussian and motion; all if left out.",
+        several=True,
+    )
+    noise: tuple[float, ...] = option(
+        (0.0, 0.05),
+        number("a number, 0 or more", lambda v: v >= 0),
+        "Stds of the noise, where white is 1, a list; 0 and 0.05 if left out.",
+        several=True,
+    )
+    solver: tuple[str, ...] = option(
+        ("ddrm", "ddnm", "pigdm", "diffpir", "reddiff", "deqir", "likelihood"),
+        text("NAME"),
+        "The solvers, a list of ddrm, ddnm, pigdm, diffpir, reddiff, deqir, likelihood, scd and"
+        " dps; the last two, which take long, only where they are named. Constants of a single one"
+        " are solver.zeta=0.5 and so on.",
+        several=True,
+        settings=True,
+    )
+    solver_settings: dict = rest("solver")
+    run: tuple[str, ...] = option(
+        (),
+        text("NAME"),
+        "Trained models beside them, a list of folders and of tasks with a shipped adapter; each"
+        " is shown the measurement as an image.",
+        several=True,
+    )
+    baselines: bool = option(
+        True,
+        switch(),
+        "Whether the degraded image, biharmonic inpainting, bicubic enlargement and the Wiener"
+        " filter are scored too.",
+    )
+    images: str | None = option(
+        None, text("DIR"), "Clean images, a folder or a tar; data/samples/test if left out."
+    )
+    split: str = option(
+        "test",
+        one_of("test", "validation"),
+        "validation: the project's photographs that its trainings hold back, for choices.",
+    )
+    limit: int = option(16, whole(1), "So many images, the first by name.")
+    size: int = option(64, EDGE, "Pixels of a side of the centre crop that is measured.")
+    backbone: PriorOptions = group(
+        PriorOptions(),
+        "The frozen model of the solvers: a file of configs/backbone, such as faces; the embedded"
+        " one if left out.",
+        "backbone",
+    )
+    config_dir: str | None = option(
+        None,
+        text("FOLDER"),
+        "Your own configs: --backbone NAME also finds FOLDER/backbone/NAME.yaml.",
+    )
+    results: str | None = option(
+        None,
+        text("DIR"),
+        "Folder of the records and of table.md; named by the images and the prior in runs if left"
+        " out.",
+    )
+    save_images: bool = option(
+        False, switch(), "Also write the restored images beside their records."
+    )
+    seed: int = option(0, SEED, "Of masks, kernels and all noise, together with the image's name.")
+    threads: int | None = option(None, THREADS, f"Threads {BENEFIT}")
+    device: str = option("auto", text("NAME"), "auto (CUDA, else MPS, else CPU), cpu, cuda, mps.")
+
+
+@dataclass(frozen=True)
 class ReproduceOptions(Options):
     """Make a table of the documentation again: every run that it needs, then the table.
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from irbridge.environment import device, machine, set_threads
+from irbridge.environment import device, machine, peak_memory, reset_peak, set_threads
 from irbridge.experiments.build import build_model, trainer_options
 from irbridge.experiments.config import given_words
 from irbridge.experiments.schema import Benchmark, made
 from irbridge.models.restorer import Restorer
 from irbridge.own_files import check_writable, write_text_result
-from irbridge.profiling.clock import NETWORKS, PARTS, Clock, peak_memory, reset_peak, watched
+from irbridge.profiling.clock import NETWORKS, PARTS, Clock, watched
 from irbridge.profiling.flops import cost, in_words
 from irbridge.profiling.race import race, race_training
 from irbridge.ranges import LARGEST, MOST

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from irbridge.commands import claim
+from irbridge.commands import claim, zero_shot_comparison
 from irbridge.commands.options import ReproduceOptions
 from irbridge.errors import Failure, UserError, unknown
 from irbridge.reports import published
@@ -217,6 +217,11 @@ def _claim() -> Iterator[Step]:
         yield Step(("table", f"{claim.ROOT}-{question}"))
 
 
+def _zero_shot() -> Iterator[Step]:
+    for words in zero_shot_comparison.commands():
+        yield Step(words, (words[0],))
+
+
 def _samplers() -> Iterator[Step]:
     yield Step(("compare", "run=data/adapters/derain"), ("compare",))
 
@@ -374,6 +379,14 @@ RECIPES = {
         "145 trainings of 2,000 to 50,000 images, days on 2 cores; needs the faces in data/faces",
         "docs/faces.md",
         _claim,
+    ),
+    "zeroshot": Recipe(
+        "zero-shot solvers, classical methods and trained models on five known problems",
+        "10 trainings of 10,000 crops, about 2 hours on one core, then 16 images x 5 problems x 2"
+        " levels of noise: 3 hours for the cheap solvers, 10 for the dear ones; twice that with the"
+        " faces in data/faces",
+        "docs/zero-shot-comparison.md",
+        _zero_shot,
     ),
     "samplers": Recipe(
         "bridge x step rule x calls",

@@ -188,6 +188,11 @@ def lattice(shape, share, rng):
     return ((y + start[0]) % step > 0) | ((x + start[1]) % step > 0)
 
 
+def pixels(shape, share, rng):
+    """So many pixels, each on its own, wherever they are."""
+    return rng.permutation(shape[0] * shape[1]).reshape(shape) < round(share * shape[0] * shape[1])
+
+
 # each kind, and how often it is drawn among those that are wanted
 _WEIGHTED = [
     (brush, 3),
@@ -206,3 +211,6 @@ KINDS: dict[str, Callable] = {kind.__name__: kind for kind, _ in _WEIGHTED}
 # the kinds whose marks have sizes in pixels, and so a scale
 IN_PIXELS = "brush", "thin", "thick", "boxes", "scratches", "text"
 WEIGHTS: dict[str, int] = {kind.__name__: weight for kind, weight in _WEIGHTED}
+# those that are drawn where they are asked for alone
+ASKED_FOR: dict[str, Callable] = {"pixels": pixels}
+WEIGHTS |= dict.fromkeys(ASKED_FOR, 1)

@@ -11,6 +11,7 @@ from irbridge.data.pair import Degradation, Pair
 from irbridge.data.pairs import PairedFolders, SyntheticPairs
 from irbridge.data.public_sets import known
 from irbridge.errors import UserError
+from irbridge.gaussian.noise import name_rng
 from irbridge.images.holes import read_mask
 from irbridge.images.io import list_images, read_image
 from irbridge.images.resize import centre_crop, scaled
@@ -129,7 +130,8 @@ class Faces(SyntheticPairs):
             return super().__getitem__(i)
         image = self.source[i]
         holes = self._holes(i, image.shape[:2])
-        images = image, self.degradation.fill_in(image, holes), holes
+        rng = name_rng(self.seed, self.names[i])
+        images = image, self.degradation.fill_in(image, holes, rng), holes
         return Pair(self.names[i], *(centre_crop(image, self.size) for image in images))
 
     def _holes(self, i: int, shape: tuple[int, int]) -> np.ndarray:

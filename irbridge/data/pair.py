@@ -34,7 +34,7 @@ def degraded(
     if not hasattr(degradation, "mask"):
         return degradation(clean, rng), None
     mask = degradation.mask(clean.shape[:2], rng)
-    return degradation.fill_in(clean, mask), mask
+    return degradation.fill_in(clean, mask, rng), mask
 
 
 class Pair(NamedTuple):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from irbridge.data.pair import Pair
 from irbridge.environment import commit, machine
 from irbridge.errors import UserError
+from irbridge.evaluation.meter import Meter
 from irbridge.evaluation.methods import Method, Restore
 from irbridge.evaluation.metrics import STANDARD, Metric, score
 from irbridge.evaluation.protocol import Protocol
@@ -51,6 +52,7 @@ def evaluate(
     share: Share = ALONE,
     reference: RoundTrip | None = None,
     keep_others: bool = False,
+    meter: Meter | None = None,
 ) -> Iterator[Record]:
     """Score a method on pairs, yielding a record an image, those of an earlier run included.
 
@@ -73,6 +75,7 @@ def evaluate(
             on; without it that protocol is the one with the clean image alone.
         keep_others: whether scores of the same images by other weights or settings are kept, as a
             row of its own ("Earlier ..."), in a folder beside this one; else they are removed.
+        meter: what ``restore`` measures itself by; records then have its counts and its seconds.
 
     Raises:
         UserError: if another process has the folder, it holds records of other settings, or an
@@ -80,7 +83,9 @@ def evaluate(
     """
     protocol = replace(protocol, reference="vae" if reference else "clean")
     about = replace(about, protocol=protocol.describe(reference.name if reference else ""))
-    scorer = _Scorer(restore, protocol, about, metrics, settings, folder, save_images, reference)
+    scorer = _Scorer(
+        restore, protocol, about, metrics, settings, folder, save_images, reference, meter
+    )
     with RecordStore(folder, share) as store:
         done, removed = _still_good(store, scorer, pairs, keep_others)
         replaced = places(folder.parent, {store.path: removed})
@@ -112,12 +117,13 @@ class _Scorer:
         folder: Path,
         save_images: bool,
         reference: RoundTrip | None,
+        meter: Meter | None,
     ):
         self.restore, self.protocol, self.about, self.metrics = restore, protocol, about, metrics
         self.settings, self.folder, self.save_images = settings, folder, save_images
-        self.reference = reference
+        self.reference, self.meter = reference, meter
         against = [metric.against_vae() for metric in metrics] if reference else []
-        self.shown = (*metrics, *against)
+        self.shown = (*metrics, *against, *(meter.metrics if meter else ()))
         self.scored_by = {metric.key: metric.identity() for metric in metrics}
 
     def __call__(self, pair: Pair) -> tuple[Record, dict[Path, bytes]]:
@@ -130,6 +136,8 @@ class _Scorer:
             scores = self._scores(restored, pair.clean, second)
         except UserError as error:
             raise UserError(f"The image {pair.name} cannot be scored: {error}") from None
+        if self.meter:
+            seconds, scores = self.meter.seconds, scores | self.meter.scores
         record = Record(
             self.about,
             pair.name,

@@ -60,6 +60,22 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
         UserError: The method is unknown, or a part cannot be built.
     """
     config = present(config)
+    model = _model(config, backbone, lazy)
+    if config["adapter"].get("masked") and _noisy(config["task"].get("degradation") or {}):
+        for part in model.modules():
+            if hasattr(part, "keeps_known"):
+                part.keeps_known = False
+    return model
+
+
+def _noisy(holes: dict) -> bool:
+    """Whether the config of holes says that pixels outside them have noise."""
+    noise = holes.get("noise", (0, 0))
+    return bool(isinstance(noise, list | tuple) and noise and noise[-1] > 0)
+
+
+def _model(config: dict, backbone: Backbone | None, lazy: bool) -> Restorer:
+    """:func:`build_model` of a config in its present form."""
     method, adapter = config["method"], config["adapter"]
     if method not in METHODS:
         raise UserError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}.")

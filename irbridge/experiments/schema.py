@@ -52,6 +52,7 @@ PARTS_ADDED = {
     "backbone.dtype": "float32",
     "task.degradation.each_step": False,
     "task.degradation.scale": 1.0,
+    "task.degradation.noise": [0.0, 0.0],
 }
 
 

@@ -229,7 +229,7 @@ class BridgeNetwork(Restorer):
             + broadcast(form.end, x) * end
             + broadcast(form.output, x) * out
         )
-        return keep_known(x0, end, mask_of(y))
+        return keep_known(x0, end, mask_of(y) if self.keeps_known else None)
 
     @override
     @torch.no_grad()
@@ -322,6 +322,6 @@ class BridgeNetwork(Restorer):
         losses = {self.target: error.flatten(1).mean(1)}
         if self.lpips:
             x0 = clean + broadcast(form.output, x) * (out - wanted)
-            x0 = keep_known(x0, end, mask_of(degraded))
+            x0 = keep_known(x0, end, mask_of(degraded) if self.keeps_known else None)
             losses["lpips"] = self.lpips * perceptual(x0, clean)
         return losses

@@ -241,7 +241,7 @@ class IRBridge(Restorer):
         residuals = partial(adapter.residuals, condition)
         with self.networks(), adapter.active(self.backbone.network):
             x0 = self.backbone.denoise(z, tau, residuals)
-        return keep_known(x0, condition.y, condition.mask)
+        return keep_known(x0, condition.y, condition.mask if self.keeps_known else None)
 
     @override
     def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:

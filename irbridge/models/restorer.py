@@ -74,6 +74,7 @@ class Restorer(nn.Module):
             None: all of a tile counts.
         first_share: share of the training whose steps cost as the first one does.
         sampler: how it samples; None: a single pass.
+        keeps_known: pixels outside a mask come back as they are; not where they have noise.
         digest: a hash of its frozen network's weights; None: it has none.
         folder: that it was loaded from.
     """
@@ -84,6 +85,7 @@ class Restorer(nn.Module):
     reach: int | None = None
     first_share: float = 1.0
     sampler: Sampler | None = None
+    keeps_known: bool = True
     digest: str | None = None
     folder: Path | None = None
 
@@ -151,11 +153,6 @@ class Restorer(nn.Module):
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of what is restored from an image of these sides."""
         return height, width
-
-    @property
-    def keeps_known(self) -> bool:
-        """Whether pixels outside a mask come back as they are."""
-        return True
 
     def image(self, state: Tensor, tiles: Tiles = WHOLE) -> Tensor:
         """A state's x0 as an image, (B, 3, H, W); the same where states are images."""

@@ -1,13 +1,10 @@
 """A clock of named parts, how it watches a model's networks, and the peak of memory."""
 
 import contextlib
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -134,28 +131,3 @@ def _called(module: nn.Module) -> Iterator[nn.Module]:
             yield from _called(child)
         else:
             yield child
-
-
-def reset_peak(device: torch.device) -> None:
-    """Start a new measurement of :func:`peak_memory`."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        # not everywhere allowed; then the peak is that of the process so far
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> int:
-    """The peak of memory since :func:`reset_peak`; on macOS since the process began.
-
-    Returns:
-        Bytes: on CUDA the most that tensors took, elsewhere the most physical memory of the whole
-        process.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "linux":
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

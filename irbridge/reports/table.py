@@ -361,7 +361,7 @@ def _brackets(row: Row, metric: Metric) -> str:
     bounds = interval(row, metric)
     if bounds is None:
         return ""
-    low, high = (f"{edge:.{metric.digits - 1}f}" for edge in bounds)
+    low, high = (f"{edge:.{max(0, metric.digits - 1)}f}" for edge in bounds)
     return f" [{low}, {high}]"
 
 

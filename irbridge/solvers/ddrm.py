@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from irbridge.ranges import SHARE, option
-from irbridge.solvers.base import Level, Problem, Solver, Step, predicted_noise
+from irbridge.solvers.base import STEPS, Level, Problem, Solver, Step, predicted_noise
 
 
 @dataclass
@@ -29,7 +29,7 @@ class DDRM(Solver):
     name: ClassVar[str] = "ddrm"
     needs: ClassVar[tuple[str, ...]] = ("linear", "spectral")
 
-    steps: int = 20
+    steps: int = option(20, STEPS)
     eta: float = option(0.85, SHARE)
     eta_measured: float = option(1.0, SHARE)
 

@@ -9,7 +9,15 @@ import torch
 from typing_extensions import override
 
 from irbridge.ranges import NOT_NEGATIVE, SHARE, option
-from irbridge.solvers.base import Problem, Solver, Step, ddim_noise, first_state, predicted_noise
+from irbridge.solvers.base import (
+    STEPS,
+    Problem,
+    Solver,
+    Step,
+    ddim_noise,
+    first_state,
+    predicted_noise,
+)
 
 
 @dataclass
@@ -32,7 +40,7 @@ class DPS(Solver):
     backward: ClassVar[bool] = True
     published: ClassVar[dict] = {"": {"zeta": 0.3}, "inpaint": {"zeta": 0.5}}
 
-    steps: int = 1000
+    steps: int = option(1000, STEPS)
     zeta: float | None = option(None, NOT_NEGATIVE)
     eta: float = option(1.0, SHARE)
     clip: bool = True

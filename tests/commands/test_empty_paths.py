@@ -30,6 +30,7 @@ PLAIN = {
     "table": "output plot weights",
     "data": "output manifest",
     "demo": "run",
+    "inverse": "images results config_dir backbone.pretrained",
 }
 CASES = [(command, key) for command, keys in KEYS.items() for key in keys.split()]
 PLAIN_CASES = [(command, key) for command, keys in PLAIN.items() for key in keys.split()]

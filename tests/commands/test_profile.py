@@ -23,13 +23,14 @@ from irbridge.backbones.pixel import PixelBackbone
 from irbridge.bridges.brownian import Brownian
 from irbridge.bridges.ornstein_uhlenbeck import GOUB
 from irbridge.commands.profile import summary, time_restoring, time_training
+from irbridge.environment import peak_memory, reset_peak
 from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.loss_options import LossOptions
 from irbridge.models.regression import Regression
 from irbridge.models.timestep_schedule import critical
 from irbridge.priors.vp import VP, vp_alphas_cumprod
-from irbridge.profiling.clock import PARTS, Clock, peak_memory, reset_peak, watched
+from irbridge.profiling.clock import PARTS, Clock, watched
 from irbridge.profiling.flops import cost, describe_cost
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no text encoder")

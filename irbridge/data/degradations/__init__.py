@@ -14,6 +14,7 @@ from irbridge.data.degradations.downsample import Downsample
 from irbridge.data.degradations.haze import Haze
 from irbridge.data.degradations.inpaint import Inpaint
 from irbridge.data.degradations.low_light import LowLight
+from irbridge.data.degradations.measured import Measured
 from irbridge.data.degradations.mixture import OneOf
 from irbridge.data.degradations.noise import Noise
 from irbridge.data.degradations.rain import Rain
@@ -27,6 +28,7 @@ __all__ = [
     "Haze",
     "Inpaint",
     "LowLight",
+    "Measured",
     "Noise",
     "OneOf",
     "Rain",

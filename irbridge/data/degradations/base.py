@@ -31,8 +31,8 @@ class Degradation(ABC):
     """Base of the degradations: it checks their parameters and clips what they give.
 
     A subclass is a frozen dataclass whose fields are numbers or a :data:`Range`, from 0 up. It
-    defines :meth:`apply`. Fields of type ``tuple[str, ...]`` are names, which the subclass checks
-    itself.
+    defines :meth:`apply`. Fields of type ``str`` and ``tuple[str, ...]`` are names, which the
+    subclass checks itself.
 
     Attributes:
         task: the task that it makes, as tables name it; empty: the class's name in small letters.
@@ -45,7 +45,7 @@ class Degradation(ABC):
 
     def __post_init__(self):
         for field in fields(self):
-            if field.type != tuple[str, ...]:
+            if field.type not in (str, tuple[str, ...]):
                 self._check(field.name, wants_range=field.type == Range)
 
     def _check(self, name: str, wants_range: bool) -> None:
