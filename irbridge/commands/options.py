@@ -398,7 +398,7 @@ class InverseOptions(Options):
     Clean images are measured by operators that all contenders know, with noise: pixels (half of
     them lost at random), brush (strokes to fill), sr (four times smaller), gaussian and motion
     (blurred). Scores, calls of the network, seconds and memory go into tables. The same command
-    again goes on where it was stopped. Needs deepinv: pip install 'irbridge[inverse]'.
+    again goes on where it was stopped. Needs deepinv: pip install -e ".[inverse]".
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (

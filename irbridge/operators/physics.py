@@ -24,7 +24,7 @@ def deepinv(what: str, module: str = "physics"):
     try:
         return import_module(f"deepinv.{module}")
     except ImportError as error:
-        raise UserError(f"{what} needs deepinv; pip install 'irbridge[inverse]'.") from error
+        raise UserError(f'{what} needs deepinv; pip install -e ".[inverse]".') from error
 
 
 class PhysicsOperator(Operator):

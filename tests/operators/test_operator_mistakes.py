@@ -30,7 +30,7 @@ def test_without_deepinv_it_is_asked_for(monkeypatch):
     given = {"blur": {}, "sr": {}, "cs": {}, "ct": {}}
     for name, settings in given.items():
         told = refused(name, **settings)
-        assert told == f"operator={name} needs deepinv; pip install 'irbridge[inverse]'."
+        assert told == f'operator={name} needs deepinv; pip install -e ".[inverse]".'
     # these are a line of mathematics each
     operator("sr", SIZE, kernel="average")
     operator("inpaint", SIZE, holes=np.ones((16, 24), bool))

@@ -339,8 +339,8 @@ def test_a_backbone_is_no_adapters_choice(command, tmp_path):
 @pytest.mark.parametrize(
     "missing, words, said",
     [
-        ("deepinv", ["solver=ddrm", "operator=blur", "kernel=uniform"], "irbridge[inverse]"),
-        ("deepinv", ["solver=ddrm", "operator=sr"], "irbridge[inverse]"),
+        ("deepinv", ["solver=ddrm", "operator=blur", "kernel=uniform"], '".[inverse]"'),
+        ("deepinv", ["solver=ddrm", "operator=sr"], '".[inverse]"'),
         ("peft", ["solver=scd", "operator=denoise"], "peft"),
     ],
 )
