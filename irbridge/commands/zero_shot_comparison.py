@@ -57,7 +57,7 @@ class Domain(NamedTuple):
 
 
 # chosen by irbridge inverse split=validation limit=4, see docs/zero-shot-comparison.md
-TUNED: tuple[tuple[str, tuple[str, ...]], ...] = ()
+TUNED = (("reddiff", ("solver.lr=0.05",)),)
 DOMAINS = (
     Domain("photographs", tuned=TUNED),
     Domain(
