@@ -156,7 +156,7 @@ class RestoreOptions(Options):
     )
     noise: float | None = option(
         None,
-        number("a number, 0 or more", lambda v: v >= 0),
+        number("a number from 0 to 1, the std where white is 1", lambda v: 0 <= v <= 1),
         "Of method zeroshot: std of the photograph's noise, where white is 1; 0 if left out.",
     )
     output: str | None = option(
@@ -416,7 +416,7 @@ class InverseOptions(Options):
     )
     noise: tuple[float, ...] = option(
         (0.0, 0.05),
-        number("a number, 0 or more", lambda v: v >= 0),
+        number("a number from 0 to 1, the std where white is 1", lambda v: 0 <= v <= 1),
         "Stds of the noise, where white is 1, a list; 0 and 0.05 if left out.",
         several=True,
     )

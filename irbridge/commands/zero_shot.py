@@ -48,6 +48,11 @@ class ByFrozenModel:
         self.degradation = _degradation(options)
         self.solver = _solver(options).settled(self.degradation.name)
         self.solver.check(self.degradation.tried(), 2 * self.noise)  # states are in [-1, 1]
+        if self.degradation.name == "denoise" and not self.noise:
+            raise UserError(
+                "operator=denoise without noise leaves a photograph as it is; give such as"
+                " noise=0.1."
+            )
         self.label = f"{self.degradation.name}-{self.solver.name}"
         given = options.backbone.pretrained
         place = find(os.path.expanduser(given)) if given else EMBEDDED
@@ -73,10 +78,10 @@ class ByFrozenModel:
         given |= given.pop("more")
         given = {key: value for key, value in given.items() if value is not None}
         backbone = instantiate({"_target_": PIXELS} | given, of="backbone")
-        kind = Kind(self.degradation.name, self.degradation, self.degradation.factor)
+        about = self.degradation.factor, self.degradation.record()
+        kind = Kind(self.degradation.name, self.degradation, *about)
         model = ZeroShot(backbone, kind, self.solver, self.noise)
         model.check(self.degradation.tried())  # of latents not every solver serves
-        _ = self.solver.levels(backbone.prior)  # no more than it has timesteps
         place = device(self.options.device)
         model = model.to(place, memory_format=torch.channels_last).eval()
         # a trial would take many calls; and gradients, of some solvers, are float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -20,7 +20,7 @@ from irbridge.images.arrays import pad
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.restorer import Restorer, State
 from irbridge.operators.base import Operator
-from irbridge.ranges import NOT_NEGATIVE, check_values
+from irbridge.ranges import NOISE, shown
 from irbridge.solvers.base import Problem, Solver
 from irbridge.solvers.base import solver as named_solver
 
@@ -34,11 +34,13 @@ class Kind:
         make: the operator of an image (B, 3, H, W) in [-1, 1] as it was read, and of its mask
             (B, 1, H, W), True in the holes, or None.
         factor: sides of the restored image by those of the one that was read.
+        settings: what else makes it, by name; JSON.
     """
 
     name: str
     make: Callable[[Tensor, Tensor | None], Operator]
     factor: int = 1
+    settings: dict = field(default_factory=dict)
 
 
 class Decoded(Operator):
@@ -103,7 +105,13 @@ class ZeroShot(Restorer):
         self, backbone: Backbone, operator: Operator | Kind, solver: Solver, noise: float = 0.0
     ):
         super().__init__()
-        check_values({"noise": NOT_NEGATIVE}, {"noise": noise}, "")
+        if not NOISE.fits(noise):
+            raise UserError(f"noise={shown(noise)} must be {NOISE.wanted}.")
+        if not isinstance(operator, Operator | Kind):
+            raise UserError(
+                f"operator={shown(operator)} is no operator; give one such as"
+                " irbridge.operators.catalog.operator makes."
+            )
         self.backbone, self.operator, self.noise = backbone, operator, noise
         self.stride = backbone.stride
         self.nothing = nn.Identity()  # in the place of what other methods train
@@ -115,6 +123,7 @@ class ZeroShot(Restorer):
         """UserError where the solver cannot serve a measurement of an operator on this prior."""
         on = Decoded(operator, self.backbone, WHOLE) if self.latent else operator
         self.solver.check(on, 2 * self.noise)
+        _ = self.solver.levels(self.backbone.prior)  # no more than it has timesteps
 
     @property
     def latent(self) -> bool:
@@ -176,13 +185,14 @@ class ZeroShot(Restorer):
         self, m: Tensor, operator: Operator, seeds: list[int], tiles: Tiles = WHOLE
     ) -> Problem:
         """What the solver is given for measurements m (B, ...)."""
+        drawn = Noise(seeds)
         return Problem(
             lambda z, tau: self.denoise(z, tau, tiles),
             self.backbone.prior,
             Decoded(operator, self.backbone, tiles) if self.latent else operator,
             m,
             2 * self.noise,
-            Noise(seeds),
+            lambda like: drawn(like).to(like),
             self.backbone.network,
             self.backbone.bounded,
         )
@@ -269,10 +279,26 @@ class ZeroShot(Restorer):
                 f"operator={self.operator.name} has no size yet; give one of a size, or call"
                 " restore(image)."
             )
+        self._check_measurement(m)
         for state in self.solve(m, self.operator, [seed + i for i in range(len(m))], tiles):
             last = state.x0
         height, width = self.operator.size[1:]
         return self.image(last, tiles)[..., :height, :width].clamp(-1, 1)
+
+    def _check_measurement(self, m) -> None:
+        """UserError unless m is a measurement of the operator's."""
+        device = next(self.parameters()).device
+        wanted = tuple(self.operator(torch.zeros(1, *self.operator.size, device=device)).shape[1:])
+        given = tuple(getattr(m, "shape", ()))
+        if not torch.is_tensor(m) or given[1:] != wanted or not given[0]:
+            raise UserError(
+                f"A measurement of operator={self.operator.name} must be a tensor of shape"
+                f" {('B', *wanted)}, not {given or type(m).__name__}.".replace("'B'", "B")
+            )
+        if not m.is_floating_point() or not torch.isfinite(m).all():
+            raise UserError(
+                "A measurement must be of floats that are numbers, not NaN or infinite."
+            )
 
 
 def zeroshot(

@@ -34,7 +34,7 @@ OPERATORS: dict[str, type[Operator]] = {
 """Those that a command can name."""
 
 
-def operator(name: str, size: tuple[int, int, int], **settings) -> Operator:
+def operator(name: str, size: tuple[int, int, int], /, **settings) -> Operator:
     """An operator from plain words.
 
     Args:
@@ -52,7 +52,7 @@ def operator(name: str, size: tuple[int, int, int], **settings) -> Operator:
     known, needed = accepted(name)
     for setting in settings:
         if setting not in known:
-            remedy = f"give {' or '.join(f'{k}=' for k in known)}" if known else "leave it out"
+            remedy = f"give one of {', '.join(known)}" if known else "leave it out"
             raise unknown(f"operator={name} has no setting {setting}", setting, known, remedy)
     for setting in needed:
         if settings.get(setting) is None:

@@ -1,6 +1,7 @@
 """Blur kernels: made from a few numbers, or read from a file."""
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch import Tensor
 from irbridge.errors import UserError, unknown
 from irbridge.files import open_regular
 from irbridge.images.samples import read_samples
-from irbridge.ranges import POSITIVE, SEED, SIDE, check_values, number, whole
+from irbridge.ranges import SEED, check_values, number, whole
 
-WIDTH = whole(1, SIDE)
+WIDTH = whole(1, 1001)
+STD = number(lambda v: 0 < v <= 160, "above 0, at most 160")
 EXTENT = number(lambda v: 1 <= v <= 1000, "from 1 to 1000")
 ANGLE = number(lambda v: abs(v) <= 360, "from -360 to 360")
 MOST = 2**24  # of a kernel's bytes in a text: one of 1000 x 1000 has fewer
@@ -31,8 +33,8 @@ def gaussian(std: float = 3.0, width: int | None = None) -> Tensor:
         std: pixels, above 0.
         width: of the kernel; None: the least odd one that holds three std to every side.
     """
-    check_values({"std": POSITIVE, "width": WIDTH}, {"std": std, "width": width}, "")
-    width = 2 * math.ceil(3 * min(std, SIDE)) + 1 if width is None else width
+    check_values({"std": STD, "width": WIDTH}, {"std": std, "width": width}, "")
+    width = 2 * math.ceil(3 * std) + 1 if width is None else width
     check_values({"width": WIDTH}, {"width": width}, "")
     at = torch.arange(width, dtype=torch.float64) - width // 2
     # relative to the nearest, so that a narrow bell does not underflow to nothing
@@ -129,9 +131,13 @@ def read_kernel(path: str | Path) -> Tensor:
         with open_regular(path) as file:
             if path.stat().st_size > MOST:
                 raise ValueError("too large")
-            read = (
-                np.load(file, allow_pickle=False) if suffix == ".npy" else np.loadtxt(file, ndmin=2)
-            )
+            with warnings.catch_warnings():  # of an empty text: its shape is refused below
+                warnings.simplefilter("ignore")
+                read = (
+                    np.load(file, allow_pickle=False)
+                    if suffix == ".npy"
+                    else np.loadtxt(file, ndmin=2)
+                )
             values = np.asarray(read).astype(np.float64, casting="same_kind")
     except (ValueError, TypeError, EOFError, OSError, UnicodeError) as error:
         raise UserError(f"The kernel {path} cannot be read ({error}); {remedy}.") from error

@@ -10,10 +10,9 @@ from irbridge.operators.base import Operator
 from irbridge.operators.physics import PhysicsOperator, deepinv
 from irbridge.ranges import check_values, one_of, whole
 
-FACTOR = whole(2, 64)
+FACTOR = whole(2, 16)
 KERNEL = one_of("bicubic", "average")
 TAPS = 4  # of the bicubic filter, per pixel of the small image
-LOCAL = 2 * TAPS + 1  # pixels of a side of the smallest image in which no filter meets itself
 LEAST = 1e-8  # of the largest singular value squared: below it a direction counts as lost
 
 
@@ -35,7 +34,7 @@ class SuperResolution(PhysicsOperator):
 
     Args:
         size: (C, H, W) of the images, sides divisible by the factor.
-        factor: from 2.
+        factor: from 2 to 16.
         kernel: "bicubic" or "average".
 
     Raises:
@@ -74,25 +73,27 @@ class SuperResolution(PhysicsOperator):
         """The eigenvalues of A A^T, float64: of one pixel, or of frequencies (h, w)."""
         if self.kernel == "average":
             return torch.tensor(1 / self.factor**2, dtype=torch.float64)
-        squares = torch.fft.fft2(self._response()).real
+        down, right = (self._spectrum(side // self.factor) for side in self.size[1:])
+        squares = torch.outer(down, right)
         return torch.where(squares > LEAST * squares.max(), squares, 0)
 
-    def _response(self) -> Tensor:
-        """What A A^T makes of the first pixel of the small image, float64 (h, w)."""
-        sides = [side // self.factor for side in self.size[1:]]
-        response = torch.zeros(*sides, dtype=torch.float64)
-        if min(sides) <= LOCAL:
-            response[0, 0] = 1
-            return self(self.adjoint(response[None, None]))[0, 0]
-        # it reaches TAPS pixels to each side, so that a small image tells of a large one
-        local = SuperResolution((1, LOCAL * self.factor, LOCAL * self.factor), self.factor)
-        at = torch.arange(-TAPS, TAPS + 1)
-        response[at[:, None], at] = local._response()[at[:, None], at]
-        return response
+    def _spectrum(self, side: int) -> Tensor:
+        """The eigenvalues of A A^T along one side of the small image, float64 (side,).
+
+        A A^T convolves it with every ``factor``-th value of the taps' autocorrelation.
+        """
+        taps = _taps(self.factor)
+        shifts = range(-TAPS + 1, TAPS)
+        response = torch.zeros(side, dtype=torch.float64)
+        for shift in shifts:
+            at = abs(shift) * self.factor
+            response[shift % side] += taps[at:] @ taps[: len(taps) - at]
+        return torch.fft.fft(response).real
 
     @override
     def make(self, dtype, device):
-        weights = _bicubic(self.factor).to(device, dtype)[None, None]
+        taps = _taps(self.factor).to(device, dtype)
+        weights = torch.outer(taps, taps)[None, None]
         return deepinv(f"operator={self.name}").Downsampling(
             img_size=self.size,
             filter=weights,
@@ -149,7 +150,7 @@ def _rolled(x: Tensor, pixels: int) -> Tensor:
     return x.roll((pixels, pixels), (-2, -1))
 
 
-def _bicubic(factor: int) -> Tensor:
+def _taps(factor: int) -> Tensor:
     """Keys' cubic filter (a = -0.5) widened by a factor, around the centre of a block; float64.
 
     An even factor has ``4 factor`` taps, an odd one ``4 factor - 1``, as its outermost are zero.
@@ -158,6 +159,5 @@ def _bicubic(factor: int) -> Tensor:
     x = torch.arange(-reach, reach + 1, dtype=torch.float64).abs() / factor
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    weights = torch.where(x <= 1, near, far)
-    weights = torch.outer(weights, weights)
-    return weights / weights.sum()
+    taps = torch.where(x <= 1, near, far)
+    return taps / taps.sum()

@@ -230,7 +230,7 @@ def footprint(model: Restorer, **options) -> Footprint:
     if isinstance(model, ZeroShot):
         key |= {
             "solver": [model.solver.name, asdict(model.solver)],
-            "operator": model.operator.name,
+            "operator": [model.operator.name, getattr(model.operator, "settings", {})],
         }
     return Footprint(**remembered(key, lambda: measured(model, calls)._asdict()))
 

@@ -47,6 +47,11 @@ class Level(NamedTuple):
     alpha: float
     sigma: float
 
+    @property
+    def std(self) -> float:
+        """Of the states of images of std 1; 1 in a variance-preserving prior."""
+        return math.hypot(self.alpha, self.sigma)
+
 
 CLEAN = Level(torch.tensor(0.0, dtype=torch.float64), 1.0, 0.0)
 
@@ -103,7 +108,8 @@ def first_state(problem: Problem, at: Level) -> Tensor:
 
     In a variance-preserving prior that is unit noise, as the published programs start from.
     """
-    return math.hypot(at.alpha, at.sigma) * problem.noise(problem.start())
+    like = problem.start()
+    return at.std * problem.noise(like).to(like)
 
 
 def predicted_noise(z: Tensor, x0: Tensor, at: Level) -> Tensor:
@@ -145,6 +151,7 @@ class Solver(Options):
     name: ClassVar[str]
     published: ClassVar[dict[str, dict]] = {}  # constants by operator; "" for all others
     needs: ClassVar[tuple[str, ...]] = ("linear",)
+    needs_with_noise: ClassVar[tuple[str, ...]] = ()
     noiseless: ClassVar[bool] = False  # serves measurements without noise alone
     backward: ClassVar[bool] = False  # asks for gradients through the network
     experimental: ClassVar[bool] = False  # its paper or code could not be read
@@ -216,33 +223,35 @@ class Solver(Options):
             std: of the noise.
         """
         for need in self.needs:
-            self.require(operator, need)
+            self.require(operator, need, std)
+        for need in self.needs_with_noise if std > 0 else ():
+            self.require(operator, need, std, " with noise")
         if self.noiseless and std > 0:
             raise UserError(
                 f"solver={self.name} holds the measurement as exact and would keep its noise; give"
-                " noise=0, or use solver=diffpir."
+                f" noise=0, or use {serving(operator, std)}."
             )
 
-    def require(self, operator: Operator, need: str, when: str = "") -> None:
+    def require(self, operator: Operator, need: str, std: float, when: str = "") -> None:
         """UserError unless an operator has what the solver needs.
 
         Args:
             operator: the known degradation.
             need: a word of :data:`WORDS`.
+            std: of the noise.
             when: in which case it is needed, such as " with noise".
         """
         if getattr(operator, need):
             return
-        others = " or ".join(f"solver={name}" for name in serving(operator) if name != self.name)
         raise UserError(
             f"solver={self.name} needs{when} an operator that {WORDS[need]}, and this"
-            f" operator={operator.name} is not such; use {others}."
+            f" operator={operator.name} is not such; use {serving(operator, std)}."
         )
 
 
 WORDS = {
     "linear": "is linear",
-    "spectral": "has a singular value decomposition at hand (a blur: padding=circular)",
+    "spectral": "has a singular value decomposition at hand (a blur: operator.padding=circular)",
     "differentiable": "is differentiable",
 }
 """What an operator can do, as sentences say it."""
@@ -277,12 +286,17 @@ def solver(name: str, **constants) -> Solver:
     known = [at.name for at in fields(kind)]
     for word in constants:
         if word not in known:
-            remedy = f"solver={name} takes {', '.join(known)}"
-            raise unknown(f"solver.{word} is unknown", word, known, remedy)
+            remedy = f"give one of {', '.join(known)}"
+            raise unknown(f"solver.{word} is no constant of {name}", word, known, remedy)
     return kind(**constants)
 
 
-def serving(operator: Operator) -> list[str]:
-    """The solvers that can serve an operator."""
-    kinds = map(solver_class, SOLVERS)
-    return [k.name for k in kinds if all(getattr(operator, need) for need in k.needs)]
+def serving(operator: Operator, std: float) -> str:
+    """The solvers that serve measurements of an operator with such noise, as a sentence says it."""
+    found = []
+    for name in SOLVERS:
+        kind = solver_class(name)
+        with_noise = (*kind.needs, *(kind.needs_with_noise if std > 0 else ()))
+        if all(getattr(operator, need) for need in with_noise) and not (kind.noiseless and std > 0):
+            found.append(f"solver={name}")
+    return " or ".join(found) or "another operator"

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from irbridge.operators.base import Operator
 from irbridge.ranges import SHARE, option, whole
 from irbridge.solvers.base import CLEAN, Level, Problem, Solver, Step, first_state, predicted_noise
 
@@ -34,16 +33,11 @@ class DDNM(Solver):
     """
 
     name: ClassVar[str] = "ddnm"
+    needs_with_noise: ClassVar[tuple[str, ...]] = ("spectral",)
 
     eta: float = option(0.85, SHARE)
     travel_length: int = option(1, whole(1))
     travel_repeat: int = option(1, whole(1, 1000))
-
-    @override
-    def check(self, operator: Operator, std: float) -> None:
-        super().check(operator, std)
-        if std > 0:
-            self.require(operator, "spectral", " with noise")
 
     @property
     def path(self) -> list[int]:

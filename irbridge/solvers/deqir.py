@@ -162,8 +162,8 @@ class Chain:
         kept, fresh = zip(*[solver.shares(to) for _, to in moves], strict=True)
         alpha, sigma = column([at.alpha for at, _ in moves]), column([at.sigma for at, _ in moves])
         self.alpha, self.sigma, after = alpha, sigma, column([to.alpha for _, to in moves])
-        self.std = column([math.hypot(at.alpha, at.sigma) for at, _ in moves])
-        self.after = after / column([math.hypot(to.alpha, to.sigma) for _, to in moves])
+        self.std = column([at.std for at, _ in moves])
+        self.after = after / column([to.std for _, to in moves])
         self.unit = first / self.std[0]
         self.kept = column(kept) / after
         self.change = self.kept - sigma / alpha

@@ -30,7 +30,8 @@ class DPS(Solver):
     one here (fixed_small), as the frozen networks' second half is dropped.
 
     Args:
-        zeta: of the gradient; published for 1000 steps, and not rescaled for fewer.
+        zeta: of the gradient, where states have the std 1; published for 1000 steps, and not
+            rescaled for fewer.
         eta: share of new noise, as of DDIM; 1 is the ancestral step of DDPM.
         clip: estimates are clipped to [-1, 1] before they are used.
     """
@@ -63,5 +64,5 @@ class DPS(Solver):
             seen, x0 = z.detach(), x0.detach()
             new, kept = ddim_noise(at, to, self.eta)
             z = to.alpha * x0 + kept * predicted_noise(seen, x0, at) + new * problem.noise(seen)
-            z = z - self.zeta * gradient
+            z = z - self.zeta * at.std * to.std * gradient
             yield Step(at.tau, seen, z if to.sigma == 0 else x0)

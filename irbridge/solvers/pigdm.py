@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from irbridge.operators.base import Operator
 from irbridge.ranges import SHARE, option
 from irbridge.solvers.base import (
     Level,
@@ -27,8 +26,8 @@ class PiGDM(Solver):
     J is the Jacobian of the estimate; q is held fixed. Without noise q = A^+ (m - A x0), and its
     multiple is alpha_r alpha_t, as the authors' program has it. With noise q is
     ``A^T (A A^T + (std / r)^2)^-1 (m - A x0)``, r^2 = sigma^2 / (alpha^2 + sigma^2), and the
-    multiple alpha_t, as the paper writes it. It samples no posterior: on a Gaussian prior hidden
-    coordinates over-shoot.
+    multiple alpha_t, as the paper writes it, times the next level's std, which is 1 there. It
+    samples no posterior: on a Gaussian prior hidden coordinates over-shoot.
 
     Args:
         eta: share of new noise, as of DDIM.
@@ -37,17 +36,12 @@ class PiGDM(Solver):
     """
 
     name: ClassVar[str] = "pigdm"
+    needs_with_noise: ClassVar[tuple[str, ...]] = ("spectral",)
     backward: ClassVar[bool] = True
     published: ClassVar[dict] = {"": {"replace": False}, "inpaint": {"replace": True}}
 
     eta: float = option(1.0, SHARE)
     replace: bool | None = None
-
-    @override
-    def check(self, operator: Operator, std: float) -> None:
-        super().check(operator, std)
-        if std > 0:
-            self.require(operator, "spectral", " with noise")
 
     @override
     def loop(self, problem: Problem) -> Iterator[Step]:
@@ -61,7 +55,7 @@ class PiGDM(Solver):
                 x0 = x0 - operator.inverse(operator(x0) - problem.m)
                 guide = guide - operator.inverse(operator(guide))
             new, kept = ddim_noise(at, to, self.eta)
-            share = at.alpha * (1 if problem.std > 0 else to.alpha)
+            share = at.alpha * (to.std if problem.std > 0 else to.alpha)
             seen = z
             z = to.alpha * x0 + new * problem.noise(z) + kept * eps + share * guide
             yield Step(at.tau, seen, z if to.sigma == 0 else x0)

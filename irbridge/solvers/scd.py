@@ -52,7 +52,7 @@ class SCD(Solver):
         gamma: the correction is the u of the least ||u - x0||^2 + gamma ||A u - m||^2.
         cg: steps of conjugate gradients towards it.
         tv: the weight of the total variation, a sum, beside the data's mean square.
-        skip: every so manieth level is adapted to, from the lowest on, and the lowest four.
+        skip: every ``skip``-th level is adapted to, from the lowest on, and the lowest four.
         eta: the share of new noise of a DDIM step.
         returns: "clean" is the corrected estimate of the last level; "official" the estimate.
     """

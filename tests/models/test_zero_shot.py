@@ -210,7 +210,7 @@ def test_what_does_not_fit_is_said_before_any_call():
     for name in ("ddnm", "pigdm"):
         with pytest.raises(UserError, match=f"solver={name} needs with noise an operator that has"):
             model(Unknown((3, 8, 8)), name, noise=0.1)
-    with pytest.raises(UserError, match="noise=-0.1 must be a number, 0 or more"):
+    with pytest.raises(UserError, match="noise=-0.1 must be a number from 0"):
         model(Identity((3, 8, 8)), noise=-0.1)
     with pytest.raises(UserError, match="'ddmr' is unknown.*ddrm"):
         solver("ddmr")

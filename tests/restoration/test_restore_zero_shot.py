@@ -266,7 +266,11 @@ REFUSED = [
     (["solver=ddrm", "operator=denoise", "solver.eta=x"], ["solver.eta='x' must be"]),
     (["solver=ddrm", "operator=denoise", "steps=0"], ["solver.steps=0 must be"]),
     (["solver=ddrm", "operator=denoise", "steps=3", "solver.steps=4"], ["give one of them"]),
-    (["solver=ddrm", "operator=denoise", "noise=-0.1"], ["noise=-0.1 must be a number, 0 or more"]),
+    (["solver=ddrm", "operator=denoise", "noise=-0.1"], ["noise=-0.1 must be a number from 0"]),
+    (["solver=ddrm", "operator=denoise"], ["without noise"]),
+    (["solver=ddrm", "operator=denoise", "noise=25"], ["noise=25 must be a number from 0 to 1"]),
+    (["solver=reddiff", "operator=jpeg", "operator.size=1"], ["has no setting size"]),
+    (["solver=ddrm", "operator=sr", "operator.factor=64"], ["from 2 to 16"]),
     (["solver=ddrm", "operator=jpeg"], ["solver=ddrm needs", "is linear", "reddiff"]),
     (["solver=deqir", "operator=denoise", "noise=0.1"], ["solver=deqir", "noise=0"]),
     (["solver=ddrm", "operator=inpaint", "mask=k.png"], ["k.png is 3 x 5", "is 37 x 24"]),
@@ -283,7 +287,7 @@ REFUSED = [
     (["solver=ddrm", "operator=denoise", "sampler=ddim"], ["leave out sampler"]),
     (["solver=ddrm", "operator=denoise", "backbone=face"], ["did you mean faces?"]),
     (["solver=ddrm", "operator=denoise", "backbone.anchor=x"], ["backbone.anchor=x"]),
-    (["solver=ddrm", "operator=denoise", "tile=10"], ["tile=10 with overlap=64"]),
+    (["solver=ddrm", "operator=colour", "tile=10"], ["tile=10 with overlap=64"]),
 ]
 WITH_DEEPINV = [
     (
@@ -341,7 +345,7 @@ def test_a_backbone_is_no_adapters_choice(command, tmp_path):
     [
         ("deepinv", ["solver=ddrm", "operator=blur", "kernel=uniform"], '".[inverse]"'),
         ("deepinv", ["solver=ddrm", "operator=sr"], '".[inverse]"'),
-        ("peft", ["solver=scd", "operator=denoise"], "peft"),
+        ("peft", ["solver=scd", "operator=denoise", "noise=0.1"], "peft"),
     ],
 )
 def test_what_is_not_installed_is_told_in_a_sentence(
@@ -356,14 +360,14 @@ def test_what_is_not_installed_is_told_in_a_sentence(
 
 def test_more_steps_than_timesteps_are_refused_before_any_call(restore, tmp_path):
     photo = photograph(tmp_path / "a.png")
-    words = "solver=ddnm", "operator=denoise", f"input={photo}"
+    words = "solver=ddnm", "operator=colour", f"input={photo}"
     status, _, err = restore(*words, steps=1001)
     assert status == 2 and "solver.steps=1001 is more than the 1000 timesteps" in err
     assert not list(tmp_path.glob("restored*"))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (300, 3)])
-@pytest.mark.parametrize("words", [["operator=denoise"], ["operator=colour"], SMALL])
+@pytest.mark.parametrize("words", [["operator=denoise", "noise=0.1"], ["operator=colour"], SMALL])
 def test_any_size(restore, tmp_path, size, words):
     photo = photograph(tmp_path / "a.png", size)
     status, _, err = restore("solver=diffpir", *words, f"input={photo}", steps=1)
@@ -375,13 +379,13 @@ def test_any_size(restore, tmp_path, size, words):
 def test_a_folder_in_use(restore, tmp_path):
     photo = photograph(tmp_path / "a.png")
     with locked(tmp_path):
-        status, _, err = restore("solver=ddrm", "operator=denoise", f"input={photo}")
+        status, _, err = restore("solver=ddrm", "operator=colour", f"input={photo}")
     assert status == 2 and "another" in err
 
 
 def test_results_of_an_adapter_and_of_another_model_are_not_replaced(restore, tmp_path):
     photo = photograph(tmp_path / "a.png")
-    words = "solver=ddrm", "operator=denoise", f"input={photo}"
+    words = "solver=ddrm", "operator=colour", f"input={photo}"
     assert restore(*words)[0] == 0
     other = save_backbone(tmp_path / "other", small_unet((8, 8)))
     status, _, err = restore(*words, f"backbone.pretrained={other}")

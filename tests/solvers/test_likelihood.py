@@ -187,7 +187,7 @@ def test_it_is_flagged_and_refuses_what_it_cannot_serve(monkeypatch):
         spectral = False
 
     monkeypatch.setattr("irbridge.solvers.base.SOLVERS", ("deqir", "scd", "likelihood"))
-    with pytest.raises(UserError, match="singular value decomposition.*solver=deqir or"):
+    with pytest.raises(UserError, match="singular value decomposition.*use solver=scd"):
         Likelihood().check(Unknown(SIZE), 0.1)
     with pytest.raises(UserError, match="solver.guess"):
         Likelihood(guess="c3")
