@@ -145,14 +145,17 @@ class RestoreOptions(Options):
         None,
         text("NAME"),
         "Of method zeroshot, what the photograph went through: inpaint, sr, blur, colour, denoise,"
-        " jpeg or hdr; its settings are operator.factor=4 and so on.",
+        " jpeg or hdr. Settings: of sr operator.factor, operator.kernel; of blur operator.padding,"
+        " and of a kernel's word operator.std, width, extent, angle, seed; of jpeg"
+        " operator.quality.",
         settings=True,
     )
     operator_settings: dict = rest("operator")
     kernel: str | None = option(
         None,
         text("FILE"),
-        "Of operator blur: an image of the kernel, brighter where it weighs more.",
+        "Of operator blur: gaussian, uniform, line or motion, or a file: an image, brighter where"
+        " it weighs more, or numbers as .npy or .txt.",
     )
     noise: float | None = option(
         None,
