@@ -134,10 +134,10 @@ def test_known_pixels_with_noise_are_not_kept(small, command, tmp_path):
     "more, said",
     [
         (["problem=blur"], "problem=blur is unknown"),
-        (["noise=-1"], "noise=-1 must be a number, 0 or more"),
+        (["noise=-1"], "noise=-1 must be a number from 0"),
         (["solver=dpss"], "solver='dpss' is unknown; did you mean dps"),
         (["solver=[ddrm,dps]", "solver.zeta=1"], "solver.zeta is a constant of one solver"),
-        (["solver=ddrm", "solver.zeta=1"], "solver.zeta is unknown"),
+        (["solver=ddrm", "solver.zeta=1"], "solver.zeta is no constant of ddrm"),
         (["solver=ddrm", "solver.steps=0"], "solver.steps=0 must be a whole number from 1"),
         (["split=validation"], "give images=DIR of other validation images without split"),
         (["solver=[]", "baselines=false"], "Nobody is left to compare"),
