@@ -145,7 +145,7 @@ class RestoreOptions(Options):
         None,
         text("NAME"),
         "Of method zeroshot, what the photograph went through: inpaint, sr, blur, colour, denoise,"
-        " jpeg or hdr. Settings: of sr operator.factor, operator.kernel; of blur operator.padding,"
+        " jpeg or hdr; settings of sr are operator.factor and kernel, of blur operator.padding,"
         " and of a kernel's word operator.std, width, extent, angle, seed; of jpeg"
         " operator.quality.",
         settings=True,
