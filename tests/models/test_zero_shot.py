@@ -214,7 +214,7 @@ def test_what_does_not_fit_is_said_before_any_call():
         model(Identity((3, 8, 8)), noise=-0.1)
     with pytest.raises(UserError, match="'ddmr' is unknown.*ddrm"):
         solver("ddmr")
-    with pytest.raises(UserError, match="solver.etta is unknown"):
+    with pytest.raises(UserError, match="solver.etta is no constant of ddrm"):
         solver("ddrm", etta=1)
     with pytest.raises(UserError, match="solver.eta=2 must be"):
         solver("ddrm", eta=2)
