@@ -156,7 +156,7 @@ class Refinement(Restorer):
             return self.own["predictor"](y)[0]
 
     def noise_of(self, residual: Tensor, law: Marginal, y: Tensor) -> Tensor:
-        """The denoiser's estimate of the noise, float32.
+        """The denoiser's estimate of the noise, of the type of the state.
 
         Args:
             residual: the state less g(y), (B, 3, H, W).
@@ -166,7 +166,7 @@ class Refinement(Restorer):
         level = (1000 * law.clean).expand(len(y)).float().to(y.device)
         with self.networks():
             inputs = torch.cat([residual / self.scale, y], dim=1)
-            return self.denoiser(inputs, level).sample.float()
+            return self.denoiser(inputs, level).sample.to(residual.dtype)
 
     def denoise(self, x: Tensor, law: Marginal, y: Tensor, guess: Tensor) -> Tensor:
         """The clean estimate of a state x (B, 3, H, W) around ``guess``, the initial estimate."""

@@ -76,7 +76,7 @@ class Restorer(nn.Module):
         first_share: share of the training whose steps cost as the first one does.
         sampler: how it samples; None: a single pass.
         keeps_known: pixels outside a mask come back as they are; not where they have noise.
-        samples: a restored image is the mean of so many draws; of one without a sampler it is one.
+        samples: a restored image is the mean of so many draws.
         digest: a hash of its frozen network's weights; None: it has none.
         folder: that it was loaded from.
     """
@@ -284,7 +284,7 @@ class Restorer(nn.Module):
     def _draws(self, samples: int | None) -> int:
         """How many draws an image is the mean of; UserError where it is no such number."""
         check_values({"samples": SAMPLES}, {"samples": samples}, "")
-        return 1 if self.sampler is None else samples or self.samples
+        return samples or self.samples
 
     def _restore_array(self, image: np.ndarray, mask, **options) -> np.ndarray:
         _check_array(image, mask)
