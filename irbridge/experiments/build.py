@@ -144,6 +144,10 @@ def _refinement(config: dict, sizes: dict) -> Refinement:
     if not config.get("refine"):
         raise UserError("method=refine lacks its settings; give recipe=refine instead.")
     options = made(RefineOptions, config["refine"])
+    for key in ("denoiser", "sizes"):
+        known = (*FIELDS, "masked") if key == "sizes" else FIELDS
+        if wrong := [name for name in getattr(options, key) if name not in known]:
+            raise unknown(f"refine.{key} has no {wrong[0]}", wrong[0], known, "see configs/adapter")
     if config["loss"].get("lpips"):
         raise UserError(
             "loss.lpips looks at the clean estimate, which recipe=refine does not train; give"
@@ -151,7 +155,7 @@ def _refinement(config: dict, sizes: dict) -> Refinement:
         )
     given = options.predictor
     if given and given.startswith(PREFIX):
-        predictor = load_anchor(given, options.digest)
+        predictor = load_anchor(given, options.digest, "refine.predictor")
     elif given:
         predictor, options = _finished_predictor(given, config, options)
     else:

@@ -107,11 +107,15 @@ def test_what_cannot_be_a_predictor(command, small, regression, tmp_path):
     assert weights.exists()
 
 
-def test_the_same_bridge_on_the_frozen_prior(command, small, tmp_path):
+@pytest.mark.parametrize(
+    ("bridge", "kind"),
+    [(["bridge=refine"], "LinearOU"), (["bridge=ou", "bridge.lam=1.0"], "IRSDE")],
+)
+def test_the_same_bridge_on_the_frozen_prior(command, small, tmp_path, bridge, kind):
     """End g(y), condition y: beside a residual network from scratch."""
-    words = ["bridge=refine", "timesteps=critical", "sampler=posterior", "sampler.nfe=3"]
+    words = [*bridge, "timesteps=critical", "sampler=posterior", "sampler.nfe=3"]
     status, out, err = command("train", *FAST, *small, *words, "name=prior", "baseline=false")
-    assert status == 0 and "IRBridge (LinearOU, end anchor, posterior, 3 calls)" in out, err
+    assert status == 0 and f"IRBridge ({kind}, end anchor, posterior, 3 calls)" in out, err
     model = from_pretrained(run_of(tmp_path, "deblur-prior"))
     assert isinstance(model, IRBridge) and model.endpoint == "anchor"
     restored = model.restore(np.full((40, 56, 3), 0.5, dtype=np.float32), samples=2)

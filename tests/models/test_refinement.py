@@ -433,3 +433,76 @@ def test_what_cannot_be_is_one_sentence(make_it, said):
 
 def built(bridge, **options):
     return Refinement(bridge, make_trunk(**SMALL), bridge_network(**SMALL), **options)
+
+
+# Pretrained predictors
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """The file of a network that spandrel knows, as ``refine.predictor`` names it."""
+    pytest.importorskip("spandrel")
+    from safetensors.torch import save_file
+    from spandrel.architectures.NAFNet import NAFNet
+
+    torch.manual_seed(0)
+    network = NAFNet(width=8, enc_blk_nums=[1], middle_blk_num=1, dec_blk_nums=[1])
+    for parameter in network.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    save_file(network.state_dict(), tmp_path / "net.safetensors")
+    return f"spandrel:{tmp_path / 'net.safetensors'}"
+
+
+def config_of(**refine):
+    from conftest import configured
+    from omegaconf import OmegaConf
+
+    from irbridge.experiments.config import plain
+
+    words = ["recipe=refine", "task=deblur", "name=t", "adapter.width=4", "refine.denoiser.width=4"]
+    config = configured("train", *words)
+    config = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "run")])
+    config = plain(config)
+    return config | {"refine": config["refine"] | refine}
+
+
+def test_a_pretrained_predictor_is_not_stored_and_may_move(pretrained, tmp_path):
+    from irbridge.adapters.pretrained_anchor import load_anchor
+    from irbridge.experiments.build import build_model, describe, from_pretrained, save_pretrained
+
+    with pytest.raises(UserError, match="refine.joint=true trains the predictor"):
+        build_model(config_of(predictor=pretrained))
+    config = config_of(predictor=pretrained, joint=False)
+    model = build_model(config)
+    model.loss(*batch())["noise"].sum().backward()
+    assert {name.split(".")[0] for name in model.own.state_dict()} == {"denoiser"}
+    image = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
+    y = torch.from_numpy(image).permute(2, 0, 1)[None] * 2 - 1
+    assert torch.allclose(model.predict(y), load_anchor(pretrained)(y))
+    save_pretrained(model, tmp_path / "run", describe(config, model))
+    again = from_pretrained(tmp_path / "run")
+    assert np.array_equal(again.restore(image), model.eval().restore(image))
+    place = tmp_path / "net.safetensors"
+    moved = place.rename(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(UserError, match="refine.predictor=spandrel:.* does not exist"):
+        from_pretrained(tmp_path / "run")
+    found = from_pretrained(tmp_path / "run", frozen={"anchor": f"spandrel:{moved}"})
+    assert np.array_equal(found.restore(image), again.restore(image))
+
+
+@pytest.mark.parametrize(
+    ("refine", "said"),
+    [
+        ({"denoiser": {"predicts": False}}, "refine.denoiser has no predicts"),
+        ({"sizes": {"widht": 4}}, "refine.sizes has no widht; did you mean width"),
+        ({"denoiser": {"width": -1}}, "adapter.width=-1 must be"),
+        ({"denoiser": {"trunk": "lucide"}}, "adapter.trunk='lucide' is unknown"),
+        ({"denoiser": 3}, "refine.denoiser=3 is a group of keys"),
+    ],
+)
+def test_sizes_that_there_are_not(refine, said):
+    from irbridge.experiments.build import build_model
+
+    with pytest.raises(UserError, match=said) as refused:
+        build_model(config_of(**refine))
+    assert "\n" not in str(refused.value)
