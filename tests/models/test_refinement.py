@@ -21,6 +21,8 @@ from irbridge.gaussian.noise import sample_seed
 from irbridge.images.tiles import Tiles
 from irbridge.models.refine_options import RefineOptions
 from irbridge.models.refinement import Refinement
+from irbridge.models.regression import Regression
+from irbridge.profiling.flops import cost
 from irbridge.samplers import Estimate, drive, make
 from irbridge.training.trainer import Trainer
 
@@ -262,6 +264,15 @@ def test_any_size_and_tiles_without_seams(kind):
         assert tiles.reaching(model.reach).count(*wide.shape[2:], model.stride) > 1
         gap = (model.restore(wide, tiles=tiles) - model.restore(wide)).abs().max()
         assert gap < 2e-4
+
+
+def test_what_it_costs():
+    """The predictor once, the denoiser at every call."""
+    model = model_of()
+    found = cost(model, 32)
+    assert found["trainable"] == sum(p.numel() for p in model.own.parameters())
+    alone = cost(Regression(make_trunk(**SMALL)), 32)
+    assert found["condition"] == alone["condition"] < found["residuals"]
 
 
 # Training
