@@ -31,7 +31,8 @@ GROUPS = {
     if p.is_dir() and p.name not in ("base", "hydra", "metric")  # evaluate takes a list of metrics
 }
 LATENT = "sd15", "sd21", "sd3", "controlnet", "controlnet_latent", "t2i", "lora", "sd3_controlnet"
-GROUPS["recipe"].remove("refine_frozen")  # needs a finished run: tests/commands/test_refinement.py
+# it needs a finished run, see tests/commands/test_refinement_command.py
+GROUPS["recipe"].remove("refine_frozen")
 CHOICES = [
     (group, choice)
     for group, choices in sorted(GROUPS.items())
