@@ -17,6 +17,7 @@ from irbridge.assets import __version__
 _PLACES = {
     "BridgeNetwork": "irbridge.models.bridge_network",
     "IRBridge": "irbridge.models.irbridge",
+    "Refinement": "irbridge.models.refinement",
     "Regression": "irbridge.models.regression",
     "ZeroShot": "irbridge.models.zero_shot",
     "from_pretrained": "irbridge.experiments.build",
@@ -30,6 +31,7 @@ _PLACES = {
 __all__ = [
     "BridgeNetwork",
     "IRBridge",
+    "Refinement",
     "Regression",
     "ZeroShot",
     "__version__",

@@ -116,6 +116,7 @@ NOT_NEGATIVE = number(lambda v: v >= 0, "0 or more", comma=True)
 SEED = whole(0, SEEDS)
 THREADS = whole(1, PROCESSES)
 FRACTION = number(lambda v: 0 <= v < 1, "from 0 to below 1")
+SAMPLES = whole(1, 1000)  # draws that a restored image is the mean of
 SHARE = number(lambda v: 0 <= v <= 1, "from 0 to 1")
 NOISE = number(lambda v: 0 <= v <= 1, "from 0 to 1, the std where white is 1")
 HORIZON = number(lambda v: 0 < v <= 1, "above 0 and at most 1, the prior's last level")

@@ -10,7 +10,7 @@ import torch
 from irbridge.bridges.brownian import BBDM, I2SB, Brownian
 from irbridge.bridges.ddbm import DDBMVE, DDBMVP
 from irbridge.bridges.nadb import NADB
-from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM, OUBridge, UniDB
+from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM, LinearOU, OUBridge, UniDB
 from irbridge.bridges.shifting import RDDM, DiffUIR, ResShift
 from irbridge.priors.flow import Flow
 from irbridge.priors.ve import VE
@@ -23,6 +23,7 @@ BRIDGES = {
     "brownian": Brownian(sigma=1.0),
     "bbdm": BBDM(T=100),
     "ou": IRSDE(lam=0.3),
+    "linear ou": LinearOU(T=100, lam=0.3, last=0.1),
     "oubridge": OUBridge(lam=0.4, mean=0.5),
     "goub": GOUB(lam=0.5),
     "unidb": UniDB(lam=0.5),

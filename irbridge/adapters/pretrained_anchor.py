@@ -13,6 +13,7 @@ from irbridge.errors import UserError
 from irbridge.files import sha256
 
 PREFIX = "spandrel:"
+KEY = "adapter.anchor"
 # of the environment: a config, which may be someone else's, must not be able to insist
 INSIST = "IRBRIDGE_ALLOW_PICKLE"
 
@@ -24,6 +25,7 @@ class PretrainedAnchor(nn.Module):
 
     Args:
         path: of the weights.
+        key: the setting that names it, for sentences.
 
     Raises:
         UserError: spandrel is missing, or the file is no restoration network of three channels and
@@ -32,12 +34,12 @@ class PretrainedAnchor(nn.Module):
 
     stride = 1  # spandrel pads to what the network needs, and crops again
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, key: str = KEY):
         super().__init__()
         path = Path(path).expanduser()
         if not path.is_file():
             raise UserError(
-                f"adapter.anchor={PREFIX}{path} does not exist; give the file of the network's"
+                f"{key}={PREFIX}{path} does not exist; give the file of the network's"
                 f" weights (of a trained adapter: backbone.anchor={PREFIX}FILE)."
             )
         if path.suffix.lower() != ".safetensors" and os.environ.get(INSIST) != "1":
@@ -45,7 +47,7 @@ class PretrainedAnchor(nn.Module):
                 f"{path} is no .safetensors file, and a pickle may run code; convert it, or set"
                 f" {INSIST}=1 if you trust where it comes from."
             )
-        self.network = _loaded(path)
+        self.network = _loaded(path, key)
         self.network.model.requires_grad_(False).eval()
         self.name, self.digest = f"{PREFIX}{path.resolve()}", sha256(path)
         self.architecture = self.network.architecture.name
@@ -66,13 +68,13 @@ class PretrainedAnchor(nn.Module):
         return self.network(y.float().clamp(-1, 1) / 2 + 0.5).float() * 2 - 1
 
 
-def _loaded(path: Path):
+def _loaded(path: Path, key: str):
     """Spandrel's descriptor of the network; UserError where it cannot serve as an anchor."""
     try:
         from spandrel import ImageModelDescriptor, ModelLoader
     except ImportError:
         raise UserError(
-            'adapter.anchor=spandrel:FILE needs spandrel; pip install -e ".[spandrel]".'
+            f'{key}=spandrel:FILE needs spandrel; pip install -e ".[spandrel]".'
         ) from None
     try:
         network = ModelLoader().load_from_file(path)
@@ -95,19 +97,20 @@ def _loaded(path: Path):
     return network
 
 
-def load_anchor(given: str, digest: str | None = None) -> PretrainedAnchor:
-    """The anchor that ``adapter.anchor`` names.
+def load_anchor(given: str, digest: str | None = None, key: str = KEY) -> PretrainedAnchor:
+    """The anchor that a setting names.
 
     Args:
         given: "spandrel:FILE".
         digest: SHA-256 of the file that the adapter was trained with; None: it is not trained yet.
+        key: the setting.
 
     Raises:
         UserError: it names none, or another than the one of ``digest``.
     """
     if not given.startswith(PREFIX):
-        raise UserError(f"adapter.anchor={given} must be true, false or {PREFIX}FILE.")
-    anchor = PretrainedAnchor(given.removeprefix(PREFIX))
+        raise UserError(f"{key}={given} must be true, false or {PREFIX}FILE.")
+    anchor = PretrainedAnchor(given.removeprefix(PREFIX), key)
     if digest and digest != anchor.digest:
         raise UserError(
             f"{given} has other weights than the anchor that the adapter was trained with (SHA-256 "

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from irbridge.adapters.lucid_unet import LucidUNet
 from irbridge.adapters.nafnet import NAFNet
+from irbridge.adapters.residual_unet import ResidualUNet
 from irbridge.backbones.half_precision import keep_ends
 from irbridge.backbones.lean import unet_class
 from irbridge.environment import affordable
 from irbridge.errors import UserError
 from irbridge.ranges import DEPTH, LEVELS, WIDTH, check_values, each, one_of, whole
 
-KINDS = "nafnet", "unet"
+KINDS = "nafnet", "unet", "residual"
 BRIDGES = *KINDS, "lucid"  # of a bridge from scratch, which is asked for no features
 LAYERS = whole(1, DEPTH)
 # of an adapter's config
@@ -75,6 +76,8 @@ def bridge_network(trunk: str = "unet", masked: bool = False, **sizes) -> nn.Mod
     channels, layers = sizes["channels"], sizes.get("layers", 1)
     if trunk == "lucid":
         return affordable(lambda: LucidUNet(channels, 6 + masked), SIZES)
+    if trunk == "residual":
+        return affordable(lambda: ResidualUNet(channels, layers, 6 + masked, timed=True), SIZES)
     return affordable(lambda: unet(channels, layers, inputs=6 + masked), SIZES)
 
 
@@ -92,16 +95,16 @@ def make_trunk(
     masked: bool = False,
     **sizes,
 ) -> nn.Module:
-    """A :class:`NAFTrunk` or a :class:`Trunk`.
+    """A :class:`NAFTrunk`, a :class:`Trunk` or a :class:`ResidualTrunk`.
 
     Args:
-        trunk: "nafnet" or "unet".
+        trunk: "nafnet", "unet" or "residual".
         predicts: it gives an image, not features alone.
         image_channels: of its input.
         masked: its input has one channel more, the mask: 1 where the image is to be filled, else
             -1.
         sizes: ``width encoder middle decoder attention`` of "nafnet", ``channels layers`` of
-            "unet"; the others' are not looked at.
+            "unet" and "residual"; the others' are not looked at.
     """
     _known(trunk)
     check_values(RANGES, sizes, "adapter")
@@ -110,7 +113,8 @@ def make_trunk(
         own = _nafnet(sizes)
         return affordable(lambda: NAFTrunk(*sees, **own), SIZES)
     channels, layers = sizes["channels"], sizes.get("layers", 1)
-    return affordable(lambda: Trunk(channels, layers, *sees), SIZES)
+    kind = ResidualTrunk if trunk == "residual" else Trunk
+    return affordable(lambda: kind(channels, layers, *sees), SIZES)
 
 
 def _known(kind: str, kinds: tuple[str, ...] = KINDS) -> None:
@@ -200,29 +204,23 @@ class Trunk(nn.Module):
         return image, features
 
 
-class NAFTrunk(nn.Module):
-    """A light :class:`~irbridge.adapters.nafnet.NAFNet` on y alone, in the place of :class:`Trunk`.
+class _LocalTrunk(nn.Module):
+    """A network of limited reach on y alone, in the place of :class:`Trunk`.
 
-    ``sizes`` are those of NAFNet; the other arguments those of :func:`make_trunk`.
+    Args:
+        net: gives an image by its layer ``ending``, and features.
+        predicts: as of :func:`make_trunk`.
+        masked: likewise.
     """
 
     keeps_known = True  # as of Trunk
 
-    def __init__(
-        self, predicts: bool = True, image_channels: int = 3, masked: bool = False, **sizes
-    ):
+    def __init__(self, net: nn.Module, predicts: bool, masked: bool):
         super().__init__()
-        self.net = NAFNet(image_channels + masked, image_channels, **sizes)
-        self.predicts, self.masked = predicts, masked
-        self.stride, self.reach = self.net.stride, self.net.reach
+        self.net, self.predicts, self.masked = net, predicts, masked
+        self.stride, self.reach = net.stride, net.reach
         if not predicts:
             self.net.ending = nn.Identity()
-
-    @property
-    def features_layout(self) -> dict[int, int]:
-        """Stride -> channels of the features."""
-        levels = range(len(self.net.encoder), -1, -1)
-        return {2**level: self.net.width * 2**level for level in levels}
 
     def forward(self, y: Tensor) -> tuple[Tensor | None, dict[int, Tensor]]:
         """As :class:`Trunk`'s."""
@@ -230,6 +228,48 @@ class NAFTrunk(nn.Module):
         if not self.predicts:
             return None, features
         return filled(correction, y, self.masked, self.keeps_known), features
+
+
+class NAFTrunk(_LocalTrunk):
+    """A light :class:`~irbridge.adapters.nafnet.NAFNet` on y alone, in the place of :class:`Trunk`.
+
+    ``sizes`` are those of NAFNet; the other arguments those of :func:`make_trunk`.
+    """
+
+    def __init__(
+        self, predicts: bool = True, image_channels: int = 3, masked: bool = False, **sizes
+    ):
+        net = NAFNet(image_channels + masked, image_channels, **sizes)
+        super().__init__(net, predicts, masked)
+
+    @property
+    def features_layout(self) -> dict[int, int]:
+        """Stride -> channels of the features."""
+        levels = range(len(self.net.encoder), -1, -1)
+        return {2**level: self.net.width * 2**level for level in levels}
+
+
+class ResidualTrunk(_LocalTrunk):
+    """A :class:`~irbridge.adapters.residual_unet.ResidualUNet` on y alone.
+
+    The arguments are those of :class:`Trunk`.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        layers: int = 3,
+        predicts: bool = True,
+        image_channels: int = 3,
+        masked: bool = False,
+    ):
+        net = ResidualUNet(channels, layers, image_channels + masked, image_channels)
+        super().__init__(net, predicts, masked)
+
+    @property
+    def features_layout(self) -> dict[int, int]:
+        """Stride -> channels of the features."""
+        return {2**level: width for level, width in reversed(list(enumerate(self.net.channels)))}
 
 
 def filled(correction: Tensor, y: Tensor, masked: bool, keeps_known: bool) -> Tensor:

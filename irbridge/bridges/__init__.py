@@ -5,7 +5,7 @@ from irbridge.bridges.brownian import BBDM, I2SB, Brownian
 from irbridge.bridges.ddbm import DDBMVE, DDBMVP
 from irbridge.bridges.ebridge import EBridge
 from irbridge.bridges.nadb import NADB
-from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM, OUBridge, UniDB
+from irbridge.bridges.ornstein_uhlenbeck import GOUB, IRSDE, RDBM, LinearOU, OUBridge, UniDB
 from irbridge.bridges.shifting import RDDM, DiffUIR, ResShift
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Brownian",
     "DiffUIR",
     "EBridge",
+    "LinearOU",
     "OUBridge",
     "Published",
     "ResShift",

@@ -171,6 +171,85 @@ class IRSDE(Bridge):
         return Rates(-fall, fall, noise, speed * coth(theta), 2 * self.lam**2 * speed)
 
 
+@lru_cache
+def linear_betas(T: int, first: float, last: float) -> np.ndarray:
+    """The share ``sqrt(abar)`` of x0 that DDPM's linear betas leave.
+
+    Args:
+        T: number of steps.
+        first: the first beta.
+        last: the last beta; of a single step the only one.
+
+    Returns:
+        The share at whole times, (T + 1,), 1 at t = 0.
+    """
+    betas = np.linspace(first, last, T) if T > 1 else np.array([last])
+    return np.concatenate([[1.0], np.sqrt(np.cumprod(1 - betas))])
+
+
+@dataclass(frozen=True)
+class LinearOU(Bridge):
+    """IR-SDE's process at the pace of DDPM's linear betas: ``a = sqrt(abar), b = 1 - a``.
+
+    ``x_t - y`` is then the state of a DDPM of the residual x0 - y, and the posterior of the one is
+    that of the other: the process of stochastic refinement (Whang et al., CVPR 2022), whose end is
+    the estimate g(y). Between whole times a is a straight line, so that a uniform time draws the
+    noise level as WaveGrad and SR3 do. The defaults are SR3's training schedule.
+
+    Args:
+        T: see :class:`Bridge`.
+        start: see :class:`Bridge`; "published": at the end with noise of std lam.
+        lam: the stationary std: 1 as published; the residual's std gives a residual of unit size.
+        first: the first beta.
+        last: the last beta.
+    """
+
+    T: float = 2000
+    start: str = "published"
+    lam: float = option(1.0, POSITIVE)
+    first: float = option(1e-6, INSIDE)
+    last: float = option(1e-2, INSIDE)
+    steps: ClassVar = True
+    published: ClassVar = Published("noise", "l1", nfe=500)
+
+    @classmethod
+    def down_to(cls, left: float, steps: int, lam: float = 1.0) -> "LinearOU":
+        """The process of so many steps whose betas rise from 1e-6 to leave ``abar_T = left``.
+
+        Args:
+            left: the squared share of x0 at T, between 0 and 1.
+            steps: of the grid.
+            lam: the stationary std.
+        """
+        low, high = 1e-6, 1.0
+        for _ in range(200):  # bisection, to the last digit
+            last = (low + high) / 2
+            over = linear_betas.__wrapped__(steps, 1e-6, last)[-1] ** 2 > left
+            low, high = (last, high) if over else (low, last)
+        return cls(T=steps, lam=lam, last=min(max(low, 2e-6), 1 - 1e-12))
+
+    @property
+    def _table(self) -> np.ndarray:
+        return linear_betas(int(self.T), self.first, self.last)
+
+    @override
+    def begin(self) -> Marginal:
+        return marginal(0, 1, self.lam) if self.start == "published" else super().begin()
+
+    @override
+    def marginal(self, t) -> Marginal:
+        clean = interpolate(t, self._table)
+        noise = ((1 - clean) * (1 + clean)).clamp(min=0).sqrt()
+        return marginal(clean, 1 - clean, self.lam * noise)
+
+    @override
+    def rates(self, t: Tensor, ahead: bool = False) -> Rates:
+        clean, change = interpolate(t, self._table), slope(t, self._table, ahead)
+        noise = -change * clean / ((1 - clean) * (1 + clean))
+        fall = change / clean
+        return Rates(change, -change, noise, 2 * noise - fall, -2 * self.lam**2 * fall)
+
+
 @dataclass(frozen=True)
 class GOUB(Bridge):
     """Generalised Ornstein-Uhlenbeck bridge (ICML 2024, eq. 12): :func:`ou_bridge` with mean y.

@@ -32,7 +32,12 @@ from irbridge.reports.table import print_scores
 
 OWN = "irbridge", "ddim", "ddim_noise", "dpmpp", "anchor"  # of one adapter
 # Trained runs of their own and the configs/recipe that makes them.
-TRAINED = {"regression": "regression", "bridge": "goub_residual", "irbridge_y": "irbridge_y"}
+TRAINED = {
+    "regression": "regression",
+    "bridge": "goub_residual",
+    "refine": "refine",
+    "irbridge_y": "irbridge_y",
+}
 METHODS = *OWN, *TRAINED, "identity", "classical", "outputs"
 
 
@@ -69,7 +74,9 @@ def evaluate_run(options: dict) -> None:
 
     @cache
     def model(folder: Path) -> Restorer:
-        return from_pretrained(folder, device(options["device"]), frozen=options["backbone"])
+        found = from_pretrained(folder, device(options["device"]), frozen=options["backbone"])
+        found.samples = options["samples"] or found.samples
+        return found
 
     reference = RoundTrip(model(at.run)) if protocol.reference == "vae" else None
     rows = chosen(options, at.run, at.task, pairs, sampler, model)
@@ -98,7 +105,8 @@ def results_folder(options: dict, at: Home, data: str, sampler: dict, protocol: 
     if options["results"]:
         return Path(options["results"])
     size, seed = options["size"], options["seed"]
-    settings = data, size, *sampler.values(), seed, protocol.describe()
+    draws = options["samples"] and f"{options['samples']} samples"
+    settings = data, size, *sampler.values(), draws, seed, protocol.describe()
     name = slug(" ".join(f"{value}" for value in settings if value is not None))
     shipped = ROOT / "data" in at.run.resolve().parents
     if options["run"] and not shipped:
@@ -306,7 +314,7 @@ def _named(method: str, rows: list[Method], run: Path) -> Method:
 
 
 def trained(method: str, task: str, run: Path, options: dict) -> Path:
-    """The folder of a regression, a bridge from scratch or the published IRBridge.
+    """The folder of a regression, a refinement, a bridge from scratch or the published IRBridge.
 
     It is the run that is given, its own regression, or ``<task>-<recipe>`` beside the run or in
     ``run_root``.
@@ -334,7 +342,7 @@ def trained(method: str, task: str, run: Path, options: dict) -> Path:
 
 
 def kind_of(run: Path) -> str:
-    """What a trained run is: regression, bridge, irbridge or irbridge_y."""
+    """What a trained run is: regression, refine, bridge, irbridge or irbridge_y."""
     config = read_settings(run / "config.json")
     kind = config.get("method", "irbridge")
     return "irbridge_y" if kind == "irbridge" and config.get("endpoint") == "y" else kind

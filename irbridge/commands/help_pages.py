@@ -47,7 +47,7 @@ TRAIN = {
     "task": "What is restored: derain, dehaze, desnow, raindrop, lowlight, inpaint, deblur, sr,"
     " sr8, denoise, universal, or paired, your own pairs.",
     "recipe": "How a model is trained: irbridge, through the frozen model; bridge, a network from"
-    " scratch, or goub, irsde, rdbm, ... of one bridge; published; regression.",
+    " scratch, or goub, irsde, rdbm, ... of one bridge; refine; published; regression.",
     "bridge": "The process between clean and degraded: brownian, goub, ou, rdbm, i2sb, ...",
     "endpoint": "Where the bridge ends: anchor, the adapter's coarse estimate, or y.",
     "backbone": "The frozen model: embedded, faces, celebahq256, church256, sd15, sd21 or sd3.",
@@ -87,9 +87,10 @@ PAGES = {
         {
             "run": "Folder of a trained run.",
             "task": "The task whose test images are taken; without run, its shipped adapter.",
-            "method": "all, or one of irbridge, ddim, dpmpp, anchor, regression, bridge, identity,"
-            " classical, outputs.",
+            "method": "all, or one of irbridge, ddim, dpmpp, anchor, regression, refine, bridge,"
+            " identity, classical, outputs.",
             **SAMPLER,
+            "samples": "Besides one draw of an image also the mean of so many.",
             "benchmark": "A public test set, such as rain100h; data.root: its folder.",
             "data.clean": "Folder of your own clean images; data.degraded: of theirs.",
             "outputs": "Folder of another method's restored images, to be scored.",

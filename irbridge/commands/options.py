@@ -25,6 +25,7 @@ from irbridge.ranges import BATCH, CALLS, PROCESSES, SEEDS, SIDE
 THREADS = whole(1, PROCESSES)
 NFE = whole(0, CALLS)
 SEED = whole(0, SEEDS)
+SAMPLES = whole(1, 1000)
 EDGE = whole(1, SIDE)  # of an image, in pixels
 BENEFIT = "of the CPU; as many as cores are free where it is left out."
 
@@ -180,6 +181,9 @@ class RestoreOptions(Options):
         "Calls of the frozen network; 0 gives the adapter's own estimate alone. Of method zeroshot"
         " another name of solver.steps.",
     )
+    samples: int | None = option(
+        None, SAMPLES, "The mean of so many draws, each of all calls; else as the model says."
+    )
     seed: int = option(0, SEED, "Seed of the noise, together with the photograph's name.")
     sampler: SamplerOptions = group(
         SamplerOptions(), "A file of configs/sampler, such as posterior or ddim.", "sampler"
@@ -282,8 +286,8 @@ class TableOptions(Options):
         None,
         text("NAME"),
         "md, latex or csv: a table with 95 % intervals; html: a page with pictures; nfe: a plot of"
-        " quality against network calls; fid: FID of saved images; iqa: scores without a"
-        " reference.  [default: md]",
+        " quality against network calls; pd: of LPIPS against PSNR; fid: FID of saved images; iqa:"
+        " scores without a reference.  [default: md]",
     )
     output: str | None = option(None, text("FILE"), "The file to write.")
     layout: str | None = option(

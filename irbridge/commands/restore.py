@@ -97,6 +97,7 @@ def restore_run(options: RestoreOptions) -> None:
     way.check(jobs, label)
     Tiles(options.tile, options.overlap, options.batch)
     model = way.load()
+    model.samples = options.samples or model.samples
     settings = _settings(options, model, way.fields) | way.about(model)
     measured = footprint(model, **way.fields)
     cuts = Plan(model, measured, options.tile, options.memory, options.overlap, options.batch)
@@ -146,6 +147,7 @@ def _settings(options: RestoreOptions, model: Restorer, fields: dict) -> dict:
     return {
         "seed": options.seed,
         **sampler_record(model, fields),
+        **({"samples": model.samples} if model.samples > 1 else {}),
         "precision": model.precision,
         "tile": options.tile,
         "overlap": options.overlap,

@@ -14,11 +14,12 @@ from irbridge.reports.contenders import contender_picture
 from irbridge.reports.efficiency import budget_tables, budgets
 from irbridge.reports.html_page import page
 from irbridge.reports.image_tables import fid_table, quality_table
-from irbridge.reports.plots import budget_plot, nfe_plot
+from irbridge.reports.plots import budget_plot, nfe_plot, perception_plot
 from irbridge.reports.table import by_comparison, figures, render
 from irbridge.reports.task_table import by_task, task_figures
 
-FORMATS = "md", "latex", "csv", "html", "nfe", "fid", "iqa"
+FORMATS = "md", "latex", "csv", "html", "nfe", "pd", "fid", "iqa"
+PLOTS = {"nfe": nfe_plot, "pd": perception_plot}
 LAYOUTS = "methods", "tasks", "budgets"
 JPEG = ".jpg", ".jpeg"
 PAPER = "md", "latex", "csv"
@@ -33,7 +34,8 @@ BELONGS = {
     "picture": ("md",),
     "results": ("md",),
 }
-USAGE = "irbridge table FOLDER [format=md|latex|csv|html|nfe|fid|iqa] [output=FILE] [layout=tasks]"
+USAGE = "irbridge table FOLDER [format=md|latex|csv|html|nfe|pd|fid|iqa] [output=FILE]"
+USAGE += " [layout=tasks]"
 
 
 def table_run(options: TableOptions) -> None:
@@ -56,11 +58,11 @@ def table_run(options: TableOptions) -> None:
     form, layout = options.format or "md", options.layout or "methods"
     _check(options, form, layout)
     folder = Path(options.folder[0])
-    if form == "nfe":
+    if form in PLOTS:
         if Path(options.output or "").suffix.lower() != ".png":
-            raise UserError("format=nfe draws a picture; name it with output=FILE.png.")
+            raise UserError(f"format={form} draws a picture; name it with output=FILE.png.")
         rows = aggregate(read_records(folder))
-        _write("output", options.output, lambda path: nfe_plot(rows, path))
+        _write("output", options.output, lambda path: PLOTS[form](rows, path))
     elif layout == "budgets":
         runs = budgets(folder, options.results or "results")
         _deliver(render(budget_tables(runs), "markdown"), options.output)

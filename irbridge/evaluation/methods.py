@@ -95,7 +95,8 @@ class Trained:
 def methods(model: Restorer, seed: int, trained: Trained | None = None, **options) -> list[Method]:
     """The rows that a trained model gives, itself the last.
 
-    Before it are the baselines with the same adapter. Of an anchor alone (``nfe=0``) these, and
+    Before it are the baselines with the same adapter. Of a model whose images are means of several
+    draws the one before the last is a single draw. Of an anchor alone (``nfe=0``) these, and
     the row with the prior, make ``CALLS`` calls.
 
     Args:
@@ -109,13 +110,23 @@ def methods(model: Restorer, seed: int, trained: Trained | None = None, **option
     """
     trained = trained or Trained()
 
-    def method(row: Row) -> Method:
+    def method(row: Row, samples: int = 1) -> Method:
         def restore(seen: np.ndarray, name: str) -> np.ndarray:
             image, mask = split_mask(seen)
-            return model.restore(image, mask=mask, seeds=[image_seed(seed, name)], **row.options)
+            own = {"seeds": [image_seed(seed, name)], "samples": samples}
+            return model.restore(image, mask=mask, **own, **row.options)
 
         changed = {key: repr(value) for key, value in row.options.items() if key != "trajectory"}
+        if samples > 1:
+            changed["samples"] = samples
         settings = fingerprint([trained.settings, changed])
         return Method(row.label, row.key, restore, row.nfe, trained.weights, settings)
 
-    return [method(row) for row in model.rows(**options)]
+    rows = model.rows(**options)
+    made = [method(row) for row in rows]
+    last = rows[-1]
+    if model.samples > 1 and last.nfe:
+        label = f"{last.label}, mean of {model.samples} samples"
+        mean = last._replace(label=label, nfe=last.nfe * model.samples)
+        made.append(method(mean, model.samples))
+    return made

@@ -18,6 +18,7 @@ METHODS = {
     "classical": "Classical",
     "regression": "Plain regression",
     "bridge": "Bridge from scratch",
+    "refine": "Stochastic refinement",
     "anchor": "Anchor g(y) alone",
     "ddim_noise": "DDIM from noise",
     "ddim": "DDIM",

@@ -1,10 +1,12 @@
 """Models from a config, and models to and from a folder that describes itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from irbridge import environment
+from irbridge.adapters.pretrained_anchor import PREFIX, load_anchor
 from irbridge.adapters.trunk import FIELDS, bridge_network, make_trunk
 from irbridge.assets import __version__, cache_folder, find, shipped
 from irbridge.backbones.base import Backbone, alike
@@ -22,6 +24,8 @@ from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.distilled import Distilled
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.loss_options import LossOptions
+from irbridge.models.refine_options import RefineOptions
+from irbridge.models.refinement import Refinement
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
 from irbridge.ranges import shown
@@ -41,7 +45,9 @@ MODEL_KEYS = (
     "loss",
     "task",
 )
-METHODS = ("irbridge", "distill", "bridge", "regression")
+METHODS = ("irbridge", "distill", "bridge", "regression", "refine")
+# groups of keys that a method's models need besides these
+OWN_KEYS = {"bridge": ("objective",), "refine": ("refine",)}
 TAUGHT = "endpoint", "backbone", "adapter", "bridge", "timesteps"  # a teacher's, and its pupil's
 RECORDED = "digest", "signature"  # what a folder says of the backbone besides how to load it
 # what loads a backbone whose config, of an older run, does not say
@@ -82,7 +88,7 @@ def _model(config: dict, backbone: Backbone | None, lazy: bool) -> Restorer:
     # initial weights are a function of the config's seed alone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.get("seed", 0))
-        if method in ("bridge", "regression") and not (
+        if method in ("bridge", "regression", "refine") and not (
             adapter.get("channels") and "layers" in adapter
         ):
             raise UserError(
@@ -102,6 +108,8 @@ def _model(config: dict, backbone: Backbone | None, lazy: bool) -> Restorer:
                 masked=adapter.get("masked", False),
                 lpips=loss.lpips,
             )
+        if method == "refine":
+            return _refinement(config, sizes)
         backbone = _frozen(config["backbone"], backbone, lazy)
         parts = (
             backbone,
@@ -124,6 +132,63 @@ def _model(config: dict, backbone: Backbone | None, lazy: bool) -> Restorer:
         if config.get("data", {}).get("cache_latents"):
             model.latents = LatentCache(None, backbone)
         return model
+
+
+def _refinement(config: dict, sizes: dict) -> Refinement:
+    """A predictor and the denoiser of its residual.
+
+    Args:
+        config: of the run.
+        sizes: of the networks, as the adapter says.
+    """
+    if not config.get("refine"):
+        raise UserError("method=refine lacks its settings; give recipe=refine instead.")
+    options = made(RefineOptions, config["refine"])
+    for key in ("denoiser", "sizes"):
+        known = (*FIELDS, "masked") if key == "sizes" else FIELDS
+        if wrong := [name for name in getattr(options, key) if name not in known]:
+            raise unknown(f"refine.{key} has no {wrong[0]}", wrong[0], known, "see configs/adapter")
+    if config["loss"].get("lpips"):
+        raise UserError(
+            "loss.lpips looks at the clean estimate, which recipe=refine does not train; give"
+            " loss.lpips=0."
+        )
+    given = options.predictor
+    if given and given.startswith(PREFIX):
+        predictor = load_anchor(given, options.digest, "refine.predictor")
+    elif given:
+        predictor, options = _finished_predictor(given, config, options)
+    else:
+        predictor = make_trunk(**(options.sizes or sizes))
+    return Refinement(
+        instantiate(config["bridge"], of="bridge"),
+        predictor,
+        bridge_network(**sizes | options.denoiser),
+        options,
+        sampler=sampler_fields(config["sampler"]),
+        masked=config["adapter"].get("masked", False),
+    )
+
+
+def _finished_predictor(given: str, config: dict, options: RefineOptions):
+    """The network of a finished regression with its weights, and the options that say its sizes."""
+    folder = _known(given)
+    settings = read_settings(folder / "config.json")
+    method, task = settings.get("method"), settings.get("task", {}).get("name")
+    if method != "regression":
+        raise UserError(
+            f"refine.predictor={given} was trained with method={method}; give a run of"
+            " recipe=regression."
+        )
+    if task != config["task"].get("name"):
+        raise UserError(
+            f"refine.predictor={given} was trained for another task; give task={task} to refine it."
+        )
+    own = settings.get("adapter", {})
+    sizes = {key: own[key] for key in (*FIELDS, "masked") if key in own}
+    predictor = make_trunk(**sizes)
+    load_into(predictor, load_weights(folder / "model.safetensors"), given)
+    return predictor, replace(options, sizes=sizes)
 
 
 def taught(config: dict) -> dict:
@@ -236,9 +301,11 @@ def describe(config: dict, model: Restorer) -> dict:
 
     That is its part of the config, the backbone's hash, and which code made it.
     """
-    kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config}
+    groups = [key for keys in OWN_KEYS.values() for key in keys]
+    kept = {k: config[k] for k in (*MODEL_KEYS, *groups) if k in config}
     kept |= {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
     own = model.describe()
+    kept |= {key: kept[key] | own[key] for key in groups if key in own}
     if "backbone" in own:
         folders = {
             k: str(Path(v).resolve())
@@ -335,17 +402,15 @@ def from_pretrained(
     folder = _known(folder)
     path = folder / "config.json"
     config = read_settings(path)
-    missing = [
-        k
-        for k in (*MODEL_KEYS, *["objective"] * (config.get("method") == "bridge"))
-        if k not in config
-    ]
+    missing = [k for k in (*MODEL_KEYS, *OWN_KEYS.get(config.get("method"), ())) if k not in config]
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
     moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
     config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
     config["teacher"] = None  # a finished pupil has none, whatever a file says
+    if "refine" in config:
+        config["refine"] = _finished(config["refine"], moved.get("anchor"))
     model = _built(config, backbone, path)
     weights = load_weights(folder / "model.safetensors")
     try:
@@ -359,6 +424,18 @@ def from_pretrained(
     model.folder = folder
     model.precision = precision_of(model, folder, precision, **sampler)
     return model
+
+
+def _finished(refine: dict, moved: str | None) -> dict:
+    """The settings of a finished refinement, whose predictor is in its own weights.
+
+    Args:
+        refine: as its folder has them.
+        moved: where the file of a pretrained predictor is now; None: where it was.
+    """
+    given = refine.get("predictor")
+    pretrained = isinstance(given, str) and given.startswith(PREFIX)
+    return refine | {"predictor": (moved or given) if pretrained else None}
 
 
 def _built(config: dict, backbone: Backbone | None, path: Path) -> Restorer:

@@ -23,6 +23,7 @@ GROUPS = (
     "data",
     "loss",
     "objective",
+    "refine",
     "trainer",
     "evaluate",
 )

@@ -14,6 +14,7 @@ from irbridge.assets import CONFIGS
 from irbridge.errors import UserError, unknown
 from irbridge.experiments.instantiate import check_part, instantiate
 from irbridge.models.loss_options import LossOptions
+from irbridge.models.refine_options import RefineOptions
 from irbridge.ranges import (
     BATCH,
     CALLS,
@@ -23,6 +24,7 @@ from irbridge.ranges import (
     NAME,
     PLACE,
     POSITIVE,
+    SAMPLES,
     SEED,
     SIDE,
     THREADS,
@@ -177,6 +179,7 @@ class Experiment(Options):
     data: DataOptions
     evaluate: ScoringOptions = option(free=True)
     objective: ObjectiveOptions
+    refine: RefineOptions | None = None  # of recipe=refine
     method: str = "irbridge"
     endpoint: str = "anchor"
     teacher: str | None = option(None, PLACE, added=True)
@@ -260,6 +263,7 @@ class Evaluation(Options):
     split: str = option("test", one_of("test", "validation"))
     outputs: str | None = option(None, PLACE)
     row: str | None = None
+    samples: int | None = option(None, SAMPLES)
     metrics: list[str] = option([])
     results: str | None = option(None, PLACE)
     all_rows: bool = True

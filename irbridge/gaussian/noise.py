@@ -37,6 +37,16 @@ def image_seed(seed: int, name: str) -> int:
     return zlib.crc32(f"{seed}/{name}".encode(errors="surrogateescape"))
 
 
+def sample_seed(seed: int | None, draw: int) -> int | None:
+    """The seed of one of several draws for an image: the first one has the image's own.
+
+    Args:
+        seed: of the image; None, where no noise is drawn, stays None.
+        draw: the number of the draw, from 0.
+    """
+    return seed if seed is None or draw == 0 else image_seed(seed, f"sample {draw}")
+
+
 def step_noise(seed: int, step: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise and uniforms of one training step: a function of (seed, step) alone.
 

@@ -1,1 +1,1 @@
-"""What restores: IRBridge, bridges from scratch, plain regression."""
+"""What restores: IRBridge, bridges from scratch, refinement, plain regression."""

@@ -15,10 +15,11 @@ from typing_extensions import override
 import irbridge
 from irbridge.backbones.half_precision import working
 from irbridge.errors import UserError
+from irbridge.gaussian.noise import sample_seed
 from irbridge.images.arrays import check_range, pad, to_image, to_tensor
 from irbridge.images.tiles import WHOLE, Tiles
 from irbridge.models.training_step import Batch, TrainingStep
-from irbridge.ranges import SEEDS, check_values, shown, whole
+from irbridge.ranges import SAMPLES, SEEDS, check_values, shown, whole
 from irbridge.samplers import Sampler
 
 ANY_SEED = whole(-SEEDS, SEEDS)  # what torch takes
@@ -75,6 +76,7 @@ class Restorer(nn.Module):
         first_share: share of the training whose steps cost as the first one does.
         sampler: how it samples; None: a single pass.
         keeps_known: pixels outside a mask come back as they are; not where they have noise.
+        samples: a restored image is the mean of so many draws.
         digest: a hash of its frozen network's weights; None: it has none.
         folder: that it was loaded from.
     """
@@ -86,6 +88,7 @@ class Restorer(nn.Module):
     first_share: float = 1.0
     sampler: Sampler | None = None
     keeps_known: bool = True
+    samples: int = 1
     digest: str | None = None
     folder: Path | None = None
 
@@ -215,6 +218,7 @@ class Restorer(nn.Module):
         seed: int = 0,
         trajectory: Callable[..., Iterator[State]] | None = None,
         mask=None,
+        samples: int | None = None,
         **options,
     ):
         """Restore an image of any height and width, or a batch of one size.
@@ -226,6 +230,7 @@ class Restorer(nn.Module):
             trajectory: what gives it, by default ``self.trajectory``.
             mask: of a task with holes, True where the image is to be filled: bool (H, W) array, or
                 (B, 1, H, W) tensor. The other pixels come back bit for bit.
+            samples: the mean of so many draws; None: as the model says.
             options: those of the trajectory, such as ``nfe``, ``rule`` or ``tiles``.
 
         Returns:
@@ -239,10 +244,10 @@ class Restorer(nn.Module):
             >>> restored = model.restore(irbridge.read_image("photo.jpg"), nfe=5)  # doctest: +SKIP
         """
         if isinstance(image, np.ndarray):
-            return self._restore_array(image, mask, seed=seed, trajectory=trajectory, **options)
+            options |= {"seed": seed, "trajectory": trajectory, "samples": samples}
+            return self._restore_array(image, mask, **options)
         fits = torch.is_tensor(image) and image.dim() == 4 and image.shape[1] == 3
         image = _floats("restore takes an array (H, W, 3) or a tensor (B, 3, H, W)", image, fits)
-        height, width = image.shape[-2:]
         if not ANY_SEED.fits(seed):
             raise UserError(f"seed={shown(seed)} must be {ANY_SEED.wanted}.")
         options.setdefault("seeds", [seed + i for i in range(len(image))])
@@ -252,12 +257,34 @@ class Restorer(nn.Module):
             )
         _check_seeds(options["seeds"], len(image))
         y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
-        for state in (trajectory or self.trajectory)(self.fitted(y), **options):
-            last = state.x0
-        height, width = self.sides(height, width)
-        restored = self.image(last, options.get("tiles", WHOLE))[..., :height, :width]
+        restored = self._mean(self._draws(samples), y, trajectory or self.trajectory, options)
         _check_finite(restored, image)
-        return keep_known(restored.clamp(-1, 1), image, mask if self.keeps_known else None)
+        return keep_known(restored, image, mask if self.keeps_known else None)
+
+    def _mean(self, draws: int, y: Tensor, trajectory: Callable, options: dict) -> Tensor:
+        """The mean of so many draws, one after the other so that memory stays flat, (B, 3, H, W).
+
+        Args:
+            draws: their number.
+            y: the degraded images, (B, 3 or 4, H, W), of any sides.
+            trajectory: what gives a draw.
+            options: of it, with the images' own seeds.
+        """
+        height, width = self.sides(*y.shape[-2:])
+        mean = None
+        for number in range(draws):
+            seeds = [sample_seed(seed, number) for seed in options["seeds"]]
+            for state in trajectory(self.fitted(y), **options | {"seeds": seeds}):
+                last = state.x0
+            drawn = self.image(last, options.get("tiles", WHOLE))[..., :height, :width]
+            drawn = drawn.clamp(-1, 1)
+            mean = drawn if mean is None else mean + (drawn - mean) / (number + 1)
+        return mean
+
+    def _draws(self, samples: int | None) -> int:
+        """How many draws an image is the mean of; UserError where it is no such number."""
+        check_values({"samples": SAMPLES}, {"samples": samples}, "")
+        return samples or self.samples
 
     def _restore_array(self, image: np.ndarray, mask, **options) -> np.ndarray:
         _check_array(image, mask)

@@ -111,7 +111,9 @@ def _hooks(module: nn.Module, part: str, clock: Clock) -> list:
 def _parts(model: Restorer) -> Iterator[tuple[nn.Module, str]]:
     """A model's networks, and the parts that they are."""
     if not isinstance(model, IRBridge):
-        yield model.trainable(), "adapter"
+        own = model.trainable()
+        for module in _called(own) if isinstance(own, nn.ModuleDict) else [own]:
+            yield module, "adapter"
         return
     network, vae = model.backbone.network, model.backbone.vae
     yield network, "network"

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from irbridge.adapters.base import bare
 from irbridge.models.bridge_network import BridgeNetwork
 from irbridge.models.irbridge import IRBridge
+from irbridge.models.refinement import Refinement
 from irbridge.models.restorer import Restorer
 
 WORK = "condition", "residuals", "network", "encode", "decode"
@@ -74,8 +75,14 @@ def cost(model: Restorer, size: int) -> dict:
 
 
 def _count_network(model: Restorer, image: Tensor, work: Work) -> None:
-    """Count a call of a model that is one network."""
+    """Count a call of a model that is one network, or a predictor and one call of its denoiser."""
     inputs = [image]
+    if isinstance(model, Refinement):
+        with work("condition"):
+            model.predict(image)
+        with work("residuals"):
+            model.denoiser(torch.cat([image[:, :3], image], dim=1), image.new_zeros(1))
+        return
     if isinstance(model, BridgeNetwork):  # it sees the bridge's state and its time as well
         inputs = [torch.cat([image[:, :3], image], dim=1), image.new_zeros(1)]
     with work("condition"):

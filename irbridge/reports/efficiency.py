@@ -14,7 +14,7 @@ from irbridge.reports.sampler_table import DIGITS, mean_of
 from irbridge.reports.table import Cell, Entry, Table
 from irbridge.training.metrics_log import last_line
 
-OWN = "irbridge", "irbridge_y", "bridge", "regression"  # short names of a run's own row
+OWN = "irbridge", "irbridge_y", "bridge", "refine", "regression"  # short names of a run's own row
 DEGRADED = "degraded"  # what the row of the degraded images is called
 BESIDE = "baselines"  # results of a run's adapter in other ways, in a folder beside its own
 

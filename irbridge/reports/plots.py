@@ -17,6 +17,7 @@ PSNR, _, LPIPS = STANDARD
 PLOTTED = PSNR, LPIPS
 BUDGETS = {"images": "training images seen", "seconds": "seconds of one core"}
 PANELS = ("images", PSNR), ("images", LPIPS), ("seconds", PSNR), ("seconds", LPIPS)
+CALLS = re.compile(r",?\s*(\d+) calls?\b")  # of a row's label
 MOST_BANDS = 6  # more bands would hide each other
 
 
@@ -120,6 +121,59 @@ def nfe_plot(rows: list[Row], path: str | Path) -> None:
         column[0].set_title(f"{setting}\n{panel[0].protocol}", fontsize=9, parse_math=False)
     _legend(figure, marks)
     _save(figure, Path(path), 90)
+
+
+def perception_plot(rows: list[Row], path: str | Path) -> None:
+    """PNG: mean LPIPS against PSNR, the trade of perception and distortion.
+
+    One line is a method at several numbers of network calls, which stand beside its points, and one
+    panel is a task and set of images.
+
+    Raises:
+        UserError: if no row has both scores.
+    """
+    scored = [row for row in rows if None not in [row.scores.get(m.key) for m in PLOTTED]]
+    if not scored:
+        raise UserError(
+            "No record has both PSNR and LPIPS, so there is nothing to draw; score again."
+        )
+    panels = comparisons(scored)
+    lines = [perception_lines(panel) for panel in panels]
+    marks = _marks(dict.fromkeys(label for by_label in lines for label in by_label))
+    figure, axes = _pyplot().subplots(
+        1, len(panels), figsize=(6 * len(panels) + 3, 5), squeeze=False, layout="constrained"
+    )
+    for panel, by_label, axis in zip(panels, lines, axes[0], strict=True):
+        for label, points in by_label.items():
+            across, up = zip(*(point for _, point in points), strict=True)
+            axis.plot(across, up, marker="o", markersize=4, **marks[label])
+            for calls, point in points:
+                axis.annotate(calls, point, (3, 3), textcoords="offset points", fontsize=7)
+        psnr, lpips = map(axis_label, PLOTTED)
+        axis.set(xlabel=f"{psnr}, higher is better", ylabel=f"{lpips}, lower is better")
+        axis.grid(alpha=0.3)
+        setting = "; ".join([panel[0].task, *panel[0].setting, f"images {len(panel[0].images)}"])
+        axis.set_title(f"{setting}\n{panel[0].protocol}", fontsize=9, parse_math=False)
+    _legend(figure, marks)
+    _save(figure, Path(path), 90)
+
+
+def perception_lines(panel: list[Row]) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
+    """The points of one comparison by what the rows are called without their network calls.
+
+    Returns:
+        By label the calls of one draw, "" where there are none, and (PSNR, LPIPS); by calls.
+    """
+    lines: dict[str, dict[int, tuple[float, ...]]] = {}
+    for row in panel:
+        found = CALLS.search(row.row)
+        calls = int(found[1]) if found else row.nfe or 0
+        point = tuple(row.scores[metric.key] for metric in PLOTTED)
+        lines.setdefault(CALLS.sub("", row.row), {})[calls] = point
+    return {
+        label: [(str(calls or ""), points[calls]) for calls in sorted(points)]
+        for label, points in lines.items()
+    }
 
 
 def _legend(figure, marks: dict[str, dict[str, str]]) -> None:

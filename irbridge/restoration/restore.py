@@ -379,7 +379,7 @@ def _counts(jobs: list[Job], restoring: Restoring) -> dict[Job, int]:
         UserError: memory is too little for every one.
     """
     counts, refused = dict.fromkeys(jobs, 0), []
-    passes = restoring.model.passes(**restoring.fields)
+    passes = restoring.model.passes(**restoring.fields) * restoring.model.samples
     for job in jobs:
         try:
             (width, height), _ = read_header(job.source)

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from irbridge.adapters.lucid_unet import LucidUNet
 from irbridge.adapters.nafnet import NAFNet
+from irbridge.adapters.residual_unet import ResidualUNet
 
 
 def checkpoint_gradients(model: nn.Module) -> None:
@@ -31,5 +32,5 @@ def compile_networks(model: nn.Module) -> None:
     """
     for module in model.modules():
         vae = isinstance(module, (AutoencoderKL, AutoencoderTiny))
-        if isinstance(module, (ModelMixin, NAFNet, LucidUNet)) and not vae:
+        if isinstance(module, (ModelMixin, NAFNet, LucidUNet, ResidualUNet)) and not vae:
             module.compile()

@@ -121,5 +121,6 @@ def test_what_is_refused():
         make_trunk(trunk="lucid", channels=[8, 8])
     with pytest.raises(UserError, match=r"channels=\[8, 12\] must be multiples of 8"):
         bridge_network(trunk="lucid", channels=[8, 12])
-    with pytest.raises(UserError, match="'foo' is unknown; choose one of nafnet, unet, lucid"):
+    said = "'foo' is unknown; choose one of nafnet, unet, residual, lucid"
+    with pytest.raises(UserError, match=said):
         bridge_network(trunk="foo", channels=[8, 8])

@@ -31,6 +31,8 @@ GROUPS = {
     if p.is_dir() and p.name not in ("base", "hydra", "metric")  # evaluate takes a list of metrics
 }
 LATENT = "sd15", "sd21", "sd3", "controlnet", "controlnet_latent", "t2i", "lora", "sd3_controlnet"
+# it needs a finished run, see tests/commands/test_refinement_command.py
+GROUPS["recipe"].remove("refine_frozen")
 CHOICES = [
     (group, choice)
     for group, choices in sorted(GROUPS.items())
@@ -157,6 +159,7 @@ def test_every_choice_composes_and_builds(group, choice, network):
             "distill": "Distilled",
             "bridge": "BridgeNetwork",
             "regression": "Regression",
+            "refine": "Refinement",
         }[config["method"]]
     )
     if config["method"] == "irbridge":
@@ -299,6 +302,8 @@ RECIPES = {
     "rdbm_released": ("bridge", "RDBM"),
     "distill": ("distill", "Brownian"),
     "regression": ("regression", ""),
+    "refine": ("refine", "LinearOU"),
+    "refine_published": ("refine", "LinearOU"),
 }
 
 
