@@ -24,7 +24,11 @@ from irbridge.weights import save_weights
 
 FILES = ["config.json", "run.json", "model.safetensors", "README.md", "restored.jpg"]
 """What a model's repository holds, and all that is ever downloaded of one."""
-OWN_ROWS = {"regression": "Plain regression", "bridge": "Bridge from scratch"}
+OWN_ROWS = {
+    "regression": "Plain regression",
+    "bridge": "Bridge from scratch",
+    "hidiff": "HI-Diff",
+}
 """How the row of a table begins that scores a model of this method; else see :func:`scores`."""
 METRICS = {"PSNR": "psnr", "SSIM": "ssim", "LPIPS": "lpips"}
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

@@ -263,7 +263,8 @@ def chosen(
 
     def load(folder: Path) -> list[Method]:
         restorer = model(folder)
-        return methods(restorer, options["seed"], Trained.of(restorer, folder), **sampler)
+        known = Trained.of(restorer, folder)
+        return methods(restorer, options["seed"], known, pairs, **sampler)
 
     saved = []
     if options["outputs"]:

@@ -92,7 +92,9 @@ class Trained:
         return cls(sha256(folder / "model.safetensors")[:12], settings)
 
 
-def methods(model: Restorer, seed: int, trained: Trained | None = None, **options) -> list[Method]:
+def methods(
+    model: Restorer, seed: int, trained: Trained | None = None, pairs=None, **options
+) -> list[Method]:
     """The rows that a trained model gives, itself the last.
 
     Before it are the baselines with the same adapter. Of an anchor alone (``nfe=0``) these, and
@@ -102,20 +104,26 @@ def methods(model: Restorer, seed: int, trained: Trained | None = None, **option
         model: it restores without randomness but that of ``seed`` and the image's name.
         seed: of the noise.
         trained: what its records say of its weights.
+        pairs: that are scored, whose clean images an oracle is told; None: there are none.
         **options: fields of its sampler to change.
 
     Raises:
         UserError: if the bridge cannot serve the sampler.
     """
     trained = trained or Trained()
+    oracle = model.sees_clean and pairs is not None
+    places = {name: i for i, name in enumerate(pairs.names)} if oracle else {}
+    more = {"oracle": "sees the clean image"} if model.sees_clean else {}
 
     def method(row: Row) -> Method:
         def restore(seen: np.ndarray, name: str) -> np.ndarray:
             image, mask = split_mask(seen)
-            return model.restore(image, mask=mask, seeds=[image_seed(seed, name)], **row.options)
+            told = model.told(pairs[places[name]].clean) if oracle else {}
+            seeds = [image_seed(seed, name)]
+            return model.restore(image, mask=mask, seeds=seeds, **told, **row.options)
 
         changed = {key: repr(value) for key, value in row.options.items() if key != "trajectory"}
         settings = fingerprint([trained.settings, changed])
-        return Method(row.label, row.key, restore, row.nfe, trained.weights, settings)
+        return Method(row.label, row.key, restore, row.nfe, trained.weights, settings, more)
 
     return [method(row) for row in model.rows(**options)]

@@ -18,6 +18,8 @@ METHODS = {
     "classical": "Classical",
     "regression": "Plain regression",
     "bridge": "Bridge from scratch",
+    "hidiff_oracle": "HI-Diff stage 1, oracle",
+    "hidiff": "HI-Diff",
     "anchor": "Anchor g(y) alone",
     "ddim_noise": "DDIM from noise",
     "ddim": "DDIM",

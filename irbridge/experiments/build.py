@@ -12,6 +12,7 @@ from irbridge.backbones.encoding_cache import LatentCache
 from irbridge.environment import commit
 from irbridge.errors import UserError, one_sentence, unknown
 from irbridge.evaluation.protocol import Protocol
+from irbridge.experiments.hidiff import hidiff
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.names import part_named, present
 from irbridge.experiments.saved import read_settings
@@ -41,7 +42,9 @@ MODEL_KEYS = (
     "loss",
     "task",
 )
-METHODS = ("irbridge", "distill", "bridge", "regression")
+METHODS = ("irbridge", "distill", "bridge", "regression", "hidiff")
+# what further methods are built from, by the method: also a folder must say it
+ALSO = {"bridge": ("objective",), "hidiff": ("hidiff", "stage")}
 TAUGHT = "endpoint", "backbone", "adapter", "bridge", "timesteps"  # a teacher's, and its pupil's
 RECORDED = "digest", "signature"  # what a folder says of the backbone besides how to load it
 # what loads a backbone whose config, of an older run, does not say
@@ -93,6 +96,9 @@ def _model(config: dict, backbone: Backbone | None, lazy: bool) -> Restorer:
         loss = made(LossOptions, config["loss"])
         if method == "regression":
             return Regression(make_trunk(**sizes), loss.lpips)
+        if method == "hidiff":
+            first = config.get("stage1")
+            return hidiff(config, loss.lpips, first and from_pretrained(first))
         if method == "bridge":
             return BridgeNetwork(
                 instantiate(config["bridge"], of="bridge"),
@@ -236,7 +242,8 @@ def describe(config: dict, model: Restorer) -> dict:
 
     That is its part of the config, the backbone's hash, and which code made it.
     """
-    kept = {k: config[k] for k in (*MODEL_KEYS, "objective") if k in config}
+    also = ALSO.get(config["method"], ("objective",))
+    kept = {k: config[k] for k in (*MODEL_KEYS, *also) if k in config}
     kept |= {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
     own = model.describe()
     if "backbone" in own:
@@ -335,17 +342,15 @@ def from_pretrained(
     folder = _known(folder)
     path = folder / "config.json"
     config = read_settings(path)
-    missing = [
-        k
-        for k in (*MODEL_KEYS, *["objective"] * (config.get("method") == "bridge"))
-        if k not in config
-    ]
+    wanted = *MODEL_KEYS, *ALSO.get(config.get("method"), ())
+    missing = [k for k in wanted if k not in config]
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
     moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
     config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
-    config["teacher"] = None  # a finished pupil has none, whatever a file says
+    # a finished pupil has none, whatever a file says
+    config["teacher"] = config["stage1"] = None
     model = _built(config, backbone, path)
     weights = load_weights(folder / "model.safetensors")
     try:

@@ -74,6 +74,8 @@ class Restorer(nn.Module):
             None: all of a tile counts.
         first_share: share of the training whose steps cost as the first one does.
         sampler: how it samples; None: a single pass.
+        sees_clean: it restores given the clean image too (``clean=``), an oracle whose scores are a
+            bound and no result.
         keeps_known: pixels outside a mask come back as they are; not where they have noise.
         digest: a hash of its frozen network's weights; None: it has none.
         folder: that it was loaded from.
@@ -85,6 +87,7 @@ class Restorer(nn.Module):
     reach: int | None = None
     first_share: float = 1.0
     sampler: Sampler | None = None
+    sees_clean: bool = False
     keeps_known: bool = True
     digest: str | None = None
     folder: Path | None = None
@@ -134,6 +137,17 @@ class Restorer(nn.Module):
             UserError: the model cannot run such a sampler.
         """
         raise NotImplementedError
+
+    def told(self, clean: np.ndarray) -> dict[str, np.ndarray]:
+        """What ``restore`` is told besides of an image whose clean version is known.
+
+        Args:
+            clean: that version, (H, W, 3) in [0, 1].
+
+        Returns:
+            Options of ``restore``: none, but of an oracle.
+        """
+        return {"clean": clean} if self.sees_clean else {}
 
     def parts(self) -> dict[str, nn.Module]:
         """Its networks by name: "trainable", "frozen" and "vae", those that it has."""
