@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from irbridge.assets import find
+from irbridge.commands.export import EXPORTED
 from irbridge.commands.options import ConvertHIDiffOptions
 from irbridge.errors import UserError
 from irbridge.experiments.build import build_model, describe, save_pretrained
 from irbridge.experiments.config import composed
-from irbridge.files import locked
+from irbridge.files import locked, write_json
 from irbridge.models.hidiff_weights import gather
+from irbridge.reports.model_card import private
 from irbridge.weights import load_into
 
 NAMES = "net_g.pth", "net_le_dm.pth", "net_d.pth"
@@ -31,6 +33,7 @@ def convert_run(options: ConvertHIDiffOptions) -> None:
     model = build_model(config)
     load_into(model.trainable(), weights, ", ".join(options.weights))
     with locked(output):
+        write_json(output / "run.json", private(config) | EXPORTED)
         save_pretrained(model, output, describe(config, model))
     print(f"HI-Diff of the {variant} variant, stage {stage}. Wrote: {output}")
 

@@ -61,9 +61,7 @@ def _check_first(first: Restorer, options: HIDiffOptions, name: str) -> None:
     """UserError unless a model is a stage 1 that a stage 2 of these sizes can begin from."""
     if not isinstance(first, HIDiff) or first.stage != 1:
         what = "stage 2 of HI-Diff" if isinstance(first, HIDiff) else "of another method"
-        raise UserError(
-            f"stage1={name} is {what}; give a finished run of recipe=hidiff stage=1."
-        )
+        raise UserError(f"stage1={name} is {what}; give a finished run of recipe=hidiff stage=1.")
     own, theirs = asdict(options), asdict(first.options)
     # what stage 1 has no part in
     for key in ("denoiser_width", "denoiser_blocks", "steps", "diffusion"):

@@ -119,11 +119,8 @@ def read_official(path: Path) -> Iterator[dict[str, Tensor]]:
     Raises:
         UserError: it is missing, or holds anything else.
     """
-    if path.suffix.lower() == ".safetensors":
-        content = load_weights(path)
-    else:
-        content = _unpickled(path)
-    yield from _split(content, path)
+    read = load_weights if path.suffix.lower() == ".safetensors" else _unpickled
+    yield from _split(read(path), path)
 
 
 def _unpickled(path: Path):

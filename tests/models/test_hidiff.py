@@ -134,7 +134,8 @@ def test_three_steps_of_the_samplers(variant):
 
 def test_where_a_training_starts():
     """The GoPro variant's code takes abar for its root; the other takes the root."""
-    table, z, noise = TABLE["train_start_gopro_T3"], waves(4, 1, 4, 8, height=0.5), waves(6, 1, 4, 8)
+    table = TABLE["train_start_gopro_T3"]
+    z, noise = waves(4, 1, 4, 8, height=0.5), waves(6, 1, 4, 8)
     diffusion = TokenDiffusion(3, gopro=True)
     close(diffusion.start(z, noise), table["code"])
     diffusion.gopro = False
