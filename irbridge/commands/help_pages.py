@@ -87,8 +87,8 @@ PAGES = {
         {
             "run": "Folder of a trained run.",
             "task": "The task whose test images are taken; without run, its shipped adapter.",
-            "method": "all, or one of irbridge, ddim, dpmpp, anchor, regression, bridge, identity,"
-            " classical, outputs.",
+            "method": "all, or one of irbridge, ddim, dpmpp, anchor, regression, bridge, hidiff,"
+            " identity, classical, outputs.",
             **SAMPLER,
             "benchmark": "A public test set, such as rain100h; data.root: its folder.",
             "data.clean": "Folder of your own clean images; data.degraded: of theirs.",

@@ -138,11 +138,11 @@ class Restorer(nn.Module):
         """
         raise NotImplementedError
 
-    def told(self, clean: np.ndarray) -> dict[str, np.ndarray]:
+    def told(self, clean: np.ndarray | Tensor) -> dict[str, np.ndarray | Tensor]:
         """What ``restore`` is told besides of an image whose clean version is known.
 
         Args:
-            clean: that version, (H, W, 3) in [0, 1].
+            clean: that version, of the kind and shape of what is restored.
 
         Returns:
             Options of ``restore``: none, but of an oracle.

@@ -6,6 +6,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from irbridge.adapters.hidiff.transformer import Transformer
 from irbridge.adapters.lucid_unet import LucidUNet
 from irbridge.adapters.nafnet import NAFNet
 
@@ -31,5 +32,5 @@ def compile_networks(model: nn.Module) -> None:
     """
     for module in model.modules():
         vae = isinstance(module, (AutoencoderKL, AutoencoderTiny))
-        if isinstance(module, (ModelMixin, NAFNet, LucidUNet)) and not vae:
+        if isinstance(module, (ModelMixin, NAFNet, LucidUNet, Transformer)) and not vae:
             module.compile()

@@ -107,7 +107,9 @@ def test_its_words_are_for_it_alone(command, small):
 
 @pytest.mark.parametrize("recipe", ["hidiff_gopro", "hidiff_realblur"])
 def test_the_published_recipes_are_whole(command, recipe):
-    status, out, err = command("train", f"recipe={recipe}", "task=deblur", "stage=2", "--cfg", "job")
+    status, out, err = command(
+        "train", f"recipe={recipe}", "task=deblur", "stage=2", "--cfg", "job"
+    )
     assert status == 0, err
     assert "blocks:\n  - 3\n  - 5\n  - 6\n  - 6" in out and "clip: 0.01" in out
     assert f"steps: {16 if recipe.endswith('realblur') else 8}" in out and "flat: 0.3333" in out
