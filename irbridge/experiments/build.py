@@ -342,7 +342,7 @@ def from_pretrained(
     folder = _known(folder)
     path = folder / "config.json"
     config = read_settings(path)
-    wanted = *MODEL_KEYS, *ALSO.get(config.get("method"), ())
+    wanted = *MODEL_KEYS, *ALSO.get(str(config.get("method")), ())
     missing = [k for k in wanted if k not in config]
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")

@@ -157,6 +157,7 @@ def test_every_choice_composes_and_builds(group, choice, network):
             "distill": "Distilled",
             "bridge": "BridgeNetwork",
             "regression": "Regression",
+            "hidiff": "HIDiff",
         }[config["method"]]
     )
     if config["method"] == "irbridge":
@@ -299,6 +300,9 @@ RECIPES = {
     "rdbm_released": ("bridge", "RDBM"),
     "distill": ("distill", "Brownian"),
     "regression": ("regression", ""),
+    "hidiff": ("hidiff", ""),
+    "hidiff_gopro": ("hidiff", ""),
+    "hidiff_realblur": ("hidiff", ""),
 }
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from runs_alike import assert_same
 
+from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
-from irbridge.files import read_json
+from irbridge.files import read_json, write_json
 
 TINY = (
     "recipe=hidiff",
@@ -96,6 +97,34 @@ def test_stages_that_do_not_fit(train, first, tmp_path):
     assert train(UNSCORED, "name=second", *from_first)[0] == 0
     again = f"stage1={tmp_path / 'runs/deblur-second'}"
     refused(train, "is stage 2 of HI-Diff; give a finished run", "stage=2", again)
+
+
+STRANGE = (
+    {"hidiff": None},
+    {"hidiff": {"blocks": "many"}},
+    {"hidiff": {"width": 10**9}},
+    {"hidiff": {"variant": ["gopro"]}},
+    {"stage": "2"},
+    {"stage": None},
+    {"method": ["hidiff"]},
+)
+
+
+def test_a_config_of_anyone_is_refused_in_a_sentence(first):
+    config = read_json(first / "config.json")
+    for change in STRANGE:
+        write_json(first / "config.json", config | change)
+        with pytest.raises(UserError) as refused:
+            from_pretrained(first)
+        assert "describes no model" not in str(refused.value)
+
+
+def test_a_finished_model_follows_no_stage_1(train, first, tmp_path):
+    """Whatever its file says."""
+    assert train(UNSCORED, "name=second", "stage=2", f"stage1={first}")[0] == 0
+    path = tmp_path / "runs/deblur-second/config.json"
+    write_json(path, read_json(path) | {"stage1": "/nowhere"})
+    assert from_pretrained(path.parent).teacher is None
 
 
 def test_its_words_are_for_it_alone(command, small):

@@ -11,11 +11,11 @@ from irbridge.adapters.hidiff.latent import LatentEncoder, PlainDenoiser, TokenD
 from irbridge.adapters.hidiff.transformer import Transformer
 from irbridge.errors import UserError
 from irbridge.images.tiles import WHOLE, Tiles
-from irbridge.ranges import DEPTH, LEVELS, Options, each, number, one_of, option, whole
+from irbridge.ranges import Options, each, number, one_of, option, whole
 
 GRID = 4  # cells a side that an image is summarised in, each by a token
-WIDE = 4096  # the most channels of a level
-LAYERS = whole(1, DEPTH)
+WIDE = whole(1, 1024)
+LAYERS = whole(1, 64)
 
 
 @dataclass
@@ -40,23 +40,23 @@ class HIDiffOptions(Options):
     KEY: ClassVar[str] = "hidiff"
 
     variant: str = option("gopro", one_of("gopro", "realblur"))
-    width: int = option(48, whole(2, WIDE))
+    width: int = option(48, whole(2, 1024))
     blocks: list[int] = option([3, 5, 6, 6], each(LAYERS))
-    heads: list[int] = option([1, 2, 4, 8], each(whole(1, WIDE)))
+    heads: list[int] = option([1, 2, 4, 8], each(WIDE))
     refinement: int = option(4, LAYERS)
     expansion: float = option(2.66, number(lambda v: 0 < v <= 16, "above 0 and at most 16"))
-    tokens: int = option(64, whole(1, WIDE))
+    tokens: int = option(64, WIDE)
     encoder_blocks: int = option(6, LAYERS)
-    denoiser_width: int = option(512, whole(1, WIDE))
+    denoiser_width: int = option(512, WIDE)
     denoiser_blocks: int = option(2, LAYERS)
-    steps: int = option(8, whole(2, DEPTH))
+    steps: int = option(8, whole(2, 1000))
     diffusion: bool = True
 
     def __post_init__(self):
         super().__post_init__()
         levels = len(self.blocks)
         # the network takes images whose sides divide by 8
-        if len(self.heads) != levels or not 2 <= levels <= min(4, LEVELS):
+        if len(self.heads) != levels or not 2 <= levels <= 4:
             raise UserError(
                 f"hidiff.blocks={self.blocks} and hidiff.heads={self.heads} must be lists of as"
                 " many levels, 2 to 4."
