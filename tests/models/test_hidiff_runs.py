@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from runs_alike import assert_same
 
+from irbridge.adapters.hidiff.network import HIDiffOptions
 from irbridge.errors import UserError
-from irbridge.experiments.build import from_pretrained
+from irbridge.experiments.build import from_pretrained, trainer_options
+from irbridge.experiments.config import composed
+from irbridge.experiments.schema import made
 from irbridge.files import read_json, write_json
+from irbridge.models.hidiff_weights import published
 
 TINY = (
     "recipe=hidiff",
@@ -134,11 +138,10 @@ def test_its_words_are_for_it_alone(command, small):
         assert status == 2 and f"{said} recipe=hidiff alone" in err
 
 
-@pytest.mark.parametrize("recipe", ["hidiff_gopro", "hidiff_realblur"])
-def test_the_published_recipes_are_whole(command, recipe):
-    status, out, err = command(
-        "train", f"recipe={recipe}", "task=deblur", "stage=2", "--cfg", "job"
-    )
-    assert status == 0, err
-    assert "blocks:\n  - 3\n  - 5\n  - 6\n  - 6" in out and "clip: 0.01" in out
-    assert f"steps: {16 if recipe.endswith('realblur') else 8}" in out and "flat: 0.3333" in out
+@pytest.mark.parametrize("variant", ["gopro", "realblur"])
+def test_the_published_recipes(variant):
+    config = composed("train", f"recipe=hidiff_{variant}", "task=deblur", "stage=2")
+    assert made(HIDiffOptions, config["hidiff"]) == published(variant)
+    trainer = trainer_options(config)
+    assert (trainer.lr, trainer.weight_decay, trainer.clip) == (2e-4, 1e-4, 0.01)
+    assert (trainer.steps, trainer.flat, trainer.ema_decay) == (300_000, 0.3333, 0.0)
