@@ -39,6 +39,9 @@ COMMANDS = {
     "inverse": Command("irbridge.commands.inverse", "inverse_run", "InverseOptions"),
     "table": Command("irbridge.commands.table", "table_run", "TableOptions"),
     "export": Command("irbridge.commands.export", "export_run", "ExportOptions"),
+    "convert_hidiff": Command(
+        "irbridge.commands.convert_hidiff", "convert_run", "ConvertHIDiffOptions"
+    ),
     "pretrain": Command("irbridge.commands.pretrain", "pretrain_run", config="pretrain"),
     "prior": Command("irbridge.commands.prior", "prior_run", config="prior"),
     "profile": Command("irbridge.commands.profile", "profile_run", config="benchmark"),
@@ -55,6 +58,7 @@ HELP = """irbridge restores photographs with diffusion bridges on a frozen diffu
   irbridge inverse                                  zero-shot solvers on known problems
   irbridge table runs/derain-brownian               a table, page or plot of scored runs
   irbridge export --run runs/mine --output DIR      an adapter to hand on, with its model card
+  irbridge convert_hidiff DIR --output DIR          HI-Diff's released weights as a model here
   irbridge pretrain                                 train an unconditional prior
   irbridge prior                                    how well a prior denoises
   irbridge profile task=derain                      where time and memory go

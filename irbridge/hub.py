@@ -28,6 +28,7 @@ OWN_ROWS = {
     "regression": "Plain regression",
     "bridge": "Bridge from scratch",
     "refine": "Stochastic refinement",
+    "hidiff": "HI-Diff",
 }
 """How the row of a table begins that scores a model of this method; else see :func:`scores`."""
 METRICS = {"PSNR": "psnr", "SSIM": "ssim", "LPIPS": "lpips"}

@@ -30,7 +30,8 @@ from irbridge.experiments.task_data import test_pairs, validation_pairs
 from irbridge.models.restorer import Restorer
 from irbridge.reports.table import print_scores
 
-OWN = "irbridge", "ddim", "ddim_noise", "dpmpp", "anchor"  # of one adapter
+# of one run
+OWN = "irbridge", "ddim", "ddim_noise", "dpmpp", "anchor", "hidiff", "hidiff_oracle"
 # Trained runs of their own and the configs/recipe that makes them.
 TRAINED = {
     "regression": "regression",
@@ -271,7 +272,8 @@ def chosen(
 
     def load(folder: Path) -> list[Method]:
         restorer = model(folder)
-        return methods(restorer, options["seed"], Trained.of(restorer, folder), **sampler)
+        known = Trained.of(restorer, folder)
+        return methods(restorer, options["seed"], known, pairs, **sampler)
 
     saved = []
     if options["outputs"]:

@@ -265,6 +265,33 @@ class ExportOptions(Options):
 
 
 @dataclass(frozen=True)
+class ConvertHIDiffOptions(Options):
+    """Turn the released weights of HI-Diff into a model of irbridge, in safetensors.
+
+    FILE is net_g.pth, net_le_dm.pth or net_d.pth, or a folder that holds them. Nothing but tensors
+    is read of them, and weights of neither published variant are refused. What is written restores
+    and is scored as any run: irbridge restore run=FOLDER, irbridge evaluate run=FOLDER.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "irbridge convert_hidiff HI_Diff_GoPro --output models/hidiff-gopro",
+        "irbridge convert_hidiff net_g.pth net_le_dm.pth net_d.pth --output models/hidiff-gopro",
+        "irbridge convert_hidiff net_g.pth net_le.pth --output models/hidiff-stage1",
+    )
+
+    weights: tuple[str, ...] = option(
+        (),
+        text("FILE"),
+        "A file of the authors, or a folder of them; the words that stand alone.",
+        required=True,
+        several=True,
+        positional=True,
+        literal=True,
+    )
+    output: str | None = option(None, text("FOLDER"), "The folder to write.", required=True)
+
+
+@dataclass(frozen=True)
 class TableOptions(Options):
     """Make a table, a page or a plot of scored runs.
 

@@ -32,6 +32,7 @@ from irbridge.experiments.build import (
     taught,
     trainer_options,
 )
+from irbridge.experiments.hidiff import check_stages
 from irbridge.experiments.run_folder import (
     as_long,
     claim,
@@ -137,6 +138,7 @@ def check_effects(config: dict) -> None:
     trainer = config["trainer"]
     check_batch(trainer["batch_size"], trainer["accumulate"], trainer["crop"])
     check_round(config)
+    check_stages(config)
 
 
 def check_batch(batch: int, accumulate: int, crop: int) -> None:
@@ -257,7 +259,7 @@ def check_reuse(model: Restorer, config: dict) -> None:
         )
 
     def compared(described: dict) -> dict:
-        return {k: described.get(k) for k in ("method", "adapter")} | {
+        return {k: described.get(k) for k in ("method", "adapter", "hidiff", "stage")} | {
             "backbone": {"digest": described["backbone"].get("digest")}
         }
 
@@ -308,7 +310,9 @@ def train(model: Restorer, config: dict, run: Path, repeats: int = 0) -> bool:
         rows = [
             [
                 p.degraded,
-                current.restore(p.degraded, image_seed(seed, p.name), mask=p.mask),
+                current.restore(
+                    p.degraded, image_seed(seed, p.name), mask=p.mask, **current.told(p.clean)
+                ),
                 p.clean,
             ]
             for p in shown
@@ -350,12 +354,13 @@ def validation(config: dict, size: int = 160, most: int = 24):
         values = []
         for pair in chosen:
             own = image_seed(seed, pair.name)
-            restored = model.restore(pair.degraded, own, trajectory, pair.mask)
+            told = model.told(pair.clean)
+            restored = model.restore(pair.degraded, own, trajectory, pair.mask, **told)
             values.append(psnr(restored, pair.clean, protocol))
         return round(float(np.mean(values)), 3)
 
     def scores(model: Restorer) -> dict[str, float]:
-        found = {"psnr": mean(model)}
+        found = {"psnr_oracle" if model.sees_clean else "psnr": mean(model)}
         # which without calls of the network is all there is
         if getattr(model, "endpoint", None) == "anchor":
             found["psnr_anchor"] = mean(model, model.coarse) if model.calls() else found["psnr"]
@@ -380,7 +385,7 @@ def score_run(
     rows = [IDENTITY]
     if regression:
         rows += methods(regression, seed, Trained.of(regression, run / "regression"))
-    rows += methods(model, seed, Trained.of(model, run))
+    rows += methods(model, seed, Trained.of(model, run), pairs)
     score_rows(
         rows if options["all_rows"] else rows[-1:],
         pairs,

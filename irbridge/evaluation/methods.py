@@ -92,7 +92,9 @@ class Trained:
         return cls(sha256(folder / "model.safetensors")[:12], settings)
 
 
-def methods(model: Restorer, seed: int, trained: Trained | None = None, **options) -> list[Method]:
+def methods(
+    model: Restorer, seed: int, trained: Trained | None = None, pairs=None, **options
+) -> list[Method]:
     """The rows that a trained model gives, itself the last.
 
     Before it are the baselines with the same adapter. Of a model whose images are means of several
@@ -103,24 +105,29 @@ def methods(model: Restorer, seed: int, trained: Trained | None = None, **option
         model: it restores without randomness but that of ``seed`` and the image's name.
         seed: of the noise.
         trained: what its records say of its weights.
+        pairs: that are scored, whose clean images an oracle is told; None: there are none.
         **options: fields of its sampler to change.
 
     Raises:
         UserError: if the bridge cannot serve the sampler.
     """
     trained = trained or Trained()
+    oracle = model.sees_clean and pairs is not None
+    places = {name: i for i, name in enumerate(pairs.names)} if oracle else {}
+    more = {"oracle": "sees the clean image"} if model.sees_clean else {}
 
     def method(row: Row, samples: int = 1) -> Method:
         def restore(seen: np.ndarray, name: str) -> np.ndarray:
             image, mask = split_mask(seen)
-            own = {"seeds": [image_seed(seed, name)], "samples": samples}
+            told = model.told(pairs[places[name]].clean) if oracle else {}
+            own = {"seeds": [image_seed(seed, name)], "samples": samples, **told}
             return model.restore(image, mask=mask, **own, **row.options)
 
         changed = {key: repr(value) for key, value in row.options.items() if key != "trajectory"}
         if samples > 1:
             changed["samples"] = samples
         settings = fingerprint([trained.settings, changed])
-        return Method(row.label, row.key, restore, row.nfe, trained.weights, settings)
+        return Method(row.label, row.key, restore, row.nfe, trained.weights, settings, more)
 
     rows = model.rows(**options)
     made = [method(row) for row in rows]

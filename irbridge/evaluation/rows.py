@@ -19,6 +19,8 @@ METHODS = {
     "regression": "Plain regression",
     "bridge": "Bridge from scratch",
     "refine": "Stochastic refinement",
+    "hidiff_oracle": "HI-Diff stage 1, oracle",
+    "hidiff": "HI-Diff",
     "anchor": "Anchor g(y) alone",
     "ddim_noise": "DDIM from noise",
     "ddim": "DDIM",

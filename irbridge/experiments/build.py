@@ -14,6 +14,7 @@ from irbridge.backbones.encoding_cache import LatentCache
 from irbridge.environment import commit
 from irbridge.errors import UserError, one_sentence, unknown
 from irbridge.evaluation.protocol import Protocol
+from irbridge.experiments.hidiff import hidiff
 from irbridge.experiments.instantiate import instantiate
 from irbridge.experiments.names import part_named, present
 from irbridge.experiments.saved import read_settings
@@ -45,9 +46,13 @@ MODEL_KEYS = (
     "loss",
     "task",
 )
-METHODS = ("irbridge", "distill", "bridge", "regression", "refine")
-# groups of keys that a method's models need besides these
-OWN_KEYS = {"bridge": ("objective",), "refine": ("refine",)}
+METHODS = ("irbridge", "distill", "bridge", "regression", "refine", "hidiff")
+# what further methods are built from, by the method: also a folder must say it
+OWN_KEYS = {
+    "bridge": ("objective",),
+    "refine": ("refine",),
+    "hidiff": ("hidiff", "stage"),
+}
 TAUGHT = "endpoint", "backbone", "adapter", "bridge", "timesteps"  # a teacher's, and its pupil's
 RECORDED = "digest", "signature"  # what a folder says of the backbone besides how to load it
 # what loads a backbone whose config, of an older run, does not say
@@ -99,6 +104,9 @@ def _model(config: dict, backbone: Backbone | None, lazy: bool) -> Restorer:
         loss = made(LossOptions, config["loss"])
         if method == "regression":
             return Regression(make_trunk(**sizes), loss.lpips)
+        if method == "hidiff":
+            first = config.get("stage1")
+            return hidiff(config, loss.lpips, first and from_pretrained(first))
         if method == "bridge":
             return BridgeNetwork(
                 instantiate(config["bridge"], of="bridge"),
@@ -301,7 +309,7 @@ def describe(config: dict, model: Restorer) -> dict:
 
     That is its part of the config, the backbone's hash, and which code made it.
     """
-    groups = [key for keys in OWN_KEYS.values() for key in keys]
+    groups = OWN_KEYS.get(config["method"], ("objective",))
     kept = {k: config[k] for k in (*MODEL_KEYS, *groups) if k in config}
     kept |= {"seed": config["seed"], "irbridge": __version__, "commit": commit()}
     own = model.describe()
@@ -402,13 +410,15 @@ def from_pretrained(
     folder = _known(folder)
     path = folder / "config.json"
     config = read_settings(path)
-    missing = [k for k in (*MODEL_KEYS, *OWN_KEYS.get(config.get("method"), ())) if k not in config]
+    wanted = *MODEL_KEYS, *OWN_KEYS.get(str(config.get("method")), ())
+    missing = [k for k in wanted if k not in config]
     if missing:
         raise UserError(f"{path} lacks {missing[0]}; give a folder that irbridge trained.")
     changes = {k: v for k, v in (frozen or {}).items() if v is not None}
     moved = {"anchor": changes.pop("anchor")} if "anchor" in changes else {}
     config |= {"backbone": config["backbone"] | changes, "adapter": config["adapter"] | moved}
-    config["teacher"] = None  # a finished pupil has none, whatever a file says
+    # a finished pupil has none, whatever a file says
+    config["teacher"] = config["stage1"] = None
     if "refine" in config:
         config["refine"] = _finished(config["refine"], moved.get("anchor"))
     model = _built(config, backbone, path)

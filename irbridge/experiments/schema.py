@@ -183,6 +183,9 @@ class Experiment(Options):
     method: str = "irbridge"
     endpoint: str = "anchor"
     teacher: str | None = option(None, PLACE, added=True)
+    stage: int | None = option(None, whole(1, 2), added=True)
+    stage1: str | None = option(None, PLACE, added=True)
+    hidiff: Any = option(None, added=True)  # the sizes of method=hidiff
     seed: int = option(0, SEED)
     threads: int | None = option(None, THREADS, free=True)
     name: str = option("none", NAME, free=True)

@@ -75,6 +75,8 @@ class Restorer(nn.Module):
             None: all of a tile counts.
         first_share: share of the training whose steps cost as the first one does.
         sampler: how it samples; None: a single pass.
+        sees_clean: it restores given the clean image too (``clean=``), an oracle whose scores are a
+            bound and no result.
         keeps_known: pixels outside a mask come back as they are; not where they have noise.
         samples: a restored image is the mean of so many draws.
         digest: a hash of its frozen network's weights; None: it has none.
@@ -87,6 +89,7 @@ class Restorer(nn.Module):
     reach: int | None = None
     first_share: float = 1.0
     sampler: Sampler | None = None
+    sees_clean: bool = False
     keeps_known: bool = True
     samples: int = 1
     digest: str | None = None
@@ -137,6 +140,17 @@ class Restorer(nn.Module):
             UserError: the model cannot run such a sampler.
         """
         raise NotImplementedError
+
+    def told(self, clean: np.ndarray | Tensor) -> dict[str, np.ndarray | Tensor]:
+        """What ``restore`` is told besides of an image whose clean version is known.
+
+        Args:
+            clean: that version, of the kind and shape of what is restored.
+
+        Returns:
+            Options of ``restore``: none, but of an oracle.
+        """
+        return {"clean": clean} if self.sees_clean else {}
 
     def parts(self) -> dict[str, nn.Module]:
         """Its networks by name: "trainable", "frozen" and "vae", those that it has."""

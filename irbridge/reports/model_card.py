@@ -85,9 +85,12 @@ def card(
     if not options["shipped"]:
         command = f"irbridge restore run={without_paths(options['output'])} input=photo.jpg"
     bridge = config["bridge"]["_target_"].rsplit(".", 1)[-1]
+    ways = f"{config['method']}, {bridge} bridge, end {config['endpoint']}"
+    if config["method"] == "hidiff":  # which has no bridge
+        ways = f"HI-Diff, {config['hidiff']['variant']} variant, stage {config['stage']}"
     facts = _facts(settings, config, done, parameters) | {"Machine": options["machine"]}
     lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    return f"""# {task}: {config["method"]}, {bridge} bridge, end {config["endpoint"]}
+    return f"""# {task}: {ways}
 
 ![degraded, each network call, restored, clean](restored.jpg)
 
@@ -112,22 +115,28 @@ estimates: they are no evidence.
 
 def _facts(settings: dict, config: dict, done: Done, parameters: int) -> dict[str, str]:
     """The card's lines about the model and its training."""
-    facts = {"Frozen prior": _prior_in_words(config["backbone"])}
-    anchor = config["adapter"].get("anchor")
-    if isinstance(anchor, str):
-        digest = config["adapter"]["anchor_digest"][:12]
-        facts["Anchor g(y)"] = f"{anchor.removeprefix(PREFIX)}, pretrained, SHA-256 {digest}"
-    facts["Calls of it"] = calls_in_words(config)
+    facts = {} if config["method"] == "hidiff" else _prior_facts(settings, config)
     facts["Half precision"] = f"at most {config.get('bf16_error', 0):.2f} of 255 off"
-    starts = [c["timesteps"].get("start") for c in (config, settings)]
-    if None not in starts:
-        facts["Prior's timesteps"] = f"from {starts[0]:g}, trained from {starts[1]:g}"
     facts["Trained"] = f"{parameters / 1e6:.2f} M parameters, stored as float16"
     facts["Data"] = data_in_words(settings)
     computed = f"in {'float32' if done.precision == 'no' else done.precision}; "
     shown = computed if done.precision else ""
     facts["Training"] = f"{done.crops}; {shown}seed {settings['seed']}"
     facts["Time"] = f"{done.core:.0f} core minutes, {done.clock:.0f} minutes by the clock"
+    return facts
+
+
+def _prior_facts(settings: dict, config: dict) -> dict[str, str]:
+    """The card's lines about the frozen prior and how it is called."""
+    facts = {"Frozen prior": _prior_in_words(config["backbone"])}
+    anchor = config["adapter"].get("anchor")
+    if isinstance(anchor, str):
+        digest = config["adapter"]["anchor_digest"][:12]
+        facts["Anchor g(y)"] = f"{anchor.removeprefix(PREFIX)}, pretrained, SHA-256 {digest}"
+    facts["Calls of it"] = calls_in_words(config)
+    starts = [c["timesteps"].get("start") for c in (config, settings)]
+    if None not in starts:
+        facts["Prior's timesteps"] = f"from {starts[0]:g}, trained from {starts[1]:g}"
     return facts
 
 

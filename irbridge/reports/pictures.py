@@ -17,7 +17,8 @@ def picture(model: Restorer, pairs, seed: int, count: int = 4) -> np.ndarray:
     rows = []
     for pair in (pairs[i] for i in range(min(count, len(pairs)))):
         y = pad(to_tensor(pair.seen)[None].to(next(model.parameters()).device), model.stride)
-        states = list(model.trajectory(y, seeds=[image_seed(seed, pair.name)]))
+        told = model.told(pair.clean)
+        states = list(model.trajectory(y, seeds=[image_seed(seed, pair.name)], **told))
         calls = np.unique(np.linspace(0, len(states) - 1, MOST).round().astype(int))
         height, width = pair.clean.shape[:2]
         shots = [to_image(model.image(states[i].x0)[0])[:height, :width] for i in calls]

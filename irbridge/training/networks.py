@@ -6,6 +6,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from irbridge.adapters.hidiff.transformer import Transformer
 from irbridge.adapters.lucid_unet import LucidUNet
 from irbridge.adapters.nafnet import NAFNet
 from irbridge.adapters.residual_unet import ResidualUNet
@@ -32,5 +33,6 @@ def compile_networks(model: nn.Module) -> None:
     """
     for module in model.modules():
         vae = isinstance(module, (AutoencoderKL, AutoencoderTiny))
-        if isinstance(module, (ModelMixin, NAFNet, LucidUNet, ResidualUNet)) and not vae:
+        kinds = ModelMixin, NAFNet, LucidUNet, ResidualUNet, Transformer
+        if isinstance(module, kinds) and not vae:
             module.compile()

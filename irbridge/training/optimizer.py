@@ -12,7 +12,9 @@ from irbridge.errors import UserError
 from irbridge.training.options import TrainerOptions
 
 
-def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) -> float:
+def learning_rate(
+    step: int, lr: float, steps: int, warmup: int, schedule: str, flat: float = 0.0
+) -> float:
     """The learning rate of a step.
 
     Args:
@@ -21,10 +23,12 @@ def learning_rate(step: int, lr: float, steps: int, warmup: int, schedule: str) 
         steps: of the whole training.
         warmup: steps in which the rate rises from 0 in a straight line.
         schedule: "constant", or "cosine": it then falls to 1 % at ``steps``.
+        flat: share of the steps before it begins to fall.
     """
     rate = lr * min(1.0, (step + 1) / max(warmup, 1))
     if schedule == "cosine":
-        share = min(step / max(steps, 1), 1.0)
+        begin = flat * steps if flat else 0.0  # there may be infinitely many yet
+        share = 0.0 if step <= begin else min((step - begin) / max(steps - begin, 1), 1.0)
         return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
     if schedule == "constant":
         return rate

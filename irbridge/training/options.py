@@ -37,6 +37,7 @@ class TrainerOptions(Options):
         weight_decay: AdamW's.
         warmup: steps in which the rate rises from 0.
         schedule: of the rate after that.
+        flat: share of the steps before a cosine begins to fall.
         clip: the norm that gradients are cut to.
         ema_decay: of the averaged weights, which are the ones that are saved.
         optimizer: adamw8bit is that of bitsandbytes, a quarter of the memory.
@@ -66,6 +67,7 @@ class TrainerOptions(Options):
     weight_decay: float = option(1e-4, NOT_NEGATIVE)
     warmup: int = option(50, whole(0))
     schedule: str = option("cosine", one_of("cosine", "constant"))
+    flat: float = option(0.0, FRACTION, added=True)
     clip: float = option(1.0, POSITIVE)
     ema_decay: float = option(0.995, FRACTION)
     optimizer: str = option("adamw", one_of("adamw", "adamw8bit"), added=True)

@@ -211,7 +211,8 @@ class Trainer:
     def set_learning_rate(self) -> float:
         """Give the optimizer the rate of this step and return it; a group has its share of it."""
         options = self.options
-        rate = learning_rate(self.step, options.lr, self.steps, options.warmup, options.schedule)
+        shape = options.warmup, options.schedule, options.flat
+        rate = learning_rate(self.step, options.lr, self.steps, *shape)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
         return rate

@@ -12,6 +12,7 @@ def test_an_image_has_noise_of_its_own_and_changed_fields_are_part_of_the_key():
     asked = []
     model = SimpleNamespace(
         samples=1,
+        sees_clean=False,
         rows=lambda **options: [SimpleNamespace(label="x", key="irbridge", nfe=3, options=options)],
         restore=lambda image, **given: asked.append(given["seeds"]) or image,
     )

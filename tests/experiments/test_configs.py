@@ -160,6 +160,7 @@ def test_every_choice_composes_and_builds(group, choice, network):
             "bridge": "BridgeNetwork",
             "regression": "Regression",
             "refine": "Refinement",
+            "hidiff": "HIDiff",
         }[config["method"]]
     )
     if config["method"] == "irbridge":
@@ -304,6 +305,9 @@ RECIPES = {
     "regression": ("regression", ""),
     "refine": ("refine", "LinearOU"),
     "refine_published": ("refine", "LinearOU"),
+    "hidiff": ("hidiff", ""),
+    "hidiff_gopro": ("hidiff", ""),
+    "hidiff_realblur": ("hidiff", ""),
 }
 
 

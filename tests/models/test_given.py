@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from hidiff_parts import tiny
 
 import irbridge
 from irbridge.adapters.trunk import bridge_network, make_trunk
@@ -20,6 +21,7 @@ def methods():
     yield "rdbm", BridgeNetwork(RDBM(), network)
     yield "resshift", BridgeNetwork(ResShift(), network)
     yield "regression", Regression(make_trunk(trunk="unet", channels=[8, 8]))
+    yield "hidiff", tiny()
 
 
 MODELS = dict(methods())

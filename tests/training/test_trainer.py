@@ -347,6 +347,10 @@ def test_learning_rate():
         learning_rate(50, 0.5, 100, 10, "constant") == 0.5
         and learning_rate(0, 1.0, 1, 0, "constant") == 1.0
     )
+    flat = [learning_rate(s, 1.0, 300, 0, "cosine", 1 / 3) for s in range(301)]
+    assert flat[:101] == [1.0] * 101 and flat[300] == pytest.approx(0.01)
+    assert flat[200] == pytest.approx(0.505) and all(a > b for a, b in pairwise(flat[100:]))
+    assert learning_rate(9, 1.0, float("inf"), 0, "cosine", 0.5) == 1.0
     with pytest.raises(UserError, match="cosine or constant"):
         learning_rate(0, 1.0, 10, 1, "step")
 

@@ -1,0 +1,180 @@
+"""The authors' files as models here: on stand-ins with their names, and what is refused."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from golden import load
+from hidiff_parts import waves
+
+from irbridge import cli
+from irbridge.adapters.hidiff.network import HIDiffNetwork
+from irbridge.errors import UserError
+from irbridge.experiments.build import from_pretrained
+from irbridge.files import read_json
+from irbridge.models import hidiff_weights
+from irbridge.models.hidiff_weights import gather, official, published
+
+TABLE = load("hidiff")
+FILES = {"transformer": "net_g", "encoder": "net_le_dm", "denoiser": "net_d"}
+SMALL = {"width": 4, "blocks": [1, 1, 1, 1], "refinement": 1, "tokens": 2, "denoiser_width": 8}
+
+
+@pytest.fixture(autouse=True)
+def small_variants(monkeypatch):
+    """The published variants, with fewer weights."""
+    own = {
+        key: sizes | SMALL | {"heads": [1, 1, 2, 2]}
+        for key, sizes in hidiff_weights.PUBLISHED.items()
+    }
+    monkeypatch.setattr(hidiff_weights, "PUBLISHED", own)
+
+
+def authors(variant="gopro", stage=2, seed=0):
+    """The authors' state_dicts of a model by the name of their file, and the model's own."""
+    torch.manual_seed(seed)
+    network, found = HIDiffNetwork(published(variant), stage), {}
+    for part, file in FILES.items():
+        if (module := getattr(network, part)) is not None:
+            name = "net_le" if stage == 1 and part == "encoder" else file
+            tensors = module.state_dict().items()
+            found[name] = {official(part, key, variant): value for key, value in tensors}
+    return found, network.state_dict()
+
+
+def write(folder, networks, wrap=lambda tensors: {"params": tensors}):
+    folder.mkdir(exist_ok=True)
+    for name, tensors in networks.items():
+        torch.save(wrap(tensors), folder / f"{name}.pth")
+    return [folder / f"{name}.pth" for name in networks]
+
+
+def test_the_names_are_the_authors():
+    """Those of the golden tables, which the authors' own modules gave."""
+    (networks, _) = authors()
+    listed = {name for _, name, *_ in TABLE["transformer_tiny"]["params"]}
+    assert networks["net_g"].keys() >= listed
+    assert {n for _, n, *_ in TABLE["losses"]["params_le_dm"]} <= networks["net_le_dm"].keys()
+    assert {n for _, n, *_ in TABLE["losses"]["params_d"]} <= networks["net_d"].keys()
+    (networks, _) = authors("realblur")
+    assert {n for _, n, *_ in TABLE["le_lrelu"]["params"]} <= networks["net_le_dm"].keys()
+    assert {n for _, n, *_ in TABLE["denoiser_realblur"]["params"]} <= networks["net_d"].keys()
+
+
+def prefixed(tensors):
+    return {f"module.{name}": value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize("variant,stage", [("gopro", 2), ("realblur", 2), ("gopro", 1)])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tensors: {"params": tensors},
+        lambda tensors: {"params_ema": prefixed(tensors)},
+        lambda tensors: tensors,
+        prefixed,
+    ],
+)
+def test_all_weights_find_their_place(tmp_path, variant, stage, wrap):
+    networks, own = authors(variant, stage)
+    found, known, weights = gather(write(tmp_path, networks, wrap))
+    assert (found, known) == (variant, stage) and weights.keys() == own.keys()
+    assert all(torch.equal(weights[name], value) for name, value in own.items())
+
+
+def test_one_file_of_all_networks(tmp_path):
+    networks, own = authors()
+    torch.save({name: {"params": t} for name, t in networks.items()}, tmp_path / "all.pth")
+    flat = {f"{name}.{key}": v for name, t in networks.items() for key, v in t.items()}
+    torch.save({"state_dict": flat}, tmp_path / "flat.pth")
+    for name in ("all", "flat"):
+        _, _, weights = gather([tmp_path / f"{name}.pth"])
+        assert all(torch.equal(weights[key], value) for key, value in own.items())
+
+
+def lacking(networks):
+    del networks["net_g"]["latent.blocks.0.attn.ln1.weight"]
+
+
+def unknown(networks):
+    networks["net_d"]["last.bias"] = torch.zeros(3)
+
+
+def wider(networks):
+    networks["net_le_dm"]["end.0.bias"] = torch.zeros(9)
+
+
+def another(networks):
+    networks["net_d"] = authors("realblur")[0]["net_d"]
+
+
+def alone(networks):
+    del networks["net_d"]
+
+
+def foreign(networks):
+    networks["net_d"] = {"conv.weight": torch.zeros(3)}
+
+
+@pytest.mark.parametrize(
+    "change,said",
+    [
+        (lacking, "latent.blocks.0.attn.ln1.weight is missing in the file"),
+        (unknown, "last.bias is .3,. in the file and unknown"),
+        (wider, r"end.0.bias is \(9,\) in the file and \(8,\)"),
+        (another, "not of HI-Diff's realblur variant"),
+        (alone, "denoiser is missing; give net_d.pth"),
+        (foreign, "'conv.weight' is none of its names"),
+    ],
+)
+def test_other_weights_are_refused(tmp_path, change, said):
+    networks, _ = authors()
+    change(networks)
+    with pytest.raises(UserError, match=said) as refused:
+        gather(write(tmp_path, networks))
+    assert str(refused.value).endswith(".") and ". " not in str(refused.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_nothing_but_tensors_is_read(tmp_path, capsys):
+    path = tmp_path / "net_g.pth"
+    for content, said in ((Evil(), "plain PyTorch weights"), ({"params": {"a": 1}}, "no tensor")):
+        torch.save(content, path)
+        with pytest.raises(UserError, match=said):
+            gather([path])
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="plain PyTorch weights"):
+        gather([path])
+    assert "run" not in capsys.readouterr().out
+    with pytest.raises(UserError, match="does not exist"):
+        gather([tmp_path / "none.pth"])
+
+
+def test_the_command_writes_a_model(tmp_path, monkeypatch, capsys):
+    """Of the published sizes, as a user types it; it restores, and no folder is written twice."""
+    monkeypatch.undo()
+    tensors = {}
+    with torch.device("meta"):
+        network = HIDiffNetwork(published("realblur"), 2)
+    for part, file in FILES.items():
+        shapes = {n: v.shape for n, v in getattr(network, part).state_dict().items()}
+        tensors[file] = {
+            official(part, name, "realblur"): waves(i, *shape, height=0.02).float()
+            for i, (name, shape) in enumerate(shapes.items())
+        }
+    write(tmp_path / "released", tensors)
+    words = [str(tmp_path / "released"), f"output={tmp_path / 'model'}"]
+    cli.run("convert_hidiff", words)
+    assert "realblur variant, stage 2" in capsys.readouterr().out
+    saved = read_json(tmp_path / "model/config.json")
+    assert saved["method"] == "hidiff" and saved["hidiff"]["steps"] == 16
+    model = from_pretrained(tmp_path / "model")
+    assert sum(p.numel() for p in model.parameters()) == 24_182_959
+    assert np.isfinite(model.restore(np.full((8, 8, 3), 0.5, np.float32))).all()
+    with pytest.raises(UserError, match="holds config.json; give a folder that is not there"):
+        cli.run("convert_hidiff", words)
