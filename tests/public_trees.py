@@ -3,6 +3,20 @@
 from PIL import Image
 
 
+class Listed(str):
+    """A path that a text file lists."""
+
+    def __new__(cls, path, listed, line):
+        """The path, the text file and what it says."""
+        self = super().__new__(cls, path)
+        self.listed, self.line = listed, line
+        return self
+
+    def __radd__(self, around):
+        """Below another folder."""
+        return Listed(around + str(self), around + self.listed, self.line)
+
+
 def tree(root, *names, size=(20, 24)):
     """Write images whose grey is the number in their name's key, so that partners are told by their
     pixels."""
@@ -11,7 +25,27 @@ def tree(root, *names, size=(20, 24)):
         path.parent.mkdir(parents=True, exist_ok=True)
         digits = [int(d) for d in "".join(c if c.isdigit() else " " for c in path.stem).split()]
         Image.new("RGB", size[::-1], (digits[0] % 256,) * 3).save(path)
+        if isinstance(name, Listed):
+            with (root / name.listed).open("a") as file:
+                file.write(f"{name.line} ")
     return root
+
+
+def realblur(letters, around="", train=(), test=()):
+    """RealBlur's files: for tree() to write, with the lists that it makes of them."""
+    tops = {"J": "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"}
+    tops["R"] = "RealBlur-R_BM3D_ECC_IMCORR_centroid_itensity_ref"
+    files = []
+    for letter in letters:
+        for half, numbers in (("train", train), ("test", test)):
+            for n in numbers:
+                listed = f"{around}RealBlur_{letter}_{half}_list.txt"
+                scene = f"{tops[letter]}/scene{n:03d}"
+                files += [
+                    Listed(around + f"{scene}/{k}/{k}_{n}.png", listed, f"{scene}/{k}/{k}_{n}.png")
+                    for k in ("gt", "blur")
+                ]
+    return files
 
 
 # name: [(files, names of the pairs, title)]
@@ -185,6 +219,28 @@ TREES = {
             "GoPro",
         ),
     ],
+    "hide": [
+        (
+            [
+                *(f"HIDE_dataset/GT/{n}.png" for n in (1, 2, 3)),
+                "HIDE_dataset/test/test-close-ups/1.png",
+                "HIDE_dataset/test/test-long-shot/2.png",
+                "HIDE_dataset/train/3.png",
+            ],
+            ["1", "2"],
+            "HIDE",
+        ),
+        (["GT/1.png", "GT/2.png", "test/2.png"], ["2"], "HIDE"),
+        (["GT/1.png", "GT/2.png", "train/1.png"], ["1"], "HIDE train"),
+    ],
+    "realblur": [
+        (realblur("JR", train=[1], test=[2]), ["scene002_blur_2"], "RealBlur-J"),
+        (realblur("JR", "RealBlur/", [1], [2]), ["scene002_blur_2"], "RealBlur-J"),
+        (realblur("J", "", [1, 2], []), ["scene001_blur_1", "scene002_blur_2"], "RealBlur-J train"),
+    ],
+    "realblur_r": [
+        (realblur("JR", "", [1], [2]), ["scene002_blur_2"], "RealBlur-R"),
+    ],
 }
 
 # A root with both halves, as the archives unpack side by side: name, (training, test) files, names
@@ -228,6 +284,20 @@ BOTH = [
         ["test/S2/sharp/2.png", "test/S2/blur/2.png"],
         ["S1_1"],
         ["S2_2"],
+    ),
+    (
+        "hide",
+        ["GT/1.png", "train/1.png"],
+        ["GT/2.png", "test/test-close-ups/2.png"],
+        ["1"],
+        ["2"],
+    ),
+    (
+        "realblur",
+        realblur("J", "", [1], []),
+        realblur("J", "", [], [2]),
+        ["scene001_blur_1"],
+        ["scene002_blur_2"],
     ),
     (
         "celebahq",

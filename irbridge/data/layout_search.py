@@ -108,9 +108,12 @@ def find_half(
         UserError: it is there twice.
     """
     files = _of_half(benchmark, images, half)
+    if benchmark.lists:
+        files = _listed(benchmark, root, files, half)
     folders = {PurePosixPath(file.rpartition("/")[0]) for file in files}
     bases = sorted({str(base) for folder in folders for base in (folder, *folder.parents)})
-    named = not (alone or benchmark.only)
+    told = benchmark.only or benchmark.shared or benchmark.lists
+    named = not (alone or told)
     ranks = {base: _rank(benchmark, root, base, half, named) for base in bases}
     for clean, degraded in benchmark.pairs:
         patterns = clean, degraded or clean
@@ -145,6 +148,40 @@ def _of_half(benchmark: Benchmark, files: list[str], half: str) -> list[str]:
         return not _among(wrong, folder.split("/"))
 
     return [file for file in files if belongs(file.rpartition("/")[0])]
+
+
+def _listed(benchmark: Benchmark, root: Path, files: list[str], half: str) -> list[str]:
+    """The files that the list of a half names, by their last three parts (scene, side and name).
+
+    The list is in the folder, in one below it on the way to an image, or in the one above it.
+
+    Raises:
+        UserError: the list cannot be read, or images that it names are not there though others are.
+    """
+    folders = {folder for file in files for folder in PurePosixPath(file).parents}
+    places = [root, *(root / folder for folder in sorted(folders)), root.resolve().parent]
+    paths = [place / benchmark.lists.format(half=half) for place in places]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return []
+    try:
+        words = path.read_text("utf-8").replace("\\", "/").split()
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"The list {path} cannot be read ({error}); unpack it again.") from error
+    wanted = {_tail(word): word for word in words if is_image(Path(word))}
+    kept = {_tail(file): file for file in files if _tail(file) in wanted}
+    lost = [word for tail, word in wanted.items() if tail not in kept]
+    if kept and lost:
+        raise UserError(
+            f"{path} lists {lost[0]}, which is not below {root}{and_more(lost)}; unpack the archive"
+            " again."
+        )
+    return [file for file in files if _tail(file) in wanted]
+
+
+def _tail(file: str) -> str:
+    """The last three parts of a path, in small letters."""
+    return "/".join(PurePosixPath(file).parts[-3:]).lower()
 
 
 def _rank(
@@ -197,7 +234,7 @@ def _title(benchmark: Benchmark, root: Path, half: str, found: Found) -> str:
     """The set's name with what was taken of it, such as "Snow100K-S" or "LOL v1 train"."""
     title, last = benchmark.title, (root.resolve() / found.base).name
     part = re.fullmatch(benchmark.part, last, re.IGNORECASE)
-    if part and part[2]:
+    if part and part.re.groups > 1 and part[2]:
         title += f"-{part[2].upper()}"
     return title + " train" * (half == "train" and not benchmark.only)
 

@@ -33,6 +33,9 @@ class Benchmark:
         only: the half that the whole set is, where it has no two.
         cut: pixels by which the clean side is larger all round.
         partial: clean images may lack a degraded one.
+        shared: the clean images of both halves are in one folder, beside the halves' folders.
+        lists: the name of the text file that lists a half's images, with ``{half}`` for train or
+            test: a line has paths of a clean and a degraded one. Empty: folders tell the halves.
     """
 
     title: str
@@ -51,6 +54,8 @@ class Benchmark:
     only: str = ""
     cut: int = 0
     partial: bool = False
+    shared: bool = False
+    lists: str = ""
 
     @property
     def clean_only(self) -> bool:
@@ -63,6 +68,7 @@ SCENE = "(?P<key>[^/_]+)"  # RESIDE: what follows "_" is the haze
 PART = "(?P<part>[^/]+)/"
 SOTS = ((f"(gt|clear)/{SCENE}", f"(hazy|haze)/{SCENE}(_[^/]*)?"),)
 OTS_FOLDERS, SOTS_FOLDERS = "ots([-_].*)?", "sots([-_].*)?"
+REALBLUR = "Rim et al., ECCV 2020, http://cg.postech.ac.kr/research/realblur/"
 RESIDE = "Li et al., TIP 2019, https://sites.google.com/view/reside-dehaze-datasets"
 BENCHMARKS = {
     "rain100h": Benchmark(
@@ -189,7 +195,43 @@ BENCHMARKS = {
         counts={"GoPro train": 2103, "GoPro": 1111},
         terms="see its page",
     ),
+    "hide": Benchmark(
+        title="HIDE",
+        task="deblur",
+        layout="GT/1.png beside test/test-close-ups/1.png, test/test-long-shot/2.png and"
+        " train/3.png",
+        pairs=((f"GT/{KEY}", f"(train|test)/([^/]+/)?{KEY}"),),
+        rule="equal names in GT and in a half's folder or one below it",
+        source="Shen et al., ICCV 2019, https://github.com/joanshen0508/HA_deblur",
+        counts={"HIDE train": 6397, "HIDE": 2025},
+        remark="GT holds the sharp images of both halves",
+        terms="see its page",
+        partial=True,
+        shared=True,
+    ),
 }
+
+
+def _realblur(letter: str, sister: str) -> Benchmark:
+    """One of the two versions of RealBlur: J, a camera's JPEG, or R, made from its raw images."""
+    return Benchmark(
+        title=f"RealBlur-{letter}",
+        task="deblur",
+        layout=f"RealBlur-{letter}.../scene001/gt/gt_1.png and scene001/blur/blur_1.png, and beside"
+        f" that folder RealBlur_{letter}_test_list.txt and RealBlur_{letter}_train_list.txt",
+        pairs=((f"{PART}gt/gt_{KEY}", f"{PART}blur/blur_{KEY}"),),
+        rule="equal numbers in gt and blur of a scene; the list files tell the halves",
+        source=REALBLUR,
+        counts={f"RealBlur-{letter} train": 3758, f"RealBlur-{letter}": 980},
+        remark="published figures align the images first; here they are compared as they are",
+        terms="see its page",
+        part=f"realblur|realblur[-_]{letter}([-_].*)?",
+        other=f"realblur[-_]{sister}([-_].*)?",
+        lists=f"RealBlur_{letter}_{{half}}_list.txt",
+    )
+
+
+BENCHMARKS |= {"realblur": _realblur("J", "R"), "realblur_r": _realblur("R", "J")}
 
 
 def known(name: str) -> Benchmark:

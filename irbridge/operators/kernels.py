@@ -92,16 +92,29 @@ def shaken(rng: np.random.Generator, extent: tuple[float, float]) -> np.ndarray:
     """
     from scipy.ndimage import gaussian_filter
 
+    way = track(rng, extent)
+    reach = int(np.ceil(np.abs(way).max())) + 2
+    bins = np.arange(-reach - 0.5, reach + 1)
+    kernel = np.histogram2d(*way, bins=bins)[0].astype(np.float32)
+    return gaussian_filter(kernel, 0.5, mode="constant") / len(way[0])
+
+
+def track(rng: np.random.Generator, extent: tuple[float, float]) -> np.ndarray:
+    """A random walk with inertia: where a shaken camera points, at 200 times one after another.
+
+    Args:
+        rng: where all of its randomness comes from.
+        extent: of the track along its longer side, pixels; drawn from this range.
+
+    Returns:
+        float64 (2, 200), rows and columns in pixels; their means are 0.
+    """
     start = rng.uniform(0, 2 * np.pi)
     heading = start + np.cumsum(rng.normal(0, rng.uniform(0.02, 0.2), 200))
     moves = np.stack([np.sin(heading), np.cos(heading)]) * rng.uniform(0.2, 1.8, 200)
-    track = np.cumsum(moves, axis=1)
-    track *= rng.uniform(*extent) / np.ptp(track, axis=1).max()
-    track -= track.mean(axis=1, keepdims=True)
-    reach = int(np.ceil(np.abs(track).max())) + 2
-    bins = np.arange(-reach - 0.5, reach + 1)
-    kernel = np.histogram2d(*track, bins=bins)[0].astype(np.float32)
-    return gaussian_filter(kernel, 0.5, mode="constant") / len(track[0])
+    way = np.cumsum(moves, axis=1)
+    way *= rng.uniform(*extent) / np.ptp(way, axis=1).max()
+    return way - way.mean(axis=1, keepdims=True)
 
 
 KERNELS = {"gaussian": gaussian, "uniform": uniform, "motion": motion, "line": line}

@@ -19,7 +19,7 @@ DEGRADATIONS = {
     "raindrop": "Raindrop",
     "lowlight": "LowLight",
     "inpaint": "Inpaint",
-    "deblur": "Blur",
+    "deblur": "CameraBlur",
     "sr": "Downsample",
     "denoise": "Noise",
 }

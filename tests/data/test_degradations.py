@@ -1,10 +1,13 @@
 """Every degradation's contract, and what each one imitates."""
 
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy import ndimage, signal
 
 from irbridge.data import degradations, hole_shapes
 from irbridge.data.pairs import SyntheticPairs
@@ -22,6 +25,7 @@ BANDS = {
     "LowLight": (7, 10),
     "Inpaint": (16, 21),
     "Blur": (20, 25),
+    "CameraBlur": (20, 25),
     "Downsample": (22, 27),
     "Noise": (20.1, 21),
 }
@@ -378,6 +382,125 @@ def test_blur_conserves_light_and_does_not_shift():
         assert abs((out * y).sum() - 32) < 0.1 and abs((out * x).sum() - 32) < 0.1
 
 
+KINDS_OF_BLUR = "shaken", "averaged", "defocused"
+BLURRED_ALONE = {"linear": 0, "noise": (0, 0), "compressed": 0}
+
+
+def one_kind(kind, **parameters):
+    """A blur of one kind alone."""
+    shares = {name: float(name == kind) for name in KINDS_OF_BLUR}
+    return degradations.CameraBlur(**shares | BLURRED_ALONE | parameters)
+
+
+def test_camera_shake_alone_is_what_it_was():
+    """The pixels of runs that were trained on it, by the formula that they had."""
+    for seed, shape in ((0, (40, 56)), (1, (31, 45))):
+        image, draws = photo(*shape), rng(seed)
+        heading = draws.uniform(0, 2 * np.pi)
+        heading += np.cumsum(draws.normal(0, draws.uniform(0.02, 0.2), 200))
+        moves = np.stack([np.sin(heading), np.cos(heading)]) * draws.uniform(0.2, 1.8, 200)
+        way = np.cumsum(moves, axis=1)
+        way *= draws.uniform(5, 18) / np.ptp(way, axis=1).max()
+        way -= way.mean(axis=1, keepdims=True)
+        reach = int(np.ceil(np.abs(way).max())) + 2
+        kernel = np.histogram2d(*way, bins=np.arange(-reach - 0.5, reach + 1))[0]
+        kernel = ndimage.gaussian_filter(kernel.astype(np.float32), 0.5, mode="constant") / 200
+        margin = len(kernel) // 2
+        padded = np.pad(image, [(margin,), (margin,), (0,)], mode="reflect")
+        expected = signal.fftconvolve(padded, kernel[..., None], mode="valid", axes=(0, 1))
+        expected = expected + 1 / 255 * draws.standard_normal(image.shape, np.float32)
+        out = degradations.Blur(extent=(5, 18), noise=1)(image, rng(seed))
+        assert np.array_equal(out, np.clip(expected, 0, 1).astype(np.float32))
+
+
+def test_camera_blur_draws_every_kind_by_its_share():
+    blur, image = degradations.CameraBlur(**BLURRED_ALONE), photo(40, 56)
+    kinds = [blur.drawn(rng(seed)) for seed in range(400)]
+    for name in KINDS_OF_BLUR:
+        assert abs(kinds.count(name) / 400 - getattr(blur, name)) < 0.08
+        seed = kinds.index(name)
+        assert np.array_equal(blur(image, rng(seed)), one_kind(name)(image, rng(seed)))
+
+
+@pytest.mark.parametrize("shape", [(40, 56), (37, 53)])
+def test_frames_are_shifted_images(shape):
+    image, blur = photo(*shape), one_kind("averaged", turn=(0, 0), shift=(6, 6), frames=(7, 13))
+    counts = set()
+    for seed in range(12):
+        draws = rng(seed)
+        blur.drawn(draws), draws.random()
+        shifts, angles = blur.motion(draws)
+        counts.add(len(shifts))
+        assert np.abs(shifts.mean(axis=0)).max() < 1e-9 and not angles.any()
+        assert 3 < np.ptp(shifts, axis=0).max() <= 6 + 1e-9
+        frames = [
+            np.stack([ndimage.shift(c, by, order=1, mode="mirror") for c in image.T], axis=2)
+            for by in shifts[:, ::-1]
+        ]
+        expected = np.mean(frames, axis=0).transpose(1, 0, 2)
+        assert np.abs(blur(image, rng(seed)) - expected).max() < 1e-5
+    assert counts <= set(range(7, 14)) and len(counts) > 3
+
+
+def test_frames_that_turn_blur_more_away_from_a_point():
+    blur = one_kind("averaged", shift=(0, 0), turn=(10, 10), frames=(9, 9))
+    image, turned = photo(96, 96), 0
+    for seed in range(5):
+        out = blur(image, rng(seed))
+        change = ndimage.uniform_filter(np.abs(out - image).mean(axis=2), 9)
+        turned += change.max() / change.min()
+        shifts, angles = blur.motion(rng(seed))
+        assert np.degrees(np.ptp(angles)) == pytest.approx(10) and not shifts.any()
+    assert turned / 5 > 2
+
+
+def test_means_of_one_image_are_that_image():
+    image = photo(33, 21)
+    still = one_kind("averaged", shift=(0, 0), turn=(0, 0), linear=1)
+    assert np.abs(still(image, rng()) - image).max() < 1e-5
+
+
+def test_linear_light_is_averaged_before_the_gamma():
+    image = np.zeros((41, 41, 3), np.float32)
+    image[:, 20:] = 1
+    stored, light = (one_kind("defocused", linear=share)(image, rng()) for share in (0, 1))
+    assert np.abs(light - np.maximum(stored, 0) ** (1 / 2.2)).max() < 0.01
+    shares = [
+        np.array_equal(one_kind("defocused", linear=0.5)(image, rng(k)) > 0.5, image > 0.5)
+        for k in range(40)
+    ]
+    assert 8 < sum(shares) < 32
+
+
+@pytest.mark.parametrize("radius", [0.5, 2.0, 3.7])
+def test_defocus_spreads_points_over_a_disk(radius):
+    fine = (np.arange(-6 * 20, 6 * 20 + 20) + 0.5) / 20 - 0.5
+    inside = np.hypot(*np.meshgrid(fine, fine)) <= radius
+    disk = inside.reshape(13, 20, 13, 20).mean(axis=(1, 3))
+    disk /= disk.sum()
+    image = photo(40, 56)
+    expected = np.stack([ndimage.convolve(c, disk, mode="mirror") for c in image.T], axis=2)
+    out = one_kind("defocused", radius=(radius, radius))(image, rng(2))
+    assert np.abs(out - expected.transpose(1, 0, 2)).max() < 0.04
+
+
+def test_noise_and_jpeg_come_after_the_blur():
+    image = np.full((64, 64, 3), 0.5, np.float32)
+    noisy = one_kind("shaken", noise=(2, 6))
+    stds = [255 * (noisy(image, rng(k)) - 0.5).std() for k in range(20)]
+    assert 1.9 < min(stds) < 3.5 < 4.5 < max(stds) < 6.1
+    image = photo(40, 56)
+    saved = one_kind("shaken", compressed=1, quality=(40, 40))(image, rng())
+    assert np.array_equal(saved, one_kind("shaken", compressed=1, quality=(40, 40))(image, rng()))
+    plain = one_kind("shaken")(image, rng())
+    file = BytesIO()
+    Image.fromarray(np.round(plain * 255).astype(np.uint8)).save(file, "JPEG", quality=40)
+    assert np.array_equal(np.round(saved * 255), np.asarray(Image.open(file)))
+    some = one_kind("shaken", compressed=0.5)
+    whole = [(np.abs(255 * some(image, rng(k)) % 1 - 0.5) > 0.49).all() for k in range(40)]
+    assert 8 < sum(whole) < 32
+
+
 def test_raindrops_leave_most_of_the_pane_alone():
     image = photo(128, 128)
     same = (
@@ -456,6 +579,12 @@ def test_downsample_removes_what_the_small_image_cannot_hold():
 @pytest.mark.parametrize(
     "name, parameters",
     [
+        ("CameraBlur", {"shaken": 0, "averaged": 0, "defocused": 0}),
+        ("CameraBlur", {"compressed": 1.5}),
+        ("CameraBlur", {"linear": 2}),
+        ("CameraBlur", {"quality": (0, 50)}),
+        ("CameraBlur", {"quality": (50, 101)}),
+        ("CameraBlur", {"frames": 7}),
         ("Noise", {"std": -1}),
         ("Noise", {"std": "much"}),
         ("Noise", {"std": [2, 1]}),

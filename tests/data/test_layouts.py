@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from public_trees import BOTH, TREES, tree
+from public_trees import BOTH, TREES, realblur, tree
 
 from irbridge.data.degradations import Inpaint
 from irbridge.data.layouts import BenchmarkPairs, Faces, halves
@@ -32,6 +32,29 @@ def test_layouts(tmp_path, name, case):
 def test_blur_comes_before_its_gamma_version(tmp_path):
     root = tree(tmp_path / "set", *(f"test/S1/{k}/1.png" for k in ("blur", "blur_gamma", "sharp")))
     assert BenchmarkPairs("gopro", root).paths[0][1].parent.name == "blur"
+
+
+def test_realblur_s_lists_tell_the_halves(tmp_path):
+    root = tree(tmp_path / "set", *realblur("JR", "", [1], [2]))
+    inner = root / "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"
+    assert BenchmarkPairs("realblur", inner).names == ["scene002_blur_2"]
+    assert BenchmarkPairs("realblur", inner, "train").names == ["scene001_blur_1"]
+    (inner / "scene002/gt/gt_2.png").unlink()
+    with pytest.raises(UserError, match=r"test_list.txt lists RealBlur-J.*gt_2.png, which is not"):
+        BenchmarkPairs("realblur", root)
+    (root / "RealBlur_J_test_list.txt").unlink()
+    assert halves("realblur", root) == ["train"]
+    with pytest.raises(UserError, match=r"does not hold RealBlur-J \(test\).*_test_list.txt"):
+        BenchmarkPairs("realblur", root, "test")
+    (root / "RealBlur_J_train_list.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"RealBlur_J_train_list.txt cannot be read"):
+        BenchmarkPairs("realblur", root)
+
+
+def test_a_blurred_image_of_hide_needs_its_sharp_one(tmp_path):
+    root = tree(tmp_path / "set", "GT/1.png", "test/test-close-ups/1.png", "test/2.png")
+    with pytest.raises(UserError, match=r"test/2.png has no partner; HIDE has GT/1.png"):
+        BenchmarkPairs("hide", root)
 
 
 def test_a_half_can_be_asked_for(tmp_path):

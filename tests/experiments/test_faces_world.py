@@ -67,7 +67,7 @@ def test_a_task_is_scaled_down(task):
         "derain": {"length", "width"},
         "dehaze": {"scene"},
         "lowlight": {"smooth"},
-        "deblur": {"extent"},
+        "deblur": {"extent", "shift", "radius"},
     }.get(task, set())
     image = np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)
     degraded = instantiate(own["degradation"])(image, np.random.default_rng(1))
@@ -86,7 +86,8 @@ def test_the_tasks_of_one_model_are_scaled_as_they_are_alone():
         for choice in config["task"]["degradation"]["choices"]
     }
     assert list(choices) == ["Rain", "LowLight", "Snow", "Haze", "Blur"]
-    for task in ("derain", "lowlight", "dehaze", "deblur"):
+    assert choices["Blur"]["extent"] == [2.0, 7.2]  # camera shake is the one blur among the five
+    for task in ("derain", "lowlight", "dehaze"):
         alone = composed(f"task={task}")["task"]["degradation"]
         own = choices[alone["_target_"].rpartition(".")[2]]
         assert np.array_equal(*(values_of(instantiate(part)) for part in (own, alone)))

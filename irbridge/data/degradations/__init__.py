@@ -9,7 +9,7 @@ A new degradation is a frozen dataclass that inherits :class:`Degradation`, and 
 """
 
 from irbridge.data.degradations.base import Degradation, Range
-from irbridge.data.degradations.blur import Blur
+from irbridge.data.degradations.blur import Blur, CameraBlur
 from irbridge.data.degradations.downsample import Downsample
 from irbridge.data.degradations.haze import Haze
 from irbridge.data.degradations.inpaint import Inpaint
@@ -23,6 +23,7 @@ from irbridge.data.degradations.snow import Snow
 
 __all__ = [
     "Blur",
+    "CameraBlur",
     "Degradation",
     "Downsample",
     "Haze",
