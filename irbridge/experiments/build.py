@@ -180,7 +180,12 @@ def _refinement(config: dict, sizes: dict) -> Refinement:
 
 def _finished_predictor(given: str, config: dict, options: RefineOptions):
     """The network of a finished regression with its weights, and the options that say its sizes."""
-    folder = _known(given)
+    folder = trained(given)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"refine.predictor={given} holds no finished run; train one, irbridge train"
+            f" task={config['task'].get('name')} recipe=regression, and give its folder."
+        )
     settings = read_settings(folder / "config.json")
     method, task = settings.get("method"), settings.get("task", {}).get("name")
     if method != "regression":

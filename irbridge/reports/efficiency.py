@@ -14,8 +14,16 @@ from irbridge.reports.sampler_table import DIGITS, mean_of
 from irbridge.reports.table import Cell, Entry, Table
 from irbridge.training.metrics_log import last_line
 
-OWN = "irbridge", "irbridge_y", "bridge", "refine", "regression"  # short names of a run's own row
+OWN = (
+    "irbridge",
+    "irbridge_y",
+    "bridge",
+    "refine",
+    "hidiff",
+    "regression",
+)  # short names of a run's own row
 DEGRADED = "degraded"  # what the row of the degraded images is called
+UNTRAINED = DEGRADED, "classical"  # rows that are the same beside any run
 BESIDE = "baselines"  # results of a run's adapter in other ways, in a folder beside its own
 
 
@@ -25,8 +33,9 @@ class Budget:
 
     Args:
         task: that it trained for.
-        recipe: what was trained; with the row's short name where that is not of :data:`OWN`;
-            :data:`DEGRADED` of the degraded images.
+        recipe: what was trained; with the row's short name where that is not of :data:`OWN`, and
+            with the row's label where the run has several rows of that name; :data:`DEGRADED` of
+            the degraded images.
         seed: of the training.
         images: that it saw.
         seconds: of one core.
@@ -40,6 +49,7 @@ class Budget:
         metrics: those that every image has, in their order.
         records: of the row, which say what was saved.
         folder: of the row, with the images that were saved.
+        each: mean seconds of restoring an image; None where its records do not say it.
     """
 
     task: str
@@ -57,6 +67,7 @@ class Budget:
     metrics: tuple[Metric, ...]
     records: tuple[Record, ...] = field(repr=False)
     folder: Path
+    each: float | None = None
 
 
 def budgets(folder: str | Path, results: str = "results") -> list[Budget]:
@@ -84,12 +95,7 @@ def budgets(folder: str | Path, results: str = "results") -> list[Budget]:
 def _of_run(path: Path, results: str) -> Iterator[Budget]:
     """The run's own row, and those beside it."""
     run, config = path.parent, read_fields(path, seed=int)
-    metrics, found = run / "metrics.jsonl", {}
-    for place in (run / results, *([run / BESIDE] if results == "results" else [])):
-        for records in _rows(place):
-            about = records[0].about
-            name = run.name.removeprefix(about.task + "-").rsplit("-", 2)[0]
-            found.setdefault(_called(name, about.method), (place, records))
+    metrics, found = run / "metrics.jsonl", _named_rows(run, results)
     if not found:
         return
     last = check_fields(last_line(metrics), metrics, images=int)
@@ -111,13 +117,39 @@ def _of_run(path: Path, results: str) -> Iterator[Budget]:
             shown,
             tuple(records),
             place / slug(about.row),
+            _seconds_each(records),
         )
+
+
+def _named_rows(run: Path, results: str) -> dict[str, tuple[Path, list[Record]]]:
+    """The rows of a run, (their folder of results, their records), by what tables call them."""
+    by_name: dict[str, dict[str, tuple[Path, list[Record]]]] = {}
+    for place in (run / results, *([run / BESIDE] if results == "results" else [])):
+        for records in _rows(place):
+            about = records[0].about
+            name = run.name.removeprefix(about.task + "-").rsplit("-", 2)[0]
+            own = by_name.setdefault(_called(name, about.method), {})
+            own.setdefault(about.row, (place, records))
+    found = {}
+    for name, own in by_name.items():
+        for row, there in own.items():
+            # one method at several numbers of calls or of samples
+            found[f"{name}: {row}" if len(own) > 1 else name] = there
+    return found
+
+
+def _seconds_each(records: list[Record]) -> float | None:
+    """Mean seconds of restoring one image."""
+    found = [record.seconds for record in records]
+    return None if None in found else float(np.mean(found))
 
 
 def _called(name: str, method: str | None) -> str:
     """What a row of a run is called."""
     if method == "identity":
         return DEGRADED
+    if method == "classical":
+        return method  # whatever the run
     return name if method is None or method in OWN else f"{name}, {method}"
 
 
@@ -152,7 +184,8 @@ def _weight_count(path: Path) -> int:
 def budget_tables(rows: list[Budget]) -> list[Table]:
     """One table a task: mean scores over seeds by images seen, the best of a column marked.
 
-    Further columns are the trainable parameters and the core seconds of the largest budget.
+    Further columns are the trainable parameters, the network calls, the core seconds of the largest
+    budget, and the seconds of restoring an image.
     """
     tasks = sorted({row.task for row in rows})
     return [_task_table(task, [row for row in rows if row.task == task]) for task in tasks]
@@ -168,7 +201,8 @@ def _task_table(task: str, rows: list[Budget]) -> Table:
     for recipe in recipes:
         own = [row for row in rows if row.recipe == recipe]
         longest = [row.seconds for row in own if row.images == counts[-1]]
-        trained = recipe != DEGRADED
+        trained = recipe not in UNTRAINED
+        each = [row.each for row in own if row.each is not None]
         body.append(
             [
                 _label(recipe, own, seeds),
@@ -176,6 +210,7 @@ def _task_table(task: str, rows: list[Budget]) -> Table:
                 ("1 pass" if own[0].calls is None else f"{own[0].calls}") if trained else None,
                 *(column[recipe] for column in columns),
                 f"{np.mean(longest):.0f}" if longest and trained else None,
+                f"{np.mean(each):.3f}" if each and trained else None,
             ]
         )
     names = " / ".join(metric.name for metric in metrics)
@@ -185,7 +220,7 @@ def _task_table(task: str, rows: list[Budget]) -> Table:
         f" {one.scored}; mean over seeds {seen}; {one.machine}."
     )
     heads = ["recipe", "parameters", "calls", *(f"{n} images" for n in counts)]
-    return Table(caption, [*heads, f"core s at {counts[-1]}"], body)
+    return Table(caption, [*heads, f"core s at {counts[-1]}", "s/image"], body)
 
 
 def _column(

@@ -9,7 +9,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
 from irbridge.evaluation.rows import Row
 from irbridge.files import write_atomically
-from irbridge.reports.efficiency import DEGRADED, Budget
+from irbridge.reports.efficiency import UNTRAINED, Budget
 from irbridge.reports.table import comparisons
 from irbridge.reports.task_table import line_up
 
@@ -44,9 +44,9 @@ def axis_label(metric: Metric) -> str:
 def budget_plot(rows: list[Budget], path: Path) -> None:
     """PNG: PSNR and LPIPS against images seen and against core seconds.
 
-    One line is a recipe, through its means; one dot is a seed. Degraded images have no budget.
+    One line is a recipe, through its means; one dot is a seed. What is not trained has no budget.
     """
-    rows = [row for row in rows if row.recipe != DEGRADED]
+    rows = [row for row in rows if row.recipe not in UNTRAINED]
     plt = _pyplot()
     tasks = sorted({row.task for row in rows})
     recipes = list(dict.fromkeys(row.recipe for row in rows))
@@ -159,7 +159,7 @@ def perception_plot(rows: list[Row], path: str | Path) -> None:
 
 
 def perception_lines(panel: list[Row]) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
-    """The points of one comparison by what the rows are called without their network calls.
+    """The points of one comparison by run, and by what rows are called without network calls.
 
     Returns:
         By label the calls of one draw, "" where there are none, and (PSNR, LPIPS); by calls.
@@ -169,7 +169,8 @@ def perception_lines(panel: list[Row]) -> dict[str, list[tuple[str, tuple[float,
         found = CALLS.search(row.row)
         calls = int(found[1]) if found else row.nfe or 0
         point = tuple(row.scores[metric.key] for metric in PLOTTED)
-        lines.setdefault(CALLS.sub("", row.row), {})[calls] = point
+        label = CALLS.sub("", row.row) + (f" [{row.run}]" if row.run else "")
+        lines.setdefault(label, {})[calls] = point
     return {
         label: [(str(calls or ""), points[calls]) for calls in sorted(points)]
         for label, points in lines.items()

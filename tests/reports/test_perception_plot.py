@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from irbridge.reports.plots import perception_lines
 
 
-def row(label, psnr, lpips, nfe=None):
-    return SimpleNamespace(row=label, nfe=nfe, scores={"psnr": psnr, "lpips": lpips})
+def row(label, psnr, lpips, nfe=None, run=""):
+    return SimpleNamespace(row=label, nfe=nfe, run=run, scores={"psnr": psnr, "lpips": lpips})
 
 
 def test_a_line_is_a_method_at_several_numbers_of_calls():
@@ -27,4 +27,15 @@ def test_a_line_is_a_method_at_several_numbers_of_calls():
             ("50", (21.5, 0.3)),
         ],
         "Predictor g(y) alone": [("", (22.0, 0.5))],
+    }
+
+
+def test_rows_of_one_name_from_two_runs_are_two_lines():
+    panel = [
+        row("Stochastic refinement (posterior, 4 calls)", 20.0 + k, 0.1, 4, run)
+        for k, run in enumerate(("joint", "frozen"))
+    ]
+    assert perception_lines(panel) == {
+        "Stochastic refinement (posterior) [joint]": [("4", (20.0, 0.1))],
+        "Stochastic refinement (posterior) [frozen]": [("4", (21.0, 0.1))],
     }
