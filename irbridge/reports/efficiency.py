@@ -194,7 +194,8 @@ def budget_tables(rows: list[Budget]) -> list[Table]:
 def _task_table(task: str, rows: list[Budget]) -> Table:
     counts, seeds = sorted({row.images for row in rows}), sorted({row.seed for row in rows})
     recipes = list(dict.fromkeys(row.recipe for row in rows))
-    recipes.sort(key=lambda recipe: recipe != DEGRADED)
+    first = {recipe: place for place, recipe in enumerate(UNTRAINED)}
+    recipes.sort(key=lambda recipe: first.get(recipe, len(first)))
     metrics = max((row.metrics for row in rows), key=len)
     columns = [_column([row for row in rows if row.images == n], recipes, metrics) for n in counts]
     body: list[list[Entry]] = []
@@ -226,16 +227,21 @@ def _task_table(task: str, rows: list[Budget]) -> Table:
 def _column(
     rows: list[Budget], recipes: list[str], metrics: tuple[Metric, ...]
 ) -> dict[str, Entry]:
-    """The entries of one budget by recipe, missing where it has no run."""
+    """The entries of one budget by recipe, missing where it has no run.
+
+    What sees the clean image is a bound and never marked as the best.
+    """
+    bounds = {row.recipe for row in rows if any("oracle" in r.about.more for r in row.records[:1])}
     found: dict[str, list[Cell]] = {c: [] for c in recipes if any(r.recipe == c for r in rows)}
     for metric in metrics:
         texts = {
             recipe: _mean([row for row in rows if row.recipe == recipe], metric) for recipe in found
         }
-        said = [text for text in texts.values() if text is not None]
+        said = [text for recipe, text in texts.items() if text is not None and recipe not in bounds]
         best = (max if metric.higher_is_better else min)(said, key=float) if said else None
         for recipe, text in texts.items():
-            cell = None if text is None else Cell(text, mark="best" if text == best else "")
+            marked = text == best and recipe not in bounds
+            cell = None if text is None else Cell(text, mark="best" if marked else "")
             found[recipe].append(cell)
     return {recipe: tuple(found[recipe]) if recipe in found else None for recipe in recipes}
 

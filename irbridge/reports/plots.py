@@ -140,8 +140,9 @@ def perception_plot(rows: list[Row], path: str | Path) -> None:
     panels = comparisons(scored)
     lines = [perception_lines(panel) for panel in panels]
     marks = _marks(dict.fromkeys(label for by_label in lines for label in by_label))
+    names = max(3, 0.08 * max(map(len, marks)))  # inches of the legend beside the panels
     figure, axes = _pyplot().subplots(
-        1, len(panels), figsize=(6 * len(panels) + 3, 5), squeeze=False, layout="constrained"
+        1, len(panels), figsize=(6 * len(panels) + names, 5), squeeze=False, layout="constrained"
     )
     for panel, by_label, axis in zip(panels, lines, axes[0], strict=True):
         for label, points in by_label.items():

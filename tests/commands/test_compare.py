@@ -285,6 +285,35 @@ def test_other_ways_to_use_a_run_s_adapter_are_rows_beside_it(tmp_path):
     assert "| anchored, ddim_noise | 0.00 M | 5 |" in render(budget_tables(rows), "markdown")
 
 
+def test_one_method_at_several_calls_is_several_rows_and_an_oracle_is_no_best(tmp_path):
+    for run, kept in {
+        "t-refine_joint-2-0": [("refine", "R (1 calls)", 1, {}), ("refine", "R (4 calls)", 4, {})],
+        "t-stage1-2-0": [("hidiff_oracle", "O", None, {"oracle": "sees the clean image"})],
+    }.items():
+        folder = tmp_path / run
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({"seed": 0}))
+        (folder / "metrics.jsonl").write_text(
+            json.dumps({"step": 2, "images": 32, "seconds": 3.0, "cpu_seconds": 5.0}) + "\n"
+        )
+        save_weights(folder / "model.safetensors", {"w": torch.zeros(7)})
+        for method, label, nfe, more in kept:
+            about = About(label, "t", "rgb", method, nfe, data="d", size=8, seed=0, more=more)
+            psnr = 30.0 if more else 20.0 + nfe
+            scores = {"psnr": psnr, "ssim": 0.5, "lpips": 0.1}
+            with RecordStore(folder / "results" / label) as store:
+                store.append(Record(about, "a", scores, seconds=0.25))
+    rows = budgets(tmp_path)
+    assert [(row.recipe, row.calls, row.each) for row in rows] == [
+        ("refine_joint: R (1 calls)", 1, 0.25),
+        ("refine_joint: R (4 calls)", 4, 0.25),
+        ("stage1, hidiff_oracle", None, 0.25),
+    ]
+    table = render(budget_tables(rows), "markdown")
+    assert "core s at 32 | s/image |" in table and "| 5 | 0.250 |" in table
+    assert "**24.00**" in table and "| 30.00 / 0.500 / 0.100 |" in table
+
+
 def restored(tmp_path, recipe, value, names=("a", "b"), images=8, seed=0):
     """A row whose saved images are of one grey, and clean white ones beside it."""
     folder = tmp_path / f"{recipe}-{images}-{seed}" / "row"
