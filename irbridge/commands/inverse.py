@@ -2,21 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 from tqdm import tqdm
 
 from irbridge.assets import find, shipped
-from irbridge.backbones.base import Backbone
 from irbridge.commands.compare import check_table
 from irbridge.commands.options import InverseOptions, PriorOptions
 from irbridge.data.image_source import ImageSource
-from irbridge.data.problems import PROBLEMS
+from irbridge.data.problems import check_problem
 from irbridge.data.selection import Subset, split_scenes
 from irbridge.environment import device, set_threads
-from irbridge.errors import UserError, unknown
+from irbridge.errors import UserError
 from irbridge.evaluation.inverse import (
     CLASSICAL,
     DEGRADED,
@@ -30,9 +28,8 @@ from irbridge.evaluation.methods import Trained
 from irbridge.evaluation.metrics import STANDARD
 from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import HELD_BACK, About, read_records, record_files, slug
-from irbridge.experiments.build import PIXELS, from_pretrained, trained
+from irbridge.experiments.build import from_pretrained, frozen_prior, trained
 from irbridge.experiments.config import composed
-from irbridge.experiments.instantiate import instantiate
 from irbridge.files import write_atomically
 from irbridge.reports.inverse_table import inverse_tables
 from irbridge.reports.table import render
@@ -89,9 +86,7 @@ def inverse_run(options: InverseOptions) -> None:
 def check(options: InverseOptions) -> None:
     """Refuse words that are unknown or do not go together."""
     for problem in options.problem:
-        if problem not in PROBLEMS:
-            remedy = f"choose of {', '.join(PROBLEMS)}"
-            raise unknown(f"problem={problem} is unknown", problem, PROBLEMS, remedy)
+        check_problem(problem)
     if not options.problem or not options.noise:
         key = "noise" if options.problem else "problem"
         raise UserError(f"{key}=[] leaves nothing to solve; give one or more.")
@@ -134,7 +129,7 @@ def contenders(options: InverseOptions) -> Iterator[Contender]:
         yield DEGRADED
         yield CLASSICAL
     if options.solver:
-        backbone = _backbone(options.backbone).to(at).eval()
+        backbone = frozen_prior(options.backbone.given()).to(at).eval()
         for name in options.solver:
             yield by_solver(backbone, name, options.solver_settings, at)
     models = []
@@ -154,14 +149,6 @@ def contenders(options: InverseOptions) -> Iterator[Contender]:
 def _prior(backbone: PriorOptions) -> str:
     """What names of folders call the frozen prior."""
     return Path(backbone.pretrained).name if backbone.pretrained else "embedded"
-
-
-def _backbone(options: PriorOptions) -> Backbone:
-    """The frozen prior that the options name."""
-    given = asdict(options)
-    given |= given.pop("more")
-    given = {key: value for key, value in given.items() if value is not None}
-    return instantiate({"_target_": PIXELS} | given, of="backbone")
 
 
 def deliver(results: Path, about: About, names: list[str]) -> None:

@@ -4,7 +4,7 @@ They stand here, apart from what the commands do, so that a mistake or a help pa
 import of torch.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from irbridge.commands.flags import (
@@ -89,6 +89,12 @@ class PriorOptions(BackboneOptions):
     """Which frozen model restores alone, or where the one of an adapter is now."""
 
     more: dict = rest()  # of a file of configs/backbone
+
+    def given(self) -> dict:
+        """What is said of the frozen model, as a config says it."""
+        said = asdict(self)
+        said |= said.pop("more")
+        return {key: value for key, value in said.items() if value is not None}
 
 
 @dataclass(frozen=True)

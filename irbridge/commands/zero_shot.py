@@ -16,8 +16,7 @@ from irbridge.backbones.pixel import EMBEDDED
 from irbridge.commands.options import RestoreOptions
 from irbridge.environment import device
 from irbridge.errors import UserError
-from irbridge.experiments.build import PIXELS
-from irbridge.experiments.instantiate import instantiate
+from irbridge.experiments.build import frozen_prior
 from irbridge.models import precision
 from irbridge.models.zero_shot import Kind, ZeroShot
 from irbridge.restoration.degradation import WORDS, Degradation
@@ -74,10 +73,7 @@ class ByFrozenModel:
 
     def load(self) -> ZeroShot:
         """The frozen model with its solver, ready to restore."""
-        given = asdict(self.options.backbone)
-        given |= given.pop("more")
-        given = {key: value for key, value in given.items() if value is not None}
-        backbone = instantiate({"_target_": PIXELS} | given, of="backbone")
+        backbone = frozen_prior(self.options.backbone.given())
         about = self.degradation.factor, self.degradation.record()
         kind = Kind(self.degradation.name, self.degradation, *about)
         model = ZeroShot(backbone, kind, self.solver, self.noise)

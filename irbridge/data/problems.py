@@ -73,10 +73,15 @@ def operator_of(problem: str, sides: tuple[int, int], rng: np.random.Generator) 
     Raises:
         UserError: there is no such problem, deepinv is missing, or the image does not fit.
     """
+    check_problem(problem)
+    return PROBLEMS[problem](tuple(sides), rng)
+
+
+def check_problem(problem: str) -> None:
+    """UserError where there is no such problem."""
     if problem not in PROBLEMS:
         remedy = f"choose of {', '.join(PROBLEMS)}"
         raise unknown(f"problem={problem} is unknown", problem, PROBLEMS, remedy)
-    return PROBLEMS[problem](tuple(sides), rng)
 
 
 def measured(

@@ -108,15 +108,19 @@ class Measurements:
 
     def measurement(self, i: int) -> Measurement:
         """The measurement of image i."""
-        image, name = self.clean(i), self.names[i]
+        return self._of(self.clean(i), self.names[i])
+
+    def _of(self, image: np.ndarray, name: str) -> Measurement:
+        """The measurement of a clean image of a name."""
         rng = name_rng(self.seed, f"{self.problem} {name}")
         operator = operator_of(self.problem, image.shape[:2], rng)
         m = measured(operator, image, self.noise, rng)
         return Measurement(self.problem, self.noise, name, operator, m)
 
     def __getitem__(self, i: int) -> Pair:
-        given = self.measurement(i)
-        return Pair(self.names[i], self.clean(i), given.image, given.mask)
+        clean, name = self.clean(i), self.names[i]
+        given = self._of(clean, name)
+        return Pair(name, clean, given.image, given.mask)
 
 
 @dataclass(frozen=True)

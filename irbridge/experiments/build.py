@@ -281,14 +281,22 @@ def sampler_fields(config: dict) -> dict:
     return given
 
 
+def frozen_prior(config: dict, lazy: bool = False) -> Backbone:
+    """The backbone of a config, one of pixels where it does not say how to load it.
+
+    Args:
+        config: as in configs/backbone, without what a run records of it.
+        lazy: one of pixels is read when it is first called.
+    """
+    wanted = {"_target_": PIXELS} | config
+    waits = {"lazy": True} if lazy and wanted["_target_"] == PIXELS else {}
+    return instantiate(wanted | waits, of="backbone")
+
+
 def _frozen(config: dict, backbone: Backbone | None, lazy: bool) -> Backbone:
     """The given backbone, or the config's; UserError where it is not the one recorded there."""
     if backbone is None:
-        wanted = {"_target_": PIXELS} | {k: v for k, v in config.items() if k not in RECORDED}
-        backbone = instantiate(
-            wanted | ({"lazy": True} if lazy and wanted["_target_"] == PIXELS else {}),
-            of="backbone",
-        )
+        backbone = frozen_prior({k: v for k, v in config.items() if k not in RECORDED}, lazy)
     digest, signature = (config.get(key) for key in RECORDED)
 
     def check() -> None:

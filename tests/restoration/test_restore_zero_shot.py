@@ -84,7 +84,7 @@ def idle(monkeypatch):
     def read(*_, **__):
         raise AssertionError("the weights are read")
 
-    monkeypatch.setattr(zero_shot, "instantiate", read)
+    monkeypatch.setattr(zero_shot, "frozen_prior", read)
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_gradients_pass_where_an_operator_holds_tensors(restore, tmp_path, solve
 
 @pytest.mark.parametrize("solver", ["ddnm", "dps"])
 def test_tiles_give_what_the_whole_image_gives(restore, tmp_path, monkeypatch, solver):
-    monkeypatch.setattr(zero_shot, "instantiate", pointwise)
+    monkeypatch.setattr(zero_shot, "frozen_prior", pointwise)
     photo = photograph(tmp_path / "a.png", (61, 50))
     words = f"solver={solver}", *SMALL, f"input={photo}"
     assert restore(*words, f"output={tmp_path / 'whole.png'}")[0] == 0
