@@ -4,7 +4,6 @@ The authors keep each network in a file of its own (``net_g.pth``, ``net_le_dm.p
 ``net_d.pth``), as a pickle, which is read as tensors alone.
 """
 
-import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from irbridge.adapters.hidiff.network import HIDiffNetwork, HIDiffOptions
-from irbridge.errors import UserError, one_sentence
+from irbridge.errors import UserError
 from irbridge.weights import load_weights
 
 MIXER = (r"\btokens\.(\d)", r"patch_mixer.\1"), (r"\bchannels\.(\d)", r"channel_mixer.\1")
@@ -129,10 +128,10 @@ def _unpickled(path: Path):
         raise UserError(f"{path} does not exist; give the files of HI-Diff's released weights.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever torch raises of damaged bytes
         raise UserError(
-            f"{path} is not a file of plain PyTorch weights"
-            f" ({one_sentence(error)[:120].rstrip('.')}); download it again."
+            f"{path} is damaged, or holds more than tensors, which is not read; give HI-Diff's"
+            " released files, downloaded again."
         ) from error
 
 
@@ -140,23 +139,25 @@ def _split(content, path: Path) -> Iterator[dict[str, Tensor]]:
     """The networks of what a file holds, out of their containers and without prefixes."""
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"{path} holds no weights by name; give HI-Diff's released files.")
-    inner = next((key for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
-    if inner:
-        yield from _split(content[inner], path)
+    inner = (content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping))
+    if inside := next(filter(None, inner), None):
+        yield from _split(inside, path)
         return
     if any(isinstance(content.get(key), Mapping) for key in NETWORKS):
         for key in NETWORKS:
             if key in content:
                 yield from _split(content[key], path)
         return
+    # beside them may be what a training notes, such as its steps
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(
+            f"{path} holds no tensor, only such as {str(next(iter(content)))[:60]!r}; give"
+            " HI-Diff's released files."
+        )
     groups: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UserError(
-                f"{path} holds {str(name)[:60]!r}, which is no tensor; give HI-Diff's released"
-                " files."
-            )
-        name = PREFIX.sub("", name)
+    for name, tensor in tensors.items():
+        name = PREFIX.sub("", str(name))
         first = name.partition(".")[0]
         network = first if first in NETWORKS else ""
         name = PREFIX.sub("", name.removeprefix(f"{network}.") if network else name)

@@ -14,7 +14,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
 from irbridge.files import read_json
 from irbridge.models import hidiff_weights
-from irbridge.models.hidiff_weights import gather, official, published
+from irbridge.models.hidiff_weights import gather, official, published, read_official
 
 TABLE = load("hidiff")
 FILES = {"transformer": "net_g", "encoder": "net_le_dm", "denoiser": "net_d"}
@@ -74,6 +74,8 @@ def prefixed(tensors):
         lambda tensors: {"params_ema": prefixed(tensors)},
         lambda tensors: tensors,
         prefixed,
+        lambda tensors: {"params_ema": {}, "state_dict": tensors, "optimizer": {"step": 3}},
+        lambda tensors: tensors | {"iter": 5, "optimizers": [{"lr": 0.1}]},
     ],
 )
 def test_all_weights_find_their_place(tmp_path, variant, stage, wrap):
@@ -91,6 +93,39 @@ def test_one_file_of_all_networks(tmp_path):
     for name in ("all", "flat"):
         _, _, weights = gather([tmp_path / f"{name}.pth"])
         assert all(torch.equal(weights[key], value) for key, value in own.items())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_half_precision_and_both_formats_of_torch(tmp_path, zipped):
+    networks, own = authors()
+    for name, tensors in networks.items():
+        half = {key: value.half() for key, value in tensors.items()}
+        path = tmp_path / f"{name}.pth"
+        torch.save({"params": half}, path, _use_new_zipfile_serialization=zipped)
+    _, _, weights = gather(tmp_path.iterdir())
+    assert all(torch.equal(weights[key], value.half().float()) for key, value in own.items())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_file_is_refused_in_a_sentence(tmp_path, zipped):
+    """Cut anywhere, or with other bytes in it."""
+    path, draw = tmp_path / "net_d.pth", np.random.default_rng(0)
+    torch.save(authors()[0]["net_d"], path, _use_new_zipfile_serialization=zipped)
+    whole, refused = path.read_bytes(), 0
+    for turn in range(150):
+        damaged = bytearray(whole)
+        if turn % 2:
+            del damaged[int(draw.integers(300 if turn % 4 == 1 else len(whole))) :]
+        else:
+            for place in draw.integers(min(3000, len(whole)), size=3):
+                damaged[place] = int(draw.integers(256))
+        path.write_bytes(bytes(damaged))
+        try:
+            list(read_official(path))
+        except UserError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1 and str(error).endswith(".")
+    assert refused > 75  # of the others only numbers differ
 
 
 def lacking(networks):
@@ -143,12 +178,17 @@ class Evil:
 
 def test_nothing_but_tensors_is_read(tmp_path, capsys):
     path = tmp_path / "net_g.pth"
-    for content, said in ((Evil(), "plain PyTorch weights"), ({"params": {"a": 1}}, "no tensor")):
+    more = {"params": {"a": torch.zeros(1)}, "b": Evil()}
+    for content, said in (
+        (Evil(), "more than tensors"),
+        (more, "more than tensors"),
+        ({"params": {"a": 1}}, "no tensor"),
+    ):
         torch.save(content, path)
         with pytest.raises(UserError, match=said):
             gather([path])
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(UserError, match="plain PyTorch weights"):
+    with pytest.raises(UserError, match="more than tensors"):
         gather([path])
     assert "run" not in capsys.readouterr().out
     with pytest.raises(UserError, match="does not exist"):
