@@ -14,7 +14,7 @@ from accelerate import PartialState
 from irbridge.assets import find
 from irbridge.backbones.pixel import PixelBackbone, load_backbone
 from irbridge.backbones.pretrained_files import OF_SCHEDULER, check_network
-from irbridge.commands.train import alone, check_batch
+from irbridge.commands.train import alone, check_memory
 from irbridge.data.crops import CropStream
 from irbridge.data.selection import photographs_of
 from irbridge.environment import affordable, set_threads
@@ -41,7 +41,7 @@ def pretrain_run(config: dict) -> None:
     run = run_folder(config)
     set_threads(config["threads"], Checkpoints(run).state().get("threads"))
     trainer = config["trainer"]
-    check_batch(trainer["batch_size"], trainer["accumulate"], trainer["crop"])
+    check_memory(trainer)
     with alone(run, cpu=trainer["device"] == "cpu") as main:
         state = PartialState()
         agreed(lambda: claim(run, config), (state.process_index, state.num_processes))

@@ -57,6 +57,7 @@ def time_training(
         options,
         steps=warmup + steps + 1,
         stop=None,
+        grow=None,
         workers=0,
         save_every=MOST,
         sample_every=MOST,

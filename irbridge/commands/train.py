@@ -61,6 +61,7 @@ from irbridge.reports.pictures import picture
 from irbridge.reports.published import SCORES, lines, words_of
 from irbridge.reports.table import print_scores
 from irbridge.training.checkpoint import Checkpoints
+from irbridge.training.growth import phases
 from irbridge.training.trainer import Trainer
 from irbridge.weights import load_into, load_weights
 
@@ -135,27 +136,27 @@ def check_effects(config: dict) -> None:
             "data.masks is for data.benchmark=celebahq alone, as other tasks make their own holes;"
             " leave it out."
         )
-    trainer = config["trainer"]
-    check_batch(trainer["batch_size"], trainer["accumulate"], trainer["crop"])
+    check_memory(config["trainer"])
     check_round(config)
     check_stages(config)
 
 
-def check_batch(batch: int, accumulate: int, crop: int) -> None:
+def check_memory(trainer: dict) -> None:
     """UserError where one forward pass of a training cannot fit this machine's memory.
 
     Args:
-        batch: images of a step.
-        accumulate: forward passes of a step.
-        crop: pixels of a side.
+        trainer: the settings of the training.
     """
-    needed = LEAST_BYTES * crop**2 * max(1, batch // accumulate)
-    if needed > (machine := memory()):
-        raise UserError(
-            f"trainer.batch_size={batch} at trainer.crop={crop} takes at least"
-            f" {needed / 1e9:.0f} GB, and this machine has {machine / 1e9:.0f}; give a smaller"
-            " batch_size or crop, or a larger trainer.accumulate."
-        )
+    machine = memory()
+    for phase in phases(trainer["crop"], trainer["batch_size"], trainer["grow"]):
+        at_once = max(1, phase.batch_size // trainer["accumulate"])
+        needed = LEAST_BYTES * phase.crop**2 * at_once
+        if needed > machine:
+            raise UserError(
+                f"{phase.key}.batch_size={phase.batch_size} at {phase.key}.crop={phase.crop} takes"
+                f" at least {needed / 1e9:.0f} GB, and this machine has {machine / 1e9:.0f}; give a"
+                " smaller batch_size or crop, or a larger trainer.accumulate."
+            )
 
 
 def score(model: Restorer, config: dict, run: Path, regression: Restorer | None) -> None:

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from copy import copy
 from functools import partial
 from itertools import count
 
@@ -94,6 +95,12 @@ class CropStream(Dataset):
                 images = np.rot90(images, rng.integers(4), (1, 2))
             clean, seen = self._pair(images, rng, self._degradation(draw))
         return {"clean": to_tensor(clean), "degraded": to_tensor(seen), "draw": draw}
+
+    def sized(self, crop: int) -> "CropStream":
+        """The same stream with crops of another size, which shares the decoded images."""
+        other = copy(self)
+        other.crop, other.moved = crop, {}  # what is on the device is padded for crops of one size
+        return other
 
     def _by_turn(self) -> list[list[int]]:
         """The indices of the images that have each task by their names, in the tasks' order."""
@@ -260,6 +267,12 @@ class MixedStream(Dataset):
         """See :meth:`CropStream.on_device`."""
         stream, own = self._chosen(draw)
         return stream.on_device(own, device, room) | {"draw": draw}
+
+    def sized(self, crop: int) -> "MixedStream":
+        """See :meth:`CropStream.sized`."""
+        other = copy(self)
+        other.crop, other.streams = crop, [stream.sized(crop) for stream in self.streams]
+        return other
 
     def _chosen(self, draw: int) -> tuple[CropStream, int]:
         """The stream of a draw, and which of the stream's own draws it is."""

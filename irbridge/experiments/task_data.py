@@ -25,6 +25,7 @@ from irbridge.data.selection import (
 )
 from irbridge.errors import UserError
 from irbridge.experiments.instantiate import instantiate
+from irbridge.training.growth import phases
 
 # CelebA-HQ in one folder: of 30,000 faces the 20,000 that the IRBridge paper names are trained on
 HOLD_OUT = 3
@@ -136,12 +137,14 @@ def check_round(config: dict) -> None:
     made = [instantiate(part, of="degradation") for part in described if part]
     several = math.lcm(*(part.round for part in made if isinstance(part, OneOf)))
     several *= len(mix) if turns else 1
-    batch = config["trainer"]["batch_size"]
-    if batch % several:
-        raise UserError(
-            f"trainer.batch_size={batch} cannot be shared equally by {several} tasks; give a"
-            f" multiple of {several}, such as trainer.batch_size={-(-batch // several) * several}."
-        )
+    trainer = config["trainer"]
+    for phase in phases(trainer["crop"], trainer["batch_size"], trainer.get("grow")):
+        batch, key = phase.batch_size, f"{phase.key}.batch_size"
+        if batch % several:
+            raise UserError(
+                f"{key}={batch} cannot be shared equally by {several} tasks; give a multiple of"
+                f" {several}, such as {key}={-(-batch // several) * several}."
+            )
 
 
 def validation_pairs(config: dict, size: int | None):

@@ -10,6 +10,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.saved import read_settings
 from irbridge.files import read_json
 from irbridge.training.checkpoint import Checkpoints
+from irbridge.training.growth import phases
 from irbridge.training.metrics_log import last_line
 
 # of the trainer's machine, of no use to others
@@ -54,10 +55,12 @@ def history(run: Path, after: tuple[Path, ...] = ()) -> Done:
         if (start / "metrics.jsonl").exists():
             before = history(start, (*after, run.resolve()))
         before = before._replace(crops=f"{before.crops}, then ")
-    words = (
-        f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px: "
-        f"{last['step'] * trainer['batch_size']} crops"
-    )
+    done = phases(trainer["crop"], trainer["batch_size"], trainer.get("grow"))
+    done = [phase for phase in done if phase.step < max(last["step"], 1)]
+    words = f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px"
+    for phase in done[1:]:
+        words += f" (from step {phase.step} on {phase.batch_size} of {phase.crop} px)"
+    words += f": {done[-1].images_before(last['step'])} crops"
     return Done(
         before.crops + words,
         before.core + last["cpu_seconds"] / 60,

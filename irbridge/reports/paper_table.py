@@ -54,7 +54,7 @@ WATCHED = (
     "data.resize",
     "task.protocol",
 )
-TRAINED = "steps", "batch_size", "crop", "lr", "betas", "weight_decay", "warmup", "schedule"
+TRAINED = "steps", "batch_size", "crop", "grow", "lr", "betas", "weight_decay", "warmup", "schedule"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,13 @@ from irbridge.training.options import TrainerOptions
 
 
 def learning_rate(
-    step: int, lr: float, steps: int, warmup: int, schedule: str, flat: float = 0.0
+    step: int,
+    lr: float,
+    steps: int,
+    warmup: int,
+    schedule: str,
+    flat: float = 0.0,
+    last: float = 0.01,
 ) -> float:
     """The learning rate of a step.
 
@@ -22,14 +28,15 @@ def learning_rate(
         lr: the highest rate.
         steps: of the whole training.
         warmup: steps in which the rate rises from 0 in a straight line.
-        schedule: "constant", or "cosine": it then falls to 1 % at ``steps``.
+        schedule: "constant", or "cosine": it then falls until ``steps``.
         flat: share of the steps before it begins to fall.
+        last: share of the rate that is left at ``steps``.
     """
     rate = lr * min(1.0, (step + 1) / max(warmup, 1))
     if schedule == "cosine":
         begin = flat * steps if flat else 0.0  # there may be infinitely many yet
         share = 0.0 if step <= begin else min((step - begin) / max(steps - begin, 1), 1.0)
-        return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+        return rate * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * share)))
     if schedule == "constant":
         return rate
     raise UserError(f"trainer.schedule={schedule!r} is unknown; choose cosine or constant.")

@@ -10,6 +10,7 @@ from irbridge.ranges import (
     NOT_NEGATIVE,
     POSITIVE,
     PROCESSES,
+    SHARE,
     Options,
     each,
     number,
@@ -17,6 +18,7 @@ from irbridge.ranges import (
     option,
     whole,
 )
+from irbridge.training.growth import check_growth
 
 COUNT = whole(1)
 
@@ -32,12 +34,15 @@ class TrainerOptions(Options):
         batch_size: images of one optimizer step, over all processes.
         accumulate: forward passes that one optimizer step takes its images in.
         crop: pixels a side of the training crops.
+        grow: from which steps on crops and batches have another size, as a list of entries with
+            step, crop and batch_size; None: they stay.
         lr: the highest learning rate.
         betas: AdamW's.
         weight_decay: AdamW's.
         warmup: steps in which the rate rises from 0.
         schedule: of the rate after that.
         flat: share of the steps before a cosine begins to fall.
+        last: share of the rate that a cosine ends at.
         clip: the norm that gradients are cut to.
         ema_decay: of the averaged weights, which are the ones that are saved.
         optimizer: adamw8bit is that of bitsandbytes, a quarter of the memory.
@@ -62,12 +67,14 @@ class TrainerOptions(Options):
     batch_size: int = option(16, whole(1, BATCH))
     accumulate: int = option(1, whole(1, BATCH), free=True)
     crop: int = option(64, whole(1, CROP))
+    grow: list | None = option(None, added=True)
     lr: float = option(2e-3, POSITIVE)
     betas: list[float] = option([0.9, 0.99], each(FRACTION, count=2))
     weight_decay: float = option(1e-4, NOT_NEGATIVE)
     warmup: int = option(50, whole(0))
     schedule: str = option("cosine", one_of("cosine", "constant"))
     flat: float = option(0.0, FRACTION, added=True)
+    last: float = option(0.01, SHARE, added=True)
     clip: float = option(1.0, POSITIVE)
     ema_decay: float = option(0.995, FRACTION)
     optimizer: str = option("adamw", one_of("adamw", "adamw8bit"), added=True)
@@ -82,3 +89,7 @@ class TrainerOptions(Options):
     save_every: int = option(300, COUNT, free=True)
     validate_every: int | None = option(None, COUNT, free=True)
     save_seconds: float = option(60.0, POSITIVE, free=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_growth(self.grow, self.minutes)

@@ -20,6 +20,7 @@ from irbridge.gaussian.noise import StepNoises
 from irbridge.models.restorer import Restorer
 from irbridge.models.training_step import Batch, TrainingStep
 from irbridge.training.checkpoint import Checkpoints
+from irbridge.training.growth import Phase, phase_at, phases
 from irbridge.training.metrics_log import MetricsLog
 from irbridge.training.networks import checkpoint_gradients, compile_networks
 from irbridge.training.optimizer import averaged, averaging, build_optimizer, learning_rate
@@ -39,7 +40,7 @@ class Trainer:
         model: what to train.
         stream: the training crops.
         options: how it is trained. ``batch_size`` counts the images of an optimizer step over
-            all processes and all of its ``accumulate`` passes.
+            all processes and all of its ``accumulate`` passes, until ``grow`` changes it.
         seed: of the noise and times of every step.
         folder: the run's folder, for ``checkpoints`` and ``metrics.jsonl``.
         on_sample: called as ``on_sample(model, step)`` every ``sample_every`` steps, with the
@@ -96,6 +97,7 @@ class Trainer:
         with self.bar, stop_signals():
             self.model.train()
             while self.step < self.end and not self.stopping():
+                self.enter_phase()
                 rate = self.set_learning_rate()
                 losses = self.accumulate()
                 if losses is None:
@@ -114,11 +116,6 @@ class Trainer:
     def setup(self) -> None:
         """Check the options and put the model, its optimizer and its average on the device."""
         model, options = self.model, self.options
-        if options.crop % model.stride:
-            raise UserError(
-                f"trainer.crop={options.crop} must be a multiple of {model.stride}, by which"
-                " the network shrinks images."
-            )
         if options.channels_last:
             model.to(memory_format=torch.channels_last)
         if options.checkpointing:
@@ -128,19 +125,29 @@ class Trainer:
         self.main = self.accelerator.is_main_process
         self.world = self.accelerator.num_processes
         self.device = self.accelerator.device
-        self.batch, parts = options.batch_size, options.accumulate * self.world
-        if self.batch % parts:
-            raise UserError(
-                f"trainer.batch_size={self.batch} does not divide by trainer.accumulate x"
-                f" processes = {parts}."
-            )
-        self.own = self.batch // parts  # images of one forward pass of this process
+        self.phases = phases(options.crop, options.batch_size, options.grow)
+        self._check_phases()
         if options.compile:
             compile_networks(model)
         self.module = model.trainable().to(self.device)
         model.to(self.device)
         self.optimizer = build_optimizer(model.parameter_groups(), options, self.device)
         self.ema = AveragedModel(self.module, multi_avg_fn=averaging(options.ema_decay))
+
+    def _check_phases(self) -> None:
+        """UserError where crops do not fit the network, or images of a step cannot be shared."""
+        stride, parts = self.model.stride, self.options.accumulate * self.world
+        for phase in self.phases:
+            if phase.crop % stride:
+                raise UserError(
+                    f"{phase.key}.crop={phase.crop} must be a multiple of {stride}, by which"
+                    " the network shrinks images."
+                )
+            if phase.batch_size % parts:
+                raise UserError(
+                    f"{phase.key}.batch_size={phase.batch_size} does not divide by"
+                    f" trainer.accumulate x processes = {parts}."
+                )
 
     def _accelerator(self) -> Accelerator:
         before = self.checkpoints.state().get("precision")
@@ -167,7 +174,8 @@ class Trainer:
         self.objective, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         if self.main:
             self.metrics = MetricsLog(self.folder / "metrics.jsonl", self.first)
-        self.draws = self._draws()
+        self.begin(phase_at(self.step, self.phases))
+        self.images_first = self.images()
         self.noises = StepNoises(self.seed, ahead=self.device.type == "cuda")
         self.steps = planned_steps(self.folder, self.options.steps, self.options.minutes)
         self.end = min(self.steps, self.options.stop or self.steps)
@@ -183,18 +191,37 @@ class Trainer:
         )
         self.started = self.seconds_saved = time.monotonic()
 
+    def begin(self, phase: Phase) -> None:
+        """From this step on take crops of a phase."""
+        self.phase, self.batch = phase, phase.batch_size
+        # images of one forward pass of this process
+        self.own = self.batch // (self.options.accumulate * self.world)
+        self.draws = None  # the workers of the phase before leave
+        self.draws = self._draws()
+
     def _draws(self):
-        """Batches of crops from the first step on that is still to do, endlessly."""
-        start = self.first * self.batch
+        """Batches of crops from this step on, endlessly."""
+        start, stream = self.images(), self.stream
+        if self.phase.crop != self.options.crop:
+            stream = stream.sized(self.phase.crop)
         share = {"rank": self.accelerator.process_index, "world": self.world}
         if self.on_device:
-            return device_batches(self.stream, start, self.own, self.device, **share)
+            return device_batches(stream, start, self.own, self.device, **share)
         workers = self.options.workers
-        if workers and hasattr(self.stream, "preload"):
-            self.stream.preload()
-        return iter(stream_loader(self.stream, start, self.own, workers, **share))
+        if workers and hasattr(stream, "preload"):
+            stream.preload()
+        return iter(stream_loader(stream, start, self.own, workers, **share))
+
+    def images(self) -> int:
+        """The images of all steps so far."""
+        return self.phase.images_before(self.step)
 
     # A step
+
+    def enter_phase(self) -> None:
+        """Begin the phase of this step where it is another than that of the one before."""
+        if (phase := phase_at(self.step, self.phases)) != self.phase:
+            self.begin(phase)
 
     def stopping(self) -> bool:
         """Whether a stop signal has come, to any of the processes.
@@ -211,7 +238,7 @@ class Trainer:
     def set_learning_rate(self) -> float:
         """Give the optimizer the rate of this step and return it; a group has its share of it."""
         options = self.options
-        shape = options.warmup, options.schedule, options.flat
+        shape = options.warmup, options.schedule, options.flat, options.last
         rate = learning_rate(self.step, options.lr, self.steps, *shape)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
@@ -260,7 +287,7 @@ class Trainer:
         """The random numbers of these images: their part of those of the whole step."""
         shape = (self.batch, *self.model.state_shape(batch.clean.shape[1:]))
         noise, uniform = self.noises(self.step, shape)
-        own = draws % self.batch
+        own = (draws - self.phase.images) % self.batch
         return TrainingStep(
             progress=self.step / self.steps,
             uniform=uniform[own].to(self.device),
@@ -308,12 +335,12 @@ class Trainer:
     def line(self, losses: dict[str, float], rate: float, norm: float) -> dict:
         """What ``metrics.jsonl`` says of the step that was just done; the bar shows some of it."""
         total, spent = sum(losses.values()), time.monotonic() - self.started
-        speed = (self.step - self.first) * self.batch / spent
+        speed = (self.images() - self.images_first) / spent
         self.bar.update()
         self.bar.set_postfix(loss=f"{total:.4f}", images_s=f"{speed:.1f}", refresh=False)
         return {
             "step": self.step,
-            "images": self.step * self.batch,
+            "images": self.images(),
             "loss": total,
             **losses,
             "lr": rate,

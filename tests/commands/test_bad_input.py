@@ -83,6 +83,9 @@ TRAIN = {
     "adapter.channels=[8,0]": ["adapter.channels"],
     "adapter.anchor=false": ["endpoint=anchor", "adapter.anchor=true"],
     "trainer.batch_size=3 trainer.accumulate=2": ["trainer.batch_size=3", "trainer.accumulate"],
+    "trainer.grow=[{step:9}]": ["trainer.grow", "{step: 20000, crop: 160, batch_size: 40}"],
+    "trainer.grow=[{step:9,crop:8000,batch_size:65000}]": ["trainer.grow.crop=8000", "takes"],
+    "task=universal trainer.grow=[{step:9,crop:64,batch_size:8}]": ["trainer.grow.batch_size=8"],
     "task=universal trainer.batch_size=8": ["batch_size=8", "5 tasks", "trainer.batch_size=10"],
     "data.each_step=true": ["data.each_step=true", "data.mix"],
     # bridges, samplers and objectives that do not go together

@@ -420,10 +420,10 @@ def test_a_step_that_cannot_be_shared_is_refused(tmp_path):
         (config(mix, several, each_step=True), 4),
         (config(mix, turns, each_step=True), 12),
     ):
-        check_round(settings | {"trainer": {"batch_size": 24}})
+        check_round(settings | {"trainer": {"batch_size": 24, "crop": 16}})
         if wanted > 1:
             with pytest.raises(UserError, match=f"shared equally by {wanted} tasks.*size={wanted}"):
-                check_round(settings | {"trainer": {"batch_size": 1}})
+                check_round(settings | {"trainer": {"batch_size": 1, "crop": 16}})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from irbridge.experiments.config import composed
 from irbridge.experiments.schema import made
 from irbridge.files import read_json, write_json
 from irbridge.models.hidiff_weights import published
+from irbridge.training.growth import phases
+from irbridge.training.optimizer import learning_rate
 
 TINY = (
     "recipe=hidiff",
@@ -144,4 +146,17 @@ def test_the_published_recipes(variant):
     assert made(HIDiffOptions, config["hidiff"]) == published(variant)
     trainer = trainer_options(config)
     assert (trainer.lr, trainer.weight_decay, trainer.clip) == (2e-4, 1e-4, 0.01)
-    assert (trainer.steps, trainer.flat, trainer.ema_decay) == (300_000, 0.3333, 0.0)
+    assert (trainer.steps, trainer.ema_decay, trainer.accumulate) == (300_000, 0.0, 1)
+    sizes = phases(trainer.crop, trainer.batch_size, trainer.grow)
+    assert [(size.step, size.crop, size.batch_size) for size in sizes] == [
+        (0, 128, 64),
+        (20_000, 160, 40),
+        (40_000, 192, 32),
+        (60_000, 256, 16),
+        (80_000, 320, 8),
+        (100_000, 384, 8),
+    ]
+    assert sizes[-1].images_before(trainer.steps) == 4_800_000
+    shape = trainer.lr, trainer.steps, trainer.warmup, trainer.schedule, trainer.flat, trainer.last
+    rates = [learning_rate(step, *shape) for step in (0, 99_999, 200_000, 300_000)]
+    assert rates == pytest.approx([2e-4, 2e-4, (2e-4 + 1e-6) / 2, 1e-6], rel=1e-4)

@@ -350,6 +350,7 @@ def test_learning_rate():
     flat = [learning_rate(s, 1.0, 300, 0, "cosine", 1 / 3) for s in range(301)]
     assert flat[:101] == [1.0] * 101 and flat[300] == pytest.approx(0.01)
     assert flat[200] == pytest.approx(0.505) and all(a > b for a, b in pairwise(flat[100:]))
+    assert learning_rate(300, 1.0, 300, 0, "cosine", 1 / 3, last=0.25) == pytest.approx(0.25)
     assert learning_rate(9, 1.0, float("inf"), 0, "cosine", 0.5) == 1.0
     with pytest.raises(UserError, match="cosine or constant"):
         learning_rate(0, 1.0, 10, 1, "step")

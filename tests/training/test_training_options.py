@@ -307,7 +307,8 @@ warnings.simplefilter("ignore")
 for kind in ("static", "sd15"):
     stream = CropStream(ImageSource({images!r}), 32, 0, Noise())
     folder = Path({folder!r})
-    options = trainer_options(batch_size=4, crop=32, steps=3)
+    grow = [dict(step=2, crop=40, batch_size=2)]
+    options = trainer_options(batch_size=4, crop=32, steps=3, grow=grow)
     model = bridged(kind, folder / f"{{kind}}-{{sys.argv[1]}}")
     Trainer(model, stream, options, 5, folder / sys.argv[1] / kind).run()
 """
