@@ -229,12 +229,15 @@ def test_checkpointed_gradients_are_the_same():
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*found, strict=True))
 
 
-def test_without_a_diffusion_the_encoder_steers():
-    model = tiny(2, first=tiny(1), diffusion=False)
-    assert model.network.denoiser is None
+@pytest.mark.parametrize("variant", ["gopro", "realblur"])
+def test_without_a_diffusion_one_pass_makes_the_tokens(variant):
+    """With the same parameters, all of which learn."""
+    model = tiny(2, first=tiny(1, variant=variant), variant=variant, diffusion=False)
+    assert count(model) == count(tiny(2, first=tiny(1, variant=variant), variant=variant))
     losses = model.loss(*tiny_batch())
-    sum(v.mean() for v in losses.values()).backward()
-    assert all(p.grad is not None for p in model.network.encoder.parameters())
+    losses["tokens"].mean().backward()
+    for part in (model.network.encoder, model.network.denoiser):
+        assert all(p.grad is not None for p in part.parameters())
     image = torch.zeros(1, 3, 16, 16)
     assert torch.equal(model.restore(image, seed=0), model.restore(image, seed=1))
 

@@ -34,7 +34,7 @@ class HIDiffOptions(Options):
         denoiser_width: of the gopro variant's denoiser.
         denoiser_blocks: of the denoiser.
         steps: of the diffusion.
-        diffusion: false: the tokens of the blurred image steer directly, without a denoiser.
+        diffusion: false: one pass of the denoiser, from the blurred image's tokens, without noise.
     """
 
     KEY: ClassVar[str] = "hidiff"
@@ -91,7 +91,8 @@ class HIDiffNetwork(nn.Module):
     """The Transformer with what makes its tokens in one of the two stages.
 
     In stage 1 an encoder sees the sharp image beside the blurred one. In stage 2 another sees the
-    blurred one alone, and a diffusion makes of that what the first would have given.
+    blurred one alone, and a diffusion makes of that what the first would have given; without the
+    diffusion, one pass of its denoiser does, so that both have the same parameters.
 
     Images are in [0, 1] here, as published.
 
@@ -114,9 +115,9 @@ class HIDiffNetwork(nn.Module):
             self.shape[0],
         )
         self.encoder = options.encoder(6 if stage == 1 else 3)
-        diffuses = stage == 2 and options.diffusion
-        self.denoiser = options.denoiser() if diffuses else None
+        self.denoiser = options.denoiser() if stage == 2 else None
         self.diffusion = TokenDiffusion(options.steps, options.gopro)
+        self.diffuses = options.diffusion
 
     def tokens(self, seen: Tensor, start: Tensor | None = None, tiles: Tiles = WHOLE) -> Tensor:
         """The tokens that steer the Transformer, in float32 whatever comes after.
@@ -131,9 +132,11 @@ class HIDiffNetwork(nn.Module):
         """
         with torch.autocast(seen.device.type, enabled=False):
             z = self.encoder(seen, tiles)
-            if self.denoiser is not None:
-                *_, z = self.diffusion.walk(self.denoiser, start, z)
-        return z
+            if self.denoiser is None:
+                return z
+            if not self.diffuses:
+                return self.denoiser(z, 1, z)
+            return list(self.diffusion.walk(self.denoiser, start, z))[-1]
 
     def forward(
         self, image: Tensor, sharp: Tensor | None = None, start: Tensor | None = None
