@@ -109,11 +109,20 @@ def test_the_denoisers(variant, key):
     close(got, TABLE[f"denoiser_{variant}"][key])
 
 
-@pytest.mark.parametrize("gopro,steps", [(True, 8), (False, 16)])
+SCHEDULES = {
+    (True, 8): TABLE["schedule_gopro_T8_linear_.1_.99"],
+    (False, 16): TABLE["schedule_realblur_T16_sqrtspace_.1_.99"],
+    (True, 3): TABLE["sampling3_gopro"]["schedule"],
+    (False, 3): TABLE["sampling3_realblur"]["schedule"],
+}
+
+
+@pytest.mark.parametrize("gopro,steps", SCHEDULES)
 def test_the_schedules(gopro, steps):
-    name = "gopro_T8_linear" if gopro else "realblur_T16_sqrtspace"
-    diffusion, table = TokenDiffusion(steps, gopro), TABLE[f"schedule_{name}_.1_.99"]
-    close(torch.tensor(diffusion.kept[1:]), table["abar"], 1e-14)
+    diffusion, table = TokenDiffusion(steps, gopro), SCHEDULES[gopro, steps]
+    kept = torch.tensor(diffusion.kept)
+    close(kept[1:], table["abar"], 1e-14)
+    close(1 - kept[1:] / kept[:-1], table["betas"], 1e-13)
     laws = [diffusion.law(k) for k in range(steps + 1)]
     close(1 / torch.stack([law.clean for law in laws[1:]]), table["recip"], 1e-9)
     close(torch.stack([law.noise / law.clean for law in laws[1:]]), table["recipm1"], 1e-9)
@@ -177,6 +186,19 @@ def test_the_losses_of_both_stages():
     losses = second.loss(*given(*batch))
     close(losses["image"], table["stage2_pixel_L1"], 1e-9)
     close(losses["tokens"], table["stage2_latent_L1"], 1e-9)
+    close(sum(losses.values()), table["stage2_total"], 1e-9)
+
+
+def test_the_tokens_of_both_stages():
+    """Their first numbers, which the golden tables have."""
+    table, (first, second) = TABLE["losses"], golden_models()
+    clean, blurred = image(0.3, 1, 3, 16, 16), image(0, 1, 3, 16, 16)
+    z = first.network.tokens(torch.cat([clean, blurred], dim=1))
+    found = {"z": z, "c": second.network.encoder(blurred)}
+    start = second.network.diffusion.start(z, waves(6, 1, 16, 8))
+    found["z_hat"] = second.network.tokens(blurred, start)
+    for key, tokens in found.items():
+        close(tokens.flatten()[: len(table[key])], table[key])
 
 
 def tiny_batch(seed=1):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from golden import load
-from hidiff_parts import waves
 
 from irbridge import cli
 from irbridge.adapters.hidiff.network import HIDiffNetwork
@@ -14,6 +13,7 @@ from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
 from irbridge.files import read_json
 from irbridge.models import hidiff_weights
+from irbridge.models.hidiff import HIDiff
 from irbridge.models.hidiff_weights import gather, official, published, read_official
 
 TABLE = load("hidiff")
@@ -198,15 +198,11 @@ def test_nothing_but_tensors_is_read(tmp_path, capsys):
 def test_the_command_writes_a_model(tmp_path, monkeypatch, capsys):
     """Of the published sizes, as a user types it; it restores, and no folder is written twice."""
     monkeypatch.undo()
-    tensors = {}
-    with torch.device("meta"):
-        network = HIDiffNetwork(published("realblur"), 2)
+    torch.manual_seed(0)
+    tensors, given = {}, HIDiff(published("realblur"), 2).eval()
     for part, file in FILES.items():
-        shapes = {n: v.shape for n, v in getattr(network, part).state_dict().items()}
-        tensors[file] = {
-            official(part, name, "realblur"): waves(i, *shape, height=0.02).float()
-            for i, (name, shape) in enumerate(shapes.items())
-        }
+        own = getattr(given.network, part).state_dict().items()
+        tensors[file] = {official(part, name, "realblur"): value for name, value in own}
     write(tmp_path / "released", tensors)
     words = [str(tmp_path / "released"), f"output={tmp_path / 'model'}"]
     cli.run("convert_hidiff", words)
@@ -215,6 +211,9 @@ def test_the_command_writes_a_model(tmp_path, monkeypatch, capsys):
     assert saved["method"] == "hidiff" and saved["hidiff"]["steps"] == 16
     model = from_pretrained(tmp_path / "model")
     assert sum(p.numel() for p in model.parameters()) == 24_182_959
-    assert np.isfinite(model.restore(np.full((8, 8, 3), 0.5, np.float32))).all()
+    image = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
+    wanted = given.restore(image, seed=3)
+    assert np.abs(wanted - image).max() > 0.1
+    assert np.allclose(model.restore(image, seed=3), wanted, atol=1e-5)
     with pytest.raises(UserError, match="holds config.json; give a folder that is not there"):
         cli.run("convert_hidiff", words)
