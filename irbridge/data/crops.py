@@ -97,9 +97,9 @@ class CropStream(Dataset):
         return {"clean": to_tensor(clean), "degraded": to_tensor(seen), "draw": draw}
 
     def sized(self, crop: int) -> "CropStream":
-        """The same stream with crops of another size, which shares the decoded images."""
+        """The same stream with crops of another size; the two share the decoded images."""
         other = copy(self)
-        other.crop, other.moved = crop, {}  # what is on the device is padded for crops of one size
+        other.crop = crop
         return other
 
     def _by_turn(self) -> list[list[int]]:
@@ -137,7 +137,7 @@ class CropStream(Dataset):
         """
         rng = np.random.default_rng([self.seed, draw])
         images = self._moved(int(rng.integers(len(self.source))), device, room)
-        cropped = self._crop(images.permute(0, 2, 3, 1), rng)
+        cropped = self._crop(self._padded(images.permute(0, 2, 3, 1)), rng)
         images = cropped.float().permute(0, 3, 1, 2) / 255 * 2 - 1
         images = images.flip(-1) if rng.random() < 0.5 else images
         images = images.rot90(int(rng.integers(4)), (2, 3)) if self.turn else images
@@ -149,14 +149,14 @@ class CropStream(Dataset):
         return {"clean": clean, "degraded": worse, "draw": draw}
 
     def _moved(self, i: int, device: torch.device, room: "Room") -> Tensor:
-        """The padded image or pair on the device, uint8 (1 or 2, 3, H, W).
+        """The image or pair on the device, uint8 (1 or 2, 3, H, W).
 
         What is kept there is not kept here as well.
         """
         if i in self.moved:
             return self.moved[i]
         images = self.kept[i] if i in self.kept else self._decoded(i)
-        there = torch.from_numpy(self._padded(images)).permute(0, 3, 1, 2).contiguous().to(device)
+        there = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
         if room.take(there.nbytes):
             self.moved[i] = there
             self.kept.pop(i, None)
@@ -164,14 +164,20 @@ class CropStream(Dataset):
             self._keep(i, images)
         return there
 
-    def _padded(self, images: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3), padded to the crop where it is smaller."""
-        height, width = (max(0, self.crop - side) for side in images.shape[1:3])
-        if not (height or width):
-            return images
-        above, left = height // 2, width // 2
-        margins = [(0, 0), (above, height - above), (left, width - left), (0, 0)]
-        return np.pad(images, margins, mode="reflect")
+    def _padded(self, images):
+        """(N, H, W, 3), an array or a tensor, padded to the crop where it is smaller."""
+        rows, columns = (self._reflected(side) for side in images.shape[1:3])
+        if rows is not None:
+            images = images[:, rows]
+        return images if columns is None else images[:, :, columns]
+
+    def _reflected(self, side: int) -> np.ndarray | None:
+        """Which pixels of a side a crop takes where it is longer; None: it is not."""
+        missing = self.crop - side
+        if missing <= 0:
+            return None
+        margins = missing // 2, missing - missing // 2
+        return np.pad(np.arange(side), margins, mode="reflect")
 
     def _crop(self, images, rng: np.random.Generator):
         """A random crop of (N, H, W, 3), the central one of a ``fixed`` stream."""

@@ -96,11 +96,12 @@ def test_crops_depend_on_their_size_and_draw_alone(images, stream):
 
 
 def test_on_a_device_too(images):
-    """Also where images are smaller than the later crops, and are kept there as first padded."""
+    """Also where images are smaller than the later crops."""
     at, room = torch.device("cpu"), Room(2**30)
     stream = CropStream(ImageSource(images), 16, 0)
     small = stream.on_device(0, at, room)
     assert small["clean"].shape == (3, 16, 16) and stream.moved
+    assert stream.sized(24).moved is stream.moved
     for draw in range(3):
         there = stream.sized(600).on_device(draw, at, room)["clean"]
         assert torch.allclose(there, stream.sized(600)[draw]["clean"], atol=1e-6)
