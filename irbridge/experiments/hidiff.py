@@ -4,6 +4,8 @@ from dataclasses import asdict
 
 from irbridge.adapters.hidiff.network import HIDiffOptions
 from irbridge.errors import UserError
+from irbridge.experiments.run_folder import finished
+from irbridge.experiments.saved import read_settings
 from irbridge.experiments.schema import made
 from irbridge.models.hidiff import HIDiff
 from irbridge.models.restorer import Restorer
@@ -39,8 +41,8 @@ def hidiff(config: dict, lpips: float = 0.0, first: Restorer | None = None) -> H
         first: the model of ``stage1``.
 
     Raises:
-        UserError: sizes make no sense, the task has holes, or the model of ``stage1`` is no stage 1
-            of these sizes.
+        UserError: sizes make no sense, the task has holes, or the model of ``stage1`` is no
+            finished stage 1 of this task and these sizes.
     """
     if not isinstance(config.get("hidiff"), dict) or config.get("stage") not in (1, 2):
         raise UserError(
@@ -53,15 +55,26 @@ def hidiff(config: dict, lpips: float = 0.0, first: Restorer | None = None) -> H
         )
     options = made(HIDiffOptions, config["hidiff"])
     if first is not None:
-        _check_first(first, options, config["stage1"])
+        _check_first(first, options, config)
     return HIDiff(options, config["stage"], lpips, first)
 
 
-def _check_first(first: Restorer, options: HIDiffOptions, name: str) -> None:
+def _check_first(first: Restorer, options: HIDiffOptions, config: dict) -> None:
     """UserError unless a model is a stage 1 that a stage 2 of these sizes can begin from."""
+    name = config["stage1"]
     if not isinstance(first, HIDiff) or first.stage != 1:
         what = "stage 2 of HI-Diff" if isinstance(first, HIDiff) else "of another method"
         raise UserError(f"stage1={name} is {what}; give a finished run of recipe=hidiff stage=1.")
+    if (first.folder / "run.json").is_file() and not finished(first.folder):
+        raise UserError(
+            f"stage1={name} is not trained to its end; run its own command again, which goes on."
+        )
+    task = read_settings(first.folder / "config.json").get("task", {}).get("name")
+    if task != config["task"].get("name"):
+        raise UserError(
+            f"stage1={name} was trained for another task; give task={task}, or a stage 1 of this"
+            " one."
+        )
     own, theirs = asdict(options), asdict(first.options)
     # what stage 1 has no part in
     for key in ("denoiser_width", "denoiser_blocks", "steps", "diffusion"):

@@ -98,6 +98,10 @@ def test_stages_that_do_not_fit(train, first, tmp_path):
     from_first = "stage=2", f"stage1={first}"
     refused(train, "has hidiff.width=4, not 8", *from_first, "hidiff.width=8")
     refused(train, "has hidiff.variant=gopro, not realblur", *from_first, "hidiff.variant=realblur")
+    refused(train, "was trained for another task; give task=deblur", *from_first, "task=derain")
+    assert train(UNSCORED, "name=begun", "stage=1", "trainer.stop=1")[0] == 0
+    begun = f"stage1={tmp_path / 'runs/deblur-begun'}"
+    refused(train, "is not trained to its end", "stage=2", begun)
     refused(train, "from 1 to 2", "stage=3")
     refused(train, "takes no mask", "stage=1", "adapter.masked=true")
     assert train(UNSCORED, "name=second", *from_first)[0] == 0
