@@ -158,7 +158,8 @@ def check(model, options: dict, config: dict) -> None:
         raise UserError(
             f"run={options['run']} was trained with method={config['method']}, on which no other"
             " bridge can be tried; give a run of method=irbridge, or compare samplers and calls by"
-            f" irbridge evaluate -m run={options['run']} sampler=posterior,dbim2 sampler.nfe=2,10."
+            f" irbridge evaluate -m run={options['run']} sampler=posterior,implicit"
+            " sampler.nfe=2,10."
         )
     highest = model.backbone.prior.highest
     if above := [start for start in options["starts"] if start is not None and start > highest]:

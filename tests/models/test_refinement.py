@@ -223,9 +223,9 @@ def betas_to(end, steps):
     return line(optimize.brentq(lambda last: np.prod(1 - line(last)) - end, 1e-6, 1, xtol=1e-15))
 
 
-def law_of_the_sampler(steps, end, mean, variance):
-    """The law of the model's own sampler and grid with the exact denoiser, around g(y) = .2."""
-    process = LinearOU.down_to(end, steps)
+def law_of_the_sampler(steps, end, mean, variance, rule="posterior", boot=0.0):
+    """The law of the model's own grid, or the training's, with the exact denoiser; g(y) is .2."""
+    process = LinearOU.down_to(end, steps) if end else LinearOU()
 
     def estimate(t, x):
         a, b, c = (float(value) for value in process.marginal(t))
@@ -233,9 +233,20 @@ def law_of_the_sampler(steps, end, mean, variance):
         return 0.2 + mean + gain * (x - a * (0.2 + mean) - b * 0.2)
 
     y = closed_form.column(0.2, steps + 2)
-    _, last = closed_form.run(process, make("posterior", nfe=steps), estimate, y=y)
+    _, last = closed_form.run(process, make(rule, nfe=steps, boot=boot), estimate, y=y)
     m, v = closed_form.law(last)
     return m - 0.2, v
+
+
+@pytest.mark.parametrize(
+    ("rule", "end", "variance"),
+    [("implicit", 1e-3, 0.0059), ("dbim2", 1e-3, 0.0155), ("dbim2", None, 0.0071)],
+)
+def test_a_rule_of_higher_order_overshoots_on_the_grid_of_linear_betas(rule, end, variance):
+    """What docs/refinement.md says of 50 steps and a true variance of .01."""
+    boot = 0.001 * (rule == "dbim2")
+    found = law_of_the_sampler(50, end, 0.05, 0.01, rule, boot)[1]
+    assert found == pytest.approx(variance, abs=6e-5)
 
 
 @pytest.mark.parametrize("end", [1e-3, 4.4e-5, 0.05])
