@@ -22,6 +22,7 @@ LARGEST = 1e12  # of any number: beyond it the differences of float64 times lose
 MOST = 10**9  # of a count: of steps, a second each, that is 30 years
 SEEDS = 2**63 - 1  # torch takes no larger seed
 CALLS = 10_000  # of a network: ten times the timesteps that a prior has
+DRAWS = 1000  # that a restored image is the mean of: from 100 on it gains less than .05 dB
 TIMES = 1_000_000  # of a bridge: its table of float64 has so many rows
 SIDE = 65_500  # pixels of an image: the most that a JPEG holds
 CROP = 8192  # pixels of a side of what a network trains on
@@ -116,7 +117,7 @@ NOT_NEGATIVE = number(lambda v: v >= 0, "0 or more", comma=True)
 SEED = whole(0, SEEDS)
 THREADS = whole(1, PROCESSES)
 FRACTION = number(lambda v: 0 <= v < 1, "from 0 to below 1")
-SAMPLES = whole(1, 1000)  # draws that a restored image is the mean of
+SAMPLES = whole(1, DRAWS)
 SHARE = number(lambda v: 0 <= v <= 1, "from 0 to 1")
 NOISE = number(lambda v: 0 <= v <= 1, "from 0 to 1, the std where white is 1")
 HORIZON = number(lambda v: 0 < v <= 1, "above 0 and at most 1, the prior's last level")

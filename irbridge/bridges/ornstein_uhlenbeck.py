@@ -220,13 +220,23 @@ class LinearOU(Bridge):
             left: the squared share of x0 at T, between 0 and 1.
             steps: of the grid.
             lam: the stationary std.
+
+        Raises:
+            UserError: so many steps, whose first beta is 1e-6, leave less or more than that.
         """
         low, high = 1e-6, 1.0
         for _ in range(200):  # bisection, to the last digit
             last = (low + high) / 2
             over = linear_betas.__wrapped__(steps, 1e-6, last)[-1] ** 2 > left
             low, high = (last, high) if over else (low, last)
-        return cls(T=steps, lam=lam, last=min(max(low, 2e-6), 1 - 1e-12))
+        found = cls(T=steps, lam=lam, last=min(max(low, 2e-6), 1 - 1e-12))
+        reached = float(found.marginal(steps).clean) ** 2
+        if abs(reached - left) > 1e-3 * min(left, 1 - left):
+            nearer = "smaller" if left > 0.5 else "larger"
+            raise UserError(
+                f"refine.end={left:g} is out of reach of {steps} steps; give a {nearer} one."
+            )
+        return found
 
     @property
     def _table(self) -> np.ndarray:

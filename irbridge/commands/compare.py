@@ -156,8 +156,10 @@ def check(model, options: dict, config: dict) -> None:
     """UserError if the model is no IRBridge, or its prior does not know a start."""
     if not isinstance(model, IRBridge):
         raise UserError(
-            f"run={options['run']} was trained with method={config['method']}; give a run of"
-            " method=irbridge."
+            f"run={options['run']} was trained with method={config['method']}, on which no other"
+            " bridge can be tried; give a run of method=irbridge, or compare samplers and calls by"
+            f" irbridge evaluate -m run={options['run']} sampler=posterior,implicit"
+            " sampler.nfe=2,10."
         )
     highest = model.backbone.prior.highest
     if above := [start for start in options["starts"] if start is not None and start > highest]:
@@ -222,22 +224,10 @@ def _settings(options: dict, task: str, own_states: bool) -> Iterator[Setting]:
         samplers.append(sampler_fields(_composed(f"sampler={name}")["sampler"]))
     first = next((b for b in bridges.values() if b.prior_states == own_states), None)
     if first is None:
-        trained, give = ("ebridge", "ebridge") if own_states else ("another one", "brownian")
         raise UserError(
-            f"bridges={options['bridges']} are read in another way than the bridge that the adapter"
-            f" was trained on, {trained}; give bridges=[{give}]."
+            f"bridges={options['bridges']} have states of another kind than the bridge that the"
+            f" adapter was trained on; give bridges=[{'ebridge' if own_states else 'brownian'}]."
         )
-    samplers = []
-    for name in options["samplers"]:
-        samplers.append(sampler_fields(_composed(f"sampler={name}")["sampler"]))
-    first = next((b for b in bridges.values() if b.prior_states == own_states), None)
-    if first is None:
-        kind = (
-            "E-Bridge's path: give bridges=[ebridge]"
-            if own_states
-            else ("another bridge than E-Bridge's: give such as bridges=[brownian]")
-        )
-        raise UserError(f"bridges={options['bridges']}: the adapter was trained on {kind}.")
     if 0 in options["nfe"]:
         yield Setting("no bridge", first, {"nfe": 0, "spacing": options["spacings"][0]})
     for start, spacing, fields, nfe in product(

@@ -20,12 +20,12 @@ from irbridge.commands.flags import (
     whole,
 )
 from irbridge.errors import UserError
-from irbridge.ranges import BATCH, CALLS, PROCESSES, SEEDS, SIDE
+from irbridge.ranges import BATCH, CALLS, DRAWS, PROCESSES, SEEDS, SIDE
 
 THREADS = whole(1, PROCESSES)
 NFE = whole(0, CALLS)
 SEED = whole(0, SEEDS)
-SAMPLES = whole(1, 1000)
+SAMPLES = whole(1, DRAWS)
 EDGE = whole(1, SIDE)  # of an image, in pixels
 BENEFIT = "of the CPU; as many as cores are free where it is left out."
 

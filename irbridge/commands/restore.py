@@ -97,7 +97,7 @@ def restore_run(options: RestoreOptions) -> None:
     way.check(jobs, label)
     Tiles(options.tile, options.overlap, options.batch)
     model = way.load()
-    model.samples = options.samples or model.samples
+    model.average(options.samples, **way.fields)
     settings = _settings(options, model, way.fields) | way.about(model)
     measured = footprint(model, **way.fields)
     cuts = Plan(model, measured, options.tile, options.memory, options.overlap, options.batch)

@@ -156,7 +156,8 @@ def _listed(benchmark: Benchmark, root: Path, files: list[str], half: str) -> li
     The list is in the folder, in one below it on the way to an image, or in the one above it.
 
     Raises:
-        UserError: the list cannot be read, or images that it names are not there though others are.
+        UserError: the list cannot be read or is empty, or images that it names are not there though
+            others are.
     """
     folders = {folder for file in files for folder in PurePosixPath(file).parents}
     places = [root, *(root / folder for folder in sorted(folders)), root.resolve().parent]
@@ -169,6 +170,8 @@ def _listed(benchmark: Benchmark, root: Path, files: list[str], half: str) -> li
     except (OSError, UnicodeError) as error:
         raise UserError(f"The list {path} cannot be read ({error}); unpack it again.") from error
     wanted = {_tail(word): word for word in words if is_image(Path(word))}
+    if not wanted:  # the other half must not stand in for this one
+        raise UserError(f"{path} lists no image; unpack the archive again.")
     kept = {_tail(file): file for file in files if _tail(file) in wanted}
     lost = [word for tail, word in wanted.items() if tail not in kept]
     if kept and lost:

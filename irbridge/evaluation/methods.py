@@ -132,8 +132,8 @@ def methods(
     rows = model.rows(**options)
     made = [method(row) for row in rows]
     last = rows[-1]
-    if model.samples > 1 and last.nfe:
+    if model.samples > 1 and model.random(**options):
         label = f"{last.label}, mean of {model.samples} samples"
-        mean = last._replace(label=label, nfe=last.nfe * model.samples)
+        mean = last._replace(label=label, nfe=last.nfe and last.nfe * model.samples)
         made.append(method(mean, model.samples))
     return made

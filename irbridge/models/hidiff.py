@@ -74,6 +74,10 @@ class HIDiff(Restorer):
         return [Row("HI-Diff", "hidiff", {})]
 
     @override
+    def random(self, **options) -> bool:
+        return self.stage == 2 and self.options.diffusion
+
+    @override
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """L1 error of the image in [0, 1]; in stage 2 also that of the tokens."""
         clean, image = (part / 2 + 0.5 for part in (batch.clean, batch.degraded[:, :3]))

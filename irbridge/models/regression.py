@@ -49,6 +49,10 @@ class Regression(Restorer):
         return [Row("Plain regression", "regression", {})]
 
     @override
+    def random(self, **options) -> bool:
+        return False
+
+    @override
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
         """L1 error of the network's image, and its LPIPS; nothing in it is random."""
         restored = self.network(self.seen(batch.degraded))[0]

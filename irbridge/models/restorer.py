@@ -196,6 +196,27 @@ class Restorer(nn.Module):
         """How often ``trajectory`` sends the image through networks, for a progress bar."""
         return self.calls(**options)
 
+    def random(self, **options) -> bool:
+        """Whether another seed may give another image; of no call there is no noise."""
+        return self.calls(**options) > 0
+
+    def average(self, samples: int | None, **options) -> None:
+        """Restore by the mean of so many draws from now on; None: as before.
+
+        Args:
+            samples: their number.
+            options: fields of its sampler.
+
+        Raises:
+            UserError: all draws would be the same image.
+        """
+        if samples and samples > 1 and not self.random(**options):
+            raise UserError(
+                f"samples={samples} would all be one image, as this model restores without noise;"
+                " leave samples out."
+            )
+        self.samples = samples or self.samples
+
     @staticmethod
     def from_pretrained(
         folder,

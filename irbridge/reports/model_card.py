@@ -9,12 +9,14 @@ from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
 from irbridge.experiments.saved import read_settings
 from irbridge.files import read_json
+from irbridge.models.refinement import CALLS
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.growth import phases
 from irbridge.training.metrics_log import last_line
 
 # of the trainer's machine, of no use to others
 PRIVATE = "run", "run_root", "name", "logger", "start", "ship"
+ON_PRIOR = "irbridge", "distill"  # methods that call a frozen prior
 
 
 class Done(NamedTuple):
@@ -87,13 +89,9 @@ def card(
     command = f"irbridge restore task={task} input=photo.jpg"
     if not options["shipped"]:
         command = f"irbridge restore run={without_paths(options['output'])} input=photo.jpg"
-    bridge = config["bridge"]["_target_"].rsplit(".", 1)[-1]
-    ways = f"{config['method']}, {bridge} bridge, end {config['endpoint']}"
-    if config["method"] == "hidiff":  # which has no bridge
-        ways = f"HI-Diff, {config['hidiff']['variant']} variant, stage {config['stage']}"
     facts = _facts(settings, config, done, parameters) | {"Machine": options["machine"]}
     lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    return f"""# {task}: {ways}
+    return f"""# {task}: {_method_in_words(config)}
 
 ![degraded, each network call, restored, clean](restored.jpg)
 
@@ -116,9 +114,27 @@ estimates: they are no evidence.
 """
 
 
+def _method_in_words(config: dict) -> str:
+    """The method, with the bridge where it has one."""
+    if config["method"] == "regression":
+        return "plain regression"
+    if config["method"] == "hidiff":
+        return f"HI-Diff, {config['hidiff']['variant']} variant, stage {config['stage']}"
+    bridge = config["bridge"]["_target_"].rsplit(".", 1)[-1]
+    if config["method"] == "refine":
+        return f"stochastic refinement, {bridge} process around g(y)"
+    return f"{config['method']}, {bridge} bridge, end {config['endpoint']}"
+
+
 def _facts(settings: dict, config: dict, done: Done, parameters: int) -> dict[str, str]:
     """The card's lines about the model and its training."""
-    facts = {} if config["method"] == "hidiff" else _prior_facts(settings, config)
+    facts = {}
+    if config["method"] in ON_PRIOR:
+        facts = _prior_facts(settings, config)
+    elif config["method"] == "refine":
+        facts = {"Predictor g(y)": _predictor_in_words(config["refine"])}
+        calls, draws = config["sampler"].get("nfe") or CALLS, config["refine"]["samples"]
+        facts["Calls of the denoiser"] = f"{calls} a draw, {draws} draw{'s' * (draws > 1)}"
     facts["Half precision"] = f"at most {config.get('bf16_error', 0):.2f} of 255 off"
     facts["Trained"] = f"{parameters / 1e6:.2f} M parameters, stored as float16"
     facts["Data"] = data_in_words(settings)
@@ -141,6 +157,16 @@ def _prior_facts(settings: dict, config: dict) -> dict[str, str]:
     if None not in starts:
         facts["Prior's timesteps"] = f"from {starts[0]:g}, trained from {starts[1]:g}"
     return facts
+
+
+def _predictor_in_words(refine: dict) -> str:
+    """What gives the initial estimate of a stochastic refinement."""
+    given = refine["predictor"]
+    if given and given.startswith(PREFIX):
+        return f"{given.removeprefix(PREFIX)}, pretrained, SHA-256 {refine['digest'][:12]}"
+    if refine["joint"]:
+        return "trained jointly with the denoiser"
+    return "a regression, as it was trained before"
 
 
 def _prior_in_words(backbone: dict) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import irbridge
 from irbridge.experiments.build import from_pretrained
 from irbridge.files import read_json
 from irbridge.models.irbridge import IRBridge
@@ -74,6 +75,15 @@ def test_a_finished_regression_is_refined_and_plotted(command, small, regression
     status, _, err = command("restore", f"run={run}", f"input={photo}", "samples=0")
     assert status == 2 and "samples" in err and "Traceback" not in err
 
+    output = tmp_path / "exported"
+    status, _, err = command("export_adapter", f"run={run}", f"output={output}", "size=32")
+    assert status == 0, err
+    card = (output / "README.md").read_text()
+    assert "| Predictor g(y) | a regression, as it was trained before |" in card
+    image = np.random.default_rng(1).random((41, 57, 3), dtype=np.float32)
+    gap = np.abs(irbridge.load(output).restore(image) - model.restore(image)).max()
+    assert gap < 2 / 255  # weights of 16 bits
+
     for calls in (2, 3):
         words = [f"run={run}", f"sampler.nfe={calls}", "samples=2", "size=32", "limit=1"]
         status, out, err = command("evaluate", *words, "device=cpu")
@@ -84,6 +94,14 @@ def test_a_finished_regression_is_refined_and_plotted(command, small, regression
     plot = tmp_path / "pd.png"
     status, _, err = command("make_tables", run, "format=pd", f"output={plot}")
     assert status == 0 and Image.open(plot).width > 300, err
+
+
+def test_draws_without_noise_are_refused(command, regression, tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (9, 7)).save(photo)
+    for words in (["restore", f"input={photo}"], ["evaluate", "limit=1", "size=32"]):
+        status, _, err = command(*words, f"run={regression}", "samples=4", "device=cpu")
+        assert status == 2 and "samples=4 would all be one image" in err, err
 
 
 def test_what_cannot_be_a_predictor(command, small, regression, tmp_path):

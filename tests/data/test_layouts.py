@@ -49,6 +49,9 @@ def test_realblur_s_lists_tell_the_halves(tmp_path):
     (root / "RealBlur_J_train_list.txt").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"RealBlur_J_train_list.txt cannot be read"):
         BenchmarkPairs("realblur", root)
+    (root / "RealBlur_J_test_list.txt").write_text("\n")  # the train half is no stand-in
+    with pytest.raises(UserError, match=r"RealBlur_J_test_list.txt lists no image; unpack"):
+        BenchmarkPairs("realblur", root)
 
 
 def test_a_blurred_image_of_hide_needs_its_sharp_one(tmp_path):

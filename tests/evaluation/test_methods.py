@@ -6,6 +6,7 @@ import numpy as np
 
 from irbridge.evaluation.methods import Trained, methods
 from irbridge.gaussian.noise import image_seed
+from irbridge.models.restorer import Row
 
 
 def test_an_image_has_noise_of_its_own_and_changed_fields_are_part_of_the_key():
@@ -27,3 +28,20 @@ def test_an_image_has_noise_of_its_own_and_changed_fields_are_part_of_the_key():
         for fields in ({"eta": 0.5}, {"eta": 0.25}, {})
     }
     assert len(keys) == 6 and row.settings in keys
+
+
+def averaged(random, nfe):
+    """Label and calls of the rows of a model whose images are means of 4 draws."""
+    model = SimpleNamespace(
+        samples=4,
+        sees_clean=False,
+        random=lambda **options: random,
+        rows=lambda **options: [Row("x", "x", {}, nfe)],
+    )
+    return [(method.label, method.nfe) for method in methods(model, 0)]
+
+
+def test_a_mean_of_draws_is_a_row_of_what_has_noise():
+    assert averaged(True, 3) == [("x", 3), ("x, mean of 4 samples", 12)]
+    assert averaged(True, None) == [("x", None), ("x, mean of 4 samples", None)]
+    assert averaged(False, 3) == [("x", 3)]

@@ -11,6 +11,7 @@ import torch
 from golden import load, tensor
 from losses import given
 from runs_alike import assert_same
+from scipy import optimize
 from torch import nn
 
 from irbridge.adapters.residual_unet import ResidualUNet
@@ -102,13 +103,17 @@ def test_the_residuals_chain_is_that_of_the_process_around_the_prediction():
 
 def test_the_posterior_is_ddpms():
     process, table = LinearOU(T=3, first=0.1, last=0.9), CHAIN["schedule"]
+    shares = [1.0, *(float(process.marginal(t).clean) ** 2 for t in (1, 2, 3))]
+    assert shares[1:] == pytest.approx(table["ab"], abs=1e-12)
+    assert shares[:3] == pytest.approx(table["abp"], abs=1e-12)
+    betas = [1 - now / before for before, now in pairwise(shares)]
+    assert betas == pytest.approx(table["beta"], abs=1e-12)
     for t in (1, 2, 3):
         now, then, keep = process.posterior(t, t - 1)
         ratio = float(keep / now.noise)
         weights = float(then.clean - ratio * now.clean), ratio, float(then.noise**2 - keep**2)
         wanted = table["c0"][t - 1], table["ct"][t - 1], table["std"][t - 1] ** 2
         assert weights == pytest.approx(wanted, abs=1e-12)
-        assert float(now.clean) == pytest.approx(table["ab"][t - 1] ** 0.5, abs=1e-12)
 
 
 def test_the_loss_and_its_gradient_to_the_predictors_offset():
@@ -167,7 +172,9 @@ def processed(row):
 
 @pytest.mark.parametrize("row", LAWS, ids=lambda row: f"{row['posterior_var']}-{row['T']}")
 def test_the_law_of_the_sampler_by_recursion(row):
-    mean, variance = law_by_recursion(processed(row), row["residual_mean"], row["posterior_var"])
+    process = processed(row)
+    mean, variance = law_by_recursion(process, row["residual_mean"], row["posterior_var"])
+    assert float(process.marginal(row["T"]).clean ** 2) == pytest.approx(row["abar_T"], rel=1e-9)
     assert (mean, variance) == pytest.approx((row["mean"], row["var"]), abs=1e-9)
     bias = mean - row["residual_mean"]
     single = row["posterior_var"] + bias**2 + variance
@@ -193,12 +200,77 @@ def test_the_law_of_our_sampler(row):
     assert found == pytest.approx((end + row["mean"], row["var"]), abs=1e-9)
 
 
-def test_more_steps_trade_distortion_for_perception():
-    """Of the sampler's own grids: the variance rises to the true one, and so does the error."""
-    laws = [law_by_recursion(LinearOU.down_to(1e-3, T), 0.05, 0.01)[1] for T in ENDS]
-    assert all(fewer < more < 0.01 for fewer, more in pairwise(laws))
-    gains = [10 * np.log10((0.01 + v) / (0.01 + v / 8)) for v in laws]
-    assert all(fewer < more < 3.02 for fewer, more in pairwise(gains)) and gains[0] < 0.5
+def law_by_betas(betas, mean, variance):
+    """The law of DDPM's sampler on a Gaussian residual, by the formulas of its betas alone."""
+    abar = np.cumprod(1 - betas)
+    before = np.concatenate([[1.0], abar[:-1]])
+    m, v = 0.0, 1.0
+    for beta, now, then in zip(betas[::-1], abar[::-1], before[::-1], strict=True):
+        gain = np.sqrt(now) * variance / (now * variance + 1 - now)  # of E[r0 | r_t]
+        share = np.sqrt(then) * beta / (1 - now)
+        slope = np.sqrt(1 - beta) * (1 - then) / (1 - now) + share * gain
+        m = slope * m + share * (1 - gain * np.sqrt(now)) * mean
+        v = slope**2 * v + beta * (1 - then) / (1 - now)
+    return m, v
+
+
+def betas_to(end, steps):
+    """Betas in a straight line from 1e-6 that leave ``end``; a single one is the last."""
+
+    def line(last):
+        return np.linspace(1e-6, last, steps) if steps > 1 else np.array([last])
+
+    return line(optimize.brentq(lambda last: np.prod(1 - line(last)) - end, 1e-6, 1, xtol=1e-15))
+
+
+def law_of_the_sampler(steps, end, mean, variance, rule="posterior", boot=0.0):
+    """The law of the model's own grid, or the training's, with the exact denoiser; g(y) is .2."""
+    process = LinearOU.down_to(end, steps) if end else LinearOU()
+
+    def estimate(t, x):
+        a, b, c = (float(value) for value in process.marginal(t))
+        gain = a * variance / (a**2 * variance + c**2)
+        return 0.2 + mean + gain * (x - a * (0.2 + mean) - b * 0.2)
+
+    y = closed_form.column(0.2, steps + 2)
+    _, last = closed_form.run(process, make(rule, nfe=steps, boot=boot), estimate, y=y)
+    m, v = closed_form.law(last)
+    return m - 0.2, v
+
+
+@pytest.mark.parametrize(
+    ("rule", "end", "variance"),
+    [("implicit", 1e-3, 0.0059), ("dbim2", 1e-3, 0.0155), ("dbim2", None, 0.0071)],
+)
+def test_a_rule_of_higher_order_overshoots_on_the_grid_of_linear_betas(rule, end, variance):
+    """What docs/refinement.md says of 50 steps and a true variance of .01."""
+    boot = 0.001 * (rule == "dbim2")
+    found = law_of_the_sampler(50, end, 0.05, 0.01, rule, boot)[1]
+    assert found == pytest.approx(variance, abs=6e-5)
+
+
+@pytest.mark.parametrize("end", [1e-3, 4.4e-5, 0.05])
+@pytest.mark.parametrize("variance", [1e-4, 0.01, 0.3])
+def test_more_steps_trade_distortion_for_perception(variance, end):
+    """Of the sampler itself: its variance rises to the true one, and so does its error."""
+    laws = []
+    for steps in (1, 2, 5, 10, 50, 200):
+        betas = betas_to(end, steps)
+        laws.append(law_of_the_sampler(steps, end, 0.05, variance))
+        assert laws[-1] == pytest.approx(law_by_betas(betas, 0.05, variance), abs=1e-9)
+    spreads = [v for _, v in laws]
+    assert all(fewer < more < variance for fewer, more in pairwise(spreads))
+    errors = [variance + (m - 0.05) ** 2 for m, _ in laws]
+    gains = [10 * np.log10((e + v) / (e + v / 8)) for e, v in zip(errors, spreads, strict=True)]
+    assert all(fewer < more < 3.02 for fewer, more in pairwise(gains))
+
+
+@pytest.mark.parametrize(("end", "steps", "said"), [(1e-20, 1, "larger"), (0.9999, 500, "smaller")])
+def test_an_end_out_of_reach_is_said(end, steps, said):
+    with pytest.raises(UserError) as refused:
+        model_of(end=end, sampler={"nfe": steps})
+    wanted = f"refine.end={end:g} is out of reach of {steps} steps; give a {said} one."
+    assert str(refused.value) == wanted
 
 
 def test_a_models_samples_have_that_law_and_so_has_their_mean():

@@ -128,6 +128,14 @@ def settled(**changes):
     )
 
 
+JOINT = {"joint": True, "predictor": None, "samples": 1}
+GIVEN = JOINT | {
+    "joint": False,
+    "predictor": "spandrel:n.safetensors",
+    "digest": "0123456789abcdef",
+}
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
@@ -144,6 +152,19 @@ def settled(**changes):
             {"adapter": {"anchor": "spandrel:n.safetensors", "anchor_digest": "0123456789abcdef"}},
             "| Anchor g(y) | n.safetensors, pretrained, SHA-256 0123456789ab |",
         ),
+        ({"method": "refine", "refine": JOINT}, "| Predictor g(y) | trained jointly with"),
+        (
+            {"method": "refine", "refine": JOINT | {"joint": False}},
+            "| Predictor g(y) | a regression, as it was trained before |",
+        ),
+        (
+            {"method": "refine", "refine": GIVEN},
+            "| Predictor g(y) | n.safetensors, pretrained, SHA-256 0123456789ab |",
+        ),
+        (
+            {"method": "refine", "refine": JOINT | {"samples": 8}, "sampler": {"nfe": 4}},
+            "| Calls of the denoiser | 4 a draw, 8 draws |",
+        ),
     ],
 )
 def test_a_card_says_what_calls_the_prior_and_what_gives_the_anchor(changes, said):
@@ -159,6 +180,14 @@ def test_a_card_says_what_calls_the_prior_and_what_gives_the_anchor(changes, sai
         and "run=mine input" in text
         and "| Training | 5 crops; in bf16; seed 0 |" in text
     )
+    assert ("Frozen prior" in text) == (changes.get("method") != "refine")
+
+
+def test_the_card_of_a_regression_names_no_bridge_and_no_prior():
+    done = model_card.Done("5 crops", 0.0, 0.0, "bf16")
+    options = {"shipped": False, "output": "mine", "machine": "a desk", "weak": "Hail."}
+    text = model_card.card(*settled(method="regression"), done, 5, "", options)
+    assert text.startswith("# derain: plain regression\n") and "rior |" not in text
 
 
 def test_what_names_the_machine_is_left_out():
