@@ -3,13 +3,15 @@
 The files are written here, of small networks with weights that were drawn.
 """
 
+import re
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import save_images
+from conftest import ROOT, save_images
 from safetensors.torch import save_file
 
 pytest.importorskip("spandrel")
@@ -82,3 +84,16 @@ def test_networks_of_other_licences_are_known_where_the_user_has_them(network, m
     monkeypatch.setitem(sys.modules, "spandrel_extra_arches", extra)
     network_row(f"spandrel:{network[0]}", None, "cpu")
     assert asked == [{"ignore_duplicates": True}]
+
+
+def test_a_pickle_is_refused_and_converted_as_the_page_says(command, network, tmp_path):
+    path, net = network
+    torch.save({"params": net.state_dict()}, tmp_path / "net.pth")
+    path.unlink()
+    words = ["task=derain", "limit=1", "size=32", "device=cpu"]
+    status, _, err = command("evaluate", *words, f"method=spandrel:{tmp_path / 'net.pth'}")
+    assert status == 2 and "a pickle may run code" in err
+    page = (ROOT / "docs/peers.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r'^python -c "(.*)"$', page, re.MULTILINE)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=200)
+    assert network_row(f"spandrel:{path}", None, "cpu").weights == sha256(path)[:12]
