@@ -7,7 +7,7 @@ stand beside the package in a checkout, and inside it once it is installed from 
 import os
 from pathlib import Path
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_assets"

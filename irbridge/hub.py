@@ -151,7 +151,8 @@ class HubModel(
             UserError: there is no such model, or the hub is out of reach.
         """
         name = pretrained_model_name_or_path
-        nothing = f"{name!r} is neither a shipped adapter ({', '.join(shipped())}) nor a folder"
+        known = ", ".join(shipped()) or "none is installed"
+        nothing = f"{name!r} is neither a shipped adapter ({known}) nor a folder"
         if not _REPOSITORY.fullmatch(name):
             raise UserError(
                 f"{nothing}; check the spelling, or give a model of the hub as user/model."

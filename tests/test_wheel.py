@@ -3,8 +3,11 @@ network."""
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,23 +53,45 @@ else:
 """
 
 
-@pytest.fixture(scope="module")
-def target(tmp_path_factory):
-    """The folder that the built wheel is installed into."""
+# What PyPI takes of a project that has not asked for more.
+LIMIT = 100 * 2**20
+
+
+def built_wheel(source, built):
+    """The wheel of a checkout, in the folder ``built``."""
     pytest.importorskip("hatchling")
-    built, target = tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("target")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", built, ROOT]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", built, source]
     subprocess.run(build, check=True, timeout=100)
     (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+def installed(wheel, target):
+    """The folder that the wheel is installed into."""
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
     install = [*pip, "install", "--no-deps", "--no-index", "--target", target, wheel]
     subprocess.run(install, check=True, timeout=100)
     return target
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return built_wheel(ROOT, tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="module")
+def target(wheel, tmp_path_factory):
+    return installed(wheel, tmp_path_factory.mktemp("target"))
+
+
 @pytest.fixture
-def run(target, tmp_path, monkeypatch):
+def run(target, tmp_path):
     """Run a program in an empty folder with the wheel alone on the path: its output."""
+    return runner(target, tmp_path)
+
+
+def runner(target, tmp_path):
     forbidden = tuple(str(ROOT / part) + os.sep for part in ("irbridge", "configs", "data"))
     guard = tmp_path / "guard"
     guard.mkdir()
@@ -82,7 +107,7 @@ def run(target, tmp_path, monkeypatch):
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 
-    def program(*words):
+    def program(*words, status=0):
         done = subprocess.run(
             [sys.executable, *words],
             cwd=work,
@@ -92,8 +117,8 @@ def run(target, tmp_path, monkeypatch):
             text=True,
             timeout=200,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stderr if status else done.stdout
 
     return program, work
 
@@ -135,9 +160,43 @@ def test_the_wheel_holds_no_more_than_it_should(target):
     assert not (target / "tests").exists() and not (target / "configs").exists()
 
 
-def test_the_citation_names_this_version():
+def test_an_index_takes_the_wheel(wheel):
+    assert wheel.stat().st_size < LIMIT, "CONTRIBUTING.md, Releasing, says what may stay outside"
+
+
+def test_a_wheel_without_adapters_restores_with_a_folder(tmp_path):
+    # as CONTRIBUTING.md builds it
+    out = {"adapters": ROOT / "data", "train": ROOT / "data/samples"}
+    out |= {"prior_faces": ROOT / "data", "__pycache__": None}
+
+    def left_out(folder, names):
+        return [n for n in names if n in out and out[n] in (None, Path(folder))]
+
+    slim = tmp_path / "slim"
+    for part in ("irbridge", "configs", "data"):
+        shutil.copytree(ROOT / part, slim / part, ignore=left_out)
+    for part in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / part, slim / part)
+    wheel = built_wheel(slim, tmp_path / "built")
+    assert wheel.stat().st_size < 25 * 10**6
+    target = installed(wheel, tmp_path / "target")
+    program, work = runner(target, tmp_path)
+    command = target / "bin/irbridge"
+    told = program(command, "restore", "task=derain", "input=photo.png", status=2)
+    assert "task='derain' has no shipped adapter; give run=FOLDER" in told
+    shutil.copytree(ROOT / "data/adapters/derain", work / "mine")
+    assert "Restored 1 of 1" in program(command, "restore", "run=mine", "input=photo.png")
+    told = "try: irbridge.load('derain')\nexcept UserError as e: print(e)"
+    said = program("-c", f"import irbridge\nfrom irbridge.errors import UserError\n{told}")
+    assert "(none is installed)" in said
+
+
+def test_all_name_this_version():
     from irbridge import __version__
 
     cited = OmegaConf.load(ROOT / "CITATION.cff")
     assert cited.version == __version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+) \((\S+)\)$", changes, re.MULTILINE)
+    assert newest.groups() == (__version__, cited["date-released"])
     assert [len(reference.authors) for reference in cited.references] == [7, 7]

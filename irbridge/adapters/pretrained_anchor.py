@@ -4,6 +4,7 @@ FILE may be of any architecture that spandrel knows by its weights (NAFNet, Swin
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -76,6 +77,10 @@ def _loaded(path: Path, key: str):
         raise UserError(
             f'{key}=spandrel:FILE needs spandrel; pip install -e ".[spandrel]".'
         ) from None
+    with suppress(ImportError):  # networks of other licences, which are the user's to install
+        import spandrel_extra_arches
+
+        spandrel_extra_arches.install(ignore_duplicates=True)
     try:
         network = ModelLoader().load_from_file(path)
     # whatever the architectures raise on weights that are not theirs

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from accelerate import PartialState
 
+from irbridge.adapters.pretrained_anchor import PREFIX
 from irbridge.assets import ROOT, find
 from irbridge.data.layouts import BenchmarkPairs, Faces
 from irbridge.data.public_sets import BENCHMARKS
@@ -16,6 +17,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation.classical import CLASSICAL
 from irbridge.evaluation.evaluate import score_rows
 from irbridge.evaluation.methods import IDENTITY, Method, Trained, classical_method, methods
+from irbridge.evaluation.pretrained_network import network_row
 from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import HELD_BACK, About, slug
 from irbridge.evaluation.saved_outputs import output_row
@@ -136,8 +138,10 @@ def validation_images(run: Path, size: int | None):
 def check_choice(options: dict) -> None:
     """Refuse what does not go together."""
     method, data = options["method"], options["data"]
-    if method not in (None, "all", *METHODS):
-        raise UserError(f"method={method} is unknown; choose all or one of {', '.join(METHODS)}.")
+    if method not in (None, "all", *METHODS) and not method.startswith(PREFIX):
+        raise UserError(
+            f"method={method} is unknown; choose all, {PREFIX}FILE or one of {', '.join(METHODS)}."
+        )
     elsewhere = options["benchmark"] or data["clean"]
     if options["split"] == "validation" and (options["run"] is None or elsewhere):
         raise UserError(
@@ -288,6 +292,8 @@ def chosen(
         return [IDENTITY]
     if method == "classical":
         return [classical_method(task)]
+    if method and method.startswith(PREFIX):
+        return [network_row(method, options["row"], options["device"])]
     if method in TRAINED:
         return load(trained(method, task, run, options))[-1:]
     if not (run / "config.json").is_file() and options["run"] is None:

@@ -88,7 +88,7 @@ PAGES = {
             "run": "Folder of a trained run.",
             "task": "The task whose test images are taken; without run, its shipped adapter.",
             "method": "all, or one of irbridge, ddim, dpmpp, anchor, regression, refine, bridge,"
-            " hidiff, identity, classical, outputs.",
+            " hidiff, identity, classical, outputs; or spandrel:FILE, a released network.",
             **SAMPLER,
             "samples": "Besides one draw of an image also the mean of so many.",
             "benchmark": "A public test set, such as rain100h; data.root: its folder.",

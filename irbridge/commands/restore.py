@@ -230,7 +230,9 @@ def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
         return folder, name or folder.resolve().name
     if task in adapters:
         return adapters[task], task
-    remedy = f"give task={' or task='.join(adapters)}, or run=FOLDER of a training of your own"
+    # a wheel may have been built without adapters
+    choices = f"task={' or task='.join(adapters)}, or " if adapters else ""
+    remedy = f"give {choices}run=FOLDER of a training of your own"
     if task:
         raise unknown(f"task={task!r} has no shipped adapter", task, adapters, remedy)
     raise UserError(f"No model is named; {remedy}.")

@@ -164,6 +164,8 @@ WRONG = {
     "task=derain method=outputs": ["outputs=DIR"],
     "task=derain outputs=nowhere": ["nowhere"],
     "task=derain outputs=. method=ddim": ["method=ddim"],
+    "task=derain method=spandrel": ["spandrel:FILE"],
+    "task=derain outputs=. method=spandrel:net.safetensors": ["outputs=."],
     "task=derain data.clean=x": ["data.degraded"],
     "benchmark=lol data.root=x data.clean=x data.degraded=x": ["data.clean", "benchmark"],
     "benchmark=lol data.root=x data.masks=x": ["data.masks", "celebahq"],
