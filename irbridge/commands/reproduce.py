@@ -302,6 +302,10 @@ def _degradations() -> Iterator[Step]:
     yield Step(("data", "tasks", "output=runs/tasks-pictures"))
 
 
+def _bridges() -> Iterator[Step]:
+    yield Step(("bridges", "recipe=bridge", "output=runs/bridges"))
+
+
 def _parts() -> Iterator[Step]:
     for adapter in ("static", "control"):
         words = ("task=derain", f"adapter={adapter}", "threads=1", f"output=runs/{adapter}.json")
@@ -442,6 +446,12 @@ RECIPES = {
         "9 tasks of 33 photographs at 160 px, no network",
         "docs/tasks.md",
         _degradations,
+    ),
+    "bridges": Recipe(
+        "the law of every bridge, drawn with the noise that it was published with",
+        "19 pictures, no network",
+        "docs/bridges/index.md",
+        _bridges,
     ),
     "speed/restoring": Recipe(
         "seconds and memory of irbridge restore",
