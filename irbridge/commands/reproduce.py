@@ -16,7 +16,7 @@ from irbridge.errors import Failure, UserError, unknown
 from irbridge.reports import published
 
 SIX = "derain,dehaze,desnow,raindrop,lowlight,inpaint"
-# the real pairs of the README: task and folder
+# the real pairs of docs/results.md: task and folder
 REAL = {
     "derain": "Rain100H",
     "dehaze": "SOTS-indoor",
@@ -353,13 +353,13 @@ RECIPES = {
     "shipped": Recipe(
         "the shipped adapters on six tasks",
         "30 rows of 33 photographs at 160 px, no training",
-        "README.md",
+        "docs/results.md",
         _shipped,
     ),
     "real": Recipe(
         "the shipped adapters on real pairs",
         "20 rows of 5 to 20 whole photographs, no training; the pairs in pairs/SET/clean, degraded",
-        "README.md",
+        "docs/results.md",
         _real,
     ),
     "default": Recipe(
