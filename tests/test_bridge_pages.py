@@ -33,7 +33,8 @@ def drawn_on(name):
 
 def commands_of(name):
     blocks = re.findall(r"^```bash\n(.*?)^```$", text_of(name), re.MULTILINE | re.DOTALL)
-    return [shlex.split(line, comments=True) for line in "".join(blocks).splitlines()]
+    commands = [shlex.split(line, comments=True) for line in "".join(blocks).splitlines()]
+    return [words for words in commands if words]
 
 
 def test_every_bridge_is_drawn_on_one_page_and_in_the_list():
