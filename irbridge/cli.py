@@ -46,6 +46,7 @@ COMMANDS = {
     "prior": Command("irbridge.commands.prior", "prior_run", config="prior"),
     "profile": Command("irbridge.commands.profile", "profile_run", config="benchmark"),
     "data": Command("irbridge.commands.data", "data_run", "DataOptions"),
+    "bridges": Command("irbridge.commands.bridges", "bridges_run", "BridgesOptions"),
     "demo": Command("irbridge.commands.demo", "demo_run", "DemoOptions"),
     "reproduce": Command("irbridge.commands.reproduce", "reproduce_run", "ReproduceOptions"),
 }
@@ -63,6 +64,7 @@ HELP = """irbridge restores photographs with diffusion bridges on a frozen diffu
   irbridge prior                                    how well a prior denoises
   irbridge profile task=derain                      where time and memory go
   irbridge data list                                public sets and where they go; check NAME DIR
+  irbridge bridges                                  the law of every bridge, drawn
   irbridge demo                                     restore in the browser
   irbridge reproduce list                           every table of the documentation, by one word
 

@@ -519,6 +519,27 @@ class InverseOptions(Options):
 
 
 @dataclass(frozen=True)
+class BridgesOptions(Options):
+    """Draw the law of every bridge, or of those that are named.
+
+    A picture shows a, b and c over the time, and states of one photograph on its way from clean to
+    degraded. Words with an equals sign are those of irbridge train.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "irbridge bridges",
+        "irbridge bridges goub bridge.lam=0.2353",
+        "irbridge bridges brownian task=inpaint output=pictures",
+    )
+
+    names: tuple[str, ...] = option(
+        (), text("NAME"), "", several=True, positional=True, alone=True, open=True
+    )
+    output: str = option("runs/bridges", text("DIR"), "The folder of the pictures, NAME.png each.")
+    seed: int = option(0, SEED, "Of the noise in the states.")
+
+
+@dataclass(frozen=True)
 class ReproduceOptions(Options):
     """Make a table of the documentation again: every run that it needs, then the table.
 

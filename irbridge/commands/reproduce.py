@@ -16,7 +16,7 @@ from irbridge.errors import Failure, UserError, unknown
 from irbridge.reports import published
 
 SIX = "derain,dehaze,desnow,raindrop,lowlight,inpaint"
-# the real pairs of the README: task and folder
+# the real pairs of docs/results.md: task and folder
 REAL = {
     "derain": "Rain100H",
     "dehaze": "SOTS-indoor",
@@ -302,6 +302,10 @@ def _degradations() -> Iterator[Step]:
     yield Step(("data", "tasks", "output=runs/tasks-pictures"))
 
 
+def _bridges() -> Iterator[Step]:
+    yield Step(("bridges", "recipe=bridge", "output=runs/bridges"))
+
+
 def _parts() -> Iterator[Step]:
     for adapter in ("static", "control"):
         words = ("task=derain", f"adapter={adapter}", "threads=1", f"output=runs/{adapter}.json")
@@ -349,13 +353,13 @@ RECIPES = {
     "shipped": Recipe(
         "the shipped adapters on six tasks",
         "30 rows of 33 photographs at 160 px, no training",
-        "README.md",
+        "docs/results.md",
         _shipped,
     ),
     "real": Recipe(
         "the shipped adapters on real pairs",
         "20 rows of 5 to 20 whole photographs, no training; the pairs in pairs/SET/clean, degraded",
-        "README.md",
+        "docs/results.md",
         _real,
     ),
     "default": Recipe(
@@ -442,6 +446,12 @@ RECIPES = {
         "9 tasks of 33 photographs at 160 px, no network",
         "docs/tasks.md",
         _degradations,
+    ),
+    "bridges": Recipe(
+        "the law of every bridge, drawn with the noise that it was published with",
+        "19 pictures, no network",
+        "docs/bridges/index.md",
+        _bridges,
     ),
     "speed/restoring": Recipe(
         "seconds and memory of irbridge restore",
