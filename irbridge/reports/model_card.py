@@ -89,6 +89,8 @@ def card(
     if config["method"] == "hidiff":  # which has no bridge
         ways = f"HI-Diff, {config['hidiff']['variant']} variant, stage {config['stage']}"
     facts = _facts(settings, config, done, parameters) | {"Machine": options["machine"]}
+    if reason := config.get("experimental"):
+        facts = {"Experimental": reason} | facts
     lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"""# {task}: {ways}
 
