@@ -1,8 +1,8 @@
 """The command ``irbridge demo``: a page in the browser that restores photographs."""
 
-from irbridge.commands.demo.models import models
 from irbridge.commands.demo.page import build_demo
 from irbridge.commands.demo.serving import launch
+from irbridge.commands.demo.ways import models
 from irbridge.commands.options import DemoOptions
 from irbridge.errors import UserError
 

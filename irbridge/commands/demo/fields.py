@@ -8,8 +8,8 @@ from PIL import Image
 
 from irbridge.assets import called, experimental
 from irbridge.commands.demo.asked import ADAPTER, ZERO_SHOT, Asked
-from irbridge.commands.demo.models import own_calls
 from irbridge.commands.demo.uploads import samples
+from irbridge.commands.demo.ways import own_calls
 from irbridge.errors import UserError
 from irbridge.operators.kernels import KERNELS
 from irbridge.solvers.base import SOLVERS, solver_class
@@ -24,7 +24,7 @@ OPERATORS = {
     "hdr": "contrast doubled and clipped",
 }
 """What was done to a photograph, by the operator's word."""
-NOISY = 0.098  # std of the sample photograph of task denoise: 25 of 255
+NOISY = 0.1  # std that operator denoise begins with: the sample photograph's, 25 of 255
 THUMBNAIL = 200  # pixels of a sample's longest side in the list
 
 
@@ -126,14 +126,17 @@ class Fields:
             (f"{name} (experimental)" if solver_class(name).experimental else name, name)
             for name in SOLVERS
         ]
-        with gr.Row():
-            operator = gr.Dropdown(words, value="denoise", label="Operator", elem_id="operator")
-            solver = gr.Dropdown(solvers, value="ddrm", label="Solver", elem_id="solver")
+        operator = gr.Dropdown(
+            words, value="denoise", label="Operator: what was done to it", elem_id="operator"
+        )
+        solver = gr.Dropdown(
+            solvers, value="ddrm", label="Solver: how it is undone", elem_id="solver"
+        )
         calls = gr.Slider(
             1, 1000, value=20, step=1, label="Calls of the frozen prior", elem_id="calls"
         )
         noise = gr.Number(
-            0.1,
+            NOISY,
             label="Noise of the photograph: std where white is 1",
             minimum=0,
             maximum=1,
@@ -158,8 +161,9 @@ class Fields:
 
     def _masks(self, gr) -> tuple[Any, Any]:
         """(what is painted, an uploaded mask)."""
+        gr.Markdown("Paint white over what is to be filled.", container=True)
         painted = gr.ImageEditor(
-            label="Paint white over what is to be filled",
+            label="Mask",
             type="numpy",
             image_mode="RGBA",
             sources=[],
@@ -169,12 +173,13 @@ class Fields:
             buttons=["fullscreen"],
             elem_id="painted",
         )
-        mask = gr.File(
-            label="Or upload a mask of the photograph's size, white there",
-            file_types=["image"],
-            height=90,
-            elem_id="mask",
-        )
+        with gr.Accordion("Or upload a mask", open=False):
+            mask = gr.File(
+                label="An image of the photograph's size, white there",
+                file_types=["image"],
+                height=160,
+                elem_id="mask",
+            )
         return painted, from_this_machine(mask)
 
 

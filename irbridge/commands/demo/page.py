@@ -12,10 +12,10 @@ from PIL import Image
 
 from irbridge.commands.demo.asked import ADAPTER, ZERO_SHOT, Asked
 from irbridge.commands.demo.fields import NOISY, Fields, examples, gallery, remark_of
-from irbridge.commands.demo.models import Way, Ways, models, own_calls
 from irbridge.commands.demo.serving import gradio_package
-from irbridge.commands.demo.uploads import named, placed, plainly
+from irbridge.commands.demo.uploads import named, placed, plainly, without_folders
 from irbridge.commands.demo.watching import Watched, status
+from irbridge.commands.demo.ways import Way, Ways, models, own_calls
 from irbridge.commands.options import RestoreOptions
 from irbridge.environment import device as to_device
 from irbridge.errors import UserError, one_sentence, unknown
@@ -31,6 +31,10 @@ from irbridge.solvers.base import solver as named_solver
 CUTS = {key: getattr(RestoreOptions, key) for key in ("tile", "memory", "overlap", "batch")}
 CANVAS = 800  # pixels of the longest side of what is painted on
 USUAL = {"jpeg": "reddiff", "hdr": "reddiff"}  # solvers of operators that ddrm does not serve
+# on a phone the results stand below the fields
+TO_THE_RESULT = """() => {
+  if (window.innerWidth <= 640) document.getElementById("status").scrollIntoView({block: "start"});
+}"""
 WIDTHS = {"gaussian": 3, "uniform": 9, "motion": 15, "line": 15}  # of blurs, as the command's
 
 
@@ -93,7 +97,7 @@ def build_demo(
     """The page, a ``gradio.Blocks`` to be started with :func:`~.serving.launch`.
 
     Args:
-        folders: what it offers, see :func:`~.models.models`.
+        folders: what it offers, see :func:`~.ways.models`.
         task: that is selected at first.
         device: that restores.
         precision: of the adapters, as of ``irbridge restore``.
@@ -186,22 +190,20 @@ class Page:
         # of no interface, and without a veil over what they fill
         quiet = {"api_name": False, "show_progress": "hidden"}
         asked.task.change(self.steps_of, asked.task, asked.steps, **quiet)
-        gr.on(
-            [asked.operator.change, asked.solver.change],
-            self.calls_of,
-            [asked.operator, asked.solver],
-            [asked.solver, asked.calls],
-            **quiet,
-        )
+        solving = [asked.solver, asked.calls]
+        first = [*solving, asked.noise]
+        asked.operator.change(self.first_of, [asked.operator, asked.solver], first, **quiet)
+        asked.solver.change(self.calls_of, [asked.operator, asked.solver], asked.calls, **quiet)
         asked.kernel.change(WIDTHS.get, asked.kernel, asked.width, **quiet)
         fields, shape = list(asked), self.shape()
-        changing = [asked.method, asked.task, asked.operator, asked.solver, asked.kernel]
-        changing = [field.change for field in (*changing, asked.noise)]
-        gr.on(changing, self.shaped, fields, shape, **quiet)
+        shaping = [asked.method, asked.task, asked.operator, asked.kernel]
+        gr.on([field.change for field in shaping], self.shaped, fields, shape, queue=False, **quiet)
+        telling = [field.change for field in (*shaping, asked.solver, asked.noise)]
+        gr.on(telling, self.remark, fields, self.fields.remark, **quiet)
         ground = [asked.photo.change, asked.method.change, asked.task.change, asked.operator.change]
         gr.on(ground, self.ground, fields, [asked.painted, self.status], **quiet)
         if self.gallery is not None:
-            chosen = [asked.photo, asked.method, asked.task, asked.operator, asked.noise]
+            chosen = [asked.photo, asked.method, asked.task, asked.operator]
 
             def clicked(event: gr.SelectData):  # gradio knows what to give by the type
                 return self.sample(event.index)
@@ -215,23 +217,23 @@ class Page:
             show_progress="hidden",
             concurrency_limit=8,  # which take turns, and say so
         )
+        self.button.click(None, js=TO_THE_RESULT)
         self.stop.click(self.stopped, None, self.status, cancels=event, **quiet)
 
     def shape(self) -> list:
-        """The components that :meth:`shaped` shows, hides or fills."""
+        """The components that :meth:`shaped` shows or hides."""
         fields, asked = self.fields, self.fields.asked
         settings = [asked.factor, asked.reduction, asked.kernel, asked.width, asked.angle]
         return [
             fields.adapter,
             fields.known,
             fields.holes,
-            fields.remark,
             *settings,
             asked.quality,
         ]
 
     def shaped(self, *given) -> list:
-        """Which fields are shown, and the remark."""
+        """Which fields are shown."""
         asked, gr = Asked(*given), self.gr
         known, operator = asked.zero_shot, asked.operator
         blur = operator == "blur"
@@ -239,7 +241,6 @@ class Page:
             not known,
             known,
             self.ways.fills(asked),
-            None,
             operator == "sr",
             operator == "sr",
             blur,
@@ -247,12 +248,11 @@ class Page:
             blur and asked.kernel == "line",
             operator == "jpeg",
         ]
-        updates = [gr.update(visible=visible) for visible in shown]
-        updates[3] = gr.update(value=self.remark(asked))
-        return updates
+        return [gr.update(visible=visible) for visible in shown]
 
-    def remark(self, asked: Asked) -> str:
+    def remark(self, *given) -> str:
         """What is to be known before the button is pressed, Markdown."""
+        asked = Asked(*given)
         if not asked.zero_shot:
             return remark_of(self.ways.folders[asked.task])
         try:
@@ -268,11 +268,15 @@ class Page:
         """The calls that an adapter was made for."""
         return own_calls(self.ways.folders[task])
 
-    def calls_of(self, operator: str, solver: str) -> tuple[str, int]:
-        """The solver of an operator, and the calls that it was published with."""
+    def first_of(self, operator: str, solver: str) -> tuple[str, int, float]:
+        """What an operator begins with: a solver that serves it, its calls, and the noise."""
         if operator in USUAL and solver == "ddrm":
             solver = USUAL[operator]
-        return solver, named_solver(solver).settled(operator).steps
+        return solver, self.calls_of(operator, solver), NOISY if operator == "denoise" else 0
+
+    def calls_of(self, operator: str, solver: str) -> int:
+        """The calls that a solver was published with."""
+        return named_solver(solver).settled(operator).steps
 
     def ground(self, *given):
         """(what is painted on, status): the photograph where holes are to be painted."""
@@ -303,8 +307,8 @@ class Page:
         copy = folder / file.name
         copy.write_bytes(file.read_bytes())
         if task in self.ways.folders:
-            return str(copy), ADAPTER, task, gr.skip(), gr.skip()
-        return str(copy), ZERO_SHOT, gr.skip(), "denoise", NOISY
+            return str(copy), ADAPTER, task, gr.skip()
+        return str(copy), ZERO_SHOT, gr.skip(), "denoise"
 
     def stopped(self) -> str:
         """What is said where a restoration is stopped."""
@@ -324,7 +328,7 @@ class Page:
         except Exception as error:  # whatever it is, the page says it and goes on
             if os.environ.get("IRBRIDGE_DEBUG") == "1":
                 traceback.print_exception(error)
-            reason = one_sentence(error).rstrip(".")
+            reason = without_folders(one_sentence(error)).rstrip(".")
             sentence = self.called(
                 asked,
                 f"{named(asked.photo)} cannot be restored ({reason}); try a smaller one, or"

@@ -12,8 +12,10 @@ CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
 footer { display: none !important; }
 #title h1 { margin: 0.2em 0 0; }
-#samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important; }
-#samples .grid-wrap { max-height: none; }
+#samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
+#path .grid-container { grid-template-columns: repeat(auto-fill, minmax(90px, 1fr)) !important; }
+#samples .grid-wrap { padding-top: 34px; }
+#samples .grid-wrap, #path .grid-wrap { min-height: 0 !important; max-height: none !important; }
 #status .going, #status .fault { padding: 0.6em 0.8em; border-radius: 8px; }
 #status .going { background: var(--background-fill-secondary); }
 #status .fault { background: #fde8e8; color: #8a1c1c; }

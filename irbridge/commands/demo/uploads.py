@@ -87,10 +87,20 @@ def placed(below: str | Path, photo, painted=None, mask=None) -> Iterator[Place]
 
 
 def plainly(sentence: str, given: Path) -> str:
-    """A command's sentence as the page says it: without folders, and with the page's own remedy."""
-    for folder in (given / "mask", given, given.parent):
+    """A command's sentence as the page says it: without folders, and with the page's own remedy.
+
+    Args:
+        sentence: the command's.
+        given: the folder of the uploads.
+    """
+    for folder in (given / "mask", given, given.parent, ROOT):
         sentence = sentence.replace(f"{folder}{os.sep}", "")
     return sentence.replace(f"{MASK}, or {CLEAR}", PAINT).replace(MASK, PAINT)
+
+
+def without_folders(reason: str) -> str:
+    """What an unforeseen error says, with paths of this machine reduced to their last part."""
+    return re.sub(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:]+)+[/\\]", "", reason)
 
 
 def _mask(folder: Path, source: Path, painted, mask) -> Path | None:
