@@ -4,6 +4,7 @@ The configs, the frozen prior, the shipped adapters, the metrics' weights and th
 stand beside the package in a checkout, and inside it once it is installed from a wheel.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -52,6 +53,29 @@ def shipped() -> dict[str, Path]:
     """The adapters that come with the project, task -> folder."""
     weights = sorted(ADAPTERS.glob("*/model.safetensors"))
     return {path.parent.name: path.parent for path in weights}
+
+
+def experimental(folder: Path) -> str:
+    """Why a trained adapter is experimental: ``experimental`` of its ``config.json``.
+
+    An adapter is, where nothing shows yet that it helps on real photographs.
+
+    Args:
+        folder: of the adapter.
+
+    Returns:
+        A sentence, empty where it is none, or where the file cannot be read.
+    """
+    try:
+        reason = json.loads((folder / "config.json").read_text("utf-8")).get("experimental")
+    except (OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says so
+        return ""
+    return reason if isinstance(reason, str) else ""
+
+
+def called(task: str, folder: Path) -> str:
+    """What lists call an adapter: its task, with a remark where it is experimental."""
+    return f"{task} (experimental)" if experimental(folder) else task
 
 
 def remedy(part: str) -> str:

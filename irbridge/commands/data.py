@@ -11,19 +11,19 @@ from irbridge.data.manifest import KEYS, check, manifest, write_text
 from irbridge.data.public_sets import BENCHMARKS, Benchmark
 from irbridge.errors import UserError, unknown
 from irbridge.own_files import check_writable
-from irbridge.reports.task_pictures import draw_tasks
+from irbridge.reports.task_pictures import draw_samples, draw_tasks
 
 # the verbs, and the options that go with each
-VERBS = {**KEYS, "tasks": ("output",), "faces": ("output", "seed")}
-PLACES = {"list": 0, "tasks": 0, "faces": 1}  # words behind each; 2 behind the others
+VERBS = {**KEYS, "tasks": ("output",), "samples": ("output",), "faces": ("output", "seed")}
+PLACES = {"list": 0, "tasks": 0, "samples": 0, "faces": 1}  # words behind each; 2 behind the others
 USAGE = (
     "list, check NAME DIR [split=train|test] [manifest=FILE], manifest NAME DIR [output=FILE],"
-    " tasks [output=DIR], or faces PLACE [output=DIR] [seed=N]"
+    " tasks [output=DIR], samples [output=DIR], or faces PLACE [output=DIR] [seed=N]"
 )
 
 
 def data_run(options: DataOptions) -> None:
-    """Do what the first word says: list, check, manifest, tasks or faces.
+    """Do what the first word says: list, check, manifest, tasks, samples or faces.
 
     Raises:
         UserError: a word or an option is wrong, or the set is not there.
@@ -43,8 +43,9 @@ def data_run(options: DataOptions) -> None:
         raise UserError(f"split={split!r} is not known; use train or test, or leave it out.")
     if verb == "list":
         print(listing())
-    elif verb == "tasks":
-        for line in draw_tasks(Path(options.output or "runs/tasks-pictures")):
+    elif verb in ("tasks", "samples"):
+        draw = draw_tasks if verb == "tasks" else draw_samples
+        for line in draw(Path(options.output or f"runs/{verb}-pictures")):
             print(line)
     elif verb == "faces":
         folder = Path(options.output or "data/faces")

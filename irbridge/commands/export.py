@@ -50,6 +50,7 @@ def export_run(options: ExportOptions) -> None:
     config = without_paths(read_settings(run / "config.json")) | {
         "bf16_error": round(half_precision(model, settings), 3)
     }
+    config |= {"experimental": options.experimental} if options.experimental else {}
     tables = "\n\n".join(
         render(by_comparison(aggregate(read_records(folder))), "markdown")
         for folder in options.results

@@ -7,6 +7,7 @@ import of torch.
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
+from irbridge.assets import called, shipped
 from irbridge.commands.flags import (
     Options,
     group,
@@ -130,7 +131,9 @@ class RestoreOptions(Options):
         positional=True,
     )
     task: str | None = option(
-        None, text("NAME"), "The shipped adapter: derain, dehaze, desnow, raindrop, lowlight, ..."
+        None,
+        text("NAME"),
+        f"The shipped adapter: {', '.join(called(*adapter) for adapter in shipped().items())}.",
     )
     run: str | None = option(
         None, text("FOLDER"), "A run that irbridge train made, instead of a task."
@@ -254,6 +257,12 @@ class ExportOptions(Options):
     backbone: BackboneOptions = group(BackboneOptions())
     machine: str = option("not stated", text(), "What it was trained on, for the card.")
     weak: str = option("Not examined.", text(), "What it is bad at, in words, for the card.")
+    experimental: str | None = option(
+        None,
+        text("TEXT"),
+        "Why it is experimental, where nothing shows that it helps on real photographs; every list"
+        " then says so.",
+    )
     size: int | None = option(
         160,
         EDGE,
@@ -364,7 +373,8 @@ class DataOptions(Options):
     it below DIR, counts it, opens every header and compares hashes; it ends with status 1 where
     counts, images or hashes are not right. manifest NAME DIR prints a JSON line for each pair:
     name, paths relative to DIR, SHA-256 of both. Nothing is downloaded, moved or renamed. tasks
-    draws what the synthetic degradations do to a folder of pictures. faces PLACE crops LFW's
+    draws what the synthetic degradations do to a folder of pictures; samples writes the degraded
+    photographs of data/samples/degraded. faces PLACE crops LFW's
     deep-funneled archive to the 64 px of experiment=faces, in train, validation and test, which
     show different people; or it splits a folder, tar or zip of faces that are cropped already.
     """
@@ -378,7 +388,7 @@ class DataOptions(Options):
 
     words: tuple[str, ...] = option(
         (),
-        text("list | check NAME DIR | manifest NAME DIR | tasks | faces PLACE"),
+        text("list | check NAME DIR | manifest NAME DIR | tasks | samples | faces PLACE"),
         "",
         several=True,
         positional=True,
@@ -389,7 +399,7 @@ class DataOptions(Options):
     output: str | None = option(
         None,
         text("FILE"),
-        "Of manifest: the file to write; of tasks: the folder; of faces: the folder, data/faces"
+        "Of manifest: the file to write; of tasks, samples: the folder; of faces: it, data/faces"
         " where it is left out.",
     )
     seed: int | None = option(

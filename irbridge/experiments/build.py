@@ -11,6 +11,7 @@ from irbridge.adapters.trunk import FIELDS, bridge_network, make_trunk
 from irbridge.assets import __version__, cache_folder, find, shipped
 from irbridge.backbones.base import Backbone, alike
 from irbridge.backbones.encoding_cache import LatentCache
+from irbridge.data.degradations.inpaint import Inpaint
 from irbridge.environment import commit
 from irbridge.errors import UserError, one_sentence, unknown
 from irbridge.evaluation.protocol import Protocol
@@ -29,7 +30,7 @@ from irbridge.models.refine_options import RefineOptions
 from irbridge.models.refinement import Refinement
 from irbridge.models.regression import Regression
 from irbridge.models.restorer import Restorer
-from irbridge.ranges import shown
+from irbridge.ranges import SHARE, shown
 from irbridge.samplers import make
 from irbridge.samplers.base import named
 from irbridge.training.options import TrainerOptions
@@ -72,7 +73,11 @@ def build_model(config: dict, backbone: Backbone | None = None, lazy: bool = Fal
     """
     config = present(config)
     model = _model(config, backbone, lazy)
-    if config["adapter"].get("masked") and _noisy(config["task"].get("degradation") or {}):
+    holes = config["task"].get("degradation") or {}
+    if config["adapter"].get("masked"):
+        fill = holes.get("fill")
+        model.hole = float(fill) if SHARE.fits(fill) else Inpaint.fill
+    if config["adapter"].get("masked") and _noisy(holes):
         for part in model.modules():
             if hasattr(part, "keeps_known"):
                 part.keeps_known = False

@@ -78,6 +78,8 @@ class Restorer(nn.Module):
         sees_clean: it restores given the clean image too (``clean=``), an oracle whose scores are a
             bound and no result.
         keeps_known: pixels outside a mask come back as they are; not where they have noise.
+        hole: what the pixels of a hole were in training, in [0, 1]: whatever lies there, the
+            networks see that; None: the method shows them no holes.
         samples: a restored image is the mean of so many draws.
         digest: a hash of its frozen network's weights; None: it has none.
         folder: that it was loaded from.
@@ -91,6 +93,7 @@ class Restorer(nn.Module):
     sampler: Sampler | None = None
     sees_clean: bool = False
     keeps_known: bool = True
+    hole: float | None = None
     samples: int = 1
     digest: str | None = None
     folder: Path | None = None
@@ -291,10 +294,20 @@ class Restorer(nn.Module):
                 f"tiles={shown(options['tiles'])} must be such as irbridge.images.tiles.Tiles(512)."
             )
         _check_seeds(options["seeds"], len(image))
-        y = image if mask is None else torch.cat([image, mask.to(image) * 2 - 1], dim=1)
+        y = (
+            image
+            if mask is None
+            else torch.cat([self.emptied(image, mask), mask.to(image) * 2 - 1], 1)
+        )
         restored = self._mean(self._draws(samples), y, trajectory or self.trajectory, options)
         _check_finite(restored, image)
         return keep_known(restored, image, mask if self.keeps_known else None)
+
+    def emptied(self, image: Tensor, mask: Tensor) -> Tensor:
+        """An image (B, 3, H, W) whose holes, above 0 in mask (B, 1, H, W), are as in training."""
+        if self.hole is None:
+            return image
+        return torch.where(mask > 0, image.new_tensor(2 * self.hole - 1), image)
 
     def _mean(self, draws: int, y: Tensor, trajectory: Callable, options: dict) -> Tensor:
         """The mean of so many draws, one after the other so that memory stays flat, (B, 3, H, W).

@@ -90,6 +90,8 @@ def card(
     if not options["shipped"]:
         command = f"irbridge restore run={without_paths(options['output'])} input=photo.jpg"
     facts = _facts(settings, config, done, parameters) | {"Machine": options["machine"]}
+    if reason := config.get("experimental"):
+        facts = {"Experimental": reason} | facts
     lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"""# {task}: {_method_in_words(config)}
 

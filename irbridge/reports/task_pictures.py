@@ -24,6 +24,18 @@ DEGRADATIONS = {
     "denoise": "Noise",
 }
 SHOWN, DRAWS, SEED = 3, 16, 0
+SAMPLES = {
+    "derain": "220003",
+    "dehaze": "36046",
+    "desnow": "92014",
+    "raindrop": "166081",
+    "lowlight": "201080",
+    "inpaint": "105027",
+    "deblur": "10081",
+    "sr": "108041",
+    "denoise": "147080",
+}
+"""Which held-back photograph is the degraded sample of each task."""
 
 
 def draw_tasks(folder: Path) -> Iterator[str]:
@@ -47,8 +59,33 @@ def draw_tasks(folder: Path) -> Iterator[str]:
         yield f"{task:9} {name:10} degraded PSNR {np.mean(values):.2f} dB ({span})"
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    write_result(path, lambda aside: picture.save(aside, format="JPEG", quality=70))
+def draw_samples(folder: Path) -> Iterator[str]:
+    """Write a degraded photograph for each task, to be tried by ``irbridge restore`` and the page.
+
+    It is ``<task>.jpg``; of inpaint a PNG that is transparent in the holes. Which photograph is
+    degraded says :data:`SAMPLES`, and how strongly its name, as of :class:`SyntheticPairs`.
+
+    Yields:
+        The files.
+    """
+    named = {task: f"{task}.{'png' if task == 'inpaint' else 'jpg'}" for task in SAMPLES}
+    for name in named.values():  # before anything is drawn
+        check_writable(folder / name)
+    for task, name in named.items():
+        degradation = getattr(degradations, DEGRADATIONS[task])()
+        photographs = SyntheticPairs(find("data/samples/test"), degradation, seed=SEED)
+        pair = photographs[photographs.names.index(SAMPLES[task])]
+        picture = Image.fromarray(to_bytes(pair.degraded))
+        if pair.mask is not None:
+            opaque = np.where(pair.mask, 0, 255).astype(np.uint8)
+            picture.putalpha(Image.fromarray(opaque))
+        _save(picture, folder / name, quality=95)
+        yield str(folder / name)
+
+
+def _save(picture: Image.Image, path: Path, quality: int = 70) -> None:
+    kind = "PNG" if path.suffix == ".png" else "JPEG"
+    write_result(path, lambda aside: picture.save(aside, format=kind, quality=quality))
 
 
 def _psnr(clean: np.ndarray, degraded: np.ndarray) -> float:

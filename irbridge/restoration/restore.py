@@ -219,22 +219,59 @@ def _read(job: Job, restoring: Restoring) -> Read:
     return Read(photo, holes, hashes, time.perf_counter() - started)
 
 
+def restore_one(
+    job: Job,
+    restoring: Restoring,
+    progress: Callable[[int, int], None],
+    shown: Callable[[np.ndarray], None],
+) -> Restored:
+    """Restore one photograph and write it as :func:`restore_all` does, and show it as it goes.
+
+    Args:
+        job: the photograph.
+        restoring: with what.
+        progress: called with (done, all) tiles that went through the networks.
+        shown: called with a small picture of the estimate after every call, (H, W, 3) in [0, 1].
+
+    Raises:
+        UserError: the photograph cannot be read, restored so, or written.
+    """
+    done, total = 0, _counts([job], restoring)[job]
+    read = _read(job, restoring)
+    photo = restoring.keeping(read.photo)
+
+    def step(tiles: int) -> None:
+        nonlocal done
+        done += tiles
+        progress(min(done, total), total)
+
+    restored = _restored(job, read, restoring, step, lambda shot: shown(photo.shown(shot)))
+    _write(job, *restored[:3])
+    return restored
+
+
 @torch.inference_mode()
 def _restored(
-    job: Job, read: Read | Exception, restoring: Restoring, progress: Callable[[int], None]
+    job: Job,
+    read: Read | Exception,
+    restoring: Restoring,
+    progress: Callable[[int], None],
+    shown: Callable[[np.ndarray], None] | None = None,
 ) -> Restored:
-    """Restore one photograph; ``progress`` is told of tiles that went through the networks."""
+    """Restore one photograph; ``progress`` is told of tiles that went through the networks.
+
+    Where it is given, ``shown`` is called with a small picture of each estimate.
+    """
     if isinstance(read, Exception):
         raise read
     started, photo, model = time.perf_counter(), read.photo, restoring.model
     height, width = model.sides(*photo.pixels.shape[:2])
     tiles = replace(restoring.cuts.tiles(height, width), progress=progress)
     shots: list[np.ndarray] = []
+    shown = shown or (shots.append if job.path else None)
     pixels = model.restore(
         photo.visible,
-        trajectory=(
-            _watched(model, tiles, (height, width), shots) if job.path else model.trajectory
-        ),
+        trajectory=_watched(model, tiles, (height, width), shown) if shown else model.trajectory,
         mask=read.holes,
         seeds=[image_seed(restoring.settings["seed"], job.source.stem)],
         tiles=tiles,
@@ -253,14 +290,16 @@ def _restored(
     return Restored(restoring.keeping(photo), pixels, shots, about)
 
 
-def _watched(model: Restorer, tiles: Tiles, size: tuple[int, int], shots: list) -> Callable:
-    """The model's trajectory that also keeps a small picture of each estimate in ``shots``.
+def _watched(
+    model: Restorer, tiles: Tiles, size: tuple[int, int], shown: Callable[[np.ndarray], None]
+) -> Callable:
+    """The model's trajectory that also shows a small picture of each estimate.
 
     Args:
         model: that restores.
         tiles: by which a latent estimate is decoded.
         size: height and width of the photograph, in pixels.
-        shots: pictures are added here.
+        shown: called with each picture.
     """
     height, width = size
     factor = max(1, -(-max(size) // THUMBNAIL))
@@ -269,7 +308,7 @@ def _watched(model: Restorer, tiles: Tiles, size: tuple[int, int], shots: list) 
     def trajectory(y, **options):
         for state in model.trajectory(y, **options):
             shot = model.image(state.x0, tiles)[..., :height, :width]
-            shots.append(to_image(F.interpolate(shot, size=small, mode="area")[0]))
+            shown(to_image(F.interpolate(shot, size=small, mode="area")[0]))
             yield state
 
     return trajectory

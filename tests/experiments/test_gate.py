@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irbridge.commands import demo
+from irbridge.commands.demo.ways import own_calls
 from irbridge.commands.restore import chosen, masked
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
@@ -73,7 +74,7 @@ def evil(tmp_path):
 READERS = {
     "the API": from_pretrained,
     "the demo's list": lambda folder: demo.models(str(folder)),
-    "the demo's calls": demo.own_calls,
+    "the demo's calls": own_calls,
     "the command's names": lambda folder: chosen(None, str(folder)),
     "whether it has masks": masked,
 }

@@ -68,6 +68,20 @@ def test_a_mask_file_says_what_is_filled_and_nothing_else_changes(restore, tmp_p
     assert (before[HOLE] != after[HOLE]).any(axis=1).mean() > 0.9
 
 
+def test_what_lies_in_a_hole_is_not_seen(restore, tmp_path):
+    """A hole looks as in training, whether something is painted over or was already cut out."""
+    photo = save_images(tmp_path / "p", 1) / "0.png"
+    pixels, found = np.asarray(Image.open(photo)), []
+    write(tmp_path / "m.png", HOLE * 255)
+    for value in (None, 0, 255):
+        changed = pixels if value is None else np.where(HOLE[..., None], np.uint8(value), pixels)
+        write(photo, changed)
+        restore(f"input={photo}", f"mask={tmp_path / 'm.png'}", f"output={tmp_path / 'out.png'}")
+        found.append(np.asarray(Image.open(tmp_path / "out.png")))
+        (tmp_path / "out.png").unlink()
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
 def test_known_pixels_of_16_bits_and_of_grey_stay_bit_for_bit(restore, tmp_path):
     rng = np.random.default_rng(0)
     deep, grey = (
