@@ -4,6 +4,7 @@ The toy of the golden files is a network ``eps(x, t) = tanh(0.3 x) t / 1000`` on
 DDPM, and images of 3 x 8 x 8. Gaussians have an exact denoiser for every prior.
 """
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def golden_image():
 
 def golden(name):
     """A golden file; see :func:`array`."""
-    return json.loads((GOLDEN / f"{name}.json").read_text())
+    return json.loads(gzip.decompress((GOLDEN / f"{name}.json.gz").read_bytes()))
 
 
 def array(entry):
