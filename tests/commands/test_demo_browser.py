@@ -177,6 +177,8 @@ def test_a_known_degradation_on_a_phone(visit, tmp_path):
     choose(view, "operator", "denoise")
     choose(view, "solver", "ddrm")
     view.locator("#remark").get_by_text("must be true").wait_for()
+    # the solver's own, which may come after the remark, and would replace what is filled in
+    view.wait_for_function("document.querySelector('#calls input[type=number]').value == '20'")
     view.locator("#calls input[type=number]").fill("4")
     view.locator("#calls input[type=number]").blur()
     path = restored(view, tmp_path)
