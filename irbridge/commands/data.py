@@ -10,20 +10,28 @@ from irbridge.data.faces import write_faces
 from irbridge.data.manifest import KEYS, check, manifest, write_text
 from irbridge.data.public_sets import BENCHMARKS, Benchmark
 from irbridge.errors import UserError, unknown
+from irbridge.hub import load
 from irbridge.own_files import check_writable
-from irbridge.reports.task_pictures import draw_samples, draw_tasks
+from irbridge.reports.task_pictures import draw_front, draw_samples, draw_tasks
 
 # the verbs, and the options that go with each
-VERBS = {**KEYS, "tasks": ("output",), "samples": ("output",), "faces": ("output", "seed")}
-PLACES = {"list": 0, "tasks": 0, "samples": 0, "faces": 1}  # words behind each; 2 behind the others
+DRAWING = "tasks", "samples", "front"
+VERBS = KEYS | dict.fromkeys(DRAWING, ("output",)) | {"faces": ("output", "seed")}
+PLACES = {"list": 0, "faces": 1} | dict.fromkeys(DRAWING, 0)  # words behind each; 2 behind others
 USAGE = (
     "list, check NAME DIR [split=train|test] [manifest=FILE], manifest NAME DIR [output=FILE],"
-    " tasks [output=DIR], samples [output=DIR], or faces PLACE [output=DIR] [seed=N]"
+    " tasks [output=DIR], samples [output=DIR], front [output=DIR], or faces PLACE [output=DIR]"
+    " [seed=N]"
 )
 
 
+def _front(folder: Path) -> Iterator[str]:
+    """Draw the front page's picture with the shipped adapters."""
+    return draw_front(folder, lambda task, image: load(task).restore(image))
+
+
 def data_run(options: DataOptions) -> None:
-    """Do what the first word says: list, check, manifest, tasks, samples or faces.
+    """Do what the first word says: list, check, manifest, tasks, samples, front or faces.
 
     Raises:
         UserError: a word or an option is wrong, or the set is not there.
@@ -43,8 +51,8 @@ def data_run(options: DataOptions) -> None:
         raise UserError(f"split={split!r} is not known; use train or test, or leave it out.")
     if verb == "list":
         print(listing())
-    elif verb in ("tasks", "samples"):
-        draw = draw_tasks if verb == "tasks" else draw_samples
+    elif verb in DRAWING:
+        draw = {"tasks": draw_tasks, "samples": draw_samples, "front": _front}[verb]
         for line in draw(Path(options.output or f"runs/{verb}-pictures")):
             print(line)
     elif verb == "faces":

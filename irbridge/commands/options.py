@@ -374,9 +374,10 @@ class DataOptions(Options):
     counts, images or hashes are not right. manifest NAME DIR prints a JSON line for each pair:
     name, paths relative to DIR, SHA-256 of both. Nothing is downloaded, moved or renamed. tasks
     draws what the synthetic degradations do to a folder of pictures; samples writes the degraded
-    photographs of data/samples/degraded. faces PLACE crops LFW's
-    deep-funneled archive to the 64 px of experiment=faces, in train, validation and test, which
-    show different people; or it splits a folder, tar or zip of faces that are cropped already.
+    photographs of data/samples/degraded; front draws four of them beside what the shipped
+    adapters make of them. faces PLACE crops LFW's deep-funneled archive to the 64 px of
+    experiment=faces, in train, validation and test, which show different people; or it splits a
+    folder, tar or zip of faces that are cropped already.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -388,7 +389,7 @@ class DataOptions(Options):
 
     words: tuple[str, ...] = option(
         (),
-        text("list | check NAME DIR | manifest NAME DIR | tasks | samples | faces PLACE"),
+        text("list | check NAME DIR | manifest NAME DIR | tasks | samples | front | faces PLACE"),
         "",
         several=True,
         positional=True,
@@ -399,8 +400,8 @@ class DataOptions(Options):
     output: str | None = option(
         None,
         text("FILE"),
-        "Of manifest: the file to write; of tasks, samples: the folder; of faces: it, data/faces"
-        " where it is left out.",
+        "Of manifest: the file to write; of tasks, samples, front: the folder; of faces: it,"
+        " data/faces where it is left out.",
     )
     seed: int | None = option(
         None, whole(0), "Of faces: which people are held out; 0 where it is left out."

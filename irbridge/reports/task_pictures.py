@@ -1,6 +1,6 @@
 """Pictures of every synthetic degradation, and how much each degrades by default."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,10 @@ from PIL import Image
 
 from irbridge.assets import find
 from irbridge.data import degradations
+from irbridge.data.pair import Pair
 from irbridge.data.pairs import SyntheticPairs
 from irbridge.images.arrays import to_bytes
+from irbridge.images.grid import grid
 from irbridge.own_files import check_writable, write_result
 
 DEGRADATIONS = {
@@ -36,6 +38,8 @@ SAMPLES = {
     "denoise": "147080",
 }
 """Which held-back photograph is the degraded sample of each task."""
+FRONT = "derain", "dehaze", "raindrop", "lowlight"
+"""The tasks of the front page's picture."""
 
 
 def draw_tasks(folder: Path) -> Iterator[str]:
@@ -72,15 +76,47 @@ def draw_samples(folder: Path) -> Iterator[str]:
     for name in named.values():  # before anything is drawn
         check_writable(folder / name)
     for task, name in named.items():
-        degradation = getattr(degradations, DEGRADATIONS[task])()
-        photographs = SyntheticPairs(find("data/samples/test"), degradation, seed=SEED)
-        pair = photographs[photographs.names.index(SAMPLES[task])]
+        pair = _sample(task)
         picture = Image.fromarray(to_bytes(pair.degraded))
         if pair.mask is not None:
             opaque = np.where(pair.mask, 0, 255).astype(np.uint8)
             picture.putalpha(Image.fromarray(opaque))
         _save(picture, folder / name, quality=95)
         yield str(folder / name)
+
+
+def draw_front(folder: Path, restore: Callable[[str, np.ndarray], np.ndarray]) -> Iterator[str]:
+    """Write ``front.jpg``: a column a task of :data:`FRONT`, degraded, restored and clean.
+
+    Args:
+        folder: where it is written.
+        restore: takes the task and the degraded sample, (H, W, 3) in [0, 1], and restores it.
+
+    Yields:
+        The file.
+    """
+    path = folder / "front.jpg"
+    check_writable(path)
+    columns = []
+    for task in FRONT:
+        pair = _sample(task)
+        columns.append([pair.degraded, restore(task, pair.degraded), pair.clean])
+    rows = [[_middle(image) for image in row] for row in zip(*columns, strict=True)]
+    _save(Image.fromarray(to_bytes(grid(rows, list(FRONT)))), path, quality=80)
+    yield str(path)
+
+
+def _sample(task: str) -> Pair:
+    """The photograph of a task that :data:`SAMPLES` names, whole, and its degraded version."""
+    degradation = getattr(degradations, DEGRADATIONS[task])()
+    photographs = SyntheticPairs(find("data/samples/test"), degradation, seed=SEED)
+    return photographs[photographs.names.index(SAMPLES[task])]
+
+
+def _middle(image: np.ndarray, height: int = 200, width: int = 300) -> np.ndarray:
+    """The middle of an image."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
 
 
 def _save(picture: Image.Image, path: Path, quality: int = 70) -> None:

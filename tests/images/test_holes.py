@@ -127,7 +127,7 @@ def test_a_mask_leaves_the_photographs_own_transparency_alone(restore, tmp_path)
     [
         ("CMYK", "tif"),
         ("CMYK", "jpg"),
-        ("YCbCr", "tif"),
+        ("YCbCr", "jpg"),  # its TIFFs Pillow 12.3 cannot read, nor those that it wrote
         ("P", "png"),
         ("1", "png"),
         ("F", "tif"),
