@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from irbridge.assets import shipped
 from irbridge.commands.options import DataOptions
 from irbridge.data.faces import write_faces
 from irbridge.data.manifest import KEYS, check, manifest, write_text
@@ -14,11 +15,11 @@ from irbridge.own_files import check_writable
 from irbridge.reports.task_pictures import draw_tasks
 
 # the verbs, and the options that go with each
-VERBS = {**KEYS, "tasks": ("output",), "faces": ("output", "seed")}
+VERBS = {**KEYS, "tasks": ("output", "task"), "faces": ("output", "seed")}
 PLACES = {"list": 0, "tasks": 0, "faces": 1}  # words behind each; 2 behind the others
 USAGE = (
     "list, check NAME DIR [split=train|test] [manifest=FILE], manifest NAME DIR [output=FILE],"
-    " tasks [output=DIR], or faces PLACE [output=DIR] [seed=N]"
+    " tasks [task=NAME] [output=DIR], or faces PLACE [output=DIR] [seed=N]"
 )
 
 
@@ -35,7 +36,7 @@ def data_run(options: DataOptions) -> None:
     wanted = PLACES.get(verb, 2)
     if not verb or len([place for place in places if place.strip()]) != wanted:
         raise UserError(f"The words are not understood; give {USAGE}.")
-    for key in ("manifest", "output", "split", "seed"):
+    for key in ("manifest", "output", "split", "seed", "task"):
         if getattr(options, key) is not None and key not in VERBS[verb]:
             raise UserError(f"{key}= does not go with {verb}; give {USAGE}.")
     split = options.split
@@ -44,7 +45,7 @@ def data_run(options: DataOptions) -> None:
     if verb == "list":
         print(listing())
     elif verb == "tasks":
-        for line in draw_tasks(Path(options.output or "runs/tasks-pictures")):
+        for line in draw_tasks(Path(options.output or "runs/tasks-pictures"), options.task):
             print(line)
     elif verb == "faces":
         folder = Path(options.output or "data/faces")
@@ -96,6 +97,7 @@ def _paragraph(name: str, known_set: Benchmark) -> str:
     train = f"irbridge train task={task} data.benchmark={name} data.root=DIR"
     if name == "reside_ots":
         train += " data.test_benchmark=sots_outdoor data.test_root=DIR"
+    scored = f"task={task}" if task in shipped() else "run=RUN"
     facts = {
         "source": known_set.source,
         "folders": known_set.layout,
@@ -103,7 +105,7 @@ def _paragraph(name: str, known_set: Benchmark) -> str:
         "remark": known_set.remark,
         "check": f"irbridge data check {name} DIR",
         "train": train * (known_set.only != "test"),
-        "score": f"irbridge evaluate task={task} benchmark={name} data.root=DIR size=null",
+        "score": f"irbridge evaluate {scored} benchmark={name} data.root=DIR size=null",
     }
     return "\n".join([f"\n{name}", *(f"  {key:8} {text}" for key, text in facts.items() if text)])
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from irbridge.adapters.pretrained_anchor import PREFIX
 from irbridge.assets import find
+from irbridge.bridges import LinearOU
 from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
 from irbridge.experiments.saved import read_settings
@@ -91,7 +92,7 @@ def card(
         command = f"irbridge restore run={without_paths(options['output'])} input=photo.jpg"
     facts = _facts(settings, config, done, parameters) | {"Machine": options["machine"]}
     lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    return f"""# {task}: {_method_in_words(config)}
+    return f"""# {task}: {_method_in_words(config, parameters)}
 
 ![degraded, each network call, restored, clean](restored.jpg)
 
@@ -114,15 +115,17 @@ estimates: they are no evidence.
 """
 
 
-def _method_in_words(config: dict) -> str:
-    """The method, with the bridge where it has one."""
+def _method_in_words(config: dict, parameters: int) -> str:
+    """The method, with the bridge where it has one, and the size where it comes in several."""
     if config["method"] == "regression":
         return "plain regression"
     if config["method"] == "hidiff":
-        return f"HI-Diff, {config['hidiff']['variant']} variant, stage {config['stage']}"
+        size = f"{parameters / 1e6:.2f} M parameters"
+        return f"HI-Diff of {size}, {config['hidiff']['variant']} variant, stage {config['stage']}"
     bridge = config["bridge"]["_target_"].rsplit(".", 1)[-1]
+    bridge = LinearOU.title() if bridge == LinearOU.__name__ else bridge
     if config["method"] == "refine":
-        return f"stochastic refinement, {bridge} process around g(y)"
+        return f"stochastic refinement, {bridge} around g(y)"
     return f"{config['method']}, {bridge} bridge, end {config['endpoint']}"
 
 
