@@ -162,6 +162,9 @@ def check(options, key: str | None = None) -> None:
     """
     key = type(options).KEY if key is None else key
     values = {at.name: getattr(options, at.name) for at in fields(options)}
+    for name, value in values.items():  # a number's own range says more than its type
+        if isinstance(value, float) and _kinds(_hints(type(options)).get(name)) in WHOLE:
+            check_ranges(options, key, name)
     defaults = {at.name: _default(at) for at in fields(options)}
     check_types(_hints(type(options)), values, key, defaults)
     check_ranges(options, key)
@@ -179,9 +182,17 @@ def check_present(kind: type, values: Mapping) -> None:
     check_values(ranges, values, kind.KEY)
 
 
-def check_ranges(options, key: str) -> None:
-    """UserError unless the fields of a dataclass are in their ranges; types are not looked at."""
+def check_ranges(options, key: str, only: str | None = None) -> None:
+    """UserError unless the fields of a dataclass are in their ranges; types are not looked at.
+
+    Args:
+        options: an object of the dataclass.
+        key: the group that its fields stand in.
+        only: this field alone; None: all.
+    """
     for at in fields(options):
+        if only not in (None, at.name):
+            continue
         value, fits = getattr(options, at.name), at.metadata.get("range")
         if fits is None and isinstance(value, float) and not finite(value):
             fits = Range(finite, f"a number, at most {LARGEST:g}")
@@ -255,6 +266,7 @@ def _called(kind, value) -> str:
 
 
 LONGEST = 120  # characters of a value in a sentence
+WHOLE = (int,), (int, NoneType)
 PLAIN = bool, int, float, str, list, NoneType
 
 

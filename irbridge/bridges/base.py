@@ -142,6 +142,11 @@ class Bridge:
                 f"bridge.start={self.start!r} is unknown; choose one of {', '.join(choices)}."
             )
 
+    @classmethod
+    def title(cls) -> str:
+        """What tables and cards call it: the class, unless that is no name of the field's."""
+        return cls.__name__
+
     def marginal(self, t) -> Marginal:
         """The law of x_t, float64, shaped as t (a number or a tensor of times in [0, T])."""
         raise NotImplementedError

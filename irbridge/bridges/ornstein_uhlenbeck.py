@@ -212,6 +212,11 @@ class LinearOU(Bridge):
     steps: ClassVar = True
     published: ClassVar = Published("noise", "l1", nfe=500)
 
+    @override
+    @classmethod
+    def title(cls) -> str:
+        return "refinement process"
+
     @classmethod
     def down_to(cls, left: float, steps: int, lam: float = 1.0) -> "LinearOU":
         """The process of so many steps whose betas rise from 1e-6 to leave ``abar_T = left``.

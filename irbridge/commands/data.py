@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from irbridge.assets import shipped
 from irbridge.commands.options import DataOptions
 from irbridge.data.faces import write_faces
 from irbridge.data.manifest import KEYS, check, manifest, write_text
@@ -17,17 +18,22 @@ from irbridge.reports.task_pictures import draw_front, draw_samples, draw_tasks
 # the verbs, and the options that go with each
 DRAWING = "tasks", "samples", "front"
 VERBS = KEYS | dict.fromkeys(DRAWING, ("output",)) | {"faces": ("output", "seed")}
+VERBS["tasks"] = "output", "task"
 PLACES = {"list": 0, "faces": 1} | dict.fromkeys(DRAWING, 0)  # words behind each; 2 behind others
 USAGE = (
     "list, check NAME DIR [split=train|test] [manifest=FILE], manifest NAME DIR [output=FILE],"
-    " tasks [output=DIR], samples [output=DIR], front [output=DIR], or faces PLACE [output=DIR]"
-    " [seed=N]"
+    " tasks [task=NAME] [output=DIR], samples [output=DIR], front [output=DIR], or faces PLACE"
+    " [output=DIR] [seed=N]"
 )
 
 
-def _front(folder: Path) -> Iterator[str]:
-    """Draw the front page's picture with the shipped adapters."""
-    return draw_front(folder, lambda task, image: load(task).restore(image))
+def _drawn(verb: str, folder: Path, task: str | None) -> Iterator[str]:
+    """Draw what a verb names; the front page's picture with the shipped adapters."""
+    if verb == "tasks":
+        return draw_tasks(folder, task)
+    if verb == "samples":
+        return draw_samples(folder)
+    return draw_front(folder, lambda name, image: load(name).restore(image))
 
 
 def data_run(options: DataOptions) -> None:
@@ -43,7 +49,7 @@ def data_run(options: DataOptions) -> None:
     wanted = PLACES.get(verb, 2)
     if not verb or len([place for place in places if place.strip()]) != wanted:
         raise UserError(f"The words are not understood; give {USAGE}.")
-    for key in ("manifest", "output", "split", "seed"):
+    for key in ("manifest", "output", "split", "seed", "task"):
         if getattr(options, key) is not None and key not in VERBS[verb]:
             raise UserError(f"{key}= does not go with {verb}; give {USAGE}.")
     split = options.split
@@ -52,8 +58,8 @@ def data_run(options: DataOptions) -> None:
     if verb == "list":
         print(listing())
     elif verb in DRAWING:
-        draw = {"tasks": draw_tasks, "samples": draw_samples, "front": _front}[verb]
-        for line in draw(Path(options.output or f"runs/{verb}-pictures")):
+        folder = Path(options.output or f"runs/{verb}-pictures")
+        for line in _drawn(verb, folder, options.task):
             print(line)
     elif verb == "faces":
         folder = Path(options.output or "data/faces")
@@ -105,6 +111,7 @@ def _paragraph(name: str, known_set: Benchmark) -> str:
     train = f"irbridge train task={task} data.benchmark={name} data.root=DIR"
     if name == "reside_ots":
         train += " data.test_benchmark=sots_outdoor data.test_root=DIR"
+    scored = f"task={task}" if task in shipped() else "run=RUN"
     facts = {
         "source": known_set.source,
         "folders": known_set.layout,
@@ -112,7 +119,7 @@ def _paragraph(name: str, known_set: Benchmark) -> str:
         "remark": known_set.remark,
         "check": f"irbridge data check {name} DIR",
         "train": train * (known_set.only != "test"),
-        "score": f"irbridge evaluate task={task} benchmark={name} data.root=DIR size=null",
+        "score": f"irbridge evaluate {scored} benchmark={name} data.root=DIR size=null",
     }
     return "\n".join([f"\n{name}", *(f"  {key:8} {text}" for key, text in facts.items() if text)])
 

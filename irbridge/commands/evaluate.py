@@ -20,6 +20,7 @@ from irbridge.evaluation.methods import IDENTITY, Method, Trained, classical_met
 from irbridge.evaluation.pretrained_network import network_row
 from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import HELD_BACK, About, slug
+from irbridge.evaluation.rows import draws_of
 from irbridge.evaluation.saved_outputs import output_row
 from irbridge.evaluation.share import Share
 from irbridge.evaluation.vae_reference import RoundTrip
@@ -85,6 +86,7 @@ def evaluate_run(options: dict) -> None:
 
     reference = RoundTrip(model(at.run)) if protocol.reference == "vae" else None
     rows = chosen(options, at.run, at.task, pairs, sampler, model)
+    _check_means(options, rows)
     results = results_folder(options, at, data, sampler, protocol)
     score_rows(
         rows,
@@ -303,7 +305,7 @@ def chosen(
         )
     rows = load(run)
     if method in OWN:
-        return [_named(method, rows, run)]
+        return _named(method, rows, run)
     if not options["all_rows"]:
         return rows[-1:]
     plain_regression = []
@@ -313,13 +315,23 @@ def chosen(
     return [IDENTITY, *simple, *plain_regression, *rows, *saved]
 
 
-def _named(method: str, rows: list[Method], run: Path) -> Method:
-    """The row of an adapter by its key; a run with endpoint=y is an IRBridge too."""
-    for row in rows:
-        if row.key == method:
-            return row
-    if rows[-1].key == f"{method}_y":
-        return rows[-1]
+def _check_means(options: dict, rows: list[Method]) -> None:
+    """UserError where means of several draws are asked for, and no row is one."""
+    count = options["samples"] or 1
+    if count == 1 or any(draws_of(row.label) == count for row in rows):
+        return
+    what = f"method={options['method']}" if options["method"] else "this model with these calls"
+    raise UserError(
+        f"samples={count} has no row here, as {what} draws no noise of its own; leave samples out,"
+        " or give method=NAME or sampler.nfe=N of one that does."
+    )
+
+
+def _named(method: str, rows: list[Method], run: Path) -> list[Method]:
+    """The rows of an adapter by their key; a run with endpoint=y is an IRBridge too."""
+    for key in (method, f"{method}_y"):
+        if found := [row for row in rows if row.key == key]:
+            return found
     raise UserError(f"{run} has no row method={method}; it has {', '.join(r.key for r in rows)}.")
 
 

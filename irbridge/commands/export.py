@@ -42,11 +42,18 @@ def export_run(options: ExportOptions) -> None:
     """
     run, output = find(options.run), Path(options.output)
     check_output(run, output)
+    if not (run / "metrics.jsonl").exists() and is_export(run):
+        raise UserError(
+            f"run={run} was converted or exported, and is a folder to hand on already, which run="
+            " takes as it is; copy it, or give the folder of a training."
+        )
     set_threads(options.threads)
     if options.config_dir:
         import_own([Path(options.config_dir).expanduser()])
     model = from_pretrained(run, frozen=asdict(options.backbone))
     settings, done = read_settings(run / "run.json"), history(run)
+    # both restore many images, which takes minutes
+    print("Comparing half precision with float32 on validation images ...", flush=True)
     config = without_paths(read_settings(run / "config.json")) | {
         "bf16_error": round(half_precision(model, settings), 3)
     }
@@ -55,6 +62,7 @@ def export_run(options: ExportOptions) -> None:
         render(by_comparison(aggregate(read_records(folder))), "markdown")
         for folder in options.results
     )
+    print("Restoring the pictures of the card ...", flush=True)
     shot = picture(model, test_pairs(settings, options.size), settings["seed"], 3)
     image = Image.fromarray(to_bytes(shot))
     text = card(settings, config, done, _parameters(model), tables, asdict(options))

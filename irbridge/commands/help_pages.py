@@ -47,7 +47,9 @@ TRAIN = {
     "task": "What is restored: derain, dehaze, desnow, raindrop, lowlight, inpaint, deblur, sr,"
     " sr8, denoise, universal, or paired, your own pairs.",
     "recipe": "How a model is trained: irbridge, through the frozen model; bridge, a network from"
-    " scratch, or goub, irsde, rdbm, ... of one bridge; refine; published; regression.",
+    " scratch, or goub, irsde, rdbm, ... of one bridge; refine, a predictor and the diffusion of"
+    " what it leaves, refine_frozen on a finished regression, refine_published; hidiff, and"
+    " hidiff_gopro or hidiff_realblur as published; published; regression.",
     "bridge": "The process between clean and degraded: brownian, goub, ou, rdbm, i2sb, ...",
     "endpoint": "Where the bridge ends: anchor, the adapter's coarse estimate, or y.",
     "backbone": "The frozen model: embedded, faces, celebahq256, church256, sd15, sd21 or sd3.",
@@ -66,6 +68,11 @@ PAGES = {
         | {
             "data.clean": "Of task=paired: folder of the clean images; data.degraded: of theirs.",
             "data.benchmark": "A public set, such as rain100h; data.root: its folder.",
+            "stage": "Of recipe=hidiff: 1, the oracle that stage 2 learns from; 2, the method.",
+            "stage1": "Of stage=2: the folder of the finished stage 1, runs/TASK-hidiff_stage1.",
+            "refine.predictor": "Of recipe=refine and refine_frozen: the folder of a finished"
+            " regression, or spandrel:FILE; refine_frozen takes run_root/TASK-regression if it is"
+            " left out.",
             "name": "Tells apart the runs of one task; the run is run_root/TASK-NAME.",
             "run_root": "Folder of the runs.",
             "baseline": "Whether plain regression is trained beside it.",

@@ -403,6 +403,9 @@ class DataOptions(Options):
         "Of manifest: the file to write; of tasks, samples, front: the folder; of faces: it,"
         " data/faces where it is left out.",
     )
+    task: str | None = option(
+        None, text("NAME"), "Of tasks: this one alone, such as deblur or sr8; all if left out."
+    )
     seed: int | None = option(
         None, whole(0), "Of faces: which people are held out; 0 where it is left out."
     )

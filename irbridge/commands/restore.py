@@ -97,10 +97,17 @@ def restore_run(options: RestoreOptions) -> None:
     way.check(jobs, label)
     Tiles(options.tile, options.overlap, options.batch)
     model = way.load()
+    model.check_fixed(**way.fields)
     model.average(options.samples, **way.fields)
     settings = _settings(options, model, way.fields) | way.about(model)
     measured = footprint(model, **way.fields)
     cuts = Plan(model, measured, options.tile, options.memory, options.overlap, options.batch)
+    if options.tile is not None and cuts.tile != options.tile:
+        print(
+            f"tile={options.tile} is raised to {cuts.tile}, the smallest of which this network,"
+            " as far as it looks, makes what it makes of the whole photograph; smaller photographs"
+            " are not cut."
+        )
     restoring = Restoring(model, way.fields, cuts, settings, way.run, way.degradation)
     with ExitStack() as stack:
         folders = sorted({job.output.parent for job in jobs})

@@ -14,7 +14,7 @@ from irbridge.reports.contenders import contender_picture
 from irbridge.reports.efficiency import budget_tables, budgets
 from irbridge.reports.html_page import page
 from irbridge.reports.image_tables import fid_table, quality_table
-from irbridge.reports.plots import budget_plot, nfe_plot, perception_plot
+from irbridge.reports.plots import budget_plot, nfe_plot, only_dots, perception_plot
 from irbridge.reports.table import by_comparison, figures, render
 from irbridge.reports.task_table import by_task, task_figures
 
@@ -61,8 +61,7 @@ def table_run(options: TableOptions) -> None:
     if form in PLOTS:
         if Path(options.output or "").suffix.lower() != ".png":
             raise UserError(f"format={form} draws a picture; name it with output=FILE.png.")
-        rows = aggregate(read_records(folder))
-        _write("output", options.output, lambda path: PLOTS[form](rows, path))
+        _plot(form, folder, options.output)
     elif layout == "budgets":
         runs = budgets(folder, options.results or "results")
         _deliver(render(budget_tables(runs), "markdown"), options.output)
@@ -74,6 +73,17 @@ def table_run(options: TableOptions) -> None:
             _write("picture", options.picture, lambda path: shown.save(path, form))
     else:
         _deliver(_text(options, folder, form, layout), options.output)
+
+
+def _plot(form: str, folder: Path, output: str) -> None:
+    """Write one of ``PLOTS``, and say where it can show less than one expects."""
+    rows = aggregate(read_records(folder))
+    _write("output", output, lambda path: PLOTS[form](rows, path))
+    if form == "pd" and only_dots(rows):
+        print(
+            "No method here has two numbers of calls, so that there are dots and no lines; score"
+            " one with others as well, such as sampler.nfe=2,10."
+        )
 
 
 def _check(options: TableOptions, form: str, layout: str) -> None:

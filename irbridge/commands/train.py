@@ -94,8 +94,8 @@ def train_run(config: dict) -> None:
     elif config["baseline"] and isinstance(model, IRBridge):
         regression = build_model(plainly)
     with alone(run, cpu=config["trainer"]["device"] == "cpu") as main:
-        if main and isinstance(model, IRBridge):
-            print(describe_cost(model, config["trainer"]["crop"]))
+        if main:
+            say_parts(model, config)
         prepare(model, config, run)
         # what goes on from its own has no need of what it started from
         if not Checkpoints(run).latest():
@@ -116,6 +116,15 @@ def train_run(config: dict) -> None:
             print(f"Stopped and saved in {run}; run the same command to go on.")
             return
         score(model, config, run, regression)
+
+
+def say_parts(model: Restorer, config: dict) -> None:
+    """Print what a run's networks cost, and which ones it takes over without being told to."""
+    if isinstance(model, IRBridge):
+        print(describe_cost(model, config["trainer"]["crop"]))
+    if given := (config.get("refine") or {}).get("predictor"):
+        way = "and goes on training" if config["refine"]["joint"] else "and stays as it is"
+        print(f"The predictor g is that of {given}, {way}.")
 
 
 def check_effects(config: dict) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from irbridge.data.pair import split_mask
 from irbridge.evaluation.classical import classical
 from irbridge.evaluation.records import About, fingerprint
+from irbridge.evaluation.rows import of_draws
 from irbridge.files import read_json, sha256
 from irbridge.gaussian.noise import image_seed
 from irbridge.models.irbridge import IRBridge
@@ -133,7 +134,7 @@ def methods(
     made = [method(row) for row in rows]
     last = rows[-1]
     if model.samples > 1 and model.random(**options):
-        label = f"{last.label}, mean of {model.samples} samples"
+        label = of_draws(last.label, model.samples)
         mean = last._replace(label=label, nfe=last.nfe and last.nfe * model.samples)
         made.append(method(mean, model.samples))
     return made

@@ -504,6 +504,8 @@ def read_records(path: str | Path) -> list[Record]:
     records = []
     for file, run in files:
         records += _with_whole(read_lines(file, run, LEAST), file.parent)
+    if not path.exists():
+        raise UserError(f"{path} is not there; give the folder of a scored run.")
     if not records and not path.is_file():
         raise UserError(f"There are no records below {path}; give the folder of a scored run.")
     once: dict[str, Record] = {}

@@ -1,5 +1,6 @@
 """From the records of single images to the means of a method, with their intervals."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from irbridge.evaluation.records import Record
 
 TASKS = "derain", "dehaze", "desnow", "raindrop", "lowlight", "inpaint", "deblur", "denoise", "sr"
 MEAN = "mean of tasks"
+DRAWN = re.compile(r", mean of (\d+) samples")
 # The records' "method" and its name, in the order of a table's rows; unknown ones come before the
 # last two.
 METHODS = {
@@ -52,6 +54,7 @@ class Row:
         parts: where images have different tasks, such as in "universal": the row of each task
             alone, then that of the mean of these rows, in which each task counts the same. Their
             task is such as "universal: derain".
+        oracle: the method sees the clean image, so that its scores are a bound and not ranked.
     """
 
     task: str
@@ -68,6 +71,7 @@ class Row:
     seconds: float | None
     method: str | None = None
     parts: tuple["Row", ...] = ()
+    oracle: bool = False
 
     @property
     def psnr(self) -> float:
@@ -99,6 +103,17 @@ class Row:
     def bounds(self, key: str) -> tuple[float, float] | None:
         """The interval of a score; None where the row has none."""
         return self.intervals.get(key)
+
+
+def of_draws(label: str, count: int) -> str:
+    """What a row is called whose images are means of so many draws."""
+    return f"{label}, mean of {count} samples"
+
+
+def draws_of(label: str) -> int:
+    """Of how many draws each image of a row is the mean, by what it is called."""
+    found = DRAWN.search(label)
+    return int(found[1]) if found else 1
 
 
 def aggregate(records: Iterable[Record]) -> list[Row]:
@@ -186,6 +201,7 @@ def _averaged(records: list[Record]) -> Row:
         {m.key: _interval(values[m.key], m) for m in metrics},
         _mean(_mean(r.seconds for r in drawn) for drawn in draws),
         next((r.about.method for r in records if r.about.method), None),
+        oracle=any("oracle" in r.about.more for r in records),
     )
 
 

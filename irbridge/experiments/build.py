@@ -110,8 +110,7 @@ def _model(config: dict, backbone: Backbone | None, lazy: bool) -> Restorer:
         if method == "regression":
             return Regression(make_trunk(**sizes), loss.lpips)
         if method == "hidiff":
-            first = config.get("stage1")
-            return hidiff(config, loss.lpips, first and from_pretrained(first))
+            return hidiff(config, loss.lpips, _first(config))
         if method == "bridge":
             return BridgeNetwork(
                 instantiate(config["bridge"], of="bridge"),
@@ -145,6 +144,18 @@ def _model(config: dict, backbone: Backbone | None, lazy: bool) -> Restorer:
         if config.get("data", {}).get("cache_latents"):
             model.latents = LatentCache(None, backbone)
         return model
+
+
+def _first(config: dict) -> Restorer | None:
+    """The model of ``stage1``; None where a config names none."""
+    if not (given := config.get("stage1")):
+        return None
+    if not (trained(given) / "model.safetensors").is_file():
+        raise UserError(
+            f"stage1={given} holds no trained stage 1; train one, irbridge train recipe=hidiff"
+            f" task={config['task'].get('name')} stage=1, and give its folder as stage1=RUN."
+        )
+    return from_pretrained(given)
 
 
 def _refinement(config: dict, sizes: dict) -> Refinement:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from irbridge.assets import CONFIGS
 from irbridge.errors import UserError, nearest
+from irbridge.models.refine_options import RefineOptions
 
 CHOICE = re.compile(r"Could not find '(\w+)/([^']+)'")
 KEY = re.compile(r"Could not override '([^']+)'")
@@ -53,9 +55,19 @@ def suggested(sentence: str, config: dict | None) -> str:
         return sentence if meant is None else f"{sentence} Did you mean {group}={meant}?"
     if (key := KEY.search(sentence)) and config is not None:
         groups = [folder.name for folder in CONFIGS.iterdir() if folder.is_dir()]
-        meant = nearest(key[1], [*_keys(config), *groups])
+        known = [*_keys(config), *groups]
+        if "stage1" in config:  # of the commands that take recipes
+            known += [f"refine.{at.name}" for at in fields(RefineOptions)]
+        meant = _same_ending(key[1], known) or nearest(key[1], known)
         return sentence if meant is None else f"{sentence} Did you mean {meant}?"
     return sentence
+
+
+def _same_ending(word: str, known: list[str]) -> str | None:
+    """The one known key whose last part is the word's, such as "limit" of "evaluate.limit"."""
+    ending = word.rsplit(".", 1)[-1]
+    found = {key for key in known if key.rsplit(".", 1)[-1] == ending}
+    return found.pop() if len(found) == 1 else None
 
 
 def _files(folder: Path) -> list[str]:

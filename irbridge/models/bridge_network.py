@@ -294,7 +294,7 @@ class BridgeNetwork(Restorer):
     def rows(self, **options) -> list[Row]:
         sampler = self.sampler_with(**options)
         settings = f"{sampler.describe()}, {sampler.nfe} calls"
-        label = f"Bridge from scratch ({type(self.bridge).__name__}, {settings})"
+        label = f"Bridge from scratch ({self.bridge.title()}, {settings})"
         return [Row(label, "bridge", options, sampler.nfe)]
 
     @override

@@ -49,6 +49,7 @@ class HIDiff(Restorer):
         self.options, self.stage, self.lpips = options, stage, lpips
         self.network = HIDiffNetwork(options, stage)
         self.sees_clean = stage == 1
+        self.steps = options.steps if stage == 2 and options.diffusion else 1
         self.teacher: nn.Module | None = None
         if first is not None:
             self.network.transformer.load_state_dict(first.network.transformer.state_dict())

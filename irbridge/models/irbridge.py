@@ -198,7 +198,7 @@ class IRBridge(Restorer):
             for label, key, rule, start in BASELINES
         ]
         settings = f"{sampler.describe()}, {nfe} calls"
-        label = f"IRBridge ({type(self.bridge).__name__}, end {self.endpoint}, {settings})"
+        label = f"IRBridge ({self.bridge.title()}, end {self.endpoint}, {settings})"
         if self.endpoint == "y":
             return [*rows, Row(label, "irbridge_y", {"sampler": sampler}, nfe)]
         bridged = Row(label, "irbridge", {"sampler": sampler}, nfe)

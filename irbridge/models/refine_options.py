@@ -22,6 +22,8 @@ class RefineOptions(Options):
         samples: a restored image is the mean of so many draws.
         end: the squared share of the residual that is left at the sampler's start, whose betas rise
             in a straight line from 1e-6; null: even times of the training's own schedule.
+        reflect: a restored image is seen by the denoiser with its reflection around it. With zeros
+            there, as a convolution pads, it underrates the outermost pixels' noise, which stays.
         denoiser: sizes of the denoiser that differ from the adapter's.
         sizes: those of the predictor, where they differ; written with a trained model.
         digest: SHA-256 of a pretrained predictor's file; likewise.
@@ -34,6 +36,7 @@ class RefineOptions(Options):
     scale: float | str = 1.0
     samples: int = option(1, SAMPLES)
     end: float | None = option(1e-3, INSIDE)
+    reflect: bool = option(False, added=True)
     denoiser: dict = option({})
     sizes: dict = option({})
     digest: str | None = None

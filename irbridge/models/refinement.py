@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from typing_extensions import override
 
 from irbridge.adapters.base import mask_of
@@ -86,7 +87,8 @@ class Refinement(Restorer):
         self.reach = None if None in reaches else max(reaches)
         given = sampler if isinstance(sampler, Sampler) else make("posterior", nfe=CALLS)
         self._settings = given if isinstance(sampler, Sampler) else given.changed(**(sampler or {}))
-        self.sampler_with()  # what cannot be served is refused now
+        # what cannot be served is refused now, also no calls: its denoiser is what trains
+        self._settings.check(self.process(self._settings), direct=True)
 
     @property
     def denoiser(self) -> nn.Module:
@@ -171,7 +173,13 @@ class Refinement(Restorer):
     def denoise(self, x: Tensor, law: Marginal, y: Tensor, guess: Tensor) -> Tensor:
         """The clean estimate of a state x (B, 3, H, W) around ``guess``, the initial estimate."""
         residual = x - guess
-        noise = self.noise_of(residual, law, y)
+        if self.options.reflect:
+            # so far that the network's coarsest pixels stay where they were
+            around = self.stride
+            wide = self.noise_of(_framed(residual, around), law, _framed(y, around))
+            noise = wide[..., around:-around, around:-around]
+        else:
+            noise = self.noise_of(residual, law, y)
         x0 = guess + (residual - broadcast(law.noise, x) * noise) / broadcast(law.clean, x)
         return keep_known(x0, y[:, :3], mask_of(y) if self.keeps_known else None)
 
@@ -193,11 +201,14 @@ class Refinement(Restorer):
     ) -> Iterator[State]:
         """The trajectory around g(y); estimates are clipped to [-1, 1] as images, not as residuals.
 
-        ``reverse`` is ``implicit`` here, and the samplers of a prior (such as ddim) step on the
-        process itself.
+        Without any call (``nfe=0``) it is g(y) alone. ``reverse`` is ``implicit`` here, and the
+        samplers of a prior (such as ddim) step on the process itself.
         """
-        y = self.seen(self.given(y))
         sampler = self.sampler_with(**options)
+        if sampler.nfe == 0:
+            yield from self.coarse(y, tiles)
+            return
+        y = self.seen(self.given(y))
         process, guess = self.process(sampler), self.anchor(y, tiles)
         noise = Noise(seeds if seeds is not None else list(range(len(y))))
         cut = tiles.reaching(self._denoiser_reach)
@@ -219,7 +230,7 @@ class Refinement(Restorer):
     @override
     def sampler_with(self, **options) -> Sampler:
         sampler = self._settings.changed(**options)
-        return sampler.check(self.process(sampler), direct=True)
+        return sampler if sampler.nfe == 0 else sampler.check(self.process(sampler), direct=True)
 
     @override
     def passes(self, **options) -> int:
@@ -228,11 +239,11 @@ class Refinement(Restorer):
     @override
     def rows(self, **options) -> list[Row]:
         sampler = self.sampler_with(**options)
+        alone = Row("Predictor g(y) alone", "anchor", {"trajectory": self.coarse})
+        if sampler.nfe == 0:
+            return [alone]
         label = f"Stochastic refinement ({sampler.describe()}, {sampler.nfe} calls)"
-        return [
-            Row("Predictor g(y) alone", "anchor", {"trajectory": self.coarse}),
-            Row(label, "refine", options, sampler.nfe),
-        ]
+        return [alone, Row(label, "refine", options, sampler.nfe)]
 
     @override
     def loss(self, batch: Batch, step: TrainingStep) -> dict[str, Tensor]:
@@ -257,6 +268,15 @@ class Refinement(Restorer):
             torch.distributed.all_reduce(variance)
             variance /= torch.distributed.get_world_size()
         self.own.residual_std.copy_(variance.sqrt().clamp(min=1e-4))
+
+
+def _framed(image: Tensor, width: int) -> Tensor:
+    """An image (B, C, H, W) with so many pixels of its reflection on each side.
+
+    Of one that is too small to reflect the outermost pixels are repeated.
+    """
+    mode = "reflect" if width < min(image.shape[-2:]) else "replicate"
+    return functional.pad(image, (width,) * 4, mode=mode)
 
 
 def _fitting(bridge: Bridge) -> LinearOU:

@@ -75,6 +75,7 @@ class Restorer(nn.Module):
             None: all of a tile counts.
         first_share: share of the training whose steps cost as the first one does.
         sampler: how it samples; None: a single pass.
+        steps: of a model without a sampler, those that it takes for an image.
         sees_clean: it restores given the clean image too (``clean=``), an oracle whose scores are a
             bound and no result.
         keeps_known: pixels outside a mask come back as they are; not where they have noise.
@@ -91,6 +92,7 @@ class Restorer(nn.Module):
     reach: int | None = None
     first_share: float = 1.0
     sampler: Sampler | None = None
+    steps: int = 1
     sees_clean: bool = False
     keeps_known: bool = True
     hole: float | None = None
@@ -190,6 +192,25 @@ class Restorer(nn.Module):
         """
         return None
 
+    def check_fixed(self, **options) -> None:
+        """UserError where fields of a sampler are given, and the model's steps are fixed.
+
+        Args:
+            options: the fields; None, and as many calls as the model's own steps, pass.
+        """
+        if self.sampler_with(**options) is not None:
+            return
+        own = {"nfe": self.steps, "steps": self.steps}
+        for name, value in options.items():
+            if value in (None, own.get(name)):
+                continue
+            key = "steps" if name in own else f"sampler.{name}"
+            counted = "1 step" if self.steps == 1 else f"{self.steps} steps"
+            raise UserError(
+                f"{key}={shown(value)} is for a model that samples, and this one always restores"
+                f" in {counted}, as it was trained; leave {key} out."
+            )
+
     def calls(self, **options) -> int:
         """How often ``trajectory`` with these options calls its network."""
         sampler = self.sampler_with(**options)
@@ -214,11 +235,13 @@ class Restorer(nn.Module):
             UserError: all draws would be the same image.
         """
         if samples and samples > 1 and not self.random(**options):
-            raise UserError(
-                f"samples={samples} would all be one image, as this model restores without noise;"
-                " leave samples out."
-            )
-        self.samples = samples or self.samples
+            why, remedy = "as this model restores without noise", "leave samples out"
+            if self.sampler_with(**options) is not None:
+                why = "as this model makes no call of its network here, and so draws no noise"
+                remedy = "give a number of steps as well, or leave samples out"
+            raise UserError(f"samples={samples} would all be one image, {why}; {remedy}.")
+        # no more of an image without noise than one, whatever the model says
+        self.samples = (samples or self.samples) if self.random(**options) else 1
 
     @staticmethod
     def from_pretrained(

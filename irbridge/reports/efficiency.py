@@ -9,6 +9,7 @@ import numpy as np
 from irbridge.errors import UserError
 from irbridge.evaluation.metrics import STANDARD, Metric
 from irbridge.evaluation.records import EARLIER, Record, read_records, slug
+from irbridge.evaluation.rows import draws_of
 from irbridge.files import check_fields, read_fields
 from irbridge.reports.sampler_table import DIGITS, mean_of
 from irbridge.reports.table import Cell, Entry, Table
@@ -208,7 +209,7 @@ def _task_table(task: str, rows: list[Budget]) -> Table:
             [
                 _label(recipe, own, seeds),
                 f"{own[0].parameters / 1e6:.2f} M" if trained else None,
-                ("1 pass" if own[0].calls is None else f"{own[0].calls}") if trained else None,
+                _calls_in_words(own[0]) if trained else None,
                 *(column[recipe] for column in columns),
                 f"{np.mean(longest):.0f}" if longest and trained else None,
                 f"{np.mean(each):.3f}" if each and trained else None,
@@ -222,6 +223,14 @@ def _task_table(task: str, rows: list[Budget]) -> Table:
     )
     heads = ["recipe", "parameters", "calls", *(f"{n} images" for n in counts)]
     return Table(caption, [*heads, f"core s at {counts[-1]}", "s/image"], body)
+
+
+def _calls_in_words(row: Budget) -> str:
+    """The calls for one image, such as "8 x 10" of the mean of 8 draws of 10 calls each."""
+    if row.calls is None:
+        return "1 pass"
+    draws = draws_of(row.records[0].about.row) if row.records else 1
+    return f"{draws} x {row.calls // draws}" if draws > 1 else f"{row.calls}"
 
 
 def _column(

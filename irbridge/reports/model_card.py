@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from irbridge.adapters.pretrained_anchor import PREFIX
 from irbridge.assets import find
+from irbridge.bridges import LinearOU
 from irbridge.data.image_source import ImageSource
 from irbridge.errors import UserError
 from irbridge.experiments.saved import read_settings
@@ -93,7 +94,7 @@ def card(
     if reason := config.get("experimental"):
         facts = {"Experimental": reason} | facts
     lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    return f"""# {task}: {_method_in_words(config)}
+    return f"""# {task}: {_method_in_words(config, parameters)}
 
 ![degraded, each network call, restored, clean](restored.jpg)
 
@@ -116,15 +117,17 @@ estimates: they are no evidence.
 """
 
 
-def _method_in_words(config: dict) -> str:
-    """The method, with the bridge where it has one."""
+def _method_in_words(config: dict, parameters: int) -> str:
+    """The method, with the bridge where it has one, and the size where it comes in several."""
     if config["method"] == "regression":
         return "plain regression"
     if config["method"] == "hidiff":
-        return f"HI-Diff, {config['hidiff']['variant']} variant, stage {config['stage']}"
+        size = f"{parameters / 1e6:.2f} M parameters"
+        return f"HI-Diff of {size}, {config['hidiff']['variant']} variant, stage {config['stage']}"
     bridge = config["bridge"]["_target_"].rsplit(".", 1)[-1]
+    bridge = LinearOU.title() if bridge == LinearOU.__name__ else bridge
     if config["method"] == "refine":
-        return f"stochastic refinement, {bridge} process around g(y)"
+        return f"stochastic refinement, {bridge} around g(y)"
     return f"{config['method']}, {bridge} bridge, end {config['endpoint']}"
 
 

@@ -159,6 +159,13 @@ def perception_plot(rows: list[Row], path: str | Path) -> None:
     _save(figure, Path(path), 90)
 
 
+def only_dots(rows: list[Row]) -> bool:
+    """Whether :func:`perception_plot` draws no line, as no method has two numbers of calls."""
+    scored = [row for row in rows if None not in [row.scores.get(m.key) for m in PLOTTED]]
+    lines = [perception_lines(panel) for panel in comparisons(scored)]
+    return all(len(points) < 2 for by_label in lines for points in by_label.values())
+
+
 def perception_lines(panel: list[Row]) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
     """The points of one comparison by run, and by what rows are called without network calls.
 

@@ -333,7 +333,8 @@ def _of_parts(group: list[Row]) -> Table:
         found = [next((p for p in other.parts if p.task == task), None) for other in group]
         for metric in metrics:
             scores = [part and part.scores.get(metric.key) for part in found]
-            for line, cell in zip(body, ranked(scores, metric), strict=True):
+            cells = ranked(scores, metric, [row.oracle for row in group])
+            for line, cell in zip(body, cells, strict=True):
                 line.append(cell)
     heads = [metric.heading(row.protocol) for metric in metrics] * len(titles)
     groups = [(title, len(metrics)) for title in titles.values()]
@@ -346,7 +347,8 @@ def _comparison(group: list[Row]) -> Table:
     brackets = " Brackets: 95 % bootstrap interval over images." if len(row.images) > 1 else ""
     columns: dict[str, list[Entry]] = {"Method": [r.label for r in group]}
     for metric in shown(group):
-        entries = ranked([r.scores.get(metric.key) for r in group], metric)
+        scores = [r.scores.get(metric.key) for r in group]
+        entries = ranked(scores, metric, [r.oracle for r in group])
         columns[metric.heading(row.protocol)] = [
             entry and entry._replace(note=_brackets(r, metric))
             for entry, r in zip(entries, group, strict=True)
@@ -370,14 +372,24 @@ def interval(row: Row, metric: Metric) -> tuple[float, float] | None:
     return row.bounds(metric.key) if len(row.images) > 1 else None
 
 
-def ranked(values: list[float | None], metric: Metric) -> list[Cell | None]:
-    """Cells of a column, ranked as they are shown: values that look equal are marked alike."""
+def ranked(
+    values: list[float | None], metric: Metric, bounds: list[bool] | None = None
+) -> list[Cell | None]:
+    """Cells of a column, ranked as they are shown: values that look equal are marked alike.
+
+    Args:
+        values: of the column's lines; None where one is missing.
+        metric: that they are of.
+        bounds: which values are an oracle's, a bound that is shown and not ranked; None: none.
+    """
+    bounds = bounds or [False] * len(values)
     texts = [None if value is None else metric.format(value) for value in values]
-    order = sorted(set(texts) - {None}, key=float, reverse=metric.higher_is_better)
+    competing = {text for text, bound in zip(texts, bounds, strict=True) if not bound} - {None}
+    order = sorted(competing, key=float, reverse=metric.higher_is_better)
     marks = dict(zip(order, ("best", "second"), strict=False)) if len(order) > 1 else {}
     return [
-        None if text is None else Cell(text, value, marks.get(text, ""))
-        for text, value in zip(texts, values, strict=True)
+        None if text is None else Cell(text, value, "" if bound else marks.get(text, ""))
+        for text, value, bound in zip(texts, values, bounds, strict=True)
     ]
 
 

@@ -10,6 +10,7 @@ from irbridge.assets import find
 from irbridge.data import degradations
 from irbridge.data.pair import Pair
 from irbridge.data.pairs import SyntheticPairs
+from irbridge.errors import unknown
 from irbridge.images.arrays import to_bytes
 from irbridge.images.grid import grid
 from irbridge.own_files import check_writable, write_result
@@ -23,8 +24,11 @@ DEGRADATIONS = {
     "inpaint": "Inpaint",
     "deblur": "CameraBlur",
     "sr": "Downsample",
+    "sr8": "Downsample",
     "denoise": "Noise",
 }
+# what a degradation has that is not its default
+SETTINGS = {"sr8": {"scale": 8}}
 SHOWN, DRAWS, SEED = 3, 16, 0
 SAMPLES = {
     "derain": "220003",
@@ -42,17 +46,28 @@ FRONT = "derain", "dehaze", "raindrop", "lowlight"
 """The tasks of the front page's picture."""
 
 
-def draw_tasks(folder: Path) -> Iterator[str]:
+def draw_tasks(folder: Path, only: str | None = None) -> Iterator[str]:
     """Draw ``<task>.jpg`` into a folder, from clean and light to heavy.
+
+    Args:
+        folder: where to.
+        only: this task alone; None: all.
 
     Yields:
         Of each task a line with the degraded PSNR of the held-back photographs, centre crops of
         160 px.
+
+    Raises:
+        UserError: there is no such task.
     """
-    for task in DEGRADATIONS:  # before anything is drawn
+    if only not in (None, *DEGRADATIONS):
+        remedy = f"give one of {', '.join(DEGRADATIONS)}, or leave it out"
+        raise unknown(f"task={only!r} has no degradation to draw", only, DEGRADATIONS, remedy)
+    tasks = {task: name for task, name in DEGRADATIONS.items() if only in (None, task)}
+    for task in tasks:  # before anything is drawn
         check_writable(folder / f"{task}.jpg")
-    for task, name in DEGRADATIONS.items():
-        degradation = getattr(degradations, name)()
+    for task, name in tasks.items():
+        degradation = getattr(degradations, name)(**SETTINGS.get(task, {}))
         photographs = SyntheticPairs(find("data/samples/test"), degradation, seed=SEED, size=160)
         pairs = list(photographs)
         chosen = pairs[1 :: len(pairs) // SHOWN][:SHOWN]

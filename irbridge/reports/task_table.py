@@ -115,7 +115,8 @@ def _table(sheet: Sheet) -> Table:
     for column in sheet.columns:
         found = [column.rows.get(label) for label in labels]
         for metric in metrics:
-            cells = ranked([row and row.scores.get(metric.key) for row in found], metric)
+            scores = [row and row.scores.get(metric.key) for row in found]
+            cells = ranked(scores, metric, [bool(row and row.oracle) for row in found])
             for line, cell, row in zip(body, cells, found, strict=True):
                 bounds = row and interval(row, metric)
                 if cell and bounds:

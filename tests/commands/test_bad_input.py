@@ -112,6 +112,9 @@ TRAIN = {
     "bridge=i2sb bridge.start=there": ["bridge.start='there'", "marginal", "y"],
     "sampler.nfe=0": ["sampler.nfe=0", "loss.anchor_first=1"],
     "sampler.times=[0,100]": ["sampler.times", "falling"],
+    # keys that stand elsewhere
+    "samples=2": ["samples", "Did you mean refine.samples?"],
+    "recipe=refine refine.samples=2.5": ["refine.samples=2.5 must be a whole number from 1 to"],
     # words of earlier versions
     "contender=goub": ["contender=goub", "Did you mean recipe=goub?"],
     "method=bridge": ["method=bridge", "Did you mean recipe=bridge?"],

@@ -287,7 +287,10 @@ def test_other_ways_to_use_a_run_s_adapter_are_rows_beside_it(tmp_path):
 
 def test_one_method_at_several_calls_is_several_rows_and_an_oracle_is_no_best(tmp_path):
     for run, kept in {
-        "t-refine_joint-2-0": [("refine", "R (1 calls)", 1, {}), ("refine", "R (4 calls)", 4, {})],
+        "t-refine_joint-2-0": [
+            ("refine", "R (1 calls)", 1, {}),
+            ("refine", "R (4 calls), mean of 2 samples", 8, {}),
+        ],
         "t-stage1-2-0": [("hidiff_oracle", "O", None, {"oracle": "sees the clean image"})],
     }.items():
         folder = tmp_path / run
@@ -306,12 +309,13 @@ def test_one_method_at_several_calls_is_several_rows_and_an_oracle_is_no_best(tm
     rows = budgets(tmp_path)
     assert [(row.recipe, row.calls, row.each) for row in rows] == [
         ("refine_joint: R (1 calls)", 1, 0.25),
-        ("refine_joint: R (4 calls)", 4, 0.25),
+        ("refine_joint: R (4 calls), mean of 2 samples", 8, 0.25),
         ("stage1, hidiff_oracle", None, 0.25),
     ]
     table = render(budget_tables(rows), "markdown")
     assert "core s at 32 | s/image |" in table and "| 5 | 0.250 |" in table
-    assert "**24.00**" in table and "| 30.00 / 0.500 / 0.100 |" in table
+    assert "| 2 x 4 |" in table and "| 1 |" in table
+    assert "**28.00**" in table and "| 30.00 / 0.500 / 0.100 |" in table
 
 
 def restored(tmp_path, recipe, value, names=("a", "b"), images=8, seed=0):

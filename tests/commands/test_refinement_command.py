@@ -52,8 +52,9 @@ def regression(command, small, tmp_path):
 
 def test_a_finished_regression_is_refined_and_plotted(command, small, regression, tmp_path):
     words = [*FAST, *small, "recipe=refine_frozen", "name=refine-frozen"]
-    status, _, err = command("train", *words)  # its default predictor is the run of that name
+    status, out, err = command("train", *words)  # its default predictor is the run of that name
     assert status == 0, err
+    assert f"The predictor g is that of {regression}, and stays as it is." in out
     run = run_of(tmp_path, "deblur-refine-frozen")
     ours, theirs = (load_weights(folder / "model.safetensors") for folder in (run, regression))
     assert all(ours[f"predictor.{key}"].equal(value) for key, value in theirs.items())
@@ -72,6 +73,13 @@ def test_a_finished_regression_is_refined_and_plotted(command, small, regression
     assert status == 0 and "Restored 1 of 1" in out, err
     record = next(tmp_path.glob("restored-*.json"))
     assert '"samples": 2' in record.read_text()
+    words = "restore", f"run={run}", f"input={photo}", "device=cpu", "precision=float32"
+    status, out, err = command(*words, "steps=0", "tile=16", "overlap=0", "suffix=g")
+    assert status == 0 and "tile=16 is raised to" in out, err
+    assert np.array_equal(
+        irbridge.read_image(tmp_path / "photo-g.png"),
+        np.round(model.restore(irbridge.read_image(photo), nfe=0) * 255).astype(np.float32) / 255,
+    )
     status, _, err = command("restore", f"run={run}", f"input={photo}", "samples=0")
     assert status == 2 and "samples" in err and "Traceback" not in err
 
@@ -92,8 +100,14 @@ def test_a_finished_regression_is_refined_and_plotted(command, small, regression
     status, _, err = command("evaluate", f"run={run}", "samples=0")
     assert status == 2 and "samples=0 must be a whole number from 1 to 1000" in err
     plot = tmp_path / "pd.png"
-    status, _, err = command("make_tables", run, "format=pd", f"output={plot}")
+    status, out, err = command("make_tables", run, "format=pd", f"output={plot}")
     assert status == 0 and Image.open(plot).width > 300, err
+    assert "No method here has two numbers of calls" not in out
+    alone = next((run / "evaluations").iterdir())
+    status, out, err = command("make_tables", alone, "format=pd", f"output={plot}")
+    assert status == 0 and "No method here has two numbers of calls" in out, err
+    status, _, err = command("make_tables", run / "nothere", "format=pd", f"output={plot}")
+    assert status == 2 and "nothere is not there" in err
 
 
 def test_draws_without_noise_are_refused(command, regression, tmp_path):
@@ -102,6 +116,13 @@ def test_draws_without_noise_are_refused(command, regression, tmp_path):
     for words in (["restore", f"input={photo}"], ["evaluate", "limit=1", "size=32"]):
         status, _, err = command(*words, f"run={regression}", "samples=4", "device=cpu")
         assert status == 2 and "samples=4 would all be one image" in err, err
+    status, _, err = command("restore", f"input={photo}", f"run={regression}", "steps=4")
+    assert status == 2 and "steps=4 is for a model that samples" in err, err
+    status, out, err = command("restore", f"input={photo}", f"run={regression}", "steps=1")
+    assert status == 0 and "Restored 1 of 1" in out, err
+    words = "task=derain", "method=anchor", "samples=3", "limit=1", "size=32"
+    status, _, err = command("evaluate", *words)
+    assert status == 2 and "samples=3 has no row here, as method=anchor draws no noise" in err, err
 
 
 def test_what_cannot_be_a_predictor(command, small, regression, tmp_path):
@@ -127,7 +148,7 @@ def test_what_cannot_be_a_predictor(command, small, regression, tmp_path):
 
 @pytest.mark.parametrize(
     ("bridge", "kind"),
-    [(["bridge=refine"], "LinearOU"), (["bridge=ou", "bridge.lam=1.0"], "IRSDE")],
+    [(["bridge=refine"], "refinement process"), (["bridge=ou", "bridge.lam=1.0"], "IRSDE")],
 )
 def test_the_same_bridge_on_the_frozen_prior(command, small, tmp_path, bridge, kind):
     """End g(y), condition y: beside a residual network from scratch."""

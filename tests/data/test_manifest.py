@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from public_trees import BOTH, tree
 
 from irbridge import cli
+from irbridge.assets import shipped
 from irbridge.data.manifest import FIELDS, check, manifest
 from irbridge.data.public_sets import BENCHMARKS
 from irbridge.errors import UserError
@@ -38,6 +39,9 @@ def test_the_list_says_how_to_ask_for_every_set(command):
         assert (train in out) == (
             known_set.only != "test"
         ) and f"benchmark={name} data.root=DIR size=null" in out
+        # there is an adapter for the task, or the command needs a run
+        whose = f"task={known_set.task}" if known_set.task in shipped() else "run=RUN"
+        assert f"irbridge evaluate {whose} benchmark={name} data.root=DIR" in out
         assert all(
             word in out
             for word in (known_set.layout, known_set.rule, known_set.source, known_set.terms)

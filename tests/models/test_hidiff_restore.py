@@ -106,6 +106,15 @@ class Pairs:
         return Pair(self.names[i], picture(16, 16, seed=i), picture(16, 16, seed=9))
 
 
+def test_a_number_of_steps_is_its_own_or_refused():
+    for model, own in ((tiny(2), tiny(2).options.steps), (tiny(1), 1)):
+        model.check_fixed(nfe=own, rule=None)
+        with pytest.raises(UserError, match=f"steps={own + 1} is for .* {own} step.*leave steps"):
+            model.check_fixed(nfe=own + 1)
+        with pytest.raises(UserError, match=r"sampler\.rule=ddim is for a model that samples"):
+            model.check_fixed(rule="ddim")
+
+
 def test_an_oracle_is_named_so_wherever_it_is_scored():
     (row,) = methods(tiny(1), 0, pairs=Pairs())
     assert row.label == "HI-Diff stage 1, oracle (sees the clean image)"

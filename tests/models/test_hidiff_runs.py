@@ -93,7 +93,7 @@ def refused(train, said, *words):
 
 def test_stages_that_do_not_fit(train, first, tmp_path):
     refused(train, "begins from a trained stage 1; give stage1=RUN", "stage=2")
-    refused(train, "is no folder here", "stage=2", "stage1=nowhere")
+    refused(train, "stage1=nowhere holds no trained stage 1", "stage=2", "stage1=nowhere")
     refused(train, "leave it out of stage=1", "stage=1", f"stage1={first}")
     from_first = "stage=2", f"stage1={first}"
     refused(train, "has hidiff.width=4, not 8", *from_first, "hidiff.width=8")

@@ -215,5 +215,7 @@ def test_the_command_writes_a_model(tmp_path, monkeypatch, capsys):
     wanted = given.restore(image, seed=3)
     assert np.abs(wanted - image).max() > 0.1
     assert np.allclose(model.restore(image, seed=3), wanted, atol=1e-5)
+    with pytest.raises(UserError, match="was converted or exported, and is a folder to hand on"):
+        cli.run("export", [f"run={tmp_path / 'model'}", f"output={tmp_path / 'out'}"])
     with pytest.raises(UserError, match="holds config.json; give a folder that is not there"):
         cli.run("convert_hidiff", words)

@@ -338,6 +338,45 @@ def test_any_size_and_tiles_without_seams(kind):
         assert gap < 2e-4
 
 
+def test_with_its_reflection_around_it_an_image_has_no_edge():
+    """Of what convolutions pad with zeros, as networks do; else the outermost pixels differ."""
+
+    def blurred(z, y, level):
+        return nn.functional.avg_pool2d(z, 3, 1, 1)
+
+    law = LinearOU().marginal(torch.tensor([900.0], dtype=torch.float64))
+    guess, x = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
+    for reflect, even in ((False, False), (True, True)):
+        options = RefineOptions(reflect=reflect)
+        model = Refinement(LinearOU(), Fixed(lambda y: y), Fixed(blurred), options)
+        x0 = model.denoise(x, law, guess, guess)
+        assert x0.shape == x.shape and bool(x0.std() < 1e-6) == even
+        assert x0[..., 1:-1, 1:-1].std() < 1e-6
+
+
+@pytest.mark.parametrize("size", [(40, 56), (3, 5)])
+def test_reflected_an_image_of_any_size_and_tiles_without_seams(size):
+    sizes = SMALL | {"trunk": "nafnet", "width": 4, "encoder": [1], "decoder": [1], "middle": 1}
+    model = model_of(sizes, {"nfe": 2, "rule": "implicit"}, reflect=True)
+    image = np.random.default_rng(0).random((*size, 3), dtype=np.float32)
+    assert model.restore(image).shape == (*size, 3)
+    wide = torch.rand(1, 3, 16, 6 * (model.reach + 16)) * 2 - 1
+    gap = (model.restore(wide, tiles=Tiles((16, 8), 4)) - model.restore(wide)).abs().max()
+    assert gap < 2e-4
+
+
+def test_without_calls_it_is_the_predictor():
+    model = model_of(samples=4)
+    y = torch.rand(1, 3, 16, 16) * 2 - 1
+    (state,) = model.trajectory(y, nfe=0)
+    assert state.x0.equal(model.anchor(y)) and model.passes(nfe=0) == 1
+    assert [row.key for row in model.rows(nfe=0)] == ["anchor"]
+    with pytest.raises(UserError, match="samples=3 would all be one image.* makes no call"):
+        model.average(3, nfe=0)
+    model.average(None, nfe=0)
+    assert model.samples == 1
+
+
 def test_what_it_costs():
     """The predictor once, the denoiser at every call."""
     model = model_of()

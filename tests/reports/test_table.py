@@ -16,6 +16,7 @@ from irbridge.errors import UserError
 from irbridge.evaluation import rows
 from irbridge.evaluation.records import Record, read_records
 from irbridge.reports.table import by_comparison, figures, render
+from irbridge.reports.task_table import by_task
 
 main = partial(cli.run, "table")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_tables.py"
@@ -446,3 +447,13 @@ def test_a_score_of_all_images_together_is_none_of_a_task():
     (row,) = aggregate(records)
     assert row.scores["kid_lpips"] == 0.5
     assert all("kid_lpips" not in part.scores for part in row.parts)
+
+
+def test_an_oracle_is_shown_and_not_ranked():
+    """What sees the clean image is a bound: the best of the others is the best, also by tasks."""
+    scored = [record(row="ours"), record(row="theirs", psnr=29.0, ssim=0.8, lpips=0.2)]
+    scored.append(record(row="bound", psnr=40.0, ssim=0.99, lpips=0.01, oracle="sees it"))
+    for arrange in (by_comparison, by_task):
+        table = render(arrange(aggregate(scored)), "markdown")
+        assert "**30.00**" in table and "<u>29.00</u>" in table and "| 40.00" in table
+        assert "**40.00**" not in table
