@@ -14,6 +14,8 @@ import torch
 from conftest import ROOT
 from runs_alike import QUICK, assert_same, state_of
 
+from irbridge.training.checkpoint import Checkpoints
+
 SCRIPT = """
 import os, sys
 from pathlib import Path
@@ -166,3 +168,48 @@ def test_a_sweep_by_submitit_goes_on_after_preemption(command, training, tmp_pat
     for seed, run in enumerate(runs):
         assert command("train", *words, f"seed={seed}")[0] == 0
         assert_same(run, tmp_path / f"runs/derain-r{seed}")
+
+
+@pytest.mark.slow
+def test_a_stop_of_torchrun_saves(training, tmp_path):
+    run, endless = tmp_path / "derain-r", ["trainer.steps=100000", "trainer.save_every=100000"]
+    words = [*training, *endless, "trainer.save_seconds=1e9", "name=r", f"run_root={tmp_path}"]
+    process = torchrun(
+        tmp_path, "--standalone", "--nproc_per_node=2", "-m", "irbridge", "train", *words
+    )
+    log, until = run / "metrics.jsonl", time.monotonic() + 400
+    try:
+        while not (log.exists() and log.read_text().count("\n") > 2):
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert "Stopped and saved" in told, told[-3000:]
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert int(Checkpoints(run).latest().name[5:]) == steps[-1] > 2
+
+
+def test_the_computed_times_of_the_page():
+    """Bytes and seconds of its table follow from the weights, the processes and the links."""
+    lines = (ROOT / "docs/scale.md").read_text(encoding="utf-8").splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("| trained | million"))
+    rows = [line.strip("| ").split(" | ")[1:] for line in lines[start + 2 : start + 5]]
+    assert len(rows) == 3
+    for millions, megabytes, *milliseconds in ([float(cell) for cell in row] for row in rows):
+        assert megabytes == pytest.approx(4 * millions, abs=0.05)
+        for told, processes, gigabytes in zip(
+            milliseconds, (8, 16, 16), (450, 12.5, 1.25), strict=True
+        ):
+            seconds = 2 * (processes - 1) / processes * 4e6 * millions / (1e9 * gigabytes)
+            assert told == pytest.approx(1000 * seconds, rel=0.02, abs=0.005)
+    text = " ".join(lines)
+    for told, megabits in ((15.6, 100), (12.9, 10)):
+        added = 2 * 15 / 16 * 4e6 * 3.42 / (megabits / 8 * 1e9) * 1000
+        assert 84 / (84 + added) * 16 == pytest.approx(told, abs=0.06) and str(told) in text
+    # numbers of noise of an image, at 4 ns each
+    most = 1 / (3 * 128 * 128 * 4e-9)
+    assert f"= {round(most, -1):,.0f} images a second" in text
+    assert f"That is {most / 760:.1f} of the GPUs" in text
+    assert f"{1 / (4 * 64 * 64 * 4e-9):,.0f}"[:2] == "61" and "61,000 images of 512 px" in text
