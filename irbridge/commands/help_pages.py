@@ -175,12 +175,17 @@ PAGES = {
             "benchmark.restore": "A task: time irbridge restore with its shipped adapter.",
             "benchmark.sizes": "Pixels of a side of the photographs that it restores, a list.",
             "benchmark.against": "Folder of another checkout, which runs in turn with this one.",
+            "benchmark.throughput": "Fit a formula of images a second to timed training steps.",
+            "benchmark.crops": "Pixels of a side of the crops of these steps, a list.",
+            "benchmark.batches": "Images of these steps, a list.",
+            "benchmark.widths": "Values of adapter.width of these steps, a list.",
             "output": "A .json file for the numbers.",
             **COMMON,
         },
         (
             "irbridge profile task=derain adapter=control",
             "irbridge profile benchmark.restore=derain 'benchmark.sizes=[512]'",
+            "irbridge profile benchmark.throughput=true 'benchmark.widths=[16,24]' threads=1",
         ),
     ),
 }

@@ -1,9 +1,12 @@
 """Where the time and memory of training and restoring go."""
 
 import json
+import statistics
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +21,7 @@ from irbridge.own_files import check_writable, write_text_result
 from irbridge.profiling.clock import NETWORKS, PARTS, Clock, watched
 from irbridge.profiling.flops import cost, in_words
 from irbridge.profiling.race import race, race_training
+from irbridge.profiling.throughput import Step, Timing, fit, report
 from irbridge.ranges import LARGEST, MOST
 from irbridge.training.options import TrainerOptions
 from irbridge.training.trainer import Trainer
@@ -41,7 +45,12 @@ class _Enough(Exception):
 
 
 def time_training(
-    model: Restorer, options: TrainerOptions, steps: int, warmup: int = 1, seed: int = 0
+    model: Restorer,
+    options: TrainerOptions,
+    steps: int,
+    warmup: int = 1,
+    seed: int = 0,
+    now: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, float]]:
     """Seconds of each part in each of ``steps`` steps of a training after ``warmup`` others.
 
@@ -52,6 +61,7 @@ def time_training(
         steps: that are timed.
         warmup: others before them.
         seed: of the noise.
+        now: the clock that is read.
     """
     options = replace(
         options,
@@ -64,7 +74,7 @@ def time_training(
         log_every=MOST,
         save_seconds=LARGEST,
     )
-    clock, laps = Clock(device(options.device)), []
+    clock, laps = Clock(device(options.device), now), []
 
     @contextmanager
     def watch(part):
@@ -210,6 +220,67 @@ def table(result: dict, headings: dict[str, str]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def time_grid(config: dict) -> tuple[list[Timing], str]:
+    """Time training steps of every width, crop and batch that the config asks for.
+
+    Where one thread computes, its own processor seconds are counted: what else runs on the machine
+    takes none of them. Else it is the time that passes.
+
+    Returns:
+        The timings, and in words how their seconds were measured.
+    """
+    options, trainer = config["benchmark"], trainer_options(config)
+    at = device(trainer.device)
+    own = at.type == "cpu" and torch.get_num_threads() == 1
+    now = time.process_time if own else time.perf_counter
+    began, worked, timings = time.perf_counter(), time.process_time(), []
+    for width in options["widths"] or [None]:
+        changed = {} if width is None else {"adapter": config["adapter"] | {"width": width}}
+        # without the anchor's own first phase
+        loss = config["loss"] | {"anchor_first": 0.0}
+        model = build_model(config | changed | {"loss": loss}).to(at)
+        for crop in options["crops"]:
+            spent = cost(model, crop)
+            # backward: a gradient of the weights and one of the input, which is all that a frozen
+            # network has
+            gflops = 3 * (spent["condition"] + spent["residuals"]) + 2 * spent["network"]
+            for batch in options["batches"]:
+                step = Step(spent["trainable"] / 1e6, gflops, crop, batch)
+                chosen = replace(trainer, crop=crop, batch_size=batch)
+                laps = time_training(
+                    model, chosen, options["steps"], options["warmup"], config["seed"], now
+                )
+                seconds = statistics.median(sum(lap.values()) for lap in laps)
+                name = f"{step.weights:.2f} M weights"
+                timings.append(Timing(name, step, seconds))
+    if not own:
+        return timings, "seconds as they pass"
+    share = (time.process_time() - worked) / (time.perf_counter() - began)
+    return timings, f"seconds of its own processor time; it had {share:.0%} of a core"
+
+
+def throughput(config: dict, output: str | None) -> None:
+    """Fit images a second to timed training steps, and print that."""
+    timings, how = time_grid(config)
+    steps = config["benchmark"]["steps"]
+    print(
+        f"{machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}; medians of"
+        f" {steps} steps, {how}\n\n{report(timings)}"
+    )
+    if output:
+        record = {
+            "machine": machine(),
+            "how": how,
+            "fit": asdict(fit(timings)),
+            "timings": [
+                {"network": name, "seconds": seconds, **step._asdict()}
+                for name, step, seconds in timings
+            ],
+        }
+        write_text_result(output, json.dumps(record | {"config": config}, indent=2) + "\n")
+        print(f"\nWrote: {output}")
+
+
 def profile_run(config: dict) -> None:
     """The command ``irbridge profile``."""
     settings = made(Benchmark, config)
@@ -220,6 +291,8 @@ def profile_run(config: dict) -> None:
     threads = set_threads(config["threads"])
     if settings.benchmark.against:
         return race_training(settings, given_words(), threads)
+    if settings.benchmark.throughput:
+        return throughput(config, settings.output)
     result, trainer, options = benchmark(config), config["trainer"], config["benchmark"]
     print(result["cost"] + "\n" + f"{result['machine']}, torch {result['torch']}\n")
     print(

@@ -22,7 +22,7 @@ from irbridge.evaluation.metrics import STANDARD, check_scorable, psnr
 from irbridge.evaluation.no_reference import check_photographs, score_photographs
 from irbridge.evaluation.protocol import Protocol
 from irbridge.evaluation.records import HELD_BACK, About
-from irbridge.evaluation.share import agreed
+from irbridge.evaluation.share import agreed, check_shared
 from irbridge.evaluation.vae_reference import RoundTrip
 from irbridge.experiments.build import (
     build_model,
@@ -238,12 +238,15 @@ def alone(run: Path, cpu: bool):
         Whether this is the command's main process, which has the lock.
 
     Raises:
-        UserError: Another command has it; in every process of this command.
+        UserError: Another command has it, or the processes do not share the disk that it is on; in
+            every process of this command.
     """
     # A process may wait long for the first one's pictures.
     state = PartialState(cpu=cpu, timeout=timedelta(days=7))
     with ExitStack() as stack:
-        agreed(lambda: stack.enter_context(locked(run)), (state.process_index, state.num_processes))
+        share = state.process_index, state.num_processes
+        agreed(lambda: stack.enter_context(locked(run)), share)
+        check_shared(run, share)
         yield state.is_main_process
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from irbridge.errors import Failure, UserError
 from irbridge.evaluation.metrics import LARGEST, STANDARD, Metric
-from irbridge.evaluation.share import ALONE, Share, agreed
+from irbridge.evaluation.share import ALONE, Share, agreed, check_shared
 from irbridge.files import (
     append_line,
     locked,
@@ -310,8 +310,8 @@ class RecordStore:
         file: name of the file that holds all records once the command has ended.
 
     Raises:
-        UserError: on entering, in all processes, if another command has the folder or it cannot be
-            written.
+        UserError: on entering, in all processes, if another command has the folder, it cannot be
+            written, or the processes do not share the disk that it is on.
     """
 
     def __init__(self, folder: Path, share: Share = ALONE, file: str = "records.jsonl"):
@@ -326,6 +326,7 @@ class RecordStore:
             remove_leftovers(self.folder)
 
         agreed(enter, self.share)
+        check_shared(self.folder, self.share)
         return self
 
     def __exit__(self, *error) -> None:

@@ -18,6 +18,7 @@ from irbridge.models.refine_options import RefineOptions
 from irbridge.ranges import (
     BATCH,
     CALLS,
+    CROP,
     FALLING,
     FRACTION,
     HORIZON,
@@ -28,6 +29,7 @@ from irbridge.ranges import (
     SEED,
     SIDE,
     THREADS,
+    WIDTH,
     Options,
     Range,
     check_values,
@@ -214,6 +216,10 @@ class BenchmarkOptions(Options):
     calls: int | None = option(None, NFE)
     runs: int = option(3, COUNT)
     against: str | None = option(None, PLACE)
+    throughput: bool = option(False)
+    crops: list[int] = option([32, 64, 96], each(whole(1, CROP)))
+    batches: list[int] = option([2, 4, 8], each(whole(1, BATCH)))
+    widths: list[int] | None = option(None, each(whole(1, WIDTH)))
 
 
 @dataclass

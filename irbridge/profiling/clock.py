@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -32,10 +32,11 @@ class Clock:
 
     Args:
         device: where the parts compute.
+        now: seconds since any moment; those of the processor where others share it.
     """
 
-    def __init__(self, device: torch.device):
-        self.device = device
+    def __init__(self, device: torch.device, now: Callable[[], float] = time.perf_counter):
+        self.device, self.now = device, now
         self.inside = ["rest"]
         self.seconds = Counter()
         self.last = None
@@ -43,7 +44,7 @@ class Clock:
     def _read(self) -> None:
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
-        now = time.perf_counter()
+        now = self.now()
         if self.last is not None:
             self.seconds[self.inside[-1]] += now - self.last
         self.last = now
