@@ -11,7 +11,6 @@ from irbridge.data.faces import write_faces
 from irbridge.data.manifest import KEYS, check, manifest, write_text
 from irbridge.data.public_sets import BENCHMARKS, Benchmark
 from irbridge.errors import UserError, unknown
-from irbridge.hub import load
 from irbridge.own_files import check_writable
 from irbridge.reports.task_pictures import draw_front, draw_samples, draw_tasks
 
@@ -33,6 +32,8 @@ def _drawn(verb: str, folder: Path, task: str | None) -> Iterator[str]:
         return draw_tasks(folder, task)
     if verb == "samples":
         return draw_samples(folder)
+    from irbridge.hub import load  # this verb alone needs networks
+
     return draw_front(folder, lambda name, image: load(name).restore(image))
 
 

@@ -42,16 +42,17 @@ def export_run(options: ExportOptions) -> None:
     """
     run, output = find(options.run), Path(options.output)
     check_output(run, output)
+    set_threads(options.threads)
+    if options.config_dir:
+        import_own([Path(options.config_dir).expanduser()])
+    model = from_pretrained(run, frozen=asdict(options.backbone))
+    settings = read_settings(run / "run.json")
     if not (run / "metrics.jsonl").exists() and is_export(run):
         raise UserError(
             f"run={run} was converted or exported, and is a folder to hand on already, which run="
             " takes as it is; copy it, or give the folder of a training."
         )
-    set_threads(options.threads)
-    if options.config_dir:
-        import_own([Path(options.config_dir).expanduser()])
-    model = from_pretrained(run, frozen=asdict(options.backbone))
-    settings, done = read_settings(run / "run.json"), history(run)
+    done = history(run)
     # both restore many images, which takes minutes
     print("Comparing half precision with float32 on validation images ...", flush=True)
     config = without_paths(read_settings(run / "config.json")) | {

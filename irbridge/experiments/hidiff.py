@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 from irbridge.adapters.hidiff.network import HIDiffOptions
 from irbridge.errors import UserError
-from irbridge.experiments.run_folder import finished
 from irbridge.experiments.saved import read_settings
 from irbridge.experiments.schema import made
 from irbridge.models.hidiff import HIDiff
@@ -61,6 +60,8 @@ def hidiff(config: dict, lpips: float = 0.0, first: Restorer | None = None) -> H
 
 def _check_first(first: Restorer, options: HIDiffOptions, config: dict) -> None:
     """UserError unless a model is a stage 1 that a stage 2 of these sizes can begin from."""
+    from irbridge.experiments.run_folder import finished  # of training; restoring needs none of it
+
     name = config["stage1"]
     if not isinstance(first, HIDiff) or first.stage != 1:
         what = "stage 2 of HI-Diff" if isinstance(first, HIDiff) else "of another method"

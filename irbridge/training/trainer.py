@@ -116,6 +116,8 @@ class Trainer:
     def setup(self) -> None:
         """Check the options and put the model, its optimizer and its average on the device."""
         model, options = self.model, self.options
+        self.phases = phases(options.crop, options.batch_size, options.grow)
+        self._check_crops()  # before a trial of the precision runs them
         if options.channels_last:
             model.to(memory_format=torch.channels_last)
         if options.checkpointing:
@@ -125,8 +127,7 @@ class Trainer:
         self.main = self.accelerator.is_main_process
         self.world = self.accelerator.num_processes
         self.device = self.accelerator.device
-        self.phases = phases(options.crop, options.batch_size, options.grow)
-        self._check_phases()
+        self._check_batches()
         if options.compile:
             compile_networks(model)
         self.module = model.trainable().to(self.device)
@@ -134,15 +135,20 @@ class Trainer:
         self.optimizer = build_optimizer(model.parameter_groups(), options, self.device)
         self.ema = AveragedModel(self.module, multi_avg_fn=averaging(options.ema_decay))
 
-    def _check_phases(self) -> None:
-        """UserError where crops do not fit the network, or images of a step cannot be shared."""
-        stride, parts = self.model.stride, self.options.accumulate * self.world
+    def _check_crops(self) -> None:
+        """UserError where crops do not fit the network."""
+        stride = self.model.stride
         for phase in self.phases:
             if phase.crop % stride:
                 raise UserError(
                     f"{phase.key}.crop={phase.crop} must be a multiple of {stride}, by which"
                     " the network shrinks images."
                 )
+
+    def _check_batches(self) -> None:
+        """UserError where the images of a step cannot be shared."""
+        parts = self.options.accumulate * self.world
+        for phase in self.phases:
             if phase.batch_size % parts:
                 raise UserError(
                     f"{phase.key}.batch_size={phase.batch_size} does not divide by"

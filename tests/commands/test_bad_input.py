@@ -61,7 +61,7 @@ TRAIN = {
     "task.protocol.space=yuv": ["protocol.space", "yuv", "rgb"],
     # wrong types
     "trainer.lr=fast": ["trainer.lr", "float"],
-    "trainer.steps=1.5": ["trainer.steps", "1.5", "int"],
+    "trainer.steps=1.5": ["trainer.steps", "1.5", "whole number"],
     "seed=x": ["seed", "int"],
     "trainer.batch_size=[1]": ["trainer.batch_size", "int"],
     "baseline=1": ["baseline", "bool"],

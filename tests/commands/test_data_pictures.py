@@ -34,7 +34,7 @@ def test_the_shipped_adapters_draw_it(tmp_path, capsys, monkeypatch):
         def restore(self, image):
             return image
 
-    monkeypatch.setattr("irbridge.commands.data.load", lambda task: loaded.append(task) or Same())
+    monkeypatch.setattr("irbridge.hub.load", lambda task: loaded.append(task) or Same())
     data_run(DataOptions(words=("front",), output=str(tmp_path)))
     assert loaded == list(FRONT) and "front.jpg" in capsys.readouterr().out
     assert (tmp_path / "front.jpg").is_file()
