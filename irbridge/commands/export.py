@@ -1,5 +1,6 @@
 """The command ``irbridge export``: a finished run as a folder to hand on."""
 
+import re
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +23,8 @@ from irbridge.files import locked, read_json, remove_leftovers, write_atomically
 from irbridge.images.arrays import to_bytes
 from irbridge.models.precision import deviation
 from irbridge.models.restorer import Restorer
-from irbridge.reports.model_card import _parameters, card, history, private, without_paths
-from irbridge.reports.pictures import picture
+from irbridge.reports.model_card import PICTURE, _parameters, card, history, private, without_paths
+from irbridge.reports.pictures import cases, picture
 from irbridge.reports.table import by_comparison, render
 from irbridge.weights import load_weights, save_weights
 
@@ -40,7 +41,12 @@ def export_run(options: ExportOptions) -> None:
         UserError: the run has no weights or metrics, a folder of results no records, or the output
             is a run's folder or a file.
     """
-    run, output = find(options.run), Path(options.output)
+    run = find(options.run)
+    if options.redraw:
+        return redraw(run, options)
+    if options.output is None:
+        raise UserError("output= is not given; name the folder to write.")
+    output = Path(options.output)
     check_output(run, output)
     set_threads(options.threads)
     if options.config_dir:
@@ -64,8 +70,7 @@ def export_run(options: ExportOptions) -> None:
         for folder in options.results
     )
     print("Restoring the pictures of the card ...", flush=True)
-    shot = picture(model, test_pairs(settings, options.size), settings["seed"], 3)
-    image = Image.fromarray(to_bytes(shot))
+    image = drawn(model, settings, options.size)
     text = card(settings, config, done, _parameters(model), tables, asdict(options))
     weights = load_weights(run / "model.safetensors")
     with locked(output):
@@ -75,12 +80,43 @@ def export_run(options: ExportOptions) -> None:
         (output / "config.json").unlink(missing_ok=True)
         write_json(output / "run.json", private(settings) | EXPORTED)
         save_weights(output / "model.safetensors", weights, torch.float16)
-        write_atomically(
-            output / "restored.jpg", lambda p: image.save(p, format="JPEG", quality=88)
-        )
+        write_picture(output, image)
         write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
         write_json(output / "config.json", config)
     print(f"Wrote: {output}")
+
+
+def redraw(run: Path, options: ExportOptions) -> None:
+    """Draw the picture of an exported folder anew, and leave all else as it is.
+
+    Raises:
+        UserError: the folder is no export, or another output is asked for.
+    """
+    if not is_export(run) or (options.output and Path(options.output).resolve() != run.resolve()):
+        raise UserError(
+            f"redraw= draws the picture of an exported folder in its place, and run={run} is none,"
+            " or output= is another; give run=FOLDER of an export alone."
+        )
+    set_threads(options.threads)
+    model = from_pretrained(run, frozen=asdict(options.backbone))
+    image = drawn(model, read_settings(run / "run.json"), options.size)
+    text = (run / "README.md").read_text("utf-8")
+    shown = re.sub(r"^!\[.*\]\(restored\.jpg\)$", lambda _: PICTURE, text, count=1, flags=re.M)
+    with locked(run):
+        write_picture(run, image)
+        write_atomically(run / "README.md", lambda p: p.write_text(shown, encoding="utf-8"))
+    print(f"Wrote: {run / 'restored.jpg'}")
+
+
+def drawn(model: Restorer, settings: dict, size: int | None) -> Image.Image:
+    """A good, a middling and a bad case among the test images, as a picture."""
+    chosen = cases(model, test_pairs(settings, size), settings["seed"])
+    return Image.fromarray(to_bytes(picture(model, chosen, settings["seed"], len(chosen))))
+
+
+def write_picture(folder: Path, image: Image.Image) -> None:
+    """Write a card's picture."""
+    write_atomically(folder / "restored.jpg", lambda p: image.save(p, format="JPEG", quality=88))
 
 
 def check_output(run: Path, output: Path) -> None:

@@ -249,7 +249,12 @@ class ExportOptions(Options):
 
     run: str | None = option(None, text("FOLDER"), "The folder of a finished run.", required=True)
     output: str | None = option(
-        None, text("FOLDER"), "The folder to write, such as data/adapters/derain.", required=True
+        None, text("FOLDER"), "The folder to write, such as data/adapters/derain."
+    )
+    redraw: bool = option(
+        False,
+        switch(),
+        "Draw the picture of an exported folder anew, and leave all else as it is; without output.",
     )
     results: tuple[str, ...] = option(
         (), text("FOLDER"), "A folder of scores for the card; may be given again.", several=True

@@ -72,6 +72,13 @@ def history(run: Path, after: tuple[Path, ...] = ()) -> Done:
     )
 
 
+PICTURE = (
+    "![From above a good, a middling and a bad case: degraded, each network call, restored,"
+    " clean](restored.jpg)"
+)
+"""How a card shows its picture."""
+
+
 def card(
     settings: dict, config: dict, done: Done, parameters: int, tables: str, options: dict
 ) -> str:
@@ -96,7 +103,7 @@ def card(
     lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"""# {task}: {_method_in_words(config, parameters)}
 
-![degraded, each network call, restored, clean](restored.jpg)
+{PICTURE}
 
 Use: `{command}`. Every key is in `run.json`.
 

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from irbridge import read_image
 from irbridge.commands import export
 from irbridge.commands.options import ExportOptions
+from irbridge.data.pair import Pair
 from irbridge.errors import UserError
 from irbridge.experiments.build import from_pretrained
 from irbridge.experiments.task_data import validation_pairs
 from irbridge.reports import model_card
+from irbridge.reports.pictures import cases
 
 
 def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(
@@ -70,6 +72,35 @@ def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(
     frozen = {"pretrained": str(backbone_folder)}
     ours, theirs = (from_pretrained(folder, frozen=frozen).restore(image) for folder in (out, run))
     assert 0 < np.abs(ours - image).max() and np.allclose(ours, theirs, atol=2e-3)
+
+    # its picture can be drawn anew where its images are, and nothing else changes
+    (tmp_path / images.name).symlink_to(images)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "restored.jpg").write_bytes(b"")
+    (out / "README.md").write_text(card.replace(model_card.PICTURE, "![old](restored.jpg)"))
+    words = [f"run={out}", "redraw=true", "size=32", f"backbone.pretrained={backbone_folder}"]
+    status, _, error = command("export_adapter", *words)
+    assert status == 0, error
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    for run, more in (run, []), (out, [f"output={tmp_path / 'other'}"]):
+        status, _, error = command("export_adapter", f"run={run}", "redraw=true", *more)
+        assert status == 2 and "give run=FOLDER of an export alone" in error
+
+
+def test_the_cases_of_a_picture_are_the_largest_the_median_and_the_smallest_gain():
+    clean = np.full((8, 8, 3), 0.5, np.float32)
+    left = {0.1: 0.9, 0.3: 0.1, 0.05: 0.8, 0.2: 0.5, 0.4: 1.2}  # error before: what is left of it
+    pairs = [Pair(str(error), clean, clean + np.float32(error)) for error in left]
+
+    class Lessens:
+        def told(self, clean):
+            return {}
+
+        def restore(self, image, seed, mask=None):
+            return clean + (image - clean) * left[round(float((image - clean).max()), 2)]
+
+    assert [pair.name for pair in cases(Lessens(), pairs, 0)] == ["0.3", "0.05", "0.4"]
+    assert [pair.name for pair in cases(Lessens(), pairs[:1], 0)] == ["0.1"]
 
 
 def test_a_card_tells_of_the_training_before(command, small, tmp_path):
