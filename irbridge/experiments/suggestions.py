@@ -10,6 +10,7 @@ from irbridge.errors import UserError, nearest
 from irbridge.models.refine_options import RefineOptions
 
 CHOICE = re.compile(r"Could not find '(\w+)/([^']+)'")
+LAUNCHER = re.compile(r"Could not find '(hydra/launcher)/((?:submitit|joblib)\w*)'")
 KEY = re.compile(r"Could not override '([^']+)'")
 TAKE_RECIPES = "train", "benchmark"  # the commands with the group configs/recipe
 # words of earlier versions for what is a recipe
@@ -49,6 +50,8 @@ def suggested(sentence: str, config: dict | None) -> str:
         sentence: on a choice or a key that there is not.
         config: the command's plain config without the user's words; None where it cannot be had.
     """
+    if launcher := LAUNCHER.search(sentence):
+        return f'{"=".join(launcher.groups())} is not installed; pip install -e ".[sweep]" has it.'
     if choice := CHOICE.search(sentence):
         group, word = choice.groups()
         meant = nearest(word, _files(CONFIGS / group))

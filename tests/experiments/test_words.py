@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from irbridge.errors import UserError
+from irbridge.experiments.suggestions import suggested
 from irbridge.experiments.words import for_hydra, is_sweep
 
 PARSER = OverridesParser.create()
@@ -122,3 +123,9 @@ def test_words_that_say_nothing(words, said):
     with pytest.raises(UserError) as refused:
         for_hydra("train", words)
     assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["joblib", "submitit_slurm", "submitit_local"])
+def test_a_launcher_that_is_not_installed_says_what_installs_it(name):
+    said = suggested(f"Could not find 'hydra/launcher/{name}' Available options: basic", None)
+    assert said == f'hydra/launcher={name} is not installed; pip install -e ".[sweep]" has it.'
