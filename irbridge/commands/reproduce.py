@@ -401,7 +401,7 @@ RECIPES = {
         "regression, stochastic refinement, HI-Diff and bridges, on blurred images",
         "11 trainings of 10,000 or 20,000 crops of 64 px, about 3 hours on 2 cores, then 13 cheap"
         " rows and 32 rows of 1 to 400 calls of 33 photographs at 128 px; again with the faces in"
-        " data/faces; not measured yet",
+        " data/faces, which were not measured yet",
         "docs/deblur.md",
         _deblur,
     ),
