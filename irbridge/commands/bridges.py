@@ -21,12 +21,13 @@ def bridges_run(options: BridgesOptions) -> None:
         UserError: there is no bridge of a name, a word is none of the training's keys, or a file is
             in the way.
     """
-    names = [word for word in options.names if "=" not in word] or known_bridges()
+    known = known_bridges()
+    names = [word for word in options.names if "=" not in word] or known
     words = [word for word in options.names if "=" in word]
     for name in names:
-        if name not in known_bridges():
-            remedy = f"the bridges are {', '.join(known_bridges())}"
-            raise unknown(f"{name!r} is not a bridge", name, known_bridges(), remedy)
+        if name not in known:
+            remedy = f"the bridges are {', '.join(known)}"
+            raise unknown(f"{name!r} is not a bridge", name, known, remedy)
     folder = Path(options.output)
     bridges = {name: bridge_named(name, words) for name in names}
     for name in names:  # before anything is drawn

@@ -6,26 +6,12 @@ are trained on equally many crops of the same blur, and are scored on the same i
 (docs/deblur.md).
 """
 
-import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from irbridge.assets import find
+from irbridge.commands.domains import BUDGET, STEPS, Domain, present
 
 ROOT = "runs/deblur"
-STEPS, BATCH = 625, 16  # 10,000 images
 TWICE = 2 * STEPS  # what the second of two trainings has seen, both together
-BUDGET = (
-    f"trainer.batch_size={BATCH}",
-    "trainer.crop=64",
-    "trainer.lr=1.0e-3",
-    "trainer.warmup=10",
-    "trainer.sample_every=100000",
-    "trainer.save_every=100000",
-    "baseline=false",
-    "evaluate.enabled=false",
-    "seed=0",
-)
 CALLS = 1, 4, 10, 50
 SAMPLES = 8
 ON_PRIOR = ("bridge=refine", "timesteps=critical", "sampler=posterior", "sampler.nfe=10")
@@ -41,22 +27,6 @@ PLAIN = {
     "ebridge": (STEPS, ("recipe=irbridge", "bridge=ebridge")),
     "refine_prior": (STEPS, ("recipe=irbridge", *ON_PRIOR)),
 }
-
-
-class Domain(NamedTuple):
-    """Images of one kind.
-
-    Attributes:
-        name: of folders.
-        training: words of their trainings.
-        scoring: words of ``irbridge evaluate``.
-        needs: a folder without which there is nothing to run; empty: none.
-    """
-
-    name: str
-    training: tuple[str, ...]
-    scoring: tuple[str, ...]
-    needs: str = ""
 
 
 DOMAINS = (
@@ -76,14 +46,7 @@ def commands() -> Iterator[tuple[str, ...]]:
 
     A domain whose images are not there is passed over, which is said.
     """
-    there = [domain for domain in DOMAINS if not domain.needs or find(domain.needs).is_dir()]
-    for domain in DOMAINS:
-        if domain not in there:
-            print(
-                f"{domain.needs} is not there, so {domain.name} are passed over; docs/faces.md"
-                " says how it is made.",
-                file=sys.stderr,
-            )
+    there = present(DOMAINS)
     for domain in there:
         yield from trained(domain)
     for domain in there:

@@ -48,10 +48,7 @@ def export_run(options: ExportOptions) -> None:
         raise UserError("output= is not given; name the folder to write.")
     output = Path(options.output)
     check_output(run, output)
-    set_threads(options.threads)
-    if options.config_dir:
-        import_own([Path(options.config_dir).expanduser()])
-    model = from_pretrained(run, frozen=asdict(options.backbone))
+    model = loaded(run, options)
     settings = read_settings(run / "run.json")
     if not (run / "metrics.jsonl").exists() and is_export(run):
         raise UserError(
@@ -86,6 +83,14 @@ def export_run(options: ExportOptions) -> None:
     print(f"Wrote: {output}")
 
 
+def loaded(run: Path, options: ExportOptions) -> Restorer:
+    """The model of a folder, with the threads, own classes and backbone of the options."""
+    set_threads(options.threads)
+    if options.config_dir:
+        import_own([Path(options.config_dir).expanduser()])
+    return from_pretrained(run, frozen=asdict(options.backbone))
+
+
 def redraw(run: Path, options: ExportOptions) -> None:
     """Draw the picture of an exported folder anew, and leave all else as it is.
 
@@ -97,8 +102,7 @@ def redraw(run: Path, options: ExportOptions) -> None:
             f"redraw= draws the picture of an exported folder in its place, and run={run} is none,"
             " or output= is another; give run=FOLDER of an export alone."
         )
-    set_threads(options.threads)
-    model = from_pretrained(run, frozen=asdict(options.backbone))
+    model = loaded(run, options)
     image = drawn(model, read_settings(run / "run.json"), options.size)
     text = (run / "README.md").read_text("utf-8")
     shown = re.sub(r"^!\[.*\]\(restored\.jpg\)$", lambda _: PICTURE, text, count=1, flags=re.M)

@@ -61,7 +61,7 @@ from irbridge.reports.pictures import picture
 from irbridge.reports.published import SCORES, lines, words_of
 from irbridge.reports.table import print_scores
 from irbridge.training.checkpoint import Checkpoints
-from irbridge.training.growth import phases
+from irbridge.training.growth import phases_of
 from irbridge.training.trainer import Trainer
 from irbridge.weights import load_into, load_weights
 
@@ -157,7 +157,7 @@ def check_memory(trainer: dict) -> None:
         trainer: the settings of the training.
     """
     machine = memory()
-    for phase in phases(trainer["crop"], trainer["batch_size"], trainer["grow"]):
+    for phase in phases_of(trainer):
         at_once = max(1, phase.batch_size // trainer["accumulate"])
         needed = LEAST_BYTES * phase.crop**2 * at_once
         if needed > machine:

@@ -7,53 +7,18 @@ trained models see the measurement as an image, and were trained on measurements
 problem with noise from 0 to 0.05.
 """
 
-import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from irbridge.assets import find
+from irbridge.commands.domains import BUDGET, STEPS, Domain, present
 from irbridge.data.problems import LOST, PAINTED, PROBLEMS
 
 ROOT = "runs/zeroshot"
 RESULTS = "results/zeroshot"
 IMAGES = ("limit=16", "size=64")
-# of 16 crops of 64 px: 10,000
-STEPS = 625
-BUDGET = (
-    f"trainer.steps={STEPS}",
-    "trainer.batch_size=16",
-    "trainer.crop=64",
-    "trainer.lr=1.0e-3",
-    "trainer.warmup=10",
-    "trainer.sample_every=100000",
-    "trainer.save_every=100000",
-    "baseline=false",
-    "evaluate.enabled=false",
-    "seed=0",
-)
 RECIPES = "regression", "irbridge"
 HOLES = {"pixels": LOST, "brush": PAINTED}  # and the share of the image that they take
 CHEAP = "ddrm", "ddnm", "pigdm", "diffpir", "reddiff", "deqir", "likelihood"
 DEAR = "scd", "dps"  # hundreds of calls with gradients, or a thousand
-
-
-class Domain(NamedTuple):
-    """Images of one kind.
-
-    Attributes:
-        name: of folders.
-        training: words of their trainings.
-        scoring: words of ``irbridge inverse``.
-        needs: a folder without which there is nothing to run; empty: none.
-        tuned: constants of solvers that were chosen on validation images of the domain, beside the
-            published ones. What is not here is best, or as good, as published.
-    """
-
-    name: str
-    training: tuple[str, ...] = ()
-    scoring: tuple[str, ...] = ()
-    needs: str = ""
-    tuned: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 # chosen by irbridge inverse split=validation limit=4, see docs/zero-shot-comparison.md
@@ -74,14 +39,7 @@ def commands() -> Iterator[tuple[str, ...]]:
 
     A domain whose images are not there is passed over, which is said.
     """
-    there = [domain for domain in DOMAINS if not domain.needs or find(domain.needs).is_dir()]
-    for domain in DOMAINS:
-        if domain not in there:
-            print(
-                f"{domain.needs} is not there, so {domain.name} are passed over; docs/faces.md"
-                " says how it is made.",
-                file=sys.stderr,
-            )
+    there = present(DOMAINS)
     for domain in there:
         yield inverse(domain, f"solver=[{','.join(CHEAP)}]")
     for domain in there:
@@ -119,4 +77,5 @@ def training(domain: Domain, problem: str, recipe: str, run: str) -> tuple[str, 
         kind = (f"task.degradation.kinds=[{problem}]", "task.degradation.scale=1.0")
         task = ("task=inpaint", *kind, f"task.degradation.masked=[{share},{share}]")
     noise = "task.degradation.noise=[0.0,0.05]"
-    return ("train", *domain.training, *task, noise, f"recipe={recipe}", *BUDGET, f"run={run}")
+    budget = (f"trainer.steps={STEPS}", *BUDGET, f"run={run}")
+    return ("train", *domain.training, *task, noise, f"recipe={recipe}", *budget)

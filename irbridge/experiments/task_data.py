@@ -25,7 +25,7 @@ from irbridge.data.selection import (
 )
 from irbridge.errors import UserError
 from irbridge.experiments.instantiate import instantiate
-from irbridge.training.growth import phases
+from irbridge.training.growth import phases_of
 
 # CelebA-HQ in one folder: of 30,000 faces the 20,000 that the IRBridge paper names are trained on
 HOLD_OUT = 3
@@ -137,8 +137,7 @@ def check_round(config: dict) -> None:
     made = [instantiate(part, of="degradation") for part in described if part]
     several = math.lcm(*(part.round for part in made if isinstance(part, OneOf)))
     several *= len(mix) if turns else 1
-    trainer = config["trainer"]
-    for phase in phases(trainer["crop"], trainer["batch_size"], trainer.get("grow")):
+    for phase in phases_of(config["trainer"]):
         batch, key = phase.batch_size, f"{phase.key}.batch_size"
         if batch % several:
             raise UserError(

@@ -12,7 +12,7 @@ from irbridge.experiments.saved import read_settings
 from irbridge.files import read_json
 from irbridge.models.refinement import CALLS
 from irbridge.training.checkpoint import Checkpoints
-from irbridge.training.growth import phases
+from irbridge.training.growth import phases_of
 from irbridge.training.metrics_log import last_line
 
 # of the trainer's machine, of no use to others
@@ -58,8 +58,7 @@ def history(run: Path, after: tuple[Path, ...] = ()) -> Done:
         if (start / "metrics.jsonl").exists():
             before = history(start, (*after, run.resolve()))
         before = before._replace(crops=f"{before.crops}, then ")
-    done = phases(trainer["crop"], trainer["batch_size"], trainer.get("grow"))
-    done = [phase for phase in done if phase.step < max(last["step"], 1)]
+    done = [phase for phase in phases_of(trainer) if phase.step < max(last["step"], 1)]
     words = f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px"
     for phase in done[1:]:
         words += f" (from step {phase.step} on {phase.batch_size} of {phase.crop} px)"

@@ -54,6 +54,11 @@ def phases(crop: int, batch_size: int, grow: Sequence[Mapping] | None = None) ->
     return found
 
 
+def phases_of(trainer: Mapping) -> list[Phase]:
+    """The phases of a training by its settings; those of older runs have no ``grow``."""
+    return phases(trainer["crop"], trainer["batch_size"], trainer.get("grow"))
+
+
 def phase_at(step: int, of: Sequence[Phase]) -> Phase:
     """The phase of a step, out of all phases."""
     return next(phase for phase in reversed(of) if phase.step <= step)

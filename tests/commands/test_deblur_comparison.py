@@ -2,14 +2,14 @@
 
 import pytest
 
-from irbridge.commands import deblur_comparison
+from irbridge.commands import deblur_comparison, domains
 from irbridge.commands.deblur_comparison import ASKED, CALLS, DOMAINS, SAMPLES, contenders, run_of
 from irbridge.experiments.config import composed
 
 
 @pytest.fixture
 def commands(monkeypatch):
-    monkeypatch.setattr(deblur_comparison, "find", lambda path: Here())
+    monkeypatch.setattr(domains, "find", lambda path: Here())
     return list(deblur_comparison.commands())
 
 
@@ -69,7 +69,7 @@ def test_refinements_are_asked_at_every_number_of_steps_and_samples(commands):
 
 
 def test_faces_that_are_not_there_are_passed_over(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(deblur_comparison, "find", lambda path: tmp_path / "nothing")
+    monkeypatch.setattr(domains, "find", lambda path: tmp_path / "nothing")
     words = list(deblur_comparison.commands())
     said = capsys.readouterr()
     assert said.out == "" and "data/faces/test is not there" in said.err

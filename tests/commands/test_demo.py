@@ -12,6 +12,7 @@ from urllib.parse import quote, urlparse
 import numpy as np
 import pytest
 from PIL import Image
+from served import served
 
 from irbridge import cli
 from irbridge.assets import called, experimental, shipped
@@ -80,13 +81,9 @@ def restored(model, photo, folder, steps=1, seed=0, told=None, **fields):
 def page():
     """The page, served on a free port."""
     pytest.importorskip("gradio")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    blocks = demo.build_demo(precision="float32")  # as the model that it is compared with
-    demo.launch(blocks, server_port=port, prevent_thread_lock=True)
-    yield blocks
-    blocks.close()
+    # as the model that it is compared with
+    with served(demo.build_demo(precision="float32")) as blocks:
+        yield blocks
 
 
 def expected(model, photo, steps, seed):

@@ -6,14 +6,14 @@ The browser is the one that IRBRIDGE_BROWSER names, else playwright's own, else 
 import os
 import re
 import shutil
-import socket
 from urllib.parse import urlparse
 
 import numpy as np
 import pytest
 from PIL import Image
+from served import served
 
-from irbridge.commands.demo import build_demo, launch
+from irbridge.commands.demo import build_demo
 from irbridge.commands.demo.uploads import samples
 from irbridge.experiments.build import from_pretrained
 from irbridge.gaussian.noise import image_seed
@@ -54,13 +54,8 @@ def opened(play):
 def address():
     """Where the page is served."""
     pytest.importorskip("gradio")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    blocks = build_demo(device="cpu", precision="float32")
-    launch(blocks, server_port=port, prevent_thread_lock=True)
-    yield blocks.local_url
-    blocks.close()
+    with served(build_demo(device="cpu", precision="float32")) as blocks:
+        yield blocks.local_url
 
 
 @pytest.fixture

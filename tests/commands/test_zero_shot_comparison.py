@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import configured
 
-from irbridge.commands import flags, zero_shot_comparison
+from irbridge.commands import domains, flags, zero_shot_comparison
 from irbridge.commands.options import InverseOptions
 from irbridge.data.problems import PROBLEMS, operator_of
 from irbridge.experiments.config import composed
@@ -16,7 +16,7 @@ from irbridge.solvers.base import SOLVERS
 
 @pytest.fixture
 def commands(monkeypatch):
-    monkeypatch.setattr(zero_shot_comparison, "find", lambda path: Here())
+    monkeypatch.setattr(domains, "find", lambda path: Here())
     return list(zero_shot_comparison.commands())
 
 
@@ -75,7 +75,7 @@ def test_what_is_trained_on_is_the_problem_itself(problem, domain):
 
 
 def test_faces_that_are_not_there_are_passed_over(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(zero_shot_comparison, "find", lambda path: tmp_path / "nothing")
+    monkeypatch.setattr(domains, "find", lambda path: tmp_path / "nothing")
     words = list(zero_shot_comparison.commands())
     said = capsys.readouterr()
     assert said.out == "" and "data/faces/test is not there" in said.err
