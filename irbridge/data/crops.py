@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 
 from irbridge.data.degradations.mixture import OneOf
 from irbridge.data.image_source import CACHE_SHARE
+from irbridge.data.jpeg import as_jpeg
 from irbridge.data.pair import Degradation, Pair, degraded, with_mask
 from irbridge.errors import UserError
 from irbridge.gaussian.noise import name_rng
@@ -40,6 +41,8 @@ class CropStream(Dataset):
             uniform amount.
         same: share of the draws that stay clean, so that a clean image passes unharmed.
         turn: a random quarter turn as well, where up and down mean nothing to the task.
+        jpeg: share of the draws whose degraded image is then saved as a JPEG file; not where a
+            degradation makes holes.
         room: for decoded images, which the streams of a mix share.
 
     Raises:
@@ -56,6 +59,7 @@ class CropStream(Dataset):
         lighter: float = 0.0,
         same: float = 0.0,
         turn: bool = False,
+        jpeg: float = 0.0,
         room: "Room | None" = None,
     ):
         self.source = source
@@ -66,6 +70,7 @@ class CropStream(Dataset):
         self.lighter = lighter
         self.same = same
         self.turn = turn
+        self.jpeg = jpeg
         self.room = room or Room()
         self.round = degradation.round if isinstance(degradation, OneOf) else 1
         """Of how many consecutive draws one has each task."""
@@ -217,6 +222,8 @@ class CropStream(Dataset):
             worse, mask = clean, None if mask is None else np.zeros_like(mask)
         elif share is not None:
             worse = clean + share * (worse - clean)
+        if self.jpeg and rng.random() < self.jpeg:  # the last to happen to a photograph
+            worse = as_jpeg(worse, rng)
         return clean, with_mask(worse, mask)
 
     def _read(self, i: int) -> np.ndarray:
@@ -367,12 +374,14 @@ def device_batches(
     """The batches of :func:`stream_loader`, made on a device.
 
     Raises:
-        UserError: a degradation is in the way, which the processor makes.
+        UserError: a degradation or a JPEG is in the way, which the processor makes.
     """
-    if any(part.degradation is not None for part in getattr(stream, "streams", [stream])):
+    parts = getattr(stream, "streams", [stream])
+    if any(part.degradation is not None or part.jpeg for part in parts):
         raise UserError(
             "data.on_device=true is for pairs and for clean images alone, but this task degrades"
-            " its images on the processor; leave it out, and give trainer.workers=8."
+            " its images, or saves them as JPEG, on the processor; leave it out, and give"
+            " trainer.workers=8."
         )
     room = Room(device=device)
     for draws in _Batches(start_draw, batch_size, rank, world):

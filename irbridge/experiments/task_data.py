@@ -36,7 +36,7 @@ REMEDY = (
 SAMPLES = "data/samples/"  # stand in for faces that are not there
 # What a source of data.mix may say: where its images are, and how they are drawn.
 PLACES = "pairs", "clean", "degraded", "benchmark", "root"
-KEYS = *PLACES, "name", "weight", "degradation", "lighter", "same", "turn", "scene"
+KEYS = *PLACES, "name", "weight", "degradation", "lighter", "same", "turn", "jpeg", "scene"
 
 
 class Source(NamedTuple):
@@ -49,6 +49,7 @@ class Source(NamedTuple):
     lighter: float = 0.0
     same: float = 0.0
     turn: bool = False
+    jpeg: float = 0.0
     scene: str | None = None
 
     def scenes(self) -> list[str]:
@@ -104,6 +105,7 @@ def training_stream(config: dict, crop: int) -> CropStream | MixedStream:
                 source.lighter,
                 source.same,
                 source.turn,
+                source.jpeg,
                 room,
             )
         )
@@ -381,6 +383,9 @@ def _check_shares(where: str, entry: dict) -> None:
             f"{where} has lighter={shares[0]} and same={shares[1]}; these are shares that add up to"
             " at most 1."
         )
+    jpeg = entry.get("jpeg", 0)
+    if type(jpeg) not in (int, float) or not 0 <= jpeg <= 1:
+        raise UserError(f"{where}.jpeg={jpeg} must be a share from 0 to 1.")
 
 
 def _check_scene(where: str, scene) -> None:
@@ -436,6 +441,11 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
             f"data.mix: {name} holds pairs, but task={config['task']['name']} must know its holes;"
             " give clean images."
         )
+    if config["task"].get("masked") and entry.get("jpeg"):
+        raise UserError(
+            f"data.mix: {name} has jpeg={entry['jpeg']}, but task={config['task']['name']} makes"
+            " holes, which no JPEG keeps; leave it out."
+        )
     return Source(
         entry.get("name") or name,
         images,
@@ -444,6 +454,7 @@ def _source(config: dict, entry: dict, size: int | None) -> Source:
         entry.get("lighter", 0.0),
         entry.get("same", 0.0),
         entry.get("turn", False),
+        entry.get("jpeg", 0.0),
         entry.get("scene"),
     )
 

@@ -230,6 +230,8 @@ def _degraded(entry: dict, own: str | None) -> str:
         parts.append(f"{entry['lighter']:.0%} mixed back towards the clean image")
     if entry.get("same"):
         parts.append(f"{entry['same']:.0%} left clean")
+    if entry.get("jpeg"):
+        parts.append(f"{entry['jpeg']:.0%} then saved as JPEG")
     return ", ".join(parts)
 
 

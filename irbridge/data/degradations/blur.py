@@ -1,17 +1,15 @@
 """What makes a photograph unsharp: a camera that is shaken, moves on, or is out of focus."""
 
 from dataclasses import dataclass
-from io import BytesIO
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image
 from typing_extensions import override
 
 from irbridge.data.degradations.base import Degradation, Range
 from irbridge.data.degradations.drawing import axes
 from irbridge.errors import UserError
-from irbridge.images.arrays import to_bytes
+from irbridge.data.jpeg import saved_as_jpeg
 from irbridge.operators.kernels import shaken, track
 
 GAMMA = 2.2  # of the camera's response: stored values are light to the power of 1 / 2.2
@@ -120,7 +118,7 @@ class CameraBlur(Degradation):
         std = rng.uniform(*self.noise) / 255
         noisy = blurred + std * rng.standard_normal(image.shape, np.float32)
         quality = round(rng.uniform(*self.quality))
-        return _saved_as_jpeg(noisy, quality) if rng.random() < self.compressed else noisy
+        return saved_as_jpeg(noisy, quality) if rng.random() < self.compressed else noisy
 
     def disk(self, rng: np.random.Generator) -> np.ndarray:
         """What a point becomes out of focus: an even disk with a soft edge; odd, square, sum 1."""
@@ -173,10 +171,3 @@ def _convolved(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     margin = (len(kernel) // 2,)
     padded = np.pad(image, [margin, margin, (0,)], mode="reflect")
     return fftconvolve(padded, kernel[..., None], mode="valid", axes=(0, 1))
-
-
-def _saved_as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """An image as a JPEG file of a quality holds it, in [0, 1]."""
-    file = BytesIO()
-    Image.fromarray(to_bytes(image)).save(file, format="JPEG", quality=quality)
-    return np.asarray(Image.open(file), np.float32) / 255
