@@ -20,7 +20,7 @@ from irbridge.files import read_json, write_atomically, write_json
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.restorer import Restorer
 from irbridge.reports.model_card import private, without_paths
-from irbridge.weights import save_weights
+from irbridge.weights import rounded, save_weights
 
 FILES = ["config.json", "run.json", "model.safetensors", "README.md", "restored.jpg"]
 """What a model's repository holds, and all that is ever downloaded of one."""
@@ -271,13 +271,12 @@ def _body(text: str) -> str:
 
 
 def _smallest(weights: dict[str, torch.Tensor]) -> torch.dtype | None:
-    """Half precision where it holds every number exactly, as those of an exported adapter."""
-    exact = all(
-        torch.equal(tensor.half().to(tensor.dtype), tensor)
-        for tensor in weights.values()
-        if tensor.is_floating_point()
-    )
-    return torch.float16 if exact else None
+    """The smallest type that holds every number exactly, as int8 or float16 of an export."""
+    for dtype in torch.int8, torch.float16:
+        left = rounded(weights, dtype)
+        if all(torch.equal(left[name].to(w.dtype), w) for name, w in weights.items()):
+            return dtype
+    return None
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from irbridge.errors import UserError
 from irbridge.files import open_regular, write_atomically
 
+SCALE = ".scale"
+"""What the name of a tensor's scales ends in, where it is stored as int8."""
+LEVELS = 127  # the largest of int8 whose negative is one too
+
 
 def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
     """Write tensors atomically.
@@ -17,23 +21,83 @@ def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | No
     Args:
         path: of the file.
         tensors: by name.
-        dtype: that floating ones are cast to; None: each keeps its own.
+        dtype: as in :func:`rounded`; None: each keeps its own.
     """
+    stored = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in _stored(tensors, dtype).items()
+    }
+    write_atomically(path, lambda p: save_file(stored, p))
 
-    def plain(tensor: Tensor) -> Tensor:
-        if dtype and tensor.is_floating_point():
-            tensor = tensor.to(dtype)
-        return tensor.detach().cpu().contiguous().clone()
 
-    cast = {name: plain(tensor) for name, tensor in tensors.items()}
-    write_atomically(path, lambda p: save_file(cast, p))
+def rounded(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """What is left of tensors that are stored in another type.
+
+    Args:
+        tensors: by name.
+        dtype: that floating ones are cast to. With int8 each row of a tensor, such as the kernel
+            of one output channel, is whole numbers from -127 to 127 times a scale of its own in
+            bfloat16; tensors of one row or of one dimension become float16.
+    """
+    return _plain(_stored(tensors, dtype), "")
+
+
+def _stored(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The tensors of a file, scales among them."""
+    found = {}
+    for name, tensor in tensors.items():
+        if dtype is None or not tensor.is_floating_point():
+            found[name] = tensor
+        elif dtype is not torch.int8:
+            found[name] = tensor.to(dtype)
+        elif tensor.ndim < 2 or len(tensor) < 2:
+            found[name] = tensor.half()
+        else:
+            found[name], found[name + SCALE] = _int8(tensor)
+    return found
+
+
+def _int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """The whole numbers that a tensor's rows are closest to, and their scales (rows,)."""
+    rows = tensor.float().flatten(1)
+    scales = (rows.abs().amax(1) / LEVELS).bfloat16()
+    # a row of zeros has scale 0
+    whole = rows / scales.float().clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+    return whole.round().clamp(-LEVELS, LEVELS).to(torch.int8).view_as(tensor), scales
+
+
+def _plain(stored: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors of a file, those of int8 times their scales in float32.
+
+    Raises:
+        UserError: an int8 tensor has no scale for each row.
+    """
+    found = {}
+    scales = {name + SCALE for name, tensor in stored.items() if tensor.dtype == torch.int8}
+    for name, tensor in stored.items():
+        if name in scales:
+            continue
+        if tensor.dtype == torch.int8:
+            scale = stored.get(name + SCALE)
+            if scale is None or not tensor.ndim or scale.shape != tensor.shape[:1]:
+                raise UserError(
+                    f"{source} is damaged: {name} is int8 without a scale for each row; copy it"
+                    " again."
+                )
+            tensor = tensor * scale.float().view(-1, *[1] * (tensor.ndim - 1))
+        found[name] = tensor
+    return found
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; :class:`UserError` where it is missing or corrupt."""
+    """Read a safetensors file, int8 as the numbers that it stands for.
+
+    Raises:
+        UserError: it is missing or corrupt.
+    """
     try:
         open_regular(path).close()  # a pipe would be waited for
-        return load_file(path)
+        return _plain(load_file(path), str(path))
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing; train first, or give the folder of a finished run."

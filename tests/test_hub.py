@@ -18,7 +18,7 @@ from irbridge import hub
 from irbridge.assets import shipped
 from irbridge.errors import UserError
 from irbridge.models.restorer import Restorer
-from irbridge.weights import load_weights
+from irbridge.weights import load_weights, rounded
 
 IMAGE = np.random.default_rng(0).random((40, 48, 3), dtype=np.float32)
 
@@ -64,6 +64,17 @@ def test_pushed_and_loaded_back_a_model_restores_the_same_bits(task, repositorie
     assert again.sampler == model.sampler
     weights = load_weights(repositories / "user/model/model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+
+
+def test_an_adapter_of_int8_is_pushed_as_int8(repositories):
+    model = irbridge.load("derain")
+    adapter = model.trainable()
+    adapter.load_state_dict(rounded(adapter.state_dict(), torch.int8))
+    model.push_to_hub("user/small")
+    size = (repositories / "user/small/model.safetensors").stat().st_size
+    assert size < 0.55 * (ROOT / "data/adapters/derain/model.safetensors").stat().st_size
+    again = irbridge.load("user/small")
+    assert np.array_equal(again.restore(IMAGE), model.restore(IMAGE))
 
 
 def test_trained_on_weights_are_pushed_as_they_are_now(repositories):

@@ -26,7 +26,7 @@ from irbridge.models.restorer import Restorer
 from irbridge.reports.model_card import PICTURE, _parameters, card, history, private, without_paths
 from irbridge.reports.pictures import cases, picture
 from irbridge.reports.table import by_comparison, render
-from irbridge.weights import load_weights, save_weights
+from irbridge.weights import load_into, load_weights, rounded, save_weights
 
 FILES = "README.md", "config.json", "model.safetensors", "restored.jpg", "run.json"
 """What an export writes."""
@@ -48,7 +48,7 @@ def export_run(options: ExportOptions) -> None:
         raise UserError("output= is not given; name the folder to write.")
     output = Path(options.output)
     check_output(run, output)
-    model = loaded(run, options)
+    model, dtype = loaded(run, options), getattr(torch, options.weights)
     settings = read_settings(run / "run.json")
     if not (run / "metrics.jsonl").exists() and is_export(run):
         raise UserError(
@@ -56,6 +56,9 @@ def export_run(options: ExportOptions) -> None:
             " takes as it is; copy it, or give the folder of a training."
         )
     done = history(run)
+    weights = load_weights(run / "model.safetensors")
+    # what is measured and drawn is what is handed on
+    load_into(model.trainable(), rounded(weights, dtype), str(run))
     # both restore many images, which takes minutes
     print("Comparing half precision with float32 on validation images ...", flush=True)
     config = without_paths(read_settings(run / "config.json")) | {
@@ -69,14 +72,13 @@ def export_run(options: ExportOptions) -> None:
     print("Restoring the pictures of the card ...", flush=True)
     image = drawn(model, settings, options.size)
     text = card(settings, config, done, _parameters(model), tables, asdict(options))
-    weights = load_weights(run / "model.safetensors")
     with locked(output):
         check_output(run, output)  # nobody has changed it meanwhile
         remove_leftovers(output, below=False)
         # first away and last there: what a kill leaves is no adapter, never one of mixed parts
         (output / "config.json").unlink(missing_ok=True)
         write_json(output / "run.json", private(settings) | EXPORTED)
-        save_weights(output / "model.safetensors", weights, torch.float16)
+        save_weights(output / "model.safetensors", weights, dtype)
         write_picture(output, image)
         write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
         write_json(output / "config.json", config)

@@ -238,7 +238,7 @@ class RestoreOptions(Options):
 
 @dataclass(frozen=True)
 class ExportOptions(Options):
-    """Turn a finished run into a folder to hand on: half-precision weights, config, model card."""
+    """Turn a finished run into a folder to hand on: small weights, config, model card."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "irbridge export --run runs/derain-brownian --output my-adapter",
@@ -260,6 +260,12 @@ class ExportOptions(Options):
         (), text("FOLDER"), "A folder of scores for the card; may be given again.", several=True
     )
     backbone: BackboneOptions = group(BackboneOptions())
+    weights: str = option(
+        "float16",
+        one_of("float16", "int8"),
+        "How they are stored: int8, with a scale for each output channel, takes half the room of"
+        " float16.",
+    )
     machine: str = option("not stated", text(), "What it was trained on, for the card.")
     weak: str = option("Not examined.", text(), "What it is bad at, in words, for the card.")
     experimental: str | None = option(

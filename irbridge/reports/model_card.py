@@ -96,7 +96,9 @@ def card(
     command = f"irbridge restore task={task} input=photo.jpg"
     if not options["shipped"]:
         command = f"irbridge restore run={without_paths(options['output'])} input=photo.jpg"
-    facts = _facts(settings, config, done, parameters) | {"Machine": options["machine"]}
+    facts = _facts(settings, config, done, f"{parameters / 1e6:.2f} M parameters")
+    facts["Trained"] += f", stored as {options['weights']}"
+    facts["Machine"] = options["machine"]
     if reason := config.get("experimental"):
         facts = {"Experimental": reason} | facts
     lines = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
@@ -137,7 +139,7 @@ def _method_in_words(config: dict, parameters: int) -> str:
     return f"{config['method']}, {bridge} bridge, end {config['endpoint']}"
 
 
-def _facts(settings: dict, config: dict, done: Done, parameters: int) -> dict[str, str]:
+def _facts(settings: dict, config: dict, done: Done, trained: str) -> dict[str, str]:
     """The card's lines about the model and its training."""
     facts = {}
     if config["method"] in ON_PRIOR:
@@ -147,7 +149,7 @@ def _facts(settings: dict, config: dict, done: Done, parameters: int) -> dict[st
         calls, draws = config["sampler"].get("nfe") or CALLS, config["refine"]["samples"]
         facts["Calls of the denoiser"] = f"{calls} a draw, {draws} draw{'s' * (draws > 1)}"
     facts["Half precision"] = f"at most {config.get('bf16_error', 0):.2f} of 255 off"
-    facts["Trained"] = f"{parameters / 1e6:.2f} M parameters, stored as float16"
+    facts["Trained"] = trained
     facts["Data"] = data_in_words(settings)
     computed = f"in {'float32' if done.precision == 'no' else done.precision}; "
     shown = computed if done.precision else ""

@@ -15,6 +15,7 @@ from irbridge.data import crops as cropping
 from irbridge.data.crops import CropStream, MixedStream, Room, device_batches, stream_loader
 from irbridge.data.degradations import Noise
 from irbridge.data.image_source import CACHE_SHARE, ImageSource
+from irbridge.data.jpeg import as_jpeg
 from irbridge.data.pair import Pair
 from irbridge.data.pairs import PackedPairs
 from irbridge.data.selection import Subset, distinct, split_scenes
@@ -191,6 +192,36 @@ def test_some_draws_are_lighter_and_some_are_clean(tmp_path):
     between = levels[(levels > 50.5) & (levels < 199.5)]
     assert abs(between.mean() - 125) < 10 and between.std() > 30
     assert all(abs(to_image(stream[k]["clean"]).mean() * 255 - 200) < 0.01 for k in range(20))
+
+
+def test_some_draws_are_saved_as_jpeg_and_nothing_else_changes():
+    photographs = ImageSource("data/samples/test")
+    plain, mixed, every = (
+        CropStream(photographs, 64, 0, Noise(), lighter=0.2, jpeg=share) for share in (0, 0.4, 1.0)
+    )
+    changed = []
+    for k in range(150):
+        a, b, c = plain[k], mixed[k], every[k]
+        assert torch.equal(a["clean"], b["clean"]) and torch.equal(a["clean"], c["clean"])
+        changed.append(not torch.equal(a["degraded"], b["degraded"]))
+        assert torch.equal(b["degraded"], mixed[k]["degraded"])
+        error = to_image(c["degraded"]) - to_image(a["degraded"])
+        assert c["degraded"].shape == (3, 64, 64) and 0.001 < error.std() < 0.2
+    assert abs(np.mean(changed) - 0.4) < 0.12
+    with pytest.raises(UserError, match="saves them as JPEG"):
+        next(device_batches(CropStream(photographs, 16, 0, jpeg=0.1), 0, 2, torch.device("cpu")))
+
+
+def test_a_crop_of_a_jpeg_begins_anywhere_in_its_blocks():
+    # a step of quality 40 shows where its 8 x 8 blocks meet
+    image = np.random.default_rng(0).random((64, 64, 1)).astype(np.float32).repeat(3, 2)
+    places = set()
+    for seed in range(60):
+        left = as_jpeg(image, np.random.default_rng(seed))
+        steps = np.abs(np.diff(left - image, axis=0)).mean((1, 2))
+        places.add(int(np.argmax([steps[k::8].mean() for k in range(8)])))
+        assert left.shape == image.shape and left.dtype == np.float32
+    assert len(places) > 4
 
 
 def test_holes_come_with_their_mask(tmp_path):
@@ -440,6 +471,8 @@ def test_a_step_that_cannot_be_shared_is_refused(tmp_path):
         ([{"clean": "C", "pairs": "P", "weight": 1.0}], r"mix\[0\] names pairs and clean"),
         ([{"clean": "C", "wieght": 1.0}], r"mix\[0\].wieght is unknown"),
         ([{"clean": "C", "weight": 1.0, "lighter": 0.7, "same": 0.5}], r"add up to at most 1"),
+        ([{"clean": "C", "weight": 1.0, "jpeg": 1.5}], r"mix\[0\].jpeg=1.5 must be a share"),
+        ([{"clean": "C", "weight": 1.0, "jpeg": "half"}], r"mix\[0\].jpeg=half must be a share"),
         ([{"pairs": "absent.tar", "weight": 1.0}], r"absent.tar does not exist"),
         ([{"benchmark": "rain100h", "weight": 1.0}], r"names benchmark; give"),
         ([], "must be a list of sources"),
@@ -478,6 +511,9 @@ def test_a_task_with_holes_takes_no_pairs_and_a_paired_one_no_clean_images(tmp_p
     pairs = str(packed(tmp_path / "p.tar", ["a.png"]))
     with pytest.raises(UserError, match="must know its holes"):
         training_sources(config([{"pairs": pairs, "weight": 1.0}], HOLES, True))
+    clean = str(save_images(tmp_path / "h"))
+    with pytest.raises(UserError, match=r"has jpeg=0.5, but .* makes holes"):
+        training_sources(config([{"clean": clean, "weight": 1.0, "jpeg": 0.5}], HOLES, True))
     with pytest.raises(UserError, match="does not degrade them"):
         training_sources(config([{"clean": str(save_images(tmp_path / "c")), "weight": 1.0}], None))
 
@@ -486,7 +522,8 @@ def test_cards_name_every_source_and_no_path():
     settings = config(
         [
             {"pairs": "/home/me/derain.tar", "name": "Rain800", "weight": 0.4, "lighter": 0.3},
-            {"clean": ["/home/me/a.tar", "data/samples/train"], "weight": 0.6, "same": 0.05},
+            {"clean": ["/home/me/a.tar", "data/samples/train"], "same": 0.05}
+            | {"weight": 0.6, "jpeg": 0.5},
         ],
         folder="/home/me",
     )
@@ -495,7 +532,8 @@ def test_cards_name_every_source_and_no_path():
     assert (
         text
         == "40% Rain800 (pairs, 30% mixed back towards the clean image); 60% a.tar, train (degraded"
-        " on the fly by `irbridge.data.degradations.Noise`, 5% left clean)"
+        " on the fly by `irbridge.data.degradations.Noise`, 5% left clean, 50%"
+        " then saved as JPEG)"
     )
     assert "/home/me" not in json.dumps(model_card.private(settings))
 

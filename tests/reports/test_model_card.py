@@ -50,7 +50,7 @@ def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(
     record = json.loads(
         (run / "results").rglob("records.jsonl").__next__().read_text().splitlines()[0]
     )
-    for words in (
+    for said_so in (
         "2 steps of 2 crops of 16 px: 4 crops",
         'Hail, & "sleet".',
         "a desk",
@@ -59,7 +59,7 @@ def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(
         "PSNR",
         "4 photographs",
     ):
-        assert words in card
+        assert said_so in card
     assert (
         not said.keys() & {"run", "run_root", "name"}
         and f"| Frozen prior | {backbone_folder.name}, SHA-256" in card
@@ -72,6 +72,15 @@ def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(
     frozen = {"pretrained": str(backbone_folder)}
     ours, theirs = (from_pretrained(folder, frozen=frozen).restore(image) for folder in (out, run))
     assert 0 < np.abs(ours - image).max() and np.allclose(ours, theirs, atol=2e-3)
+
+    # as whole numbers it takes half the room
+    small = tmp_path / "small"
+    status, _, error = command("export_adapter", *words, f"output={small}", "weights=int8")
+    assert status == 0, error
+    assert "stored as int8" in (small / "README.md").read_text()
+    stored = load_file(small / "model.safetensors")
+    assert {v.dtype for v in stored.values()} == {torch.int8, torch.bfloat16, torch.float16}
+    assert np.allclose(from_pretrained(small, frozen=frozen).restore(image), theirs, atol=2e-2)
 
     # its picture can be drawn anew where its images are, and nothing else changes
     (tmp_path / images.name).symlink_to(images)
@@ -204,7 +213,8 @@ def test_a_card_says_what_calls_the_prior_and_what_gives_the_anchor(changes, sai
         model_card.Done("5 crops", 0.0, 0.0, "bf16"),
         5,
         "",
-        {"shipped": False, "output": "/home/me/mine", "machine": "a desk", "weak": "Hail."},
+        {"shipped": False, "output": "/home/me/mine", "machine": "a desk", "weak": "Hail."}
+        | {"weights": "float16"},
     )
     assert (
         said in text
@@ -217,6 +227,7 @@ def test_a_card_says_what_calls_the_prior_and_what_gives_the_anchor(changes, sai
 def test_the_card_of_a_regression_names_no_bridge_and_no_prior():
     done = model_card.Done("5 crops", 0.0, 0.0, "bf16")
     options = {"shipped": False, "output": "mine", "machine": "a desk", "weak": "Hail."}
+    options |= {"weights": "float16"}
     text = model_card.card(*settled(method="regression"), done, 5, "", options)
     assert text.startswith("# derain: plain regression\n") and "rior |" not in text
 

@@ -8,8 +8,8 @@ from typing_extensions import override
 
 from irbridge.data.degradations.base import Degradation, Range
 from irbridge.data.degradations.drawing import axes
-from irbridge.errors import UserError
 from irbridge.data.jpeg import saved_as_jpeg
+from irbridge.errors import UserError
 from irbridge.operators.kernels import shaken, track
 
 GAMMA = 2.2  # of the camera's response: stored values are light to the power of 1 / 2.2

@@ -1,0 +1,56 @@
+"""Weights that are stored as int8."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from irbridge.errors import UserError
+from irbridge.weights import SCALE, load_weights, rounded, save_weights
+
+
+def some() -> dict[str, torch.Tensor]:
+    """Tensors of every kind that an adapter has, rows of very different sizes among them."""
+    draw = torch.Generator().manual_seed(0)
+    kernels = torch.randn(6, 3, 3, 3, generator=draw)
+    kernels *= torch.tensor([1e-8, 1e-3, 1.0, 30.0, 0.0, 1e4]).view(-1, 1, 1, 1)
+    return {
+        "conv.weight": kernels,
+        "conv.bias": torch.randn(6, generator=draw),
+        "gate": torch.randn(1, 6, 1, 1, generator=draw),
+        "scalar": torch.tensor(0.3),
+        "count": torch.tensor([3, 400]),
+    }
+
+
+def test_each_row_is_as_close_as_its_own_scale_allows(tmp_path):
+    path, tensors = tmp_path / "w.safetensors", some()
+    save_weights(path, tensors, torch.int8)
+    left, stored = load_weights(path), load_file(path)
+    assert left.keys() == tensors.keys() and stored["conv.weight"].dtype == torch.int8
+    # by hand: 127 steps up to the largest of a row; its scale, of bfloat16, is 2^-9 off at most
+    kernels = tensors["conv.weight"]
+    step = kernels.abs().amax((1, 2, 3), keepdim=True) / 127
+    error = (left["conv.weight"] - kernels).abs()
+    assert (error <= step * (0.5 + 127 / 512)).all()
+    assert 0.2 < (error / step.clamp(min=1e-30))[kernels.abs() > 0].mean() < 0.3
+    for name in "conv.bias", "gate", "scalar":
+        assert stored[name].dtype == torch.float16
+        assert torch.equal(left[name], tensors[name].half())
+    assert torch.equal(left["count"], tensors["count"])
+
+
+def test_what_was_stored_once_is_stored_again_without_loss():
+    once = rounded(some(), torch.int8)
+    twice = rounded(once, torch.int8)
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
+@pytest.mark.parametrize(
+    "scale", [None, torch.ones(5), torch.ones(6, 1), torch.tensor(1.0)], ids=str
+)
+def test_int8_without_a_scale_for_each_row_is_refused(scale, tmp_path):
+    path = tmp_path / "w.safetensors"
+    stored = {"w": torch.ones(6, 2, dtype=torch.int8)}
+    save_file(stored if scale is None else stored | {"w" + SCALE: scale}, path)
+    with pytest.raises(UserError, match="w.safetensors is damaged: w is int8 without a scale"):
+        load_weights(path)
