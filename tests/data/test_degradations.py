@@ -576,9 +576,23 @@ def test_downsample_removes_what_the_small_image_cannot_hold():
     assert fine[8:-8, 8:-8].std() < 0.05 and np.abs(coarse - stripes[1])[8:-8, 8:-8].max() < 0.05
 
 
+def test_the_small_image_is_saved_as_jpeg_as_often_as_asked():
+    image = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
+    plain, some = degradations.Downsample(4)(image, rng()), degradations.Downsample(4, 0.4)
+    changed = [
+        not np.array_equal(some(image, np.random.default_rng(seed)), plain) for seed in range(200)
+    ]
+    assert abs(np.mean(changed) - 0.4) < 0.1
+    # what JPEG adds is as coarse as the small image's pixels
+    added = degradations.Downsample(4, 1.0)(image, rng()) - plain
+    power = np.abs(np.fft.fft2(added.mean(2))) ** 2
+    assert power[:16, :16].mean() > 20 * power[16:48, 16:48].mean()
+
+
 @pytest.mark.parametrize(
     "name, parameters",
     [
+        ("Downsample", {"compressed": 1.5}),
         ("CameraBlur", {"shaken": 0, "averaged": 0, "defocused": 0}),
         ("CameraBlur", {"compressed": 1.5}),
         ("CameraBlur", {"linear": 2}),

@@ -7,6 +7,8 @@ from typing_extensions import override
 
 from irbridge.data.degradations.base import Degradation
 from irbridge.data.degradations.drawing import BICUBIC, channel_images
+from irbridge.data.jpeg import as_jpeg
+from irbridge.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,22 @@ class Downsample(Degradation):
 
     Args:
         scale: how much smaller each side gets, at least 1.
+        compressed: share of the images whose small version is saved as a JPEG file
+            (:func:`~irbridge.data.jpeg.as_jpeg`).
+
+    Raises:
+        UserError: the share is above 1.
     """
 
     scale: float = 4
+    compressed: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.compressed > 1:
+            raise UserError(
+                f"Downsample got compressed={self.compressed}; give a share from 0 to 1."
+            )
 
     @override
     def task_of(self, rng):
@@ -25,10 +40,13 @@ class Downsample(Degradation):
 
     @override
     def apply(self, image, rng):
-        size = image.shape[1], image.shape[0]
-        small = [max(1, round(side / max(self.scale, 1))) for side in size]
-        channels = [
-            channel.resize(small, BICUBIC).resize(size, BICUBIC)
-            for channel in channel_images(image)
-        ]
-        return np.dstack(channels)
+        height, width = image.shape[:2]
+        small = _resized(image, *(max(1, round(s / max(self.scale, 1))) for s in (height, width)))
+        if self.compressed and rng.random() < self.compressed:
+            small = as_jpeg(small, rng)
+        return _resized(small, height, width)
+
+
+def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    channels = [channel.resize((width, height), BICUBIC) for channel in channel_images(image)]
+    return np.dstack(channels)
