@@ -28,6 +28,7 @@ NFE = whole(0, CALLS)
 SEED = whole(0, SEEDS)
 SAMPLES = whole(1, DRAWS)
 EDGE = whole(1, SIDE)  # of an image, in pixels
+LARGEST = 16  # times as large
 BENEFIT = "of the CPU; as many as cores are free where it is left out."
 
 
@@ -183,6 +184,12 @@ class RestoreOptions(Options):
     )
     suffix: str | None = option(
         None, text("TEXT"), "What is added to the names of the results instead of the task."
+    )
+    enlarge: int | None = option(
+        None,
+        whole(1, LARGEST),
+        "How many times as large photographs are made first, smoothly; what an adapter of sr was"
+        " trained for, and 1 for others, where it is left out.",
     )
     steps: int | None = option(
         None,

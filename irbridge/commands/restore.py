@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from irbridge.assets import find, shipped
-from irbridge.commands.options import RestoreOptions
+from irbridge.commands.options import LARGEST, RestoreOptions
+from irbridge.data.degradations import Downsample
 from irbridge.environment import device, set_threads
 from irbridge.errors import Failure, UserError, unknown
 from irbridge.experiments.build import from_pretrained, sampler_fields
@@ -28,6 +29,7 @@ class ByAdapter:
         run: the adapter's folder.
         fields: of its sampler, those that are given.
         degradation: none that is known.
+        enlarge: how many times as large photographs are made first.
 
     Args:
         options: of the command.
@@ -43,11 +45,17 @@ class ByAdapter:
         self.options, self.fields = options, sampling(options)
         self.folder, self.label = chosen(options.task, options.run)
         self.run = os.path.realpath(self.folder)
+        self.enlarge = enlargement(self.folder) if options.enlarge is None else options.enlarge
 
     def check(self, jobs: list[Job], label: str) -> None:
         """UserError where the photographs are given masks, and the adapter fills no holes."""
         if self.options.mask and not masked(self.folder):
             raise _without_masks(self.options.mask, self.label, label)
+        if self.enlarge > 1 and masked(self.folder):
+            raise UserError(
+                f"enlarge={self.enlarge} is not for {self.label}, whose masks are of the"
+                " photographs' own size; leave it out."
+            )
 
     def load(self) -> Restorer:
         """The adapter, ready to restore."""
@@ -66,6 +74,7 @@ class ByAdapter:
         return {
             "weights": sha256(self.folder / "model.safetensors"),
             "config": sha256(self.folder / "config.json"),
+            "enlarge": self.enlarge if self.enlarge > 1 else None,
         }
 
 
@@ -108,7 +117,7 @@ def restore_run(options: RestoreOptions) -> None:
             " as far as it looks, makes what it makes of the whole photograph; smaller photographs"
             " are not cut."
         )
-    restoring = Restoring(model, way.fields, cuts, settings, way.run, way.degradation)
+    restoring = Restoring(model, way.fields, cuts, settings, way.run, way.degradation, way.enlarge)
     with ExitStack() as stack:
         folders = sorted({job.output.parent for job in jobs})
         for folder in folders:
@@ -150,11 +159,14 @@ def _check_words(options: RestoreOptions) -> None:
 
 
 def _settings(options: RestoreOptions, model: Restorer, fields: dict) -> dict:
-    """What a report says of how photographs were restored, by which one counts as finished."""
+    """What a report says of how photographs were restored, by which one counts as finished.
+
+    None is what reports of older versions do not say.
+    """
     return {
         "seed": options.seed,
         **sampler_record(model, fields),
-        **({"samples": model.samples} if model.samples > 1 else {}),
+        "samples": model.samples if model.samples > 1 else None,
         "precision": model.precision,
         "tile": options.tile,
         "overlap": options.overlap,
@@ -248,3 +260,15 @@ def chosen(task: str | None, run: str | None) -> tuple[Path, str]:
 def masked(run: Path) -> bool:
     """Whether the model of a folder fills holes."""
     return bool(read_settings(run / "config.json").get("adapter", {}).get("masked"))
+
+
+def enlargement(run: Path) -> int:
+    """How many times as large the model of a folder takes photographs to be: 4 of ``sr``, mostly 1.
+
+    A reduction that is no whole number is left to ``enlarge``.
+    """
+    made = (read_settings(run / "config.json").get("task") or {}).get("degradation") or {}
+    if str(made.get("_target_", "")).rsplit(".", 1)[-1] != Downsample.__name__:
+        return 1
+    scale = made.get("scale", Downsample.scale)
+    return int(scale) if scale in range(1, LARGEST + 1) else 1

@@ -33,6 +33,7 @@ class ByFrozenModel:
         run: what a report calls the model: its folder, or its name of the hub.
         fields: of a sampler, of which it has none.
         degradation: that is undone.
+        enlarge: 1, as the operator itself enlarges.
 
     Args:
         options: of the command.
@@ -40,6 +41,8 @@ class ByFrozenModel:
     Raises:
         UserError: a word is missing, unknown or for an adapter, or solver and operator do not fit.
     """
+
+    enlarge = 1
 
     def __init__(self, options: RestoreOptions):
         _check_words(options)
@@ -114,6 +117,10 @@ def _check_words(options: RestoreOptions) -> None:
     for key, words in (("solver", SOLVERS), ("operator", WORDS)):
         if not getattr(options, key):
             raise UserError(f"method=zeroshot needs {key}=NAME; give one of {', '.join(words)}.")
+    if options.enlarge is not None:
+        raise UserError(
+            f"enlarge is for adapters; give operator=sr operator.factor={options.enlarge} instead."
+        )
     if options.mask and options.operator != "inpaint":
         raise UserError(
             f"mask={options.mask} tells nothing here: it is for operator=inpaint; leave it out."

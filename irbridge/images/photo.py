@@ -16,6 +16,7 @@ from irbridge.files import write_atomically
 from irbridge.images.arrays import LUMA, check_range, to_bytes
 from irbridge.images.formats import cannot_write, told
 from irbridge.images.png import LEVEL, png16, with_chunks
+from irbridge.images.resize import resized
 from irbridge.images.samples import read_samples
 
 EXIF_SIDES = Base.ExifImageWidth, Base.ExifImageHeight
@@ -73,6 +74,14 @@ class Photo:
     def coloured(self) -> "Photo":
         """The photograph whose file has colours, also where it was grey; a grey profile goes."""
         return replace(self, grey=False, icc=None) if self.grey else self
+
+    def interpolated(self, factor: int) -> "Photo":
+        """The photograph with ``factor`` times the sides, its pixels by a bicubic filter."""
+        if factor == 1:
+            return self
+        height, width = self.pixels.shape[:2]
+        pixels = resized(self.pixels, height * factor, width * factor)
+        return replace(self.enlarged(factor), pixels=np.clip(pixels, 0, 1))
 
     def enlarged(self, factor: int) -> "Photo":
         """The photograph with what its file keeps for ``factor`` times the sides.

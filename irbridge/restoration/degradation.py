@@ -133,13 +133,7 @@ class Degradation:
         (width, height), _ = read_header(job.source)
         if self.masked and job.mask:
             check_mask_size(read_header(job.mask)[0], (width, height), job.mask, job.source)
-        large = width * self.factor, height * self.factor
-        if max(large) > SIDE or large[0] * large[1] > max_pixels():
-            raise UserError(
-                f"{job.source.name} would become {large[0]} x {large[1]} pixels, more than an image"
-                f" may have here; give a smaller operator.factor than {self.factor}, or cut it into"
-                " parts."
-            )
+        check_result(job, self.factor, "operator.factor")
         small = self._small(height, width)
         if small in self.passed:
             return
@@ -156,3 +150,19 @@ class Degradation:
         if self.digest:
             found["kernel"] = self.digest
         return found
+
+
+def check_result(job: Job, factor: int, word: str) -> None:
+    """UserError where a photograph of ``factor`` times the sides is larger than an image may be.
+
+    Args:
+        job: the photograph, of which the header is read.
+        factor: how many times as large.
+        word: of the command, which says the factor.
+    """
+    width, height = (side * factor for side in read_header(job.source)[0])
+    if max(width, height) > SIDE or width * height > max_pixels():
+        raise UserError(
+            f"{job.source.name} would become {width} x {height} pixels, more than an image may have"
+            f" here; give a smaller {word} than {factor}, or cut it into parts."
+        )

@@ -32,7 +32,7 @@ from irbridge.images.samples import read_header
 from irbridge.images.tiles import Tiles
 from irbridge.models.restorer import Restorer
 from irbridge.own_files import remember
-from irbridge.restoration.degradation import Degradation
+from irbridge.restoration.degradation import Degradation, check_result
 from irbridge.restoration.jobs import Job, Report
 from irbridge.restoration.memory import Plan
 
@@ -68,6 +68,7 @@ class Restoring(NamedTuple):
         settings: what a report says of all this, by which a photograph counts as finished.
         run: the model's folder, or what else a report calls it.
         degradation: that is undone, where it is known.
+        enlarge: how many times as large the photographs are made first.
     """
 
     model: Restorer
@@ -76,6 +77,7 @@ class Restoring(NamedTuple):
     settings: dict
     run: str
     degradation: Degradation | None = None
+    enlarge: int = 1
 
     @property
     def masked(self) -> bool:
@@ -86,6 +88,8 @@ class Restoring(NamedTuple):
         """UserError where a photograph cannot be restored, as far as its header says."""
         if self.degradation is not None:
             self.degradation.check(job)
+        if self.enlarge > 1:
+            check_result(job, self.enlarge, "enlarge")
 
     def keeping(self, photo: Photo) -> Photo:
         """A photograph with what the file of the restored one keeps of it."""
@@ -213,6 +217,7 @@ def _read(job: Job, restoring: Restoring) -> Read:
     if restoring.masked:
         holes = holes_of(photo, job.source, job.mask)
         photo = photo if job.mask else replace(photo, alpha=None)  # what was transparent is filled
+    photo = photo.interpolated(restoring.enlarge)
     if job.mask:
         hashes["mask_sha256"] = sha256(job.mask)
     _check_room(job, photo, restoring.model.sides(*photo.pixels.shape[:2]))
@@ -424,7 +429,8 @@ def _counts(jobs: list[Job], restoring: Restoring) -> dict[Job, int]:
             (width, height), _ = read_header(job.source)
         except UserError:  # comes up again where its turn comes
             continue
-        height, width = restoring.model.sides(height, width)
+        sides = (side * restoring.enlarge for side in (height, width))
+        height, width = restoring.model.sides(*sides)
         try:
             tiles = restoring.cuts.tiles(height, width)
         except UserError as error:

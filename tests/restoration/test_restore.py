@@ -173,6 +173,75 @@ def test_what_a_file_keeps(fast, restore, tmp_path):
     np.testing.assert_allclose(deep.pixels, 1 - values[..., :3] / 65535, atol=2e-5)
 
 
+def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
+    """An image (H, W, C) of 8 bits by Pillow's bicubic filter, in [0, 1]."""
+    size = image.shape[1] * factor, image.shape[0] * factor
+    planes = (Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(image, 2, 0))
+    large = np.dstack([plane.resize(size, Image.Resampling.BICUBIC) for plane in planes])
+    return large.clip(0, 255) / 255
+
+
+def test_photographs_are_made_larger_first_where_asked(fast, restore, tmp_path):
+    photo = photograph(tmp_path / "a.png", (37, 21), "RGBA")
+    words = "task=derain", f"input={photo}", "compare=true"
+    status, _, error = restore(*words, "enlarge=3")
+    assert status == 0, error
+    small, large = np.asarray(Image.open(photo)), np.asarray(Image.open(tmp_path / "a-derain.png"))
+    assert large.shape == (63, 111, 4)
+    # the network of the fixture inverts; where alpha is 0 any colour may be
+    error = np.abs(1 - enlarged(small[..., :3], 3) - large[..., :3] / 255).max(2)
+    assert error[large[..., 3] > 0].max() < 0.6 / 255
+    record = files(tmp_path)["a.png"]
+    assert record["enlarge"] == 3 and record["size"] == [111, 63]
+    # the same again is finished, and another factor is not
+    calls = len(fast)
+    assert restore(*words, "enlarge=3")[0] == 0 and len(fast) == calls
+    assert restore(*words, "enlarge=2")[0] == 0 and len(fast) == calls + 1
+    assert Image.open(tmp_path / "a-derain.png").size == (74, 42)
+    assert restore(*words)[0] == 0 and files(tmp_path)["a.png"]["enlarge"] is None
+    assert len(fast) == calls + 2
+
+
+@pytest.mark.parametrize(
+    "degradation, factor",
+    [
+        ({"_target_": "irbridge.data.degradations.Downsample", "scale": 2.0}, 2),
+        ({"_target_": "irbridge.data.degradations.Downsample"}, 4),
+        ({"_target_": "irbridge.data.degradations.Downsample", "scale": 2.5}, 1),
+        ({"_target_": "irbridge.data.degradations.Noise"}, 1),
+        (None, 1),
+    ],
+)
+def test_a_model_of_super_resolution_enlarges(fast, restore, tmp_path, degradation, factor):
+    run, photo = tmp_path / "run", photograph(tmp_path / "a.png", (12, 16))
+    shutil.copytree(ROOT / "data/adapters/derain", run)
+    config = json.loads((run / "config.json").read_text())
+    config["task"] |= {"name": "sr", "degradation": degradation}
+    (run / "config.json").write_text(json.dumps(config))
+    assert restore(f"run={run}", f"input={photo}")[0] == 0
+    assert Image.open(tmp_path / "a-sr.png").size == (12 * factor, 16 * factor)
+    assert restore(f"run={run}", f"input={photo}", "enlarge=1")[0] == 0
+    assert Image.open(tmp_path / "a-sr.png").size == (12, 16)
+
+
+def test_what_cannot_be_made_larger_is_told(fast, restore, command, tmp_path, monkeypatch):
+    photo = photograph(tmp_path / "a.png", (37, 24))
+    monkeypatch.setenv("IRBRIDGE_MAX_PIXELS", "4000")
+    status, _, error = restore("task=derain", f"input={photo}", "enlarge=4")
+    assert status == 1 and "a.png would become 148 x 96 pixels" in error
+    assert "give a smaller enlarge than 4" in error and not fast
+    for words, said in (
+        (["task=inpaint", "enlarge=2"], "enlarge=2 is not for inpaint"),
+        (["task=derain", "enlarge=0"], "enlarge=0 must be"),
+        (
+            ["method=zeroshot", "solver=ddrm", "operator=sr", "enlarge=2"],
+            "give operator=sr operator.factor=2 instead",
+        ),
+    ):
+        status, _, error = command("restore", f"input={photo}", *words)
+        assert status == 2 and said in error, error
+
+
 def test_again_only_what_changed(fast, restore, tmp_path):
     for name in "abc":
         photograph(tmp_path / f"{name}.png")
@@ -195,6 +264,16 @@ def test_again_only_what_changed(fast, restore, tmp_path):
     (tmp_path / "restored-derain.json").write_text("{")  # nothing is known: all again
     assert restore(*words, "seed=1")[0] == 0 and len(fast) == 14
     assert restore("task=derain", f"input={tmp_path}/*.png", "seed=1")[0] == 0 and len(fast) == 14
+
+
+def test_fewer_draws_are_not_finished_by_more(restore, tmp_path):
+    words = "task=derain", f"input={photograph(tmp_path / 'a.png')}", "sampler=posterior", "steps=2"
+    assert restore(*words, "samples=2")[0] == 0
+    mean = files(tmp_path)["a.png"]
+    assert restore(*words)[0] == 0
+    single = files(tmp_path)["a.png"]
+    assert (mean["samples"], single["samples"]) == (2, None)
+    assert mean["output_sha256"] != single["output_sha256"]
 
 
 def test_results_of_two_models(fast, restore, tmp_path):

@@ -64,7 +64,9 @@ def restore(way: Way, asked: Asked, folder: str | Path, watched: Watched) -> Don
         output = place.folder / f"{place.source.stem}-{way.label}.png"
         cuts = Plan(model, footprint(model, **way.fields), **CUTS)
         settings = {"seed": asked.whole("seed", "Seed")}
-        restoring = Restoring(model, way.fields, cuts, settings, way.label, way.degradation)
+        restoring = Restoring(
+            model, way.fields, cuts, settings, way.label, way.degradation, way.enlarge
+        )
         mask = place.mask if restoring.masked else None
         job = Job(place.source, output, mask=mask)
         watched.stage("Restoring", model.calls(**way.fields) * model.samples)

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from irbridge.assets import find, shipped
 from irbridge.commands.demo.asked import Asked
 from irbridge.commands.options import RestoreOptions
-from irbridge.commands.restore import masked
+from irbridge.commands.restore import enlargement, masked
 from irbridge.commands.zero_shot import ByFrozenModel
 from irbridge.environment import device as to_device
 from irbridge.errors import UserError
@@ -30,12 +30,14 @@ class Way(NamedTuple):
         fields: of a sampler.
         load: gives the model, ready to restore.
         degradation: that is undone, where it is known.
+        enlarge: how many times as large a photograph is made first.
     """
 
     label: str
     fields: dict
     load: Callable[[], Restorer]
     degradation: Degradation | None = None
+    enlarge: int = 1
 
 
 def models(run: str | None = None) -> dict[str, Path]:
@@ -108,7 +110,9 @@ class Ways:
         if not asked.zero_shot:
             calls = asked.whole("steps", "Calls of the frozen prior")
             name = Path(asked.task).name
-            return Way(name, {"nfe": calls}, lambda: self.model(asked.task, calls))
+            larger = enlargement(self.folders[asked.task])
+            load = partial(self.model, asked.task, calls)
+            return Way(name, {"nfe": calls}, load, enlarge=larger)
         known = ByFrozenModel(zero_shot(asked, self.device))
         return Way(known.label, known.fields, known.load, known.degradation)
 

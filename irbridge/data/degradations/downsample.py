@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from typing_extensions import override
 
 from irbridge.data.degradations.base import Degradation
-from irbridge.data.degradations.drawing import BICUBIC, channel_images
 from irbridge.data.jpeg import as_jpeg
 from irbridge.errors import UserError
+from irbridge.images.resize import resized
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,7 @@ class Downsample(Degradation):
     @override
     def apply(self, image, rng):
         height, width = image.shape[:2]
-        small = _resized(image, *(max(1, round(s / max(self.scale, 1))) for s in (height, width)))
+        small = resized(image, *(max(1, round(s / max(self.scale, 1))) for s in (height, width)))
         if self.compressed and rng.random() < self.compressed:
             small = as_jpeg(small, rng)
-        return _resized(small, height, width)
-
-
-def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    channels = [channel.resize((width, height), BICUBIC) for channel in channel_images(image)]
-    return np.dstack(channels)
+        return resized(small, height, width)
