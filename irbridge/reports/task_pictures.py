@@ -8,11 +8,13 @@ from PIL import Image
 
 from irbridge.assets import find
 from irbridge.data import degradations
+from irbridge.data.degradations import Downsample
 from irbridge.data.pair import Pair
 from irbridge.data.pairs import SyntheticPairs
 from irbridge.errors import unknown
 from irbridge.images.arrays import to_bytes
 from irbridge.images.grid import grid
+from irbridge.images.resize import resized
 from irbridge.own_files import check_writable, write_result
 
 DEGRADATIONS = {
@@ -81,7 +83,8 @@ def draw_tasks(folder: Path, only: str | None = None) -> Iterator[str]:
 def draw_samples(folder: Path) -> Iterator[str]:
     """Write a degraded photograph for each task, to be tried by ``irbridge restore`` and the page.
 
-    It is ``<task>.jpg``; of inpaint a PNG that is transparent in the holes. Which photograph is
+    It is ``<task>.jpg``; of inpaint a PNG that is transparent in the holes, of sr the small version,
+    which ``irbridge restore`` enlarges. Which photograph is
     degraded says :data:`SAMPLES`, and how strongly its name, as of :class:`SyntheticPairs`.
 
     Yields:
@@ -92,7 +95,11 @@ def draw_samples(folder: Path) -> Iterator[str]:
         check_writable(folder / name)
     for task, name in named.items():
         pair = _sample(task)
-        picture = Image.fromarray(to_bytes(pair.degraded))
+        degraded = pair.degraded
+        if task == "sr":
+            height, width = (side // Downsample.scale for side in pair.clean.shape[:2])
+            degraded = resized(pair.clean, height, width).clip(0, 1)
+        picture = Image.fromarray(to_bytes(degraded))
         if pair.mask is not None:
             opaque = np.where(pair.mask, 0, 255).astype(np.uint8)
             picture.putalpha(Image.fromarray(opaque))

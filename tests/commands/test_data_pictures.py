@@ -7,7 +7,7 @@ from PIL import Image
 from irbridge.assets import find
 from irbridge.commands.data import data_run
 from irbridge.commands.options import DataOptions
-from irbridge.reports.task_pictures import FRONT, draw_front
+from irbridge.reports.task_pictures import FRONT, SAMPLES, draw_front
 
 
 def test_the_front_page_s_picture_is_degraded_restored_and_clean(tmp_path):
@@ -38,6 +38,19 @@ def test_the_shipped_adapters_draw_it(tmp_path, capsys, monkeypatch):
     data_run(DataOptions(words=("front",), output=str(tmp_path)))
     assert loaded == list(FRONT) and "front.jpg" in capsys.readouterr().out
     assert (tmp_path / "front.jpg").is_file()
+
+
+def test_the_degraded_samples_are_their_photographs_and_that_of_sr_a_quarter_of_it():
+    for task, name in SAMPLES.items():
+        ending = "png" if task == "inpaint" else "jpg"
+        with Image.open(find("data/samples/degraded") / f"{task}.{ending}") as sample:
+            degraded = sample.convert("RGB")
+        with Image.open(find("data/samples/test") / f"{name}.jpg") as clean:
+            size = [side // 4 for side in clean.size] if task == "sr" else clean.size
+            whole = np.asarray(clean.resize((40, 40)).convert("L")).ravel()
+        assert degraded.size == tuple(size)
+        seen = np.asarray(degraded.resize((40, 40)).convert("L")).ravel()
+        assert np.corrcoef(whole, seen)[0, 1] > 0.5
 
 
 @pytest.mark.parametrize("task", FRONT)
