@@ -83,9 +83,9 @@ def draw_tasks(folder: Path, only: str | None = None) -> Iterator[str]:
 def draw_samples(folder: Path) -> Iterator[str]:
     """Write a degraded photograph for each task, to be tried by ``irbridge restore`` and the page.
 
-    It is ``<task>.jpg``; of inpaint a PNG that is transparent in the holes, of sr the small version,
-    which ``irbridge restore`` enlarges. Which photograph is
-    degraded says :data:`SAMPLES`, and how strongly its name, as of :class:`SyntheticPairs`.
+    It is ``<task>.jpg``; of inpaint a PNG that is transparent in the holes, of sr the small
+    version, which ``irbridge restore`` enlarges. Which photograph is degraded says
+    :data:`SAMPLES`, and how strongly its name, as of :class:`SyntheticPairs`.
 
     Yields:
         The files.
