@@ -10,6 +10,7 @@ from accelerate import PartialState
 
 from irbridge.adapters.pretrained_anchor import PREFIX
 from irbridge.assets import ROOT, find
+from irbridge.data.jpeg import SavedAsJpeg
 from irbridge.data.layouts import BenchmarkPairs, Faces
 from irbridge.data.public_sets import BENCHMARKS
 from irbridge.environment import device, set_threads
@@ -72,6 +73,8 @@ def evaluate_run(options: dict) -> None:
         pairs, data = validation_images(at.run, options["size"]), "validation images"
     else:
         pairs, data = images(options, at)
+    if quality := options["jpeg"]:
+        pairs, data = SavedAsJpeg(pairs, quality), f"{data}, JPEG of quality {quality}"
     protocol = build_protocol(at.config, **options["protocol"])
     # nfe says the same
     sampler = {k: v for k, v in sampler_fields(options["sampler"]).items() if k != "steps"}
@@ -152,6 +155,11 @@ def check_choice(options: dict) -> None:
         )
     if method == "outputs" and not options["outputs"]:
         raise UserError("method=outputs scores saved images; give their folder, outputs=DIR.")
+    if options["outputs"] and options["jpeg"]:
+        raise UserError(
+            f"jpeg={options['jpeg']} changes what methods are given, and outputs="
+            f"{options['outputs']} holds what one has made already; leave out one of them."
+        )
     if options["outputs"] and method not in (None, "all", "outputs"):
         raise UserError(
             f"outputs={options['outputs']} does not go with method={method}; leave out one of them."

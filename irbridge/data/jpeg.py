@@ -5,6 +5,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from irbridge.data.pair import Pair
+from irbridge.errors import UserError
 from irbridge.images.arrays import to_bytes
 
 QUALITY = 40, 98
@@ -47,3 +49,32 @@ def saved_as_jpeg(image: np.ndarray, quality: int, subsampling: int = HALVED) ->
         file, format="JPEG", quality=quality, subsampling=subsampling
     )
     return np.asarray(Image.open(file), np.float32) / 255
+
+
+class SavedAsJpeg:
+    """Pairs whose degraded images were saved as JPEG files, at half the colours' resolution.
+
+    Args:
+        pairs: ``names``, ``len(pairs)`` and ``pairs[i]``.
+        quality: of the files, 1 to 100, as libjpeg's.
+    """
+
+    def __init__(self, pairs, quality: int):
+        self.pairs, self.quality, self.names = pairs, quality, pairs.names
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, i: int) -> Pair:
+        """A pair.
+
+        Raises:
+            UserError: it has a mask, whose edges no JPEG keeps.
+        """
+        pair = self.pairs[i]
+        if pair.mask is not None:
+            raise UserError(
+                f"jpeg={self.quality} does not go with images that have holes, whose edges no JPEG"
+                " keeps; leave it out."
+            )
+        return pair._replace(degraded=saved_as_jpeg(pair.degraded, self.quality))

@@ -270,6 +270,7 @@ class Evaluation(Options):
     run_root: str = option("runs", PLACE)
     benchmark: str | None = None
     split: str = option("test", one_of("test", "validation"))
+    jpeg: int | None = option(None, whole(1, 100))
     outputs: str | None = option(None, PLACE)
     row: str | None = None
     samples: int | None = option(None, SAMPLES)

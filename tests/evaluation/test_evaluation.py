@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, save_images
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from irbridge.commands.evaluate import METHODS, TRAINED
@@ -112,6 +114,27 @@ def test_other_images_are_told_apart(score, tmp_path):
     assert len(list((tmp_path / "results/derain").iterdir())) == 3
 
 
+def test_degraded_images_can_be_jpeg_files(score, tmp_path):
+    clean, dark = tmp_path / "clean", tmp_path / "dark"
+    save_images(clean, 2, (60, 60))
+    save_images(dark, 2, (60, 60), seed=3)
+    words = ["task=derain", "method=identity", "size=48", f"data.clean={clean}"]
+    score(*words, f"data.degraded={dark}", "jpeg=30")
+    found = records(tmp_path / "results")
+    assert {r["data"] for r in found} == {f"{dark}, JPEG of quality 30"}
+    for record in found:
+        images = [
+            np.asarray(Image.open(folder / f"{record['name']}.png"))[6:54, 6:54]
+            for folder in (clean, dark)
+        ]
+        file = BytesIO()
+        Image.fromarray(images[1]).save(file, "JPEG", quality=30)
+        error = np.asarray(Image.open(file)).astype(float) - images[0]
+        assert abs(record["psnr"] - 10 * np.log10(255**2 / (error**2).mean())) < 1e-3
+    err = score("task=inpaint", "method=identity", "limit=1", "size=48", "jpeg=90", status=2)
+    assert "jpeg=90 does not go with images that have holes" in err
+
+
 def test_trained_recipes(score, command, small, tmp_path):
     """Missing ones name the command that makes them; that command does."""
     words = ["task=derain", f"data.test={tmp_path / 'photos'}", "limit=1", "size=32"]
@@ -166,6 +189,8 @@ WRONG = {
     "task=derain outputs=. method=ddim": ["method=ddim"],
     "task=derain method=spandrel": ["spandrel:FILE"],
     "task=derain outputs=. method=spandrel:net.safetensors": ["outputs=."],
+    "task=derain outputs=. jpeg=90": ["jpeg=90", "outputs=."],
+    "task=derain jpeg=101": ["jpeg=101"],
     "task=derain data.clean=x": ["data.degraded"],
     "benchmark=lol data.root=x data.clean=x data.degraded=x": ["data.clean", "benchmark"],
     "benchmark=lol data.root=x data.masks=x": ["data.masks", "celebahq"],
