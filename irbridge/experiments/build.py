@@ -196,6 +196,9 @@ def _refinement(config: dict, sizes: dict) -> Refinement:
 
 def _finished_predictor(given: str, config: dict, options: RefineOptions):
     """The network of a finished regression with its weights, and the options that say its sizes."""
+    # of training; restoring needs none of it
+    from irbridge.experiments.run_folder import check_finished
+
     folder = trained(given)
     if not (folder / "config.json").is_file():
         raise UserError(
@@ -213,6 +216,7 @@ def _finished_predictor(given: str, config: dict, options: RefineOptions):
         raise UserError(
             f"refine.predictor={given} was trained for another task; give task={task} to refine it."
         )
+    check_finished(folder, f"refine.predictor={given}")
     own = settings.get("adapter", {})
     sizes = {key: own[key] for key in (*FIELDS, "masked") if key in own}
     predictor = make_trunk(**sizes)
@@ -228,7 +232,7 @@ def taught(config: dict) -> dict:
 
     Raises:
         UserError: The run distills, and its teacher is none, is distilled itself, is no adapter on
-            a frozen prior, or was trained for another task.
+            a frozen prior, is not trained to its end, or was trained for another task.
     """
     if config["method"] != "distill":
         return config
@@ -236,12 +240,16 @@ def taught(config: dict) -> dict:
         raise UserError(
             "recipe=distill needs what it distills; give teacher=RUN, a trained bridge."
         )
+    # of training; restoring needs none of it
+    from irbridge.experiments.run_folder import check_finished
+
     settings = read_settings(trained(teacher) / "config.json")
     method, task = settings.get("method"), settings.get("task", {}).get("name")
     if method == "distill":
         raise UserError(
             f"teacher={teacher} is itself distilled; give the run that it was distilled from."
         )
+    check_finished(trained(teacher), f"teacher={teacher}")
     if method != "irbridge":
         raise UserError(
             f"teacher={teacher} was trained with method={method}; give a run through the frozen"

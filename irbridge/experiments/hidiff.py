@@ -60,16 +60,14 @@ def hidiff(config: dict, lpips: float = 0.0, first: Restorer | None = None) -> H
 
 def _check_first(first: Restorer, options: HIDiffOptions, config: dict) -> None:
     """UserError unless a model is a stage 1 that a stage 2 of these sizes can begin from."""
-    from irbridge.experiments.run_folder import finished  # of training; restoring needs none of it
+    # of training; restoring needs none of it
+    from irbridge.experiments.run_folder import check_finished
 
     name = config["stage1"]
     if not isinstance(first, HIDiff) or first.stage != 1:
         what = "stage 2 of HI-Diff" if isinstance(first, HIDiff) else "of another method"
         raise UserError(f"stage1={name} is {what}; give a finished run of recipe=hidiff stage=1.")
-    if (first.folder / "run.json").is_file() and not finished(first.folder):
-        raise UserError(
-            f"stage1={name} is not trained to its end; run its own command again, which goes on."
-        )
+    check_finished(first.folder, f"stage1={name}")
     task = read_settings(first.folder / "config.json").get("task", {}).get("name")
     if task != config["task"].get("name"):
         raise UserError(

@@ -276,6 +276,22 @@ def finished(run: Path) -> bool:
     return _weights(run) is not None and _complete(run, read_json(run / "run.json"))
 
 
+def check_finished(run: Path, word: str) -> None:
+    """Refuse to begin from a training that was stopped; an export counts as finished.
+
+    Args:
+        run: its folder.
+        word: of the command, which names it.
+
+    Raises:
+        UserError: it can go on.
+    """
+    if (run / "run.json").is_file() and not finished(run):
+        raise UserError(
+            f"{word} is not trained to its end; run its own command again, which goes on."
+        )
+
+
 def saved_alone(run: Path) -> bool:
     """Whether a training is finished and its checkpoints are gone: there is nothing to go on."""
     return Checkpoints(run).latest() is None and (run / "run.json").is_file() and finished(run)

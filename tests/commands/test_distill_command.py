@@ -51,6 +51,11 @@ def test_what_is_no_teacher(command, small, tmp_path):
     assert status == 2 and "give teacher=RUN" in err
     status, _, err = command("train", *words, "teacher=nowhere")
     assert status == 2 and "nowhere" in err and "Error: " in err
+    begun = ["bridge=ebridge", "name=begun", "trainer.stop=1"]
+    assert "Stopped and saved" in command("train", *FAST, *small, *begun)[1]
+    stopped = f"teacher={tmp_path / 'runs/derain-begun'}"
+    status, _, err = command("train", *words, stopped)
+    assert status == 2 and f"{stopped} is not trained to its end; run its own" in err
     scratch = ["recipe=bridge", "bridge=goub", "name=scratch"]
     assert command("train", *FAST, *small, *scratch)[0] == 0
     status, _, err = command("train", *words, f"teacher={tmp_path / 'runs/derain-scratch'}")

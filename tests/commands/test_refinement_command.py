@@ -127,7 +127,11 @@ def test_draws_without_noise_are_refused(command, regression, tmp_path):
 
 def test_what_cannot_be_a_predictor(command, small, regression, tmp_path):
     words = [*FAST, *small, "recipe=refine", "evaluate.enabled=false"]
+    begun = ["recipe=regression", "adapter.width=8", "name=begun", "trainer.stop=1"]
+    assert "Stopped and saved" in command("train", *FAST, *small, *begun)[1]
+    stopped = f"refine.predictor={run_of(tmp_path, 'deblur-begun')}"
     for more, said in (
+        ([stopped], f"{stopped} is not trained to its end; run its own command again"),
         (["refine.predictor=nowhere"], "nowhere"),
         (["refine.joint=false"], "give refine.predictor=RUN"),
         (["refine.samples=0"], "refine.samples=0 must be a whole number from 1 to 1000"),
