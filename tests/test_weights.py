@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 
+import irbridge
 from irbridge.errors import UserError
 from irbridge.weights import SCALE, load_weights, rounded, save_weights
 
@@ -43,6 +45,18 @@ def test_what_was_stored_once_is_stored_again_without_loss():
     once = rounded(some(), torch.int8)
     twice = rounded(once, torch.int8)
     assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
+@pytest.mark.parametrize("task", ["derain", "raindrop"])
+def test_restored_images_change_by_less_than_rounding_to_8_bits(task):
+    model = irbridge.load(task)
+    photo = irbridge.read_image(ROOT / f"data/samples/degraded/{task}.jpg")[80:240, 80:240]
+    before = model.restore(photo, steps=0)
+    adapter = model.trainable()
+    adapter.load_state_dict(rounded(adapter.state_dict(), torch.int8))
+    after = model.restore(photo, steps=0)
+    error = ((before - after) ** 2).mean()
+    assert 0 < error < (1 / 255) ** 2 / 12  # of uniform rounding
 
 
 @pytest.mark.parametrize(
