@@ -12,6 +12,7 @@ from irbridge.files import open_regular, write_atomically
 
 SCALE = ".scale"
 """What the name of a tensor's scales ends in, where it is stored as int8."""
+SMALL = 1024  # numbers of a tensor that int8 would save next to nothing of
 LEVELS = 127  # the largest of int8 whose negative is one too
 
 
@@ -37,7 +38,7 @@ def rounded(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, 
         tensors: by name.
         dtype: that floating ones are cast to. With int8 each row of a tensor, such as the kernel
             of one output channel, is whole numbers from -127 to 127 times a scale of its own in
-            bfloat16; tensors of one row or of one dimension become float16.
+            bfloat16; tensors of fewer than :data:`SMALL` numbers become float16.
     """
     return _plain(_stored(tensors, dtype), "")
 
@@ -50,7 +51,7 @@ def _stored(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, 
             found[name] = tensor
         elif dtype is not torch.int8:
             found[name] = tensor.to(dtype)
-        elif tensor.ndim < 2 or len(tensor) < 2:
+        elif tensor.ndim < 2 or tensor.numel() < SMALL:
             found[name] = tensor.half()
         else:
             found[name], found[name + SCALE] = _int8(tensor)
