@@ -176,7 +176,7 @@ WRONG = {
     "method=foo task=derain": ["method=foo", *METHODS],
     "": ["task=NAME", "run=FOLDER"],
     "task=foo": ["foo", "derain"],
-    "task=denoise method=irbridge": ["data/adapters/denoise", "scripts/train.py task=denoise"],
+    "task=sr8 method=irbridge": ["data/adapters/sr8", "scripts/train.py task=sr8"],
     "task=universal method=classical": ["universal", "derain"],
     "task=paired method=identity": ["data.clean=DIR"],
     "benchmark=lol": ["data.root"],
