@@ -36,6 +36,11 @@ ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+def pytest_collection_modifyitems(items):
+    """The longest tests come first, so that no process works on one when all others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def small_unet(channels=(8, 16), down=None, up=None, **changes):
     """An untrained UNet2DModel of a few thousand weights, the same at every call."""
     n = len(channels)

@@ -11,11 +11,12 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from forked import Forked
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -99,8 +100,8 @@ def child(count: int, folder: str, words: list[str]) -> None:
     main()
 
 
-def run(folder: Path, words: list[str], count: int = 0, seconds: float | None = None) -> int:
-    """The status of a command that is killed at a change or after a time, where one is given."""
+def run(folder: Path, words: list[str], count: int = 0, seconds: float = 300) -> int:
+    """The status of a command that is killed at a change, where one is given, or after a time."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -109,19 +110,8 @@ def run(folder: Path, words: list[str], count: int = 0, seconds: float | None = 
         "IRBRIDGE_CACHE": str(folder.parent / f"cache-{folder.name}"),
         "COUNTED": str(folder.parent / "counted"),
     }
-    done = subprocess.Popen(
-        [sys.executable, __file__, "--child", str(count), str(folder), *words],
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, said = done.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(done.pid, signal.SIGKILL)
-        _, said = done.communicate()
+    done = Forked(__file__, "--child", count, folder, *words, env=env)
+    _, said = done.communicate(seconds)
     assert done.returncode in (0, -signal.SIGKILL), said[-2000:]
     return done.returncode
 

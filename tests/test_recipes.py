@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
+from forked import Forked
 from PIL import Image
 
 RECIPES = ROOT / "docs/recipes"
@@ -53,16 +54,9 @@ def follow(page, folder):
         words = shlex.split(command, comments=True)
         assert words[0] == "python", command
         tiny = TINY if "train" in words else []
-        done = subprocess.run(
-            [sys.executable, *words[1:], *tiny],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        out = done.stdout + done.stderr
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = Forked(*words[1:], *tiny, cwd=folder, env=environment)
+        out = "".join(done.communicate())
         assert done.returncode == 0, f"{command}\n{out}"
     return out
 

@@ -146,7 +146,8 @@ def test_the_command_restores_from_the_wheel(run, target):
 
 def test_the_command_trains_from_the_wheel(run, target):
     program, work = run
-    out = program(target / "bin/irbridge", "train", "debug=default", "task=derain")
+    tiny = ["adapter.width=4", "adapter.encoder=[1,1]", "adapter.decoder=[1,1]"]
+    out = program(target / "bin/irbridge", "train", "debug=default", "task=derain", *tiny)
     assert "PSNR" in out
     folder = work / "runs/derain-debug"
     assert json.loads((folder / "config.json").read_text())["commit"] == "unknown"

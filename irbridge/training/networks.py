@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,6 +24,16 @@ def checkpoint_gradients(model: nn.Module) -> None:
             module._gradient_checkpointing_func = keep
 
 
+def _of_diffusers(module: nn.Module, *names: str) -> bool:
+    """Whether diffusers names a class of the module so.
+
+    By name, for an import of diffusers takes seconds, and a network of ``backbones.lean`` has base
+    classes of its own.
+    """
+    kinds = [kind for kind in type(module).__mro__ if kind.__module__.startswith("diffusers.")]
+    return any(kind.__name__ in names for kind in kinds)
+
+
 def compile_networks(model: nn.Module) -> None:
     """Compile every network of the model in place, so that names of weights stay.
 
@@ -32,7 +41,7 @@ def compile_networks(model: nn.Module) -> None:
     The first steps then take minutes.
     """
     for module in model.modules():
-        vae = isinstance(module, (AutoencoderKL, AutoencoderTiny))
-        kinds = ModelMixin, NAFNet, LucidUNet, ResidualUNet, Transformer
-        if isinstance(module, kinds) and not vae:
+        vae = _of_diffusers(module, "AutoencoderKL", "AutoencoderTiny")
+        own = isinstance(module, (NAFNet, LucidUNet, ResidualUNet, Transformer))
+        if (own or _of_diffusers(module, "ModelMixin")) and not vae:
             module.compile()

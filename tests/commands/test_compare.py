@@ -202,6 +202,7 @@ def test_sampler_table_averages_and_marks_missing():
     assert "| c | mean | time | — | 10.00 / 0.500 / 0.250 |" in table and "images 2" in table
 
 
+@pytest.mark.slow
 def test_efficiency_runs_to_table_and_plot(command, small, tmp_path):
     words = [w for w in small if "sampler" not in w]
     status, _, err = command(

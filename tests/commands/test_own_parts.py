@@ -1,13 +1,11 @@
 """Classes of the user's own, named by a folder of configs alone: no program around the command."""
 
 import os
-import subprocess
-import sys
+import shutil
 
-import numpy as np
 import pytest
-from conftest import ROOT
-from PIL import Image
+from conftest import ROOT, save_images
+from forked import Forked
 
 from irbridge.commands.export import check_output
 from irbridge.errors import UserError
@@ -68,29 +66,28 @@ def test_a_folder_of_configs_is_all_that_own_parts_need(tmp_path):
         path = tmp_path / "own" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    photos = save_images(tmp_path / "photos")
+    shutil.copy(photos / "0.png", tmp_path / "photo.png")
 
     def irbridge(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "irbridge", *words],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        return done.returncode, done.stdout + done.stderr
+        path = os.pathsep.join([str(ROOT), str(tmp_path)])
+        environment = os.environ | {"PYTHONPATH": path}
+        done = Forked("-m", "irbridge", *words, cwd=tmp_path, env=environment)
+        out, err = done.communicate()
+        return done.returncode, out + err
 
     own, run, few = "--config-dir=own", "run=runs/Halve-debug", ("size=32", "limit=1")
+    parts = "bridge=MyOwn", "sampler=mine"
+    tiny = f"data.train={photos}", f"data.test={photos}", "adapter.width=4"
+    tiny += "adapter.encoder=[1,1]", "adapter.decoder=[1,1]"
     alone = "restore", own, "task=derain", "sampler=mine", "steps=1", "input=photo.png"
     for words, shown in (
-        (("train", own, "task=Halve", "bridge=MyOwn", "sampler=mine", "debug=default"), "(Own"),
+        (("train", own, "task=Halve", *parts, *tiny, "debug=default"), "(Own"),
         (("restore", own, run, "input=photo.png"), "Restored 1 of 1"),
         ((*alone, "sampler.keep=0.2"), "Restored 1 of 1"),
         (("evaluate", own, run, "metrics=[bias]", "method=identity", *few), "Bias"),
         (("compare", own, run, "bridges=[MyOwn]", "samplers=[mine]", "nfe=[1]", *few), "mine"),
-        (("export", own, run, "output=handed"), "Wrote: handed"),
+        (("export", own, run, "output=handed", "size=32"), "Wrote: handed"),
     ):
         status, out = irbridge(*words)
         assert status == 0 and shown in out, f"{words}\n{out}"

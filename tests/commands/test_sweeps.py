@@ -4,16 +4,15 @@ import gc
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import weakref
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT
+from forked import Forked
 from runs_alike import QUICK
 
 from irbridge import cli
@@ -38,13 +37,7 @@ def test_a_stop_of_the_whole_group_saves(tmp_path, small):
         "trainer.schedule=constant",
     ]
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts/train.py"), *words, f"run_root={tmp_path}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = Forked(ROOT / "scripts/train.py", *words, f"run_root={tmp_path}")
         run = tmp_path / "derain-r"
         before = Checkpoints(run).latest()
         start = int(before.name[5:]) if before else 0
@@ -52,12 +45,12 @@ def test_a_stop_of_the_whole_group_saves(tmp_path, small):
         try:
             while process.poll() is None and time.monotonic() < deadline:
                 if log.exists() and log.read_text().count("\n") > start + 2:
-                    os.killpg(process.pid, number)
+                    process.send_signal(number, group=True)
                     break
                 time.sleep(0.05)
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate()
         finally:
-            process.kill()
+            process.send_signal(signal.SIGKILL)
         assert process.returncode == 0 and "Stopped and saved" in out and "Error" not in err, err
         steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
         assert int(Checkpoints(run).latest().name[5:]) == steps[-1] == len(steps) > start + 2
@@ -166,6 +159,7 @@ def test_jobs_of_a_sweep_that_share_a_place(command, small, tmp_path, swept):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_a_failing_job_in_a_worker_process(small, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "derain-r0").write_text("")
@@ -176,14 +170,9 @@ def test_a_failing_job_in_a_worker_process(small, tmp_path):
         "hydra.launcher.n_jobs=2",
         f"run_root={tmp_path}",
     )
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/train.py"), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(tmp_path),
-    )
-    told = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    done = Forked(ROOT / "scripts/train.py", *words, cwd=tmp_path)
+    _, err = done.communicate()
+    told = [line for line in err.splitlines() if line.startswith("Error: ")]
     assert (
         done.returncode == 2
         and len(told) == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, save_images
+from forked import Forked
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -326,13 +327,6 @@ def test_an_exported_adapter_has_no_validation_images(command, script):
     )
 
 
-def launched(folder, *words):
-    """A command in processes of its own."""
-    return subprocess.run(
-        [sys.executable, *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=280
-    )
-
-
 def stripped(folder):
     return sorted((r["method"], r["name"], r["psnr"], r["lpips"]) for r in records(folder))
 
@@ -340,15 +334,13 @@ def stripped(folder):
 @pytest.mark.slow
 def test_two_processes_share_the_images(score, tmp_path):
     words = [*QUICK, "limit=3", "method=ddim"]
-    done = launched(
-        tmp_path,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        ROOT / "scripts/evaluate.py",
-        *words,
-        "results=two",
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, ROOT / "scripts/evaluate.py", *words, "results=two"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| DDIM, same adapter") == 1  # one table
@@ -363,16 +355,11 @@ def test_two_processes_share_the_images(score, tmp_path):
 @pytest.mark.slow
 def test_jobs_in_parallel(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    done = launched(
-        tmp_path,
-        ROOT / "scripts/evaluate.py",
-        "-m",
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
-        *QUICK,
-        "method=foo,identity,classical",
-    )
-    assert done.returncode == 2 and "method=foo" in done.stderr, done.stderr
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *QUICK]
+    words += ["method=foo,identity,classical"]
+    done = Forked(ROOT / "scripts/evaluate.py", "-m", *words, cwd=tmp_path)
+    _, err = done.communicate()
+    assert done.returncode == 2 and "method=foo" in err, err
     assert {r["method"] for r in records(tmp_path / "results")} == {"identity", "classical"}
 
 

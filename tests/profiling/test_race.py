@@ -19,6 +19,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("IRBRIDGE_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_the_command_beside_another_checkout(command, tmp_path):
     """The other checkout is this one with a command line that waits for 1.5 seconds."""
     other = tmp_path / "other"

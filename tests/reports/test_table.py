@@ -3,13 +3,12 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 
 from irbridge import cli
 from irbridge.errors import UserError
@@ -333,19 +332,14 @@ def test_call_counts_under_one_label_are_rows_of_their_own():
 
 
 def command(*words, **env):
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONIOENCODING": "utf-8"} | env,
-    )
+    done = Forked(SCRIPT, *words, env=os.environ | env)
+    return done, *done.communicate()
 
 
 def test_the_command(tmp_path):
     write(tmp_path / "results" / "x" / "records.jsonl", three())
     rows = aggregate(read_records(tmp_path))
-    assert command(tmp_path).stdout == to_markdown(rows) + "\n"
+    assert command(tmp_path)[1] == to_markdown(rows) + "\n"
     main([str(tmp_path), "format=csv", f"output={tmp_path / 'table.csv'}"])
     assert (tmp_path / "table.csv").read_text() == to_csv(rows) + "\n"
 
@@ -375,9 +369,9 @@ def test_the_commands_mistakes(tmp_path, words, named):
 
 @pytest.mark.parametrize("debug", ["0", "1"])
 def test_a_mistake_ends_the_command_with_one_line_or_on_request_a_traceback(debug):
-    done = command("nowhere", IRBRIDGE_DEBUG=debug)
-    assert "nowhere" in done.stderr and ("Traceback" in done.stderr) == (debug == "1")
-    assert debug == "1" or (done.returncode == 2 and len(done.stderr.splitlines()) == 1)
+    done, _, err = command("nowhere", IRBRIDGE_DEBUG=debug)
+    assert "nowhere" in err and ("Traceback" in err) == (debug == "1")
+    assert debug == "1" or (done.returncode == 2 and len(err.splitlines()) == 1)
 
 
 def test_interval_is_over_images_not_draws():

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from conftest import ROOT
+from forked import Forked
 from runs_alike import QUICK, assert_same, state_of
 
 from irbridge.training.checkpoint import Checkpoints
@@ -146,23 +147,18 @@ def test_a_sweep_by_submitit_goes_on_after_preemption(command, training, tmp_pat
     reason = 'submitit\'s launcher is not installed; pip install -e ".[sweep]"'
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason=reason)
     words = [*training, "trainer.steps=40", "trainer.log_every=1", "name=r${seed}"]
-    told = tmp_path / "sweep.log"
-    with told.open("w") as log:
-        sweep = subprocess.Popen(
-            [
-                *(sys.executable, str(ROOT / "scripts/train.py"), "-m", *words, "seed=0,1"),
-                *("hydra/launcher=submitit_local", f"run_root={tmp_path / 'sweep'}"),
-            ],
-            cwd=tmp_path,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            runs = [tmp_path / f"sweep/derain-r{seed}" for seed in (0, 1)]
-            assert signalled(sweep, runs) > 0
-            assert sweep.wait(timeout=500) == 0, told.read_text()[-3000:]
-        finally:
-            sweep.terminate()
+    sweep = Forked(
+        *(ROOT / "scripts/train.py", "-m", *words, "seed=0,1"),
+        *("hydra/launcher=submitit_local", f"run_root={tmp_path / 'sweep'}"),
+        cwd=tmp_path,
+    )
+    try:
+        runs = [tmp_path / f"sweep/derain-r{seed}" for seed in (0, 1)]
+        assert signalled(sweep, runs) > 0
+        told = "".join(sweep.communicate(500))
+        assert sweep.returncode == 0, told[-3000:]
+    finally:
+        sweep.send_signal(signal.SIGTERM)
     logs = [path.read_text() for path in (tmp_path / "sweep/.submitit").rglob("*_log.*")]
     assert any("Requeued job" in text for text in logs)
     for seed, run in enumerate(runs):

@@ -6,14 +6,13 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 
 import pytest
 import torch
 from conftest import ROOT, small_unet, trainer_options
+from forked import Forked
 from safetensors.torch import load_file
 
 from irbridge import weights
@@ -374,6 +373,7 @@ def test_noise_drawn_ahead_is_the_noise_of_its_step(ahead):
     assert noises(3, (1, 3, 4, 4))[0].shape == (1, 3, 4, 4)
 
 
+@pytest.mark.slow
 def test_kill_and_term_of_the_command(tmp_path, small, command):
     """One command killed with SIGKILL, the same again ended with SIGTERM, the same again: as if
     never stopped."""
@@ -393,13 +393,7 @@ def test_kill_and_term_of_the_command(tmp_path, small, command):
     run = tmp_path / "killed/derain-r"
 
     def start():
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts/train.py"), *words, f"run_root={run.parent}"],
-            env=os.environ.copy(),  # with as many threads as here
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Forked(ROOT / "scripts/train.py", *words, f"run_root={run.parent}")
 
     def wait_for(process, step):
         deadline = time.monotonic() + 300
@@ -412,14 +406,14 @@ def test_kill_and_term_of_the_command(tmp_path, small, command):
 
     first = start()
     wait_for(first, 5)
-    first.kill()
+    first.send_signal(signal.SIGKILL)
     first.communicate()
     assert first.returncode == -signal.SIGKILL
     at = state_of(run)[1]
     second = start()
     wait_for(second, at + 10)
-    second.terminate()
-    out, err = second.communicate(timeout=300)
+    second.send_signal(signal.SIGTERM)
+    out, err = second.communicate()
     assert second.returncode == 0 and "Stopped and saved" in out and "Traceback" not in err
     assert at < state_of(run)[1] < 60
     assert command("train", *words)[0] == 0
