@@ -1,5 +1,6 @@
 """The machine, its devices and threads, and where its user keeps things."""
 
+import atexit
 import contextlib
 import os
 import platform
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from irbridge.assets import CHECKOUT, __version__
@@ -35,6 +37,27 @@ def device(name: str = "auto") -> torch.device:
     if found.type == "meta":
         raise UserError("device='meta' holds no values and computes nothing; use device=auto.")
     return found
+
+
+def processes(**options) -> PartialState:
+    """The processes of this command, which leave one another in order when the command ends.
+
+    A group that is still there when Python ends has threads that may abort the process, after all
+    its work.
+
+    Args:
+        **options: of :class:`accelerate.PartialState`.
+    """
+    state = PartialState(**options)
+    if state.num_processes > 1:
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+    return state
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def machine() -> str:

@@ -6,14 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from accelerate import PartialState
-
 from irbridge.adapters.pretrained_anchor import PREFIX
 from irbridge.assets import ROOT, find
 from irbridge.data.jpeg import SavedAsJpeg
 from irbridge.data.layouts import BenchmarkPairs, Faces
 from irbridge.data.public_sets import BENCHMARKS
-from irbridge.environment import device, set_threads
+from irbridge.environment import device, processes, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.classical import CLASSICAL
 from irbridge.evaluation.evaluate import score_rows
@@ -67,7 +65,7 @@ def evaluate_run(options: dict) -> None:
     set_threads(options["threads"])
     check_choice(options)
     # A process may wait long for another's share of slow images.
-    state = PartialState(cpu=options["device"] == "cpu", timeout=timedelta(days=7))
+    state = processes(cpu=options["device"] == "cpu", timeout=timedelta(days=7))
     scored_by, at = metrics(options["metrics"]), home(options)
     if options["split"] == "validation":
         pairs, data = validation_images(at.run, options["size"]), "validation images"

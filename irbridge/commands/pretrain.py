@@ -9,7 +9,6 @@ from pathlib import Path
 
 import diffusers
 import torch
-from accelerate import PartialState
 
 from irbridge.assets import find
 from irbridge.backbones.pixel import PixelBackbone, load_backbone
@@ -17,7 +16,7 @@ from irbridge.backbones.pretrained_files import OF_SCHEDULER, check_network
 from irbridge.commands.train import alone, check_memory
 from irbridge.data.crops import CropStream
 from irbridge.data.selection import photographs_of
-from irbridge.environment import affordable, set_threads
+from irbridge.environment import affordable, processes, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.share import agreed
 from irbridge.experiments.build import trainer_options
@@ -43,7 +42,7 @@ def pretrain_run(config: dict) -> None:
     trainer = config["trainer"]
     check_memory(trainer)
     with alone(run, cpu=trainer["device"] == "cpu") as main:
-        state = PartialState()
+        state = processes()
         agreed(lambda: claim(run, config), (state.process_index, state.num_processes))
         if main:
             remove_leftovers(run)

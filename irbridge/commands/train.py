@@ -13,7 +13,7 @@ from accelerate import PartialState
 from irbridge.assets import find
 from irbridge.data.image_source import ImageSource
 from irbridge.data.pair import spread
-from irbridge.environment import device, memory, set_threads
+from irbridge.environment import device, memory, processes, set_threads
 from irbridge.errors import UserError
 from irbridge.evaluation.evaluate import score_rows
 from irbridge.evaluation.kid import KidLPIPS
@@ -242,7 +242,7 @@ def alone(run: Path, cpu: bool):
             every process of this command.
     """
     # A process may wait long for the first one's pictures.
-    state = PartialState(cpu=cpu, timeout=timedelta(days=7))
+    state = processes(cpu=cpu, timeout=timedelta(days=7))
     with ExitStack() as stack:
         share = state.process_index, state.num_processes
         agreed(lambda: stack.enter_context(locked(run)), share)

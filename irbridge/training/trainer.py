@@ -235,11 +235,13 @@ class Trainer:
         All leave together: a process that left alone would leave the others waiting for its
         gradients.
         """
-        if self.world > 1:
-            own = torch.tensor(float(bool(stops)), device=self.device)
-            if self.accelerator.reduce(own, "sum"):
-                stops.append(signal.SIGTERM)
-        return bool(stops)
+        if self.world == 1:
+            return bool(stops)
+        own = torch.tensor(float(bool(stops)), device=self.device)
+        # a signal that comes now is told to the others before the next step
+        if stopped := bool(self.accelerator.reduce(own, "sum")):
+            stops.append(signal.SIGTERM)
+        return stopped
 
     def set_learning_rate(self) -> float:
         """Give the optimizer the rate of this step and return it; a group has its share of it."""

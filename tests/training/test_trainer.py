@@ -32,6 +32,7 @@ from irbridge.models.timestep_schedule import critical
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.optimizer import averaged, learning_rate
+from irbridge.training.signals import stop_signals, stops
 from irbridge.training.trainer import Trainer
 from irbridge.weights import load_weights
 
@@ -422,3 +423,19 @@ def test_kill_and_term_of_the_command(tmp_path, small, command):
     assert status == 0, err
     assert_same(run, whole)
     assert [m["step"] for m in lines(run)] == list(range(1, 61))
+
+
+def test_processes_stop_together_whenever_a_signal_comes():
+    class Accelerator:
+        """Of two processes: the other one has no signal, and ours comes while they agree."""
+
+        def reduce(self, own, how):
+            told = own.clone()
+            stops.append(signal.SIGTERM)
+            return told
+
+    process = object.__new__(Trainer)
+    process.world, process.device, process.accelerator = 2, torch.device("cpu"), Accelerator()
+    with stop_signals():
+        assert not process.stopping()  # the other one goes on with this step, and so must this
+        assert process.stopping()
