@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 import torch
-from accelerate import PartialState
 from torch import nn
 
 from irbridge.assets import CHECKOUT, __version__
@@ -39,7 +38,7 @@ def device(name: str = "auto") -> torch.device:
     return found
 
 
-def processes(**options) -> PartialState:
+def processes(**options):
     """The processes of this command, which leave one another in order when the command ends.
 
     A group that is still there when Python ends has threads that may abort the process, after all
@@ -47,7 +46,12 @@ def processes(**options) -> PartialState:
 
     Args:
         **options: of :class:`accelerate.PartialState`.
+
+    Returns:
+        The :class:`accelerate.PartialState`.
     """
+    from accelerate import PartialState  # late: restoring needs none of it
+
     state = PartialState(**options)
     if state.num_processes > 1:
         atexit.unregister(_leave)
