@@ -99,7 +99,7 @@ def test_a_lock_dies_with_its_process_though_children_live_on(tmp_path):
 
 def test_every_process_of_a_refused_command_leaves(tmp_path, monkeypatch):
     state = type("State", (), {"is_main_process": False, "num_processes": 2, "process_index": 1})
-    monkeypatch.setattr(train, "PartialState", lambda **_: state)
+    monkeypatch.setattr(train, "processes", lambda **_: state)
     monkeypatch.setattr(
         share,
         "broadcast_object_list",
