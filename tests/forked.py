@@ -53,8 +53,9 @@ def become(words: list[str], cwd: str, env: dict[str, str], said: list[str]) -> 
         os.close(opened)
     own = [cwd] if words[0] == "-m" else [str(Path(cwd, words[0]).resolve().parent)]
     own += [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
-    here = {str(ROOT), str(ROOT / "tests")}
-    sys.path[:] = own + [path for path in sys.path if path not in here]
+    # the first two are of the process that forks: this file's folder, and its PYTHONPATH; an
+    # installed irbridge comes later
+    sys.path[:] = own + sys.path[2:]
     return words
 
 
