@@ -53,9 +53,8 @@ def become(words: list[str], cwd: str, env: dict[str, str], said: list[str]) -> 
         os.close(opened)
     own = [cwd] if words[0] == "-m" else [str(Path(cwd, words[0]).resolve().parent)]
     own += [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
-    # the first two are of the process that forks: this file's folder, and its PYTHONPATH; an
-    # installed irbridge comes later
-    sys.path[:] = own + sys.path[2:]
+    # the first is the folder of this file, the process that forks
+    sys.path[:] = own + sys.path[1:]
     return words
 
 
