@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import gc
 import os
 import platform
 import resource
@@ -50,6 +51,9 @@ def processes(**options):
     Returns:
         The :class:`accelerate.PartialState`.
     """
+    # Defaults of its functions are the group that there is when it is imported, which
+    # DistributedDataParallel does; a group that a default keeps is never freed.
+    import torch.distributed.nn  # noqa: F401
     from accelerate import PartialState  # late: restoring needs none of it
 
     state = PartialState(**options)
@@ -61,6 +65,7 @@ def processes(**options):
 
 def _leave() -> None:
     if torch.distributed.is_initialized():
+        gc.collect()  # networks in cycles keep the group as well
         torch.distributed.destroy_process_group()
 
 

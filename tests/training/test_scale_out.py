@@ -18,7 +18,7 @@ from runs_alike import QUICK, assert_same, state_of
 from irbridge.training.checkpoint import Checkpoints
 
 SCRIPT = """
-import os, sys
+import atexit, os, sys
 from pathlib import Path
 import accelerate
 from irbridge import cli
@@ -26,6 +26,14 @@ from irbridge.errors import UserError
 from irbridge.evaluation.share import check_shared
 
 out, *words = sys.argv[1:]
+own_place = f"{os.environ['GROUP_RANK']}-{os.environ['RANK']}-{os.environ['WORLD_SIZE']}"
+
+def threads():
+    names = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+    with open(Path(out, f"threads-{own_place}"), "a") as file:
+        print(*names, file=file)
+
+atexit.register(threads)
 for more in (["name=parts", "trainer.stop=2"], ["name=parts"], ["name=whole"]):
     sys.argv[1:] = ["train", *words, *more]
     cli.main()
@@ -38,6 +46,7 @@ try:
     check_shared(own, share, seconds=0.2)
 except UserError as error:
     place = f"{os.environ['GROUP_RANK']}-{state.process_index}-{state.num_processes}"
+    threads()
     Path(out, f"process-{place}").write_text(str(error))
 """
 
@@ -100,6 +109,10 @@ def test_one_process_two_and_two_machines_train_alike(command, training, tmp_pat
     # each of which had a disk of its own for a moment, and said so
     assert all("is another folder for process 1" in text for text in told.values())
     assert not [*tmp_path.rglob("*.tmp")]
+    # and ended without threads that serve the group, which may abort Python at its end
+    for path in tmp_path.glob("*/threads-*"):
+        before, after = path.read_text().splitlines()
+        assert "gloo" in before and "gloo" not in after
 
     # where the processes are changes no bit, nor does a stop of all of them
     two = tmp_path / "two/derain-whole"
