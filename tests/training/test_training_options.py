@@ -334,8 +334,9 @@ def test_one_process_and_two_train_alike(tmp_path, images):
     for kind in ("static", "sd15"):
         one, two = tensors_of(tmp_path / "one" / kind), tensors_of(tmp_path / "two" / kind)
         # Adam divides by the gradient's size, so a weight whose gradient is rounding alone may go
-        # anywhere within lr.
+        # anywhere within lr, and by that change later gradients a little.
         moved = torch.cat([(one[k] - two[k]).abs().flatten() for k in one if k.startswith("model")])
         assert moved.quantile(0.9) < 1e-4 and moved.max() < 3e-3
         averages = [k for k in one if k.endswith("exp_avg")]
-        assert all(torch.allclose(one[k], two[k], rtol=1e-3, atol=1e-6) for k in averages)
+        for a, b in ((one[k], two[k]) for k in averages):
+            assert (a - b).abs().max() < 0.02 * a.abs().max() + 1e-8
