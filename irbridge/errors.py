@@ -12,6 +12,8 @@ NO_MEMORY = re.compile(
     re.I,
 )
 NO_FILES = re.compile(r"too many open files|items of ancdata", re.I)
+# what torch says in the processes that are left, where one of several has ended
+NO_PEER = re.compile(r"connection (closed|reset) by peer|ncclRemoteError", re.I)
 # whose errors are of what the user wrote
 DOORS = "hydra", "omegaconf", "antlr4"
 
@@ -115,7 +117,7 @@ def _words(name: str) -> str:
 
 
 def _lacks(error: BaseException) -> str | None:
-    """The sentence for want of memory or of open files, which many kinds of exceptions say."""
+    """The sentence for want of memory, files or a process, which many kinds of exceptions say."""
     chain = [error]
     while (error := error.__cause__ or error.__context__) is not None and error not in chain:
         chain.append(error)
@@ -130,6 +132,11 @@ def _lacks(error: BaseException) -> str | None:
         return (
             "The system allows no more open files; raise its limit (ulimit -n 4096), or give"
             " trainer.workers=0 where it is a training."
+        )
+    if any(isinstance(one, RuntimeError) and NO_PEER.search(str(one)) for one in chain):
+        return (
+            "Another process of this command has ended; it says why itself, and the same command"
+            " goes on."
         )
     return None
 

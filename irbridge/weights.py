@@ -14,6 +14,7 @@ SCALE = ".scale"
 """What the name of a tensor's scales ends in, where it is stored as int8."""
 SMALL = 1024  # numbers of a tensor that int8 would save next to nothing of
 LEVELS = 127  # the largest of int8 whose negative is one too
+REAL = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
@@ -80,10 +81,11 @@ def _plain(stored: dict[str, Tensor], source: str) -> dict[str, Tensor]:
             continue
         if tensor.dtype == torch.int8:
             scale = stored.get(name + SCALE)
-            if scale is None or not tensor.ndim or scale.shape != tensor.shape[:1]:
+            scaled = scale is not None and scale.dtype in REAL and tensor.ndim
+            if not scaled or scale.shape != tensor.shape[:1]:
                 raise UserError(
-                    f"{source} is damaged: {name} is int8 without a scale for each row; copy it"
-                    " again."
+                    f"{source} is damaged: {_shown(name)} is int8 without a scale for each row;"
+                    " copy it again."
                 )
             tensor = tensor * scale.float().view(-1, *[1] * (tensor.ndim - 1))
         found[name] = tensor
@@ -121,15 +123,20 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
     for name in sorted(own.keys() | tensors.keys()):
         there, here = (tuple(t[name].shape) if name in t else "missing" for t in (tensors, own))
         if there != here:
-            called = name if name.isprintable() else repr(name)
             raise UserError(
-                f"{source} does not fit the configured model: {called} is {there} in the file and"
-                f" {here} in the model; use the configuration that it was trained with."
+                f"{source} does not fit the configured model: {_shown(name)} is {there} in the file"
+                f" and {here} in the model; use the configuration that it was trained with."
             )
     for name, tensor in tensors.items():
-        if tensor.is_complex() or not torch.isfinite(tensor).all():
+        fits = tensor.dtype in REAL or tensor.dtype == own[name].dtype
+        if not fits or not torch.isfinite(tensor).all():
             raise UserError(
-                f"{source} is damaged: {name} holds values that are no real numbers (NaN, infinite"
-                " or complex); copy it again, or train again."
+                f"{source} is damaged: {_shown(name)} holds values that are no real numbers (NaN,"
+                " infinite or of another type); copy it again, or train again."
             )
     module.load_state_dict(tensors)
+
+
+def _shown(name: str) -> str:
+    """A name from a file, without signs that would do something to a terminal."""
+    return name if name.isprintable() else repr(name)

@@ -2,7 +2,7 @@
 
 ``python tests/forked.py`` imports what commands import, computes nothing, and then forks a process
 for every command that it is told to run. In all else that is one as a shell starts it: its folder,
-environment, streams, session, process group and status are its own.
+environment, streams, session, process group, random numbers and status are its own.
 """
 
 import atexit
@@ -30,6 +30,7 @@ def serve() -> list[str]:
 
     A line goes out with the child's number, and a second with its status when it has ended.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's is for who started this
     for name in IMPORTED:
         importlib.import_module(name)
     while line := sys.stdin.readline():
@@ -42,7 +43,10 @@ def serve() -> list[str]:
 
 
 def become(words: list[str], cwd: str, env: dict[str, str], said: list[str]) -> list[str]:
-    """Take a command's place: its session, folder, environment and streams."""
+    """Take a command's place: its session, folder, environment, streams and random numbers."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for reseed in (sys.modules["numpy"].random.seed, sys.modules["torch"].seed):
+        reseed()
     os.setsid()
     os.chdir(cwd)
     os.environ.clear()
@@ -68,7 +72,7 @@ def _server() -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    atexit.register(server.stdin.close)
+    atexit.register(Forked.end, server)
     return server
 
 
@@ -76,6 +80,13 @@ class Forked:
     """``python *words`` as ``subprocess.Popen`` starts it; another one ends that of before."""
 
     _last = None
+
+    @classmethod
+    def end(cls, server: subprocess.Popen) -> None:
+        """End the last command, where it runs on, and the process that forks."""
+        if cls._last is not None:
+            cls._last.send_signal(signal.SIGKILL, group=True)
+        server.stdin.close()
 
     def __init__(self, *words, cwd=".", env=None):
         if Forked._last is not None:

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 import irbridge
 from irbridge.errors import UserError
-from irbridge.weights import SCALE, load_weights, rounded, save_weights
+from irbridge.weights import SCALE, load_into, load_weights, rounded, save_weights
 
 
 def some() -> dict[str, torch.Tensor]:
@@ -69,3 +69,23 @@ def test_int8_without_a_scale_for_each_row_is_refused(scale, tmp_path):
     save_file(stored if scale is None else stored | {"w" + SCALE: scale}, path)
     with pytest.raises(UserError, match="w.safetensors is damaged: w is int8 without a scale"):
         load_weights(path)
+
+
+def test_types_that_are_no_real_numbers_are_refused(tmp_path):
+    path, tensors = tmp_path / "w.safetensors", some()
+    save_weights(path, tensors, torch.int8)
+    stored = load_file(path)
+    for dtype in (torch.complex64, torch.int8, torch.bool):
+        save_file(stored | {"conv.weight.scale": torch.ones(6, dtype=dtype)}, path)
+        with pytest.raises(UserError, match="without a scale"):
+            load_weights(path)
+    escape = "\x1b[2Jzz"
+    save_file({escape: torch.zeros(3, dtype=torch.int8)}, path)
+    with pytest.raises(UserError) as caught:
+        load_weights(path)
+    assert "\x1b" not in str(caught.value) and "zz" in str(caught.value)
+    layer = torch.nn.Linear(2, 2)
+    for dtype in (torch.float8_e4m3fn, torch.complex64, torch.int16, torch.bool):
+        bad = {name: torch.ones_like(t).to(dtype) for name, t in layer.state_dict().items()}
+        with pytest.raises(UserError, match="no real numbers"):
+            load_into(layer, bad, "w.safetensors")

@@ -48,7 +48,8 @@ def pretrain_run(config: dict) -> None:
             remove_leftovers(run)
         done = saved_alone(run) or _train(config, run)
     ended = "Finished" if done else "Stopped and saved; run the same command to go on"
-    print(f"{ended}: {run / 'prior'}")
+    if main:
+        print(f"{ended}: {run / 'prior'}")
 
 
 def _train(config: dict, run: Path) -> bool:

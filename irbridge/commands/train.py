@@ -35,6 +35,7 @@ from irbridge.experiments.build import (
 from irbridge.experiments.hidiff import check_stages
 from irbridge.experiments.run_folder import (
     as_long,
+    check_finished,
     claim,
     contradiction,
     finished,
@@ -194,6 +195,7 @@ def start_from(model: Restorer, config: dict) -> None:
     That is the folder of a finished run of the same sizes; the training goes on from there.
     """
     if folder := config.get("start"):
+        check_finished(find(folder), f"start={folder}")
         load_into(model.trainable(), load_weights(find(folder) / "model.safetensors"), folder)
 
 

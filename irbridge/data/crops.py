@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 from collections.abc import Iterator
 from copy import copy
 from functools import partial
@@ -360,7 +361,16 @@ def stream_loader(
         num_workers=workers,
         generator=torch.Generator(),
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_outlast if workers else None,
     )
+
+
+def _outlast(_worker: int) -> None:
+    """Let a worker live half a minute after SIGTERM.
+
+    A cluster sends it to every process at once, and a training wants its crops to finish the step.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))
 
 
 def device_batches(

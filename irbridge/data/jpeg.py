@@ -12,6 +12,7 @@ from irbridge.images.arrays import to_bytes
 QUALITY = 40, 98
 """Of the files that :func:`as_jpeg` draws: from small previews to what a camera saves."""
 BLOCK = 8  # pixels a side, which a file encodes together; 16 where colour is halved
+LONGEST = 65_500  # pixels a side, by libjpeg
 ALL, HALVED = 0, 2  # Pillow's names of 4:4:4 and of 4:2:0
 
 
@@ -69,12 +70,17 @@ class SavedAsJpeg:
         """A pair.
 
         Raises:
-            UserError: it has a mask, whose edges no JPEG keeps.
+            UserError: it has a mask, whose edges no JPEG keeps, or is larger than a JPEG may be.
         """
         pair = self.pairs[i]
         if pair.mask is not None:
             raise UserError(
                 f"jpeg={self.quality} does not go with images that have holes, whose edges no JPEG"
                 " keeps; leave it out."
+            )
+        if max(pair.degraded.shape) > LONGEST:
+            raise UserError(
+                f"jpeg={self.quality} cannot save {pair.name}, as a JPEG has at most {LONGEST}"
+                " pixels a side; give a size=, or leave jpeg out."
             )
         return pair._replace(degraded=saved_as_jpeg(pair.degraded, self.quality))

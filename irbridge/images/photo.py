@@ -80,7 +80,7 @@ class Photo:
         if factor == 1:
             return self
         height, width = self.pixels.shape[:2]
-        pixels = resized(self.pixels, height * factor, width * factor)
+        pixels = resized(self.visible, height * factor, width * factor)
         return replace(self.enlarged(factor), pixels=np.clip(pixels, 0, 1))
 
     def enlarged(self, factor: int) -> "Photo":
@@ -103,14 +103,20 @@ class Photo:
 
 
 def _enlarged_exif(exif: bytes, factor: int) -> bytes:
-    """EXIF that tells the sides of an image, where it did, ``factor`` times as large."""
+    """EXIF that tells the sides of an image, where it did, ``factor`` times as large.
+
+    What says more than a tag can hold is no side of an image, and goes.
+    """
     read = Image.Exif()
     read.load(exif)
     sides = read.get_ifd(IFD.Exif)
     for part, tags in ((read, (Base.ImageWidth, Base.ImageLength)), (sides, EXIF_SIDES)):
         for tag in tags:
-            if isinstance(part.get(tag), int):
-                part[tag] *= factor
+            side = part.get(tag)
+            if isinstance(side, int) and side * factor < 2**32:
+                part[tag] = side * factor
+            elif side is not None:
+                del part[tag]
     return read.tobytes()
 
 

@@ -48,6 +48,11 @@ def ran(*words, cwd=None, **options):
         ),
         (RuntimeError("CUDA out of memory. Tried"), "There is not enough memory", False),
         (OSError(24, "Too many open files"), "ulimit -n", False),
+        (
+            RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:1"),
+            "Another process of this command has ended",
+            False,
+        ),
         (PermissionError(13, "Permission denied", "a.png"), "a.png could not be read", False),
     ],
 )

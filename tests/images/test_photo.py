@@ -230,3 +230,32 @@ def test_places_that_cannot_be_written(tmp_path):
         write_photo(tmp_path / "in.png" / "out.png", photo, photo.pixels)
     with pytest.raises(UserError, match="is a folder"):
         read_photo(tmp_path)
+
+
+def test_what_is_hidden_does_not_show_in_an_enlarged_photograph(tmp_path):
+    seen, enlarged = np.zeros((9, 8), bool), []
+    seen[2:7, 2:6] = True
+    for hidden in (0, 255):
+        colours = np.full((9, 8, 3), hidden, np.uint8)
+        colours[seen] = 180
+        path = tmp_path / f"{hidden}.png"
+        Image.fromarray(np.dstack([colours, np.uint8(255) * seen])).save(path)
+        enlarged.append(read_photo(path).interpolated(4))
+    shown = enlarged[0].alpha > 0
+    assert shown.sum() > 16 * seen.sum()
+    for photo in enlarged:
+        assert np.allclose(photo.pixels[shown], 180 / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("tag", [0x100, 0xA002])
+@pytest.mark.parametrize("told, kept", [(8, 32), (2**32 - 1, None)])
+def test_sides_that_the_exif_tells_grow_with_the_photograph(tmp_path, tag, told, kept):
+    exif = Image.Exif()
+    exif[0x010E] = "a title"
+    (exif if tag == 0x100 else exif.get_ifd(0x8769))[tag] = told
+    Image.new("RGB", (8, 9)).save(tmp_path / "a.jpg", exif=exif)
+    photo = read_photo(tmp_path / "a.jpg").interpolated(4)
+    write_photo(tmp_path / "b.png", photo, photo.pixels)
+    left = Image.open(tmp_path / "b.png").getexif()
+    assert left[0x010E] == "a title"
+    assert (left if tag == 0x100 else left.get_ifd(0x8769)).get(tag) == kept

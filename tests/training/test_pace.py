@@ -309,6 +309,9 @@ def test_a_training_goes_on_from_other_weights(tmp_path, small, command):
         load_weights(run / "model.safetensors") for run in (first, tmp_path / "runs/derain-second")
     )
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+    stopped = f"start={tmp_path / 'runs/derain-second'}"
+    status, _, err = command("train", *words, "name=fifth", stopped)
+    assert status == 2 and f"{stopped} is not trained to its end" in err
     first.rename(tmp_path / "gone")  # it goes on without what it started from
     status, _, err = command(*going_on)
     assert status == 0 and Checkpoints(tmp_path / "runs/derain-second").state()["step"] == 3, err

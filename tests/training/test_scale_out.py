@@ -180,9 +180,11 @@ def test_a_sweep_by_submitit_goes_on_after_preemption(command, training, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_stop_of_torchrun_saves(training, tmp_path):
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_stop_of_torchrun_saves(training, tmp_path, everywhere):
     run, endless = tmp_path / "derain-r", ["trainer.steps=100000", "trainer.save_every=100000"]
     words = [*training, *endless, "trainer.save_seconds=1e9", "name=r", f"run_root={tmp_path}"]
+    words += ["trainer.workers=2"] if everywhere else []
     process = torchrun(
         tmp_path, "--standalone", "--nproc_per_node=2", "-m", "irbridge", "train", *words
     )
@@ -191,7 +193,14 @@ def test_a_stop_of_torchrun_saves(training, tmp_path):
         while not (log.exists() and log.read_text().count("\n") > 2):
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        if everywhere:  # as clusters send it: to the processes and the workers of their loaders
+            ranks = psutil.Process(process.pid).children()
+            workers = [worker for rank in ranks for worker in rank.children()]
+            assert len(ranks) == 2 and len(workers) == 4
+            for one in workers + ranks:
+                one.send_signal(signal.SIGTERM)
+        else:
+            process.send_signal(signal.SIGTERM)
         told, _ = process.communicate(timeout=100)
     finally:
         process.kill()
