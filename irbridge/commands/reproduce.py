@@ -443,7 +443,7 @@ RECIPES = {
     ),
     "degradations": Recipe(
         "the degraded PSNR and the pictures of every task",
-        "9 tasks of 33 photographs at 160 px, no network",
+        "10 tasks of 33 photographs at 160 px, no network",
         "docs/tasks.md",
         _degradations,
     ),
