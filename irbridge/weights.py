@@ -84,7 +84,7 @@ def _plain(stored: dict[str, Tensor], source: str) -> dict[str, Tensor]:
             scaled = scale is not None and scale.dtype in REAL and tensor.ndim
             if not scaled or scale.shape != tensor.shape[:1]:
                 raise UserError(
-                    f"{source} is damaged: {_shown(name)} is int8 without a scale for each row;"
+                    f"{source} is damaged: {shown(name)} is int8 without a scale for each row;"
                     " copy it again."
                 )
             tensor = tensor * scale.float().view(-1, *[1] * (tensor.ndim - 1))
@@ -124,19 +124,19 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
         there, here = (tuple(t[name].shape) if name in t else "missing" for t in (tensors, own))
         if there != here:
             raise UserError(
-                f"{source} does not fit the configured model: {_shown(name)} is {there} in the file"
+                f"{source} does not fit the configured model: {shown(name)} is {there} in the file"
                 f" and {here} in the model; use the configuration that it was trained with."
             )
     for name, tensor in tensors.items():
         fits = tensor.dtype in REAL or tensor.dtype == own[name].dtype
         if not fits or not torch.isfinite(tensor).all():
             raise UserError(
-                f"{source} is damaged: {_shown(name)} holds values that are no real numbers (NaN,"
+                f"{source} is damaged: {shown(name)} holds values that are no real numbers (NaN,"
                 " infinite or of another type); copy it again, or train again."
             )
     module.load_state_dict(tensors)
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A name from a file, without signs that would do something to a terminal."""
     return name if name.isprintable() else repr(name)

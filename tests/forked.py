@@ -45,8 +45,8 @@ def serve() -> list[str]:
 def become(words: list[str], cwd: str, env: dict[str, str], said: list[str]) -> list[str]:
     """Take a command's place: its session, folder, environment, streams and random numbers."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for reseed in (sys.modules["numpy"].random.seed, sys.modules["torch"].seed):
-        reseed()
+    sys.modules["numpy"].random.seed()
+    sys.modules["torch"].seed()
     os.setsid()
     os.chdir(cwd)
     os.environ.clear()

@@ -195,8 +195,9 @@ def start_from(model: Restorer, config: dict) -> None:
     That is the folder of a finished run of the same sizes; the training goes on from there.
     """
     if folder := config.get("start"):
-        check_finished(find(folder), f"start={folder}")
-        load_into(model.trainable(), load_weights(find(folder) / "model.safetensors"), folder)
+        source = find(folder)
+        check_finished(source, f"start={folder}")
+        load_into(model.trainable(), load_weights(source / "model.safetensors"), folder)
 
 
 def check_anchor_learns(model: Restorer) -> None:

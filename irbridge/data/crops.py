@@ -361,7 +361,7 @@ def stream_loader(
         num_workers=workers,
         generator=torch.Generator(),
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_outlast if workers else None,
+        worker_init_fn=_outlast,
     )
 
 

@@ -105,7 +105,7 @@ class Photo:
 def _enlarged_exif(exif: bytes, factor: int) -> bytes:
     """EXIF that tells the sides of an image, where it did, ``factor`` times as large.
 
-    What says more than a tag can hold is no side of an image, and goes.
+    What is no number, or more than a tag can hold, is no side of an image, and goes.
     """
     read = Image.Exif()
     read.load(exif)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from irbridge.adapters.hidiff.network import HIDiffNetwork, HIDiffOptions
 from irbridge.errors import UserError
-from irbridge.weights import load_weights
+from irbridge.weights import load_weights, shown
 
 MIXER = (r"\btokens\.(\d)", r"patch_mixer.\1"), (r"\bchannels\.(\d)", r"channel_mixer.\1")
 TRANSFORMER = (
@@ -248,9 +248,8 @@ def _named(
         there = tuple(tensors[name].shape) if name in tensors else "missing"
         wanted = tuple(shapes[name]) if name in shapes else "unknown"
         if there != wanted:
-            called = name if name.isprintable() else repr(name)
             raise UserError(
-                f"{path} is not of HI-Diff's {variant} variant: {called[:80]} is {there} in the"
-                f" file and {wanted} in the published {part}; give the files of one variant."
+                f"{path} is not of HI-Diff's {variant} variant: {shown(name)[:80]} is {there} in"
+                f" the file and {wanted} in the published {part}; give the files of one variant."
             )
     return {known[name]: tensor.float() for name, tensor in tensors.items()}

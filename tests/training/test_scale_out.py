@@ -26,11 +26,11 @@ from irbridge.errors import UserError
 from irbridge.evaluation.share import check_shared
 
 out, *words = sys.argv[1:]
-own_place = f"{os.environ['GROUP_RANK']}-{os.environ['RANK']}-{os.environ['WORLD_SIZE']}"
+place = f"{os.environ['GROUP_RANK']}-{os.environ['RANK']}-{os.environ['WORLD_SIZE']}"
 
 def threads():
     names = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
-    with open(Path(out, f"threads-{own_place}"), "a") as file:
+    with open(Path(out, f"threads-{place}"), "a") as file:
         print(*names, file=file)
 
 atexit.register(threads)
@@ -45,8 +45,8 @@ check_shared(Path(out), share)
 try:
     check_shared(own, share, seconds=0.2)
 except UserError as error:
-    place = f"{os.environ['GROUP_RANK']}-{state.process_index}-{state.num_processes}"
     threads()
+    place = f"{os.environ['GROUP_RANK']}-{state.process_index}-{state.num_processes}"
     Path(out, f"process-{place}").write_text(str(error))
 """
 
