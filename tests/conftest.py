@@ -14,8 +14,10 @@ if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)) > 1:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import atexit
+import random
 import shutil
 import tempfile
+import zlib
 
 # what is tried or kept here is not the user's
 os.environ["IRBRIDGE_CACHE"] = tempfile.mkdtemp(prefix="irbridge-tests-")
@@ -34,6 +36,7 @@ from irbridge.training.options import TrainerOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+RNG = np.random.default_rng(0)  # begins anew for every test
 
 
 def pytest_collection_modifyitems(items):
@@ -116,6 +119,16 @@ def spend(monkeypatch):
         now[0] += seconds
 
     return pass_by
+
+
+@pytest.fixture(autouse=True)
+def own_random_numbers(request):
+    """Every test draws numbers of its own, whichever tests its process ran before."""
+    seed = zlib.crc32(request.node.nodeid.encode())
+    RNG.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 @pytest.fixture(autouse=True)

@@ -322,9 +322,13 @@ def _choices(config):
     return [list(choice) for choice in radio["props"]["choices"]]
 
 
-def test_the_precision_is_the_commands_whatever_the_slider_says(monkeypatch):
+def test_the_precision_is_the_commands_whatever_the_slider_says(tmp_path, monkeypatch):
     """A trial that finds half precision faster of the anchor alone."""
-    folders = demo.models()
+    folders = {"derain": tmp_path}
+    shutil.copytree(demo.models()["derain"], tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["bf16_error"]  # that of the weights shipped today may rule it out
+    (tmp_path / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(
         "irbridge.models.precision.remembered",
         lambda key, measure: {"bf16": not key["sampler"]["nfe"], "deviation": 0.0},

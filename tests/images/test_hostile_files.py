@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
-from conftest import ROOT  # noqa: F401  (one thread)
+from conftest import RNG, ROOT  # noqa: F401  (one thread)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -29,7 +29,6 @@ from irbridge.images.photo import read_photo
 from irbridge.images.png import ADAM7, COLOUR_TYPES, png16, read_png16
 from irbridge.images.samples import read_header
 
-RNG = np.random.default_rng(0)
 READERS = {
     "photo": lambda path: read_photo(path).pixels,
     "image": read_image,

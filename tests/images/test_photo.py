@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from conftest import ROOT  # noqa: F401  (one thread)
+from conftest import RNG, ROOT  # noqa: F401  (one thread)
 from PIL import Image, ImageCms, ImageOps
 from torchvision.io import ImageReadMode, decode_image
 
@@ -19,7 +19,6 @@ from irbridge.errors import UserError
 from irbridge.images.photo import read_photo, write_photo
 from irbridge.images.png import png16
 
-RNG = np.random.default_rng(0)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+from conftest import RNG
 from PIL import Image
 
 from irbridge.errors import UserError
@@ -17,7 +18,6 @@ from irbridge.images.png import colour_chunks
 from irbridge.images.samples import read_header
 
 RAMP = np.tile(np.linspace(0, 1, 64), (48, 1))
-RNG = np.random.default_rng(0)
 
 
 def packed(path, values, bits, photometric=1, deflate=False):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import save_backbone, small_unet
+from conftest import RNG, save_backbone, small_unet
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 from pipelines import save_sd15
@@ -30,7 +30,6 @@ from irbridge.restoration.degradation import WORDS, Degradation
 from irbridge.restoration.memory import GB, Plan, measured
 from irbridge.solvers.base import SOLVERS, solver_class
 
-RNG = np.random.default_rng(0)
 SIZE = 37, 24
 SMALL = ["operator=sr", "operator.factor=2", "operator.kernel=average"]
 
