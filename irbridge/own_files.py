@@ -45,12 +45,17 @@ def check_writable(path: str | Path, key: str = "output") -> Path:
         return place
     if not place.is_file():
         raise UserError(f"{key}={path} is a pipe or a device; give the name of a file.")
-    if sha256(place) not in known(place):
+    if not is_own(place):
         raise UserError(
             f"{key}={path} is there and is not what irbridge wrote, which alone is replaced; move"
             " it, or give another name."
         )
     return place
+
+
+def is_own(place: Path) -> bool:
+    """Whether a file, an absolute path without links, is there still as irbridge wrote it."""
+    return place.is_file() and sha256(place) in known(place)
 
 
 def write_result(path: str | Path, write: Callable[[Path], object], key: str = "output") -> None:

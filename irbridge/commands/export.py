@@ -1,6 +1,8 @@
 """The command ``irbridge export``: a finished run as a folder to hand on."""
 
+import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +19,21 @@ from irbridge.evaluation.records import read_records
 from irbridge.evaluation.rows import aggregate
 from irbridge.experiments.build import from_pretrained
 from irbridge.experiments.names import import_own
+from irbridge.experiments.run_folder import contradiction
 from irbridge.experiments.saved import read_settings
 from irbridge.experiments.task_data import held_back_every, test_pairs, validation_pairs
-from irbridge.files import locked, read_json, remove_leftovers, write_atomically, write_json
+from irbridge.files import (
+    locked,
+    read_json,
+    remove_leftovers,
+    sha256,
+    write_atomically,
+    write_json,
+)
 from irbridge.images.arrays import to_bytes
 from irbridge.models.precision import deviation
 from irbridge.models.restorer import Restorer
+from irbridge.own_files import check_writable, is_own, remember, write_result, write_text_result
 from irbridge.reports.model_card import PICTURE, _parameters, card, history, private, without_paths
 from irbridge.reports.pictures import cases, picture
 from irbridge.reports.table import by_comparison, render
@@ -50,6 +61,8 @@ def export_run(options: ExportOptions) -> None:
     check_output(run, output)
     model, dtype = loaded(run, options), getattr(torch, options.weights)
     settings = read_settings(run / "run.json")
+    about = private(settings) | EXPORTED
+    check_output(run, output, about)
     if not (run / "metrics.jsonl").exists() and is_export(run):
         raise UserError(
             f"run={run} was converted or exported, and is a folder to hand on already, which run="
@@ -73,15 +86,15 @@ def export_run(options: ExportOptions) -> None:
     image = drawn(model, settings, options.size)
     text = card(settings, config, done, _parameters(model), tables, asdict(options))
     with locked(output):
-        check_output(run, output)  # nobody has changed it meanwhile
+        check_output(run, output, about)  # nobody has changed it meanwhile
         remove_leftovers(output, below=False)
         # first away and last there: what a kill leaves is no adapter, never one of mixed parts
         (output / "config.json").unlink(missing_ok=True)
-        write_json(output / "run.json", private(settings) | EXPORTED)
-        save_weights(output / "model.safetensors", weights, dtype)
-        write_picture(output, image)
-        write_atomically(output / "README.md", lambda p: p.write_text(text, encoding="utf-8"))
-        write_json(output / "config.json", config)
+        write_result(output / "run.json", lambda p: write_json(p, about))
+        write_result(output / "model.safetensors", lambda p: save_weights(p, weights, dtype))
+        write_result(output / "restored.jpg", jpeg(image))
+        write_text_result(output / "README.md", text)
+        write_result(output / "config.json", lambda p: write_json(p, config))
     print(f"Wrote: {output}")
 
 
@@ -109,8 +122,15 @@ def redraw(run: Path, options: ExportOptions) -> None:
     text = (run / "README.md").read_text("utf-8")
     shown = re.sub(r"^!\[.*\]\(restored\.jpg\)$", lambda _: PICTURE, text, count=1, flags=re.M)
     with locked(run):
-        write_picture(run, image)
-        write_atomically(run / "README.md", lambda p: p.write_text(shown, encoding="utf-8"))
+        for name, write in (
+            ("restored.jpg", jpeg(image)),
+            ("README.md", lambda p: p.write_text(shown, encoding="utf-8")),
+        ):
+            place = Path(os.path.realpath(run / name))
+            ours = is_own(place)  # a card that was changed by hand stays so, and is no export's
+            write_atomically(place, write)
+            if ours:
+                remember(place, sha256(place))
     print(f"Wrote: {run / 'restored.jpg'}")
 
 
@@ -120,38 +140,43 @@ def drawn(model: Restorer, settings: dict, size: int | None) -> Image.Image:
     return Image.fromarray(to_bytes(picture(model, chosen, settings["seed"], len(chosen))))
 
 
-def write_picture(folder: Path, image: Image.Image) -> None:
-    """Write a card's picture."""
-    write_atomically(folder / "restored.jpg", lambda p: image.save(p, format="JPEG", quality=88))
+def jpeg(image: Image.Image) -> Callable[[Path], None]:
+    """A function that writes a card's picture to a path."""
+    return lambda path: image.save(path, format="JPEG", quality=88)
 
 
-def check_output(run: Path, output: Path) -> None:
+def check_output(run: Path, output: Path, about: dict | None = None) -> None:
     """Refuse an output that an export would spoil.
 
+    Args:
+        run: that is exported.
+        output: the folder to write.
+        about: the ``run.json`` to write, once it is known; the export of another training stays.
+
     Raises:
-        UserError: it is the run itself, another one's folder, or a file.
+        UserError: it is a file, the folder of a training, the export of another one, or holds what
+            no export wrote or a user changed since.
     """
     there = next(p for p in (output, *output.absolute().parents) if p.exists())
     if not there.is_dir():
         raise UserError(
             f"output={output} cannot be a folder, as {there} is a file; give another output."
         )
-    if (
-        output.resolve() == run.resolve()
-        or run.resolve() in output.resolve().parents
-        or any((output / name).exists() for name in ("checkpoints", "metrics.jsonl"))
-    ):
+    if run.resolve() in (output.resolve(), *output.resolve().parents):
+        raise UserError(f"output={output} is run= itself or lies in it; give another output.")
+    if any((output / name).exists() for name in ("checkpoints", "metrics.jsonl")):
         raise UserError(
             f"output={output} is the folder of a training, which an export would overwrite; give"
             " another output."
         )
-    if is_export(output):
-        return
     for name in FILES:
-        if (output / name).exists() or (output / name).is_symlink():
-            raise UserError(
-                f"output={output} holds a {name} that no export wrote; give another output."
-            )
+        check_writable(output / name)
+    there = read_json(output / "run.json") if about and (output / "run.json").exists() else about
+    if about and (fault := contradiction(there, about)):
+        raise UserError(
+            f"output={output} is the export of another training, whose {fault}; give another"
+            " output, or delete that folder."
+        )
 
 
 def is_export(folder: Path) -> bool:

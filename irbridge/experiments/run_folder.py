@@ -13,6 +13,7 @@ from accelerate import PartialState
 from irbridge.backbones.base import alike
 from irbridge.errors import UserError
 from irbridge.experiments.names import present
+from irbridge.experiments.saved import check_foreign
 from irbridge.experiments.schema import added_keys, free_keys
 from irbridge.files import LEFTOVER, read_fields, read_json, write_json
 from irbridge.training.checkpoint import Checkpoints
@@ -192,7 +193,7 @@ def claim(run: Path, config: dict) -> None:
     check_folder(run)
     trained = bool(Checkpoints(run).latest()) or _weights(run) is not None
     if path.exists() and trained:
-        saved = read_json(path)
+        saved = check_foreign(read_json(path), path)
         fault = _fault(run, saved, wanted)
         if fault and not (config.get("overwrite") and saved.get("overwrite")):
             raise UserError(f"{run} {fault}, give name=..., or delete the folder.")
@@ -248,7 +249,8 @@ def _last_step(run: Path) -> int | None:
     steps = []
     with suppress(OSError):
         for line in (run / "metrics.jsonl").read_text(errors="replace").splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # a line that a kill cut short
+            # a line that a kill cut short, or that tells of no number
+            with suppress(ValueError, KeyError, TypeError, OverflowError):
                 steps.append(int(json.loads(line)["step"]))
     return max(steps, default=None)
 
@@ -270,10 +272,15 @@ def _complete(run: Path, settings: dict) -> bool:
 
 
 def finished(run: Path) -> bool:
-    """Whether a folder holds a model whose training is complete."""
+    """Whether a folder holds a model whose training is complete.
+
+    Raises:
+        UserError: its ``run.json`` is missing or damaged.
+    """
     if not (run / "config.json").is_file() and not (run / WEIGHTS[1]).is_file():
         return False
-    return _weights(run) is not None and _complete(run, read_json(run / "run.json"))
+    path = run / "run.json"
+    return _weights(run) is not None and _complete(run, check_foreign(read_json(path), path))
 
 
 def check_finished(run: Path, word: str) -> None:

@@ -12,6 +12,7 @@ from irbridge.experiments.names import FAMILIES, MARKS, part_named, present
 from irbridge.experiments.schema import DataOptions, SamplerOptions, TaskOptions
 from irbridge.files import read_json
 from irbridge.ranges import NAME, SEED, check_present, check_types, shown
+from irbridge.training.options import TrainerOptions
 
 GROUPS = (
     "task",
@@ -100,6 +101,7 @@ def _check_groups(config: dict) -> None:
     check_present(TaskOptions, task)
     check_present(DataOptions, data)
     check_types(BACKBONE, config.get("backbone", {}), "backbone", {})
+    check_types(get_type_hints(TrainerOptions), config.get("trainer", {}), "trainer", {})
     if not SEED.fits(config.get("seed", 0)):
         raise UserError(f"seed={shown(config['seed'], repr)} must be {SEED.wanted}.")
     for key in ("method", "endpoint"):

@@ -1,5 +1,6 @@
 """What a trained run says of itself when it is handed on: the model card."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from irbridge.models.refinement import CALLS
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.growth import phases_of
 from irbridge.training.metrics_log import last_line
+from irbridge.training.pace import planned_steps
 
 # of the trainer's machine, of no use to others
 PRIVATE = "run", "run_root", "name", "logger", "start", "ship"
@@ -59,7 +61,12 @@ def history(run: Path, after: tuple[Path, ...] = ()) -> Done:
             before = history(start, (*after, run.resolve()))
         before = before._replace(crops=f"{before.crops}, then ")
     done = [phase for phase in phases_of(trainer) if phase.step < max(last["step"], 1)]
-    words = f"{last['step']} steps of {trainer['batch_size']} crops of {trainer['crop']} px"
+    steps, planned = f"{last['step']}", math.inf
+    if "steps" in trainer:
+        planned = planned_steps(run, trainer["steps"], trainer.get("minutes"))
+    if last["step"] < planned < math.inf:
+        steps += f" of {planned}"  # it was stopped
+    words = f"{steps} steps of {trainer['batch_size']} crops of {trainer['crop']} px"
     for phase in done[1:]:
         words += f" (from step {phase.step} on {phase.batch_size} of {phase.crop} px)"
     words += f": {done[-1].images_before(last['step'])} crops"

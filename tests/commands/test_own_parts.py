@@ -104,7 +104,7 @@ def test_a_folder_of_configs_is_all_that_own_parts_need(tmp_path):
 
 def test_an_export_leaves_a_users_own_files_alone(tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(UserError, match="holds a README.md that no export wrote"):
+    # what claims to be an export's is none
+    (tmp_path / "run.json").write_text('{"exported": true}')
+    with pytest.raises(UserError, match="README.md is there and is not what irbridge wrote"):
         check_output(tmp_path / "run", tmp_path)
-    (tmp_path / "run.json").write_text('{"exported": "1.0.0"}')
-    check_output(tmp_path / "run", tmp_path)

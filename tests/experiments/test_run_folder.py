@@ -6,7 +6,13 @@ import os
 import pytest
 
 from irbridge.errors import UserError
-from irbridge.experiments.run_folder import OWN_FOLDERS, claim, finished, saved_alone
+from irbridge.experiments.run_folder import (
+    OWN_FOLDERS,
+    check_finished,
+    claim,
+    finished,
+    saved_alone,
+)
 from irbridge.files import write_json
 
 CONFIG = {"run": "r", "seed": 0, "trainer": {"steps": 6, "minutes": None}, "overwrite": False}
@@ -37,6 +43,27 @@ def test_finished_weights_without_checkpoints_are_finished(tmp_path):
     claim(run, CONFIG)
     assert finished(run) and saved_alone(run)
     assert (run / "model.safetensors").read_text() == "weights of 6"
+
+
+@pytest.mark.parametrize("trainer", [[], {"steps": "6"}, {"steps": None}])
+def test_a_run_file_that_holds_something_else_is_named(tmp_path, trainer):
+    """Also where a training goes on, and where another begins from it."""
+    run = a_run(tmp_path / "r")
+    (run / "run.json").write_text(json.dumps(CONFIG | {"trainer": trainer}))
+    for read in (
+        finished,
+        lambda run: check_finished(run, "start=r"),
+        lambda run: claim(run, CONFIG),
+    ):
+        with pytest.raises(UserError, match=r"run.json: trainer.* must be .*; copy the file again"):
+            read(run)
+
+
+def test_a_step_that_is_no_number_is_passed_over(tmp_path):
+    run = a_run(tmp_path / "r", checkpoint=False)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": Infinity}\n{"step": NaN}\n{"step": null}\n')
+    assert finished(run)
 
 
 def test_weights_half_way_without_checkpoints_are_refused(tmp_path):

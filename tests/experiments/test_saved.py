@@ -109,6 +109,7 @@ def test_any_run_is_read_or_refused(folder, path, value):
         ("sampler.nfe", 2**63 - 1, "sampler.nfe=9223372036854775807"),
         ("seed", 2**64, "seed=18446744073709551616"),
         ("loss", None, "loss=None must be a group"),
+        ("trainer", [], "trainer=[] must be a group"),
         ("task.protocol.crop", -1, None),
     ],
 )

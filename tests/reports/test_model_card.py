@@ -124,9 +124,13 @@ def test_a_card_tells_of_the_training_before(command, small, tmp_path):
         "evaluate.enabled=false",
         *small,
     ]
-    assert command("train", "name=one", "trainer.steps=2", *words)[0] == 0
     run, out = tmp_path / "runs/derain-one", tmp_path / "out"
-    assert command("export_adapter", f"run={run}", f"output={out}", "size=32")[0] == 0
+    for stop, said in ("1", "1 of 2 steps of 2 crops"), ("null", "2 steps of 2 crops"):
+        steps = "trainer.steps=2", f"trainer.stop={stop}"
+        assert command("train", "name=one", *steps, *words)[0] == 0
+        # over the export before, of the same training
+        assert command("export_adapter", f"run={run}", f"output={out}", "size=32")[0] == 0
+        assert said in (out / "README.md").read_text()
     for name, start, said in (
         ("two", run, "2 steps of 2 crops of 16 px: 4 crops, then 3 steps"),
         ("three", out, "the weights of out, then 3 steps"),
@@ -142,6 +146,38 @@ def test_a_card_tells_of_the_training_before(command, small, tmp_path):
             == 0
         )
         assert said in (tmp_path / name / "README.md").read_text()
+
+
+def test_an_export_that_was_changed_and_one_of_another_training_stay(
+    command, small, tmp_path, images
+):
+    words = "trainer=cpu", "trainer.steps=1", "trainer.batch_size=1", "trainer.crop=16"
+    words += "baseline=false", "evaluate.enabled=false", *small
+    runs, out = [tmp_path / f"runs/derain-{name}" for name in ("one", "two")], tmp_path / "out"
+    assert command("train", "name=one", *words)[0] == 0
+    assert command("train", "name=two", "seed=1", *words)[0] == 0
+
+    def export(run):
+        before = {p: p.read_bytes() for p in out.glob("*")}
+        status, _, error = command("export_adapter", f"run={run}", f"output={out}", "size=32")
+        same = before == {p: p.read_bytes() for p in out.glob("*")}
+        return status, same, error
+
+    assert export(runs[0])[0] == 0
+    status, same, error = export(runs[1])
+    assert status == 2 and same and "export of another training, whose seed was 0" in error
+    card = (out / "README.md").read_text()
+    (out / "README.md").write_text(card + "Tried on my street.\n")
+    status, same, error = export(runs[0])
+    assert status == 2 and same and f"{out / 'README.md'} is there and is not what" in error
+    # drawn anew it is still its user's
+    (tmp_path / images.name).symlink_to(images)
+    words = "redraw=true", "size=32", *(word for word in small if word.startswith("backbone."))
+    status, _, error = command("export_adapter", f"run={out}", *words)
+    assert status == 0, error
+    assert (out / "README.md").read_text().endswith("street.\n") and export(runs[0])[0] == 2
+    (out / "README.md").write_text(card)
+    assert export(runs[0])[0] == 0
 
 
 def settled(**changes):
@@ -314,8 +350,8 @@ def test_an_export_overwrites_no_training_and_no_file(command, tmp_path):
     (tmp_path / "file").write_text("x")
     before = {p: p.is_file() and p.read_text() for p in tmp_path.rglob("*")}
     for output, said in (
-        ("run", "folder of a training"),
-        ("link", "folder of a training"),
+        ("run", "run= itself"),
+        ("link", "run= itself"),
         ("other", "folder of a training"),
         ("third", "folder of a training"),
         ("file", "file is a file"),
