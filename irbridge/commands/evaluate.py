@@ -73,6 +73,7 @@ def evaluate_run(options: dict) -> None:
         pairs, data = images(options, at)
     if quality := options["jpeg"]:
         pairs, data = SavedAsJpeg(pairs, quality), f"{data}, JPEG of quality {quality}"
+        _ = len(pairs) and pairs[0]  # holes are refused before anything is written
     protocol = build_protocol(at.config, **options["protocol"])
     # nfe says the same
     sampler = {k: v for k, v in sampler_fields(options["sampler"]).items() if k != "steps"}

@@ -595,6 +595,8 @@ def test_the_small_image_is_saved_as_jpeg_as_often_as_asked():
         ("Downsample", {"compressed": 1.5}),
         ("CameraBlur", {"shaken": 0, "averaged": 0, "defocused": 0}),
         ("CameraBlur", {"compressed": 1.5}),
+        ("Downsample", {"compressed": -1}),
+        ("Downsample", {"compressed": float("nan")}),
         ("CameraBlur", {"linear": 2}),
         ("CameraBlur", {"quality": (0, 50)}),
         ("CameraBlur", {"quality": (50, 101)}),

@@ -134,6 +134,7 @@ def test_degraded_images_can_be_jpeg_files(score, tmp_path):
         assert abs(record["psnr"] - 10 * np.log10(255**2 / (error**2).mean())) < 1e-3
     err = score("task=inpaint", "method=identity", "limit=1", "size=48", "jpeg=90", status=2)
     assert "jpeg=90 does not go with images that have holes" in err
+    assert not (tmp_path / "results/inpaint").exists()
 
 
 def test_trained_recipes(score, command, small, tmp_path):

@@ -13,8 +13,9 @@ Range = tuple[float, float]
 """(lowest, highest): a number is drawn from it uniformly for each image."""
 
 MOST = 1e9  # of any number
-# pixels of what is drawn, and how many layers of it: more takes all memory, or for ever
-SIZES = {
+# of some: pixels of what is drawn and how many layers of it, as more takes all memory or for ever;
+# degrees; a JPEG's quality; shares
+LIMITS = {
     "length": 1000,
     "width": 1000,
     "radius": 1000,
@@ -28,6 +29,8 @@ SIZES = {
     "scale": 1000,
     "layers": 100,
     "winds": 100,
+    "linear": 1,
+    "compressed": 1,
 }
 
 
@@ -57,7 +60,7 @@ class Degradation(ABC):
         given = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
         plain = all(map(finite, given))
         numbers = np.asarray(given if plain and given else ["none"])
-        most = SIZES.get(name, MOST)
+        most = LIMITS.get(name, MOST)
         fits = (
             numbers.dtype.kind in "if"
             and len(numbers) == (2 if wants_range else 1)

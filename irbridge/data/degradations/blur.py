@@ -62,7 +62,7 @@ class CameraBlur(Degradation):
         quality: of the JPEG, 1 to 100.
 
     Raises:
-        UserError: all shares of the kinds are 0, another share is above 1, or a quality below 1.
+        UserError: all shares of the kinds are 0, or a quality is below 1.
     """
 
     task: ClassVar[str] = "deblur"
@@ -85,11 +85,6 @@ class CameraBlur(Degradation):
             raise UserError(
                 "CameraBlur got shaken=0, averaged=0 and defocused=0; give one of the shares more."
             )
-        for name in ("linear", "compressed"):
-            if getattr(self, name) > 1:
-                raise UserError(
-                    f"CameraBlur got {name}={getattr(self, name)}; give a share from 0 to 1."
-                )
         if self.quality[0] < 1:
             raise UserError(f"CameraBlur got quality={self.quality}; give two from 1 to 100.")
 

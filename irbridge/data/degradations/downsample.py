@@ -6,7 +6,6 @@ from typing_extensions import override
 
 from irbridge.data.degradations.base import Degradation
 from irbridge.data.jpeg import as_jpeg
-from irbridge.errors import UserError
 from irbridge.images.resize import resized
 
 
@@ -18,20 +17,10 @@ class Downsample(Degradation):
         scale: how much smaller each side gets, at least 1.
         compressed: share of the images whose small version is saved as a JPEG file
             (:func:`~irbridge.data.jpeg.as_jpeg`).
-
-    Raises:
-        UserError: the share is above 1.
     """
 
     scale: float = 4
     compressed: float = 0.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.compressed > 1:
-            raise UserError(
-                f"Downsample got compressed={self.compressed}; give a share from 0 to 1."
-            )
 
     @override
     def task_of(self, rng):
