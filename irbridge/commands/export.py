@@ -44,6 +44,9 @@ FILES = "README.md", "config.json", "model.safetensors", "restored.jpg", "run.js
 EXPORTED = {"exported": True}
 """What its ``run.json`` says besides the run's, by which it is known for an export."""
 
+CARD = "results", "weights", "machine", "weak", "experimental", "shipped"
+"""Options of what an export says and holds, beside its picture."""
+
 
 def export_run(options: ExportOptions) -> None:
     """Write a folder to hand on: weights, configs, a card and its picture.
@@ -110,8 +113,15 @@ def redraw(run: Path, options: ExportOptions) -> None:
     """Draw the picture of an exported folder anew, and leave all else as it is.
 
     Raises:
-        UserError: the folder is no export, or another output is asked for.
+        UserError: the folder is no export, or something else of it is to change.
     """
+    plain = ExportOptions(run=options.run)
+    changes = [name for name in CARD if getattr(options, name) != getattr(plain, name)]
+    if changes:
+        raise UserError(
+            f"{changes[0]}= does not go with redraw=, which leaves all but the picture as it is;"
+            " leave it out, or export the run anew."
+        )
     if not is_export(run) or (options.output and Path(options.output).resolve() != run.resolve()):
         raise UserError(
             f"redraw= draws the picture of an exported folder in its place, and run={run} is none,"

@@ -307,7 +307,7 @@ class Plan:
         Raises:
             UserError: ``memory`` is too little for the smallest tile.
         """
-        stride = self.model.stride
+        stride, given = self.model.stride, (height, width)
         height, width = height + -height % stride, width + -width % stride
         pixels = height * width
         left = self.budget(pixels) - self.base - self.pixel * pixels
@@ -315,11 +315,20 @@ class Plan:
             size = self.tile
             keep = self.cost.kept * pixels + self._working(size**2, True) <= left
         else:
-            size, keep = self._cut(height, width, left)
+            size, keep = self._cut(height, width, left, given)
         return Tiles(size, self.overlap, self.batch, still=self.still, keep=keep)
 
-    def _cut(self, height: int, width: int, left: float) -> tuple[tuple[int, int] | None, bool]:
-        """The size of the tiles, and whether what is known of them is kept."""
+    def _cut(
+        self, height: int, width: int, left: float, given: tuple[int, int]
+    ) -> tuple[tuple[int, int] | None, bool]:
+        """The size of the tiles, and whether what is known of them is kept.
+
+        Args:
+            height: of the image, divisible by the stride.
+            width: of the image, divisible by the stride.
+            left: bytes for what is not of the whole image.
+            given: height and width as the user knows them.
+        """
         pixels, smallest = height * width, self._smallest(height, width)
         for keep in (True, False):
             room = left - self.cost.kept * pixels * keep
@@ -331,9 +340,10 @@ class Plan:
         most = left / self._working(1)
         if most < smallest and self.memory is not None:
             needed = (self.base + self.pixel * pixels + self._working(smallest)) / GB
+            needed = math.ceil(needed * 10) / 10
             raise UserError(
-                f"memory={self.memory:g} is too little for an image of {width} x {height} pixels,"
-                f" which takes {math.ceil(needed * 10) / 10:g} GB; give that, or a smaller image."
+                f"memory={self.memory:g} is too little for an image of {given[1]} x {given[0]}"
+                f" pixels, which takes {needed:g} GB; give that, or a smaller image."
             )
         size = even(height, width, self.model.stride, self.overlap, max(most, smallest))
         return size or self._side(height, width), False

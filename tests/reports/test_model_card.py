@@ -92,6 +92,8 @@ def test_an_exported_run_restores_alike_and_its_card_says_what_was_done(
     status, _, error = command("export_adapter", *words)
     assert status == 0, error
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    status, _, error = command("export_adapter", *words, "weights=int8")
+    assert status == 2 and "weights= does not go with redraw=" in error
     for run, more in (run, []), (out, [f"output={tmp_path / 'other'}"]):
         status, _, error = command("export_adapter", f"run={run}", "redraw=true", *more)
         assert status == 2 and "give run=FOLDER of an export alone" in error

@@ -147,9 +147,10 @@ def test_heavy_weights_do_not_make_small_tiles(model, monkeypatch):
 
 def test_too_little_memory_is_one_sentence(model):
     with pytest.raises(
-        UserError, match=r"^memory=0.5 is too little .*2048 x 1024.* takes [\d.]+ GB; give that"
+        UserError,
+        match=r"^memory=0.5 is too little .* 2045 x 1023 pixels.* takes [\d.]+ GB; give that",
     ) as error:
-        planned(model, gb=0.5).tiles(1024, 2048)
+        planned(model, gb=0.5).tiles(1023, 2045)
     needed = float(str(error.value).split("takes ")[1].split(" GB")[0])
     assert planned(model, gb=needed).tiles(1024, 2048).size
 
