@@ -14,6 +14,12 @@ NO_MEMORY = re.compile(
 NO_FILES = re.compile(r"too many open files|items of ancdata", re.I)
 # what torch says in the processes that are left, where one of several has ended
 NO_PEER = re.compile(r"connection (closed|reset) by peer|ncclRemoteError", re.I)
+# what torch and the system say of libraries that were built for others than those that are there
+NO_FIT = re.compile(
+    r"operator torchvision::\w+ does not exist|undefined symbol|cannot open shared object|"
+    r"DLL load failed|Library not loaded",
+    re.I,
+)
 # whose errors are of what the user wrote
 DOORS = "hydra", "omegaconf", "antlr4"
 
@@ -117,7 +123,7 @@ def _words(name: str) -> str:
 
 
 def _lacks(error: BaseException) -> str | None:
-    """The sentence for want of memory, files or a process, which many kinds of exceptions say."""
+    """The sentence for want of memory, files, a process or a library, which many kinds say."""
     chain = [error]
     while (error := error.__cause__ or error.__context__) is not None and error not in chain:
         chain.append(error)
@@ -138,6 +144,15 @@ def _lacks(error: BaseException) -> str | None:
             "Another process of this command has ended; it says why itself, and the same command"
             " goes on."
         )
+    if unfit := [text for text in texts if NO_FIT.search(text)]:
+        return (
+            f"The installed libraries do not fit one another ({' '.join(unfit[0].split())[:200]});"
+            " install torch and torchvision anew by one command, as the README does."
+        )
+    names = [one.name or "" for one in chain if isinstance(one, ModuleNotFoundError)]
+    # of irbridge's own modules it is a fault
+    if missing := [name for name in names if name.partition(".")[0] not in ("", "irbridge")]:
+        return f"The package {missing[0]} is missing; install it, or irbridge anew as README does."
     return None
 
 

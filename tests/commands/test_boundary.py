@@ -53,6 +53,18 @@ def ran(*words, cwd=None, **options):
             "Another process of this command has ended",
             False,
         ),
+        (
+            RuntimeError("operator torchvision::nms does not exist"),
+            "do not fit one another (operator torchvision::nms does not exist); install torch",
+            False,
+        ),
+        (
+            OSError("libc10.so: cannot open shared object file: No such file or directory"),
+            "do not fit one another (libc10.so: cannot",
+            False,
+        ),
+        (ModuleNotFoundError("No module named 'PIL'", name="PIL"), "package PIL is missing", False),
+        (ModuleNotFoundError("x", name="irbridge.x"), "irbridge itself is at fault (x)", False),
         (PermissionError(13, "Permission denied", "a.png"), "a.png could not be read", False),
     ],
 )
