@@ -13,9 +13,9 @@ from accelerate import PartialState
 from irbridge.backbones.base import alike
 from irbridge.errors import UserError
 from irbridge.experiments.names import present
-from irbridge.experiments.saved import check_foreign
+from irbridge.experiments.saved import read_training
 from irbridge.experiments.schema import added_keys, free_keys
-from irbridge.files import LEFTOVER, read_fields, read_json, write_json
+from irbridge.files import LEFTOVER, read_fields, write_json
 from irbridge.training.checkpoint import Checkpoints
 from irbridge.training.pace import planned_steps
 
@@ -193,7 +193,7 @@ def claim(run: Path, config: dict) -> None:
     check_folder(run)
     trained = bool(Checkpoints(run).latest()) or _weights(run) is not None
     if path.exists() and trained:
-        saved = check_foreign(read_json(path), path)
+        saved = read_training(path)
         fault = _fault(run, saved, wanted)
         if fault and not (config.get("overwrite") and saved.get("overwrite")):
             raise UserError(f"{run} {fault}, give name=..., or delete the folder.")
@@ -279,8 +279,7 @@ def finished(run: Path) -> bool:
     """
     if not (run / "config.json").is_file() and not (run / WEIGHTS[1]).is_file():
         return False
-    path = run / "run.json"
-    return _weights(run) is not None and _complete(run, check_foreign(read_json(path), path))
+    return _weights(run) is not None and _complete(run, read_training(run / "run.json"))
 
 
 def check_finished(run: Path, word: str) -> None:

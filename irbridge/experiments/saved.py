@@ -55,6 +55,21 @@ def read_settings(path: Path) -> dict:
     return config
 
 
+def read_training(path: Path) -> dict:
+    """The ``run.json`` of any training, that of a prior too, with a trainer that can be read.
+
+    Raises:
+        UserError: The file is missing or no JSON, or its trainer is something else.
+    """
+    config = read_json(path)
+    try:
+        _check_group("trainer", config.get("trainer", {}))
+        _check_trainer(config)
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).rstrip('.')}; copy the file again.") from None
+    return config
+
+
 def check_foreign(config: dict, source) -> dict:
     """The settings that a file from outside holds, under present names.
 
@@ -101,12 +116,16 @@ def _check_groups(config: dict) -> None:
     check_present(TaskOptions, task)
     check_present(DataOptions, data)
     check_types(BACKBONE, config.get("backbone", {}), "backbone", {})
-    check_types(get_type_hints(TrainerOptions), config.get("trainer", {}), "trainer", {})
+    _check_trainer(config)
     if not SEED.fits(config.get("seed", 0)):
         raise UserError(f"seed={shown(config['seed'], repr)} must be {SEED.wanted}.")
     for key in ("method", "endpoint"):
         if not isinstance(config.get(key, ""), str):
             raise UserError(f"{key}={shown(config[key])} must be a word.")
+
+
+def _check_trainer(config: dict) -> None:
+    check_types(get_type_hints(TrainerOptions), config.get("trainer", {}), "trainer", {})
 
 
 def _check_group(key: str, value) -> None:
