@@ -30,6 +30,9 @@ BASE = 0.92 * GB  # of a process with its libraries, on the CPU; on CUDA a tenth
 # after it
 PIXEL = 130
 SPARE = 1.5  # times what tensors take: what the allocator and kernels take besides
+# the same of bfloat16 on a CPU that lacks AVX512, where convolutions first write out all neighbours
+# of every pixel, which no tensor shows
+SPARE_WITHOUT_AVX512 = 4.0
 SHARE = 0.6  # of the free memory, at most
 LIGHT = 0.1 * GB  # of weights; what heavier ones take more is added to the default budget
 COMMON = 2048**2  # pixels; up to here 3 GB are enough
@@ -292,6 +295,9 @@ class Plan:
         self.weights = sum(v.numel() * v.element_size() for v in weights)
         self.base = BASE * (1 if self.device.type == "cpu" else 0.1) + self.weights
         self.pixel = PIXEL + cost.image
+        lacking = "AVX512" not in torch.backends.cpu.get_cpu_capability()
+        unfolds = self.device.type == "cpu" and model.precision == "bf16" and lacking
+        self.spare = SPARE_WITHOUT_AVX512 if unfolds else SPARE
 
     def budget(self, pixels: int) -> float:
         """Bytes for an image of so many pixels."""
@@ -356,7 +362,7 @@ class Plan:
         at_once = self.batch if self.device.type != "cpu" else 1
         most = max(self.cost.call + self.cost.kept * (not keep), self.cost.look + self.cost.kept)
         # a VAE is given one tile at a time
-        return SPARE * max(most * at_once, self.cost.vae) * pixels
+        return self.spare * max(most * at_once, self.cost.vae) * pixels
 
     def _side(self, height: int, width: int) -> tuple[int, int]:
         side = max(SMALLEST, 2 * self.overlap + 2 * self.model.stride)

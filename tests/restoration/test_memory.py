@@ -231,6 +231,17 @@ def test_a_vae_counts(tmp_path):
     assert batched._working(1) == memory.SPARE * 5000
 
 
+def test_bfloat16_without_avx512_is_given_more_for_each_pixel(model, monkeypatch):
+    """There its convolutions take memory that is not measured."""
+
+    def bytes_of(capability, precision="bf16"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        monkeypatch.setattr(model, "precision", precision)
+        return planned(model)._working(1)
+
+    assert bytes_of("AVX2") > 2 * bytes_of("AVX512") == 2 * bytes_of("AVX2", "float32")
+
+
 PEAK = """
 import sys, torch
 torch.set_num_threads(1)
@@ -253,13 +264,15 @@ print(tiles.size is None, int(peak.split()[1]) * 1024)
 @pytest.mark.parametrize(
     "gb, precision, calls, side",
     [
-        (1.7, "float32", 1, 640),
-        (1.5, "bf16", 1, 640),
+        (1.7, "float32", 1, 512),
+        (1.4, "bf16", 1, 512),
         (1.5, "float32", 0, 1024),
         (3.0, "float32", 1, 512),
     ],
 )
 def test_the_peak_stays_below_the_budget(gb, precision, calls, side):
+    if precision == "bf16" and "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        pytest.skip("bfloat16 takes minutes on this processor")
     words = [str(gb), precision, str(calls), str(side)]
     ran = subprocess.run(
         [sys.executable, "-c", PEAK, *words],
