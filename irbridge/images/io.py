@@ -67,7 +67,16 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     check_range(image, f"The image for {path}")
     if path.suffix.lower() != ".png":
         raise UserError(f"Results are written as PNG, so {path} must end in .png.")
-    picture = Image.fromarray(to_bytes(image))
+    write_bytes(path, to_bytes(image))
+
+
+def write_bytes(path: Path, values: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) as a PNG; the file appears whole or not at all.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    picture = Image.fromarray(values)
     try:
         write_atomically(path, lambda file: picture.save(file, format="PNG"))
     except OSError as error:

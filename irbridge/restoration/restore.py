@@ -23,10 +23,10 @@ from irbridge.environment import machine
 from irbridge.errors import Failure, UserError
 from irbridge.files import LONGEST_NAME, sha256
 from irbridge.gaussian.noise import image_seed
-from irbridge.images.arrays import to_image
+from irbridge.images.arrays import to_bytes, to_image
 from irbridge.images.grid import grid
 from irbridge.images.holes import holes_of
-from irbridge.images.io import write_image
+from irbridge.images.io import write_bytes, write_image
 from irbridge.images.photo import Photo, read_photo, write_photo
 from irbridge.images.samples import read_header
 from irbridge.images.tiles import Tiles
@@ -347,11 +347,11 @@ def _write(job: Job, photo: Photo, restored: np.ndarray, shots: list[np.ndarray]
         The SHA-256 of each file, by the keys of a record.
     """
     if job.compare:
-        degraded = photo.pixels
+        degraded = to_bytes(photo.pixels)
         for axis in (0, 1):  # of a smaller one each pixel is shown as a square
             degraded = degraded.repeat(restored.shape[axis] // degraded.shape[axis], axis)
-        pair = grid([[degraded, photo.shown(restored)]], ["degraded", "restored"])
-        write_image(job.compare, pair)
+        pair = [degraded, to_bytes(photo.shown(restored))]
+        write_bytes(job.compare, grid([pair], ["degraded", "restored"]))
     if job.path:
         write_image(
             job.path,

@@ -24,6 +24,7 @@ from irbridge.evaluation.metrics import (
     ssim,
 )
 from irbridge.evaluation.protocol import Protocol
+from irbridge.images.arrays import to_bytes
 from irbridge.images.grid import grid
 from irbridge.models.perceptual import TRUNK
 
@@ -275,6 +276,12 @@ def test_grid_places_tiles():
     assert (picture[7:17, 34:64] == 0).all()
     assert (picture[2:7, 34:64] == 1).all() and (picture[17:22, 34:64] == 1).all()
     assert (picture[:, :2] == 1).all() and (picture[24:44, 34:64] == 1).all()
+    inner = np.random.default_rng(0).random((10, 30, 3))
+    for labels in None, ["one", "two"]:  # of bytes the same
+        floats = grid([[red, inner], [inner]], labels)
+        given = [[to_bytes(red), to_bytes(inner)], [to_bytes(inner)]]
+        in_bytes = grid(given, labels)
+        assert in_bytes.dtype == np.uint8 and (in_bytes == to_bytes(floats)).all()
 
 
 def test_captions_fit_above_their_columns():

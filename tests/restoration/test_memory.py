@@ -4,6 +4,7 @@ once."""
 import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -19,13 +20,16 @@ from irbridge.adapters.trunk import NAFTrunk, Trunk
 from irbridge.backbones.pixel import PixelBackbone, load_backbone
 from irbridge.bridges.brownian import Brownian
 from irbridge.errors import UserError
+from irbridge.images.photo import Photo
 from irbridge.images.tiles import RISE, WHOLE, Tiles, even
 from irbridge.models.irbridge import IRBridge
 from irbridge.models.regression import Regression
 from irbridge.models.timestep_schedule import linear
 from irbridge.priors.vp import VP, vp_alphas_cumprod
 from irbridge.restoration import memory
+from irbridge.restoration.jobs import Job
 from irbridge.restoration.memory import Footprint, Plan, footprint, measured
+from irbridge.restoration.restore import _write
 
 COST = Footprint(1000.0, 500.0, 200.0)
 
@@ -284,6 +288,21 @@ def test_the_peak_stays_below_the_budget(gb, precision, calls, side):
     )
     whole, peak = ran.stdout.split()
     assert int(peak) < gb * 1e9 and (whole == "True") == (gb == 3.0)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_is_written_of_a_photograph_stays_within_its_share(tmp_path, bits):
+    """Arrays alone are counted, and the photograph and what was restored were there before."""
+    pixels = np.random.default_rng(0).random((1000, 1500, 3), dtype=np.float32)
+    photo = Photo(pixels, bits=bits)
+    job = Job(tmp_path / "a.png", tmp_path / "b.png", compare=tmp_path / "c.png")
+    tracemalloc.start()
+    try:
+        _write(job, photo, 1 - pixels, [])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak / (1000 * 1500) < 60 < memory.PIXEL - 24
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
