@@ -9,7 +9,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +40,7 @@ from irbridge.restoration.memory import Plan
 
 # pixels of the longest side in the strip of a trajectory, which would else outgrow memory
 THUMBNAIL = 512
+TOGETHER = 2_000_000  # pixels: of photographs up to so large three are in memory at once
 
 
 class Read(NamedTuple):
@@ -126,7 +129,7 @@ def restore_all(
     """Restore under one progress bar, a record after each.
 
     While the networks work on a photograph the next one is read and the one before is written, each
-    by one thread.
+    by one thread; not so of large ones, three of which take more memory than one may.
 
     Args:
         jobs: the photographs.
@@ -139,22 +142,29 @@ def restore_all(
     Raises:
         RuntimeError: the user or the system stopped the command.
     """
-    counts = _counts(jobs, restoring)
-    readers = (Background(_caught, _read, job, restoring) for job in jobs)
+    sizes = _sizes(jobs, restoring)
+    counts, alone = _counts(sizes, restoring), _alone(sizes, restoring)
     writer = _Writer(restoring, reports, several=len(jobs) > 1)
     total, idle = sum(counts.values()), not jobs
     try:
         with tqdm(
             total=total, desc="restoring", unit="call", dynamic_ncols=True, disable=idle
         ) as bar:
-            ahead = next(readers, None)
-            for job in jobs:
-                before, read = bar.n, ahead.result()
-                ahead = next(readers, None)
+            ahead = None
+            for job, following in zip_longest(jobs, jobs[1:]):
+                if job in alone:
+                    writer.wait()
+                before = bar.n
+                read = (ahead or Background(_caught, _read, job, restoring)).result()
+                together = following is not None and not {job, following} & alone
+                ahead = Background(_caught, _read, following, restoring) if together else None
                 bar.set_postfix_str(job.source.name)
                 restored = _caught(_restored, job, read, restoring, bar.update)
                 bar.update(before + counts[job] - bar.n)
                 writer.write(job, restored)
+                if job in alone:
+                    writer.wait()
+                del read, restored  # the next one needs the room
             writer.wait()
     except KeyboardInterrupt:
         writer.wait()
@@ -241,7 +251,7 @@ def restore_one(
     Raises:
         UserError: the photograph cannot be read, restored so, or written.
     """
-    done, total = 0, _counts([job], restoring)[job]
+    done, total = 0, _counts(_sizes([job], restoring), restoring)[job]
     read = _read(job, restoring)
     photo = restoring.keeping(read.photo)
 
@@ -416,27 +426,41 @@ def _check_room(job: Job, photo: Photo, sides: tuple[int, int]) -> None:
         )
 
 
-def _counts(jobs: list[Job], restoring: Restoring) -> dict[Job, int]:
+def _sizes(jobs: list[Job], restoring: Restoring) -> dict[Job, tuple[int, int] | None]:
+    """Height and width that each photograph is restored at; None where its header is no image's."""
+    sizes = {}
+    for job in jobs:
+        sizes[job] = None
+        with suppress(UserError):  # it comes up again where its turn comes
+            (width, height), _ = read_header(job.source)
+            sides = (side * restoring.enlarge for side in (height, width))
+            sizes[job] = restoring.model.sides(*sides)
+    return sizes
+
+
+def _counts(sizes: dict[Job, tuple[int, int] | None], restoring: Restoring) -> dict[Job, int]:
     """Tiles that each photograph sends through the networks.
 
     Raises:
         UserError: memory is too little for every one.
     """
-    counts, refused = dict.fromkeys(jobs, 0), []
+    counts, refused = dict.fromkeys(sizes, 0), []
     passes = restoring.model.passes(**restoring.fields) * restoring.model.samples
-    for job in jobs:
+    for job, size in sizes.items():
         try:
-            (width, height), _ = read_header(job.source)
-        except UserError:  # comes up again where its turn comes
-            continue
-        sides = (side * restoring.enlarge for side in (height, width))
-        height, width = restoring.model.sides(*sides)
-        try:
-            tiles = restoring.cuts.tiles(height, width)
+            tiles = size and restoring.cuts.tiles(*size)
         except UserError as error:
             refused.append(error)
             continue
-        counts[job] = passes * tiles.count(height, width, restoring.model.stride)
-    if refused and len(refused) == len(jobs):
+        if size:
+            counts[job] = passes * tiles.count(*size, restoring.model.stride)
+    if refused and len(refused) == len(sizes):
         raise refused[0]
     return counts
+
+
+def _alone(sizes: dict[Job, tuple[int, int] | None], restoring: Restoring) -> set[Job]:
+    """The photographs that are read, restored and written before anything is done of another."""
+    if restoring.cuts.device.type != "cpu":  # whose memory is not theirs
+        return set()
+    return {job for job, size in sizes.items() if size and math.prod(size) > TOGETHER}

@@ -730,6 +730,31 @@ def test_reading_and_writing_go_on_beside_the_networks(fast, restore, tmp_path, 
     ]
 
 
+def test_a_large_photograph_is_alone_in_memory(fast, restore, tmp_path, monkeypatch):
+    """All that is done of others is done before it is read or after it is written."""
+    sizes = {"a": (24, 20), "b": (32, 40), "c": (24, 20), "d": (40, 32)}
+    for name, size in sizes.items():
+        photograph(tmp_path / f"{name}.png", size)
+    monkeypatch.setattr(restoring, "TOGETHER", 24 * 20)
+    events = []
+    for kind in "read_photo", "image_seed", "write_photo":
+        function = getattr(restoring, kind)
+
+        def noted(*args, kind=kind, function=function):
+            path = args[1] if kind == "image_seed" else args[0].stem
+            events.append((kind, path[0]))
+            time.sleep(0.05)
+            result = function(*args)
+            events.append((kind, path[0]))
+            return result
+
+        monkeypatch.setattr(restoring, kind, noted)
+    assert restore("task=derain", f"input={tmp_path}")[0] == 0
+    names = [name for _, name in events]
+    assert names == sorted(names) and len(names) == 6 * 4
+    assert [name for name in files(tmp_path)] == [f"{name}.png" for name in sizes]
+
+
 def test_a_failure_to_write_one_leaves_the_others_and_the_order(
     fast, restore, tmp_path, monkeypatch
 ):
