@@ -124,7 +124,7 @@ def _words(name: str) -> str:
 
 def _lacks(error: BaseException) -> str | None:
     """The sentence for want of memory, files, a process or a library, which many kinds say."""
-    chain = [error]
+    cause, chain = innermost(error), [error]
     while (error := error.__cause__ or error.__context__) is not None and error not in chain:
         chain.append(error)
     told_by = RuntimeError | OSError | ValueError | ImportError
@@ -149,10 +149,9 @@ def _lacks(error: BaseException) -> str | None:
             f"The installed libraries do not fit one another ({' '.join(unfit[0].split())[:200]});"
             " install torch and torchvision anew by one command, as the README does."
         )
-    names = [one.name or "" for one in chain if isinstance(one, ModuleNotFoundError)]
-    # of irbridge's own modules it is a fault
-    if missing := [name for name in names if name.partition(".")[0] not in ("", "irbridge")]:
-        return f"The package {missing[0]} is missing; install it, or irbridge anew as README does."
+    name = (isinstance(cause, ModuleNotFoundError) and cause.name) or ""
+    if name.partition(".")[0] not in ("", "irbridge"):  # of irbridge's own modules it is a fault
+        return f"The package {name} is missing; install it, or irbridge anew as the README does."
     return None
 
 
