@@ -181,8 +181,9 @@ def check_output(run: Path, output: Path, about: dict | None = None) -> None:
         )
     for name in FILES:
         check_writable(output / name)
-    there = read_json(output / "run.json") if about and (output / "run.json").exists() else about
-    if about and (fault := contradiction(there, about)):
+    if about is None or not (output / "run.json").exists():
+        return
+    if fault := contradiction(read_json(output / "run.json"), about):
         raise UserError(
             f"output={output} is the export of another training, whose {fault}; give another"
             " output, or delete that folder."

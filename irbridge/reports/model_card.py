@@ -61,9 +61,8 @@ def history(run: Path, after: tuple[Path, ...] = ()) -> Done:
             before = history(start, (*after, run.resolve()))
         before = before._replace(crops=f"{before.crops}, then ")
     done = [phase for phase in phases_of(trainer) if phase.step < max(last["step"], 1)]
-    steps, planned = f"{last['step']}", math.inf
-    if "steps" in trainer:
-        planned = planned_steps(run, trainer["steps"], trainer.get("minutes"))
+    planned = planned_steps(run, trainer.get("steps", math.inf), trainer.get("minutes"))
+    steps = f"{last['step']}"
     if last["step"] < planned < math.inf:
         steps += f" of {planned}"  # it was stopped
     words = f"{steps} steps of {trainer['batch_size']} crops of {trainer['crop']} px"

@@ -447,13 +447,14 @@ def _counts(sizes: dict[Job, tuple[int, int] | None], restoring: Restoring) -> d
     counts, refused = dict.fromkeys(sizes, 0), []
     passes = restoring.model.passes(**restoring.fields) * restoring.model.samples
     for job, size in sizes.items():
+        if size is None:
+            continue
         try:
-            tiles = size and restoring.cuts.tiles(*size)
+            tiles = restoring.cuts.tiles(*size)
         except UserError as error:
             refused.append(error)
             continue
-        if size:
-            counts[job] = passes * tiles.count(*size, restoring.model.stride)
+        counts[job] = passes * tiles.count(*size, restoring.model.stride)
     if refused and len(refused) == len(sizes):
         raise refused[0]
     return counts
